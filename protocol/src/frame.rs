@@ -1,0 +1,220 @@
+//! Frames: a length, then one CBOR item.
+//!
+//! The length is a big-endian `u32` and counts the item's bytes. [`FrameBuffer`] collects bytes as they come, one at a
+//! time if need be, and says of what it has: not yet a frame, a frame, or never a frame (an error, after which the
+//! connection is of no use).
+
+use crate::wire::{from_cbor, to_cbor};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
+
+/// The most bytes of an item, 1 MiB.
+pub const FRAME_MAX: usize = 1024 * 1024;
+/// The bytes of a frame before its item.
+const HEADER: usize = 4;
+
+/// Why bytes are not a frame, and never will be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// The announced length is beyond the limit; both in bytes.
+    TooLarge {
+        /// What was announced.
+        length: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// The item is not well-formed, or not a message.
+    Malformed(String),
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrameError::TooLarge { length, limit } => write!(formatter, "a frame of {length} bytes, more than {limit}"),
+            FrameError::Malformed(detail) => write!(formatter, "a malformed frame: {detail}"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// What a [`FrameBuffer`] has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decoded<T> {
+    /// A whole message.
+    Frame(T),
+    /// Not yet a whole message.
+    NeedMore,
+}
+
+/// Bytes that came and are not yet messages: at most one frame, and what was pushed in one go.
+#[derive(Debug)]
+pub struct FrameBuffer {
+    /// All bytes not yet decoded, after `start`.
+    bytes: Vec<u8>,
+    /// How many bytes at the beginning of `bytes` are decoded already.
+    start: usize,
+    /// The most bytes of an item.
+    limit: usize,
+}
+
+impl Default for FrameBuffer {
+    fn default() -> Self {
+        FrameBuffer::with_limit(FRAME_MAX)
+    }
+}
+
+impl FrameBuffer {
+    /// A buffer for items of at most `limit` bytes.
+    pub fn with_limit(limit: usize) -> FrameBuffer {
+        FrameBuffer { bytes: Vec::new(), start: 0, limit }
+    }
+
+    /// Changes the limit, for frames that have not been decoded yet.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// Adds bytes that came.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Whether a frame has begun and is not complete.
+    pub fn is_mid_frame(&self) -> bool {
+        self.start < self.bytes.len()
+    }
+
+    /// Takes the next message.
+    ///
+    /// # Errors
+    /// The bytes can never become a message. The same error comes again at each further call.
+    pub fn decode<T: DeserializeOwned>(&mut self) -> Result<Decoded<T>, FrameError> {
+        let rest = &self.bytes[self.start..];
+        let Some((header, rest)) = rest.split_first_chunk::<HEADER>() else {
+            self.compact();
+            return Ok(Decoded::NeedMore);
+        };
+        let length = u32::from_be_bytes(*header) as usize;
+        if length > self.limit {
+            return Err(FrameError::TooLarge { length, limit: self.limit });
+        }
+        let Some(item) = rest.get(..length) else {
+            self.compact();
+            return Ok(Decoded::NeedMore);
+        };
+        let message = from_cbor(item).map_err(FrameError::Malformed)?;
+        self.start += HEADER + length;
+        Ok(Decoded::Frame(message))
+    }
+
+    /// Drops decoded bytes, and the memory of a large frame once it is through.
+    fn compact(&mut self) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        if self.bytes.is_empty() && self.bytes.capacity() > 64 * 1024 {
+            self.bytes = Vec::new();
+        }
+    }
+}
+
+/// Appends a message's frame to `bytes`.
+///
+/// # Errors
+/// The message is longer than [`FRAME_MAX`]; `bytes` is unchanged.
+pub fn encode<T: Serialize>(message: &T, bytes: &mut Vec<u8>) -> Result<(), FrameError> {
+    let item = to_cbor(message);
+    if item.len() > FRAME_MAX {
+        return Err(FrameError::TooLarge { length: item.len(), limit: FRAME_MAX });
+    }
+    let length = u32::try_from(item.len()).expect("the limit fits");
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(&item);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(values: &[&str]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        values.iter().for_each(|value| encode(value, &mut bytes).expect("short"));
+        bytes
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_their_bytes_arrive() {
+        let bytes = frames(&["one", "", &"three".repeat(1000)]);
+        for chunk in [1, 2, 3, 5, 7, 1000, bytes.len()] {
+            let mut buffer = FrameBuffer::default();
+            let mut got: Vec<String> = Vec::new();
+            for part in bytes.chunks(chunk) {
+                buffer.push(part);
+                while let Decoded::Frame(text) = buffer.decode().expect("good frames") {
+                    got.push(text);
+                }
+            }
+            assert_eq!(got, ["one", "", &"three".repeat(1000)], "in chunks of {chunk}");
+            assert!(!buffer.is_mid_frame());
+        }
+    }
+
+    #[test]
+    fn half_a_frame_needs_more() {
+        let bytes = frames(&["one"]);
+        let mut buffer = FrameBuffer::default();
+        assert_eq!(buffer.decode::<String>(), Ok(Decoded::NeedMore));
+        for byte in &bytes[..bytes.len() - 1] {
+            buffer.push(&[*byte]);
+            assert_eq!(buffer.decode::<String>(), Ok(Decoded::NeedMore));
+            assert!(buffer.is_mid_frame());
+        }
+        buffer.push(&bytes[bytes.len() - 1..]);
+        assert_eq!(buffer.decode(), Ok(Decoded::Frame("one".to_string())));
+    }
+
+    #[test]
+    fn an_oversized_frame_is_refused_by_its_header() {
+        let mut buffer = FrameBuffer::default();
+        buffer.push(&(FRAME_MAX as u32 + 1).to_be_bytes());
+        let error = FrameError::TooLarge { length: FRAME_MAX + 1, limit: FRAME_MAX };
+        assert_eq!(buffer.decode::<String>(), Err(error.clone()));
+        assert_eq!(buffer.decode::<String>(), Err(error));
+        assert!(encode(&"x".repeat(FRAME_MAX), &mut Vec::new()).is_err());
+        assert!(encode(&"x".repeat(FRAME_MAX - 5), &mut Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn a_malformed_item_stays_an_error() {
+        for item in [&[][..], &[0xff], &[0x63, b'a'], &[0x61, b'a', 0x00], &[0x01], &[0x5f, 0x5f]] {
+            let mut buffer = FrameBuffer::default();
+            buffer.push(&(item.len() as u32).to_be_bytes());
+            buffer.push(item);
+            let first = buffer.decode::<String>();
+            assert!(matches!(first, Err(FrameError::Malformed(_))), "{item:?} {first:?}");
+            assert_eq!(buffer.decode::<String>(), first);
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..20_000 {
+            let length = random.usize(0..64);
+            let item: Vec<u8> = (0..length).map(|_| random.u8(..)).collect();
+            let mut buffer = FrameBuffer::default();
+            buffer.push(&(item.len() as u32).to_be_bytes());
+            buffer.push(&item);
+            drop(buffer.decode::<crate::message::ToReplica>());
+            let mut buffer = FrameBuffer::default();
+            buffer.push(&item);
+            drop(buffer.decode::<crate::message::ToClient>());
+        }
+    }
+}

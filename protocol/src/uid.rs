@@ -1,0 +1,106 @@
+//! The identity of a request, and its place in the order.
+
+use crate::time::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+
+/// A request's identity: its timestamp, then 128 bits of BLAKE3 over the encoded request.
+///
+/// Uids are compared as their big-endian bytes, which is the derived order of the fields; it is the order in which every
+/// replica applies requests. The digest breaks ties, and makes two bodies under one timestamp two requests.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uid {
+    /// When its client issued the request, by the client's corrected clock.
+    pub timestamp: Timestamp,
+    /// The first 128 bits of the BLAKE3 digest of the request's encoding.
+    pub digest: [u8; 16],
+}
+
+impl Uid {
+    /// The length of a uid's bytes.
+    pub const LENGTH: usize = 24;
+    /// Before every request.
+    pub const MIN: Uid = Uid { timestamp: Timestamp::ZERO, digest: [0; 16] };
+    /// After every request.
+    pub const MAX: Uid = Uid { timestamp: Timestamp::MAX, digest: [0xff; 16] };
+
+    /// The uid of a request with this timestamp and encoding.
+    pub fn new(timestamp: Timestamp, encoded_request: &[u8]) -> Uid {
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&blake3::hash(encoded_request).as_bytes()[..16]);
+        Uid { timestamp, digest }
+    }
+
+    /// Big-endian bytes, which sort as uids do.
+    pub fn to_bytes(self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        bytes[..8].copy_from_slice(&self.timestamp.0.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.digest);
+        bytes
+    }
+
+    /// The inverse of [`Uid::to_bytes`]; `None` for another length.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Uid> {
+        let (timestamp, digest) = bytes.split_first_chunk::<8>()?;
+        Some(Uid { timestamp: Timestamp(u64::from_be_bytes(*timestamp)), digest: digest.try_into().ok()? })
+    }
+
+    /// The inverse of the hexadecimal form that `Display` writes.
+    pub fn from_hex(text: &str) -> Option<Uid> {
+        if text.len() != 2 * Self::LENGTH || !text.is_ascii() {
+            return None;
+        }
+        let bytes: Option<Vec<u8>> =
+            (0..Self::LENGTH).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()).collect();
+        Uid::from_bytes(&bytes?)
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_bytes().iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Uid {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self}")
+    }
+}
+
+impl Serialize for Uid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.to_bytes())
+    }
+}
+
+impl<'de> Deserialize<'de> for Uid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes: [u8; Self::LENGTH] = crate::wire::fixed_bytes(deserializer)?;
+        Ok(Uid::from_bytes(&bytes).expect("the length is right"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_sort_as_uids_do() {
+        let low = Uid { timestamp: Timestamp(255), digest: [9; 16] };
+        let middle = Uid { timestamp: Timestamp(256), digest: [1; 16] };
+        let high = Uid { timestamp: Timestamp(256), digest: [2; 16] };
+        assert!(low < middle && middle < high);
+        assert!(low.to_bytes() < middle.to_bytes() && middle.to_bytes() < high.to_bytes());
+    }
+
+    #[test]
+    fn bytes_and_hexadecimal_round_trip() {
+        let uid = Uid::new(Timestamp(1_700_000_000_123_456_789), b"request");
+        assert_eq!(Uid::from_bytes(&uid.to_bytes()), Some(uid));
+        assert_eq!(Uid::from_hex(&uid.to_string()), Some(uid));
+        assert_eq!(Uid::from_bytes(&[0; 23]), None);
+        assert_eq!(Uid::from_bytes(&[0; 25]), None);
+        assert_eq!(Uid::from_hex("zz"), None);
+    }
+}
