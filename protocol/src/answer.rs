@@ -32,10 +32,10 @@ wire_enum! {
         },
         /// Account names, sorted.
         1 => Accounts {
-            /// The names.
+            /// The names, of which there may be none even when there are more.
             names: Vec<AccountName>,
-            /// Whether more follow after the last of them.
-            more: bool,
+            /// Where the next page begins: after this name. None when this page is the last.
+            next: Option<AccountName>,
         },
         /// Messages, oldest first.
         2 => Messages {

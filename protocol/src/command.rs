@@ -42,7 +42,7 @@ wire_enum! {
         },
         /// Removes exactly these from the actor's unread messages; those that are not there are passed over.
         3 => Ack {
-            /// At most [`ACK_MAX`] of them count.
+            /// At most [`ACK_MAX`] of them.
             uids: Vec<Uid>,
         },
     }
@@ -56,7 +56,7 @@ wire_enum! {
         0 => List {
             /// Which names.
             pattern: Pattern,
-            /// Only names after this one: the last of the page before.
+            /// Only names after this one: the `next` of the page before.
             after: Option<AccountName>,
             /// The most names, up to [`PAGE_MAX`].
             limit: u16,

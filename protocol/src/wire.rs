@@ -14,7 +14,10 @@ pub fn to_cbor<T: serde::Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// Decodes exactly one CBOR item; bytes after it are an error.
+/// Decodes exactly one CBOR item.
+///
+/// # Errors
+/// The item is malformed or not a `T`, or bytes follow it; the text says which.
 pub fn from_cbor<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, String> {
     let value = ciborium::de::from_reader_with_recursion_limit(&mut bytes, RECURSION_LIMIT)
         .map_err(|error| error.to_string())?;
@@ -28,7 +31,10 @@ pub fn from_cbor<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, String> {
 const RECURSION_LIMIT: usize = 16;
 
 /// The next element of an array, which must be there.
-pub(crate) fn element<'de, A: SeqAccess<'de>, T: serde::Deserialize<'de>>(
+///
+/// # Errors
+/// The array ends before it, or the element is of another type.
+pub fn element<'de, A: SeqAccess<'de>, T: serde::Deserialize<'de>>(
     sequence: &mut A,
     field: &'static str,
 ) -> Result<T, A::Error> {
@@ -36,7 +42,10 @@ pub(crate) fn element<'de, A: SeqAccess<'de>, T: serde::Deserialize<'de>>(
 }
 
 /// Skips what a later version appended.
-pub(crate) fn skip_rest<'de, A: SeqAccess<'de>>(sequence: &mut A) -> Result<(), A::Error> {
+///
+/// # Errors
+/// What was appended is not well-formed.
+pub fn skip_rest<'de, A: SeqAccess<'de>>(sequence: &mut A) -> Result<(), A::Error> {
     while sequence.next_element::<IgnoredAny>()?.is_some() {}
     Ok(())
 }
@@ -94,6 +103,7 @@ macro_rules! wire_enum {
 }
 
 /// Defines a struct that is encoded as `[field, …]`.
+#[macro_export]
 macro_rules! wire_struct {
     ($(#[$meta:meta])* pub struct $name:ident { $( $(#[$field_meta:meta])* pub $field:ident : $type:ty ),* $(,)? }) => {
         $(#[$meta])*
@@ -210,10 +220,10 @@ mod tests {
     #[test]
     fn appended_fields_are_skipped_and_other_tags_refused() {
         assert_eq!(from_cbor::<Sample>(&[0x83, 0x00, 0x01, 0x82, 0x01, 0x02]), Ok(Sample::Empty));
-        assert!(from_cbor::<Sample>(&[0x81, 0x05]).unwrap_err().contains("5 is not a tag of Sample"));
-        assert!(from_cbor::<Sample>(&[0x82, 0x07, 0x01]).unwrap_err().contains("missing field"));
+        assert!(from_cbor::<Sample>(&[0x81, 0x05]).expect_err("not a sample").contains("5 is not a tag of Sample"));
+        assert!(from_cbor::<Sample>(&[0x82, 0x07, 0x01]).expect_err("not a sample").contains("missing field"));
         assert!(from_cbor::<Sample>(&[0x80]).is_err());
-        assert!(from_cbor::<Sample>(&[0x81, 0x00, 0x00]).unwrap_err().contains("1 bytes follow"));
+        assert!(from_cbor::<Sample>(&[0x81, 0x00, 0x00]).expect_err("not a sample").contains("1 bytes follow"));
     }
 
     #[test]

@@ -1,0 +1,182 @@
+# shellcheck shell=bash
+# Functions for a cluster on this machine. To be sourced after common.sh, by bash; used by scripts/cluster and scripts/demo.
+#
+# Everything lies in one directory: the cluster file, and for each replica its data (NAME), its log (NAME.log) and the number
+# of its process (NAME.pid). A pid file alone is never believed: the process must be a stablechatd with that data directory.
+
+# How long a replica may take until it listens, and to stop when it is asked to.
+START_LIMIT_S=20
+STOP_LIMIT_S=10
+
+# Chooses the directory $1, and makes a cluster file in it unless there is one: replicas a, b and c on loopback, at three ports
+# from $2 on, with a delivery bound of $3 milliseconds.
+use_cluster() {
+    local directory=$1 base_port=$2 delivery_bound_ms=$3
+    [[ $base_port =~ ^[1-9][0-9]{0,4}$ && $base_port -le 65533 ]] || die "$base_port is not a port to begin with"
+    [[ $delivery_bound_ms =~ ^[1-9][0-9]{0,4}$ ]] || die "$delivery_bound_ms is not a delivery bound in milliseconds"
+    mkdir -p -- "$directory" || return
+    CLUSTER_DIRECTORY=$(cd -- "$directory" && pwd) || return
+    CLUSTER_FILE="$CLUSTER_DIRECTORY/cluster.toml"
+    if [[ ! -e $CLUSTER_FILE ]]; then
+        write_cluster_file "$base_port" "$delivery_bound_ms" >"$CLUSTER_FILE.new" || return
+        mv -- "$CLUSTER_FILE.new" "$CLUSTER_FILE" || return
+    fi
+    read_cluster_file
+}
+
+write_cluster_file() {
+    local port=$1 name
+    printf 'name = "local"\ndelivery_bound_ms = %d\n' "$2"
+    for name in a b c; do
+        printf '\n[[replica]]\nname = "%s"\naddress = "127.0.0.1:%d"\n' "$name" "$port"
+        port=$((port + 1))
+    done
+}
+
+# Learns the replicas' names and addresses: REPLICAS in the file's order, and ADDRESSES by name. Enough of TOML for a file that
+# is laid out like ours.
+read_cluster_file() {
+    REPLICAS=()
+    declare -gA ADDRESSES=()
+    local line name='' in_replica=''
+    local pair='^[[:space:]]*(name|address)[[:space:]]*=[[:space:]]*["'\'']([^"'\'']*)["'\'']'
+    while IFS= read -r line || [[ -n $line ]]; do
+        if [[ $line =~ ^[[:space:]]*\[\[replica\]\] ]]; then
+            in_replica=yes
+        elif [[ -n $in_replica && $line =~ $pair ]]; then
+            if [[ ${BASH_REMATCH[1]} == name ]]; then
+                name=${BASH_REMATCH[2]}
+                REPLICAS+=("$name")
+            elif [[ -n $name ]]; then
+                ADDRESSES[$name]=${BASH_REMATCH[2]}
+            fi
+        fi
+    done <"$CLUSTER_FILE"
+    ((${#REPLICAS[@]} > 0)) || die "$CLUSTER_FILE names no replicas"
+    for name in "${REPLICAS[@]}"; do
+        [[ $name =~ ^[a-z0-9][a-z0-9._-]*$ ]] || die "$CLUSTER_FILE: $name is not a replica's name"
+        [[ ${ADDRESSES[$name]-} =~ ^.+:[0-9]+$ ]] || die "$CLUSTER_FILE: replica $name has no address, HOST:PORT"
+    done
+}
+
+# Prints the number of a replica's process; fails when it does not run.
+replica_pid() {
+    local name=$1 pid arguments
+    read -r pid 2>/dev/null <"$CLUSTER_DIRECTORY/$name.pid" || return 1
+    [[ $pid =~ ^[1-9][0-9]*$ ]] || return 1
+    mapfile -t -d '' arguments 2>/dev/null <"/proc/$pid/cmdline" || return 1
+    [[ ${arguments[0]-} == */stablechatd ]] || return 1
+    local at
+    for at in "${!arguments[@]}"; do
+        if [[ ${arguments[at]} == --data && ${arguments[at + 1]-} == "$CLUSTER_DIRECTORY/$name" ]]; then
+            printf '%s\n' "$pid"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Whether something accepts connections at HOST:PORT.
+accepts() {
+    (exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null
+}
+
+# Starts a replica and waits until it listens. Fails, saying why, when it does not.
+start_replica() {
+    local name=$1 pid
+    local address=${ADDRESSES[$name]} log="$CLUSTER_DIRECTORY/$name.log" pid_file="$CLUSTER_DIRECTORY/$name.pid"
+    if replica_pid "$name" >/dev/null; then
+        say "replica $name runs already"
+        return 0
+    fi
+    if accepts "$address"; then
+        say "replica $name cannot start: another process listens at $address"
+        return 1
+    fi
+    rm -f -- "$pid_file"
+    touch -- "$log" || return
+    local log_before
+    log_before=$(wc -c <"$log") || return
+
+    # A session of its own, so that neither the terminal's signals nor its end reach it. It notes its own number, which is
+    # right however setsid came to run it.
+    # shellcheck disable=SC2016 # for the inner shell
+    setsid bash -c 'echo "$$" >"$1" && shift && exec "$@"' start_replica "$pid_file" \
+        "$STABLECHATD" run --cluster "$CLUSTER_FILE" --name "$name" --data "$CLUSTER_DIRECTORY/$name" \
+        >>"$log" 2>&1 </dev/null &
+
+    local deadline=$((SECONDS + START_LIMIT_S)) why="does not listen at $address after $START_LIMIT_S s"
+    while ((SECONDS < deadline)); do
+        if replica_pid "$name" >/dev/null; then
+            accepts "$address" && return 0
+        elif read -r pid 2>/dev/null <"$pid_file" && ! kill -0 "$pid" 2>/dev/null; then
+            why="ended at once"
+            break
+        fi
+        sleep 0.05
+    done
+    say "replica $name $why; its log, $log, says:"
+    tail -c "+$((log_before + 1))" -- "$log" | tail -n 20 | sed 's/^/    /' >&2
+    signal_replica "$name" KILL || true
+    return 1
+}
+
+# Sends a replica a signal; fails when it does not run.
+signal_replica() {
+    local pid
+    pid=$(replica_pid "$1") && kill -s "$2" "$pid" 2>/dev/null
+}
+
+# Waits until a replica has ended; fails after STOP_LIMIT_S.
+wait_for_end() {
+    local name=$1 deadline=$((SECONDS + STOP_LIMIT_S))
+    while replica_pid "$name" >/dev/null; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.05
+    done
+    rm -f -- "$CLUSTER_DIRECTORY/$name.pid"
+}
+
+# Asks replicas to stop, all at a time, and waits until they have; fails, saying which, when one has not.
+stop_replicas() {
+    local name status=0
+    for name in "$@"; do
+        signal_replica "$name" TERM || true
+    done
+    for name in "$@"; do
+        wait_for_end "$name" || {
+            say "replica $name has not stopped after $STOP_LIMIT_S s; scripts/cluster kill $name ends it"
+            status=1
+        }
+    done
+    return "$status"
+}
+
+# Ends replicas with SIGKILL, as a power failure would, and waits until they are gone.
+kill_replicas() {
+    local name status=0
+    for name in "$@"; do
+        signal_replica "$name" KILL || true
+    done
+    for name in "$@"; do
+        wait_for_end "$name" || {
+            say "replica $name is still there $STOP_LIMIT_S s after SIGKILL"
+            status=1
+        }
+    done
+    return "$status"
+}
+
+# Removes the data of replicas, none of which may run.
+wipe_replicas() {
+    local name
+    for name in "$@"; do
+        if replica_pid "$name" >/dev/null; then
+            say "replica $name runs; stop it first"
+            return 1
+        fi
+    done
+    for name in "$@"; do
+        rm -rf -- "${CLUSTER_DIRECTORY:?}/${name:?}" || return
+    done
+}

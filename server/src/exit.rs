@@ -1,0 +1,14 @@
+//! The exit codes of `stablechatd`, as in `sysexits.h` where that has one.
+
+/// Stopped as asked.
+pub const DONE: i32 = 0;
+/// The command line was not understood.
+pub const USAGE: i32 = 2;
+/// Something that is needed is in use: the address, or the data directory.
+pub const UNAVAILABLE: i32 = 69;
+/// A bug: a thread panicked.
+pub const SOFTWARE: i32 = 70;
+/// Storage or the network failed in a way that the replica cannot go on after.
+pub const IO: i32 = 74;
+/// The cluster file, or the data directory, is not right for this replica.
+pub const CONFIGURATION: i32 = 78;

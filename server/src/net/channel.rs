@@ -1,0 +1,96 @@
+//! What connects the poll loop and the applier: two bounded channels, a waker and two flags.
+
+use super::{Round, Sent};
+use crossbeam_channel::{Receiver, Sender};
+use mio::Waker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The most rounds between the poll loop and the applier. When they are there, the loop stops reading.
+const ROUNDS: usize = 8;
+/// The most batches of messages between the applier and the poll loop. When they are there, the applier waits; the loop
+/// never waits for the applier, so this ends.
+const BATCHES: usize = 64;
+
+/// The applier's side of the poll loop. When it is dropped, the loop sends what is left and ends.
+pub struct Mailbox {
+    batches: Option<Sender<Vec<Sent>>>,
+    signals: Arc<Signals>,
+}
+
+/// What the two threads tell each other beside their channels.
+pub struct Signals {
+    waker: Waker,
+    /// The applier wants a reading of the clock.
+    reading_wanted: AtomicBool,
+    /// The loop has stopped reading because the applier was behind.
+    stalled: AtomicBool,
+}
+
+impl Signals {
+    /// Whether the applier has asked for a reading of the clock since this was last asked.
+    pub fn take_reading_wanted(&self) -> bool {
+        self.reading_wanted.swap(false, Ordering::SeqCst)
+    }
+
+    /// The loop stops reading because the applier is behind. The applier looks at this after it has made room, and may have
+    /// done so just before: the loop has to try once more.
+    pub fn set_stalled(&self) {
+        self.stalled.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Mailbox {
+    /// Hands over messages to be sent.
+    pub fn post(&self, batch: Vec<Sent>) {
+        if let Some(batches) = &self.batches
+            && batches.send(batch).is_ok()
+        {
+            self.wake();
+        }
+    }
+
+    /// Asks for a round that says when everything had been read, even if it says nothing else.
+    pub fn ask_for_reading(&self) {
+        self.signals.reading_wanted.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Lets the loop go on, if it has stopped reading: there is room for rounds again.
+    pub fn resume(&self) {
+        if self.signals.stalled.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// Wakes the poll loop.
+    fn wake(&self) {
+        self.signals.waker.wake().expect("an event descriptor that exists can be written to");
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.batches = None;
+        self.wake();
+    }
+}
+
+/// The poll loop's side of the applier.
+pub struct ToApplier {
+    /// Takes what was read.
+    pub rounds: Sender<Round>,
+    /// Gives what is to be sent.
+    pub batches: Receiver<Vec<Sent>>,
+    /// What else the applier says.
+    pub signals: Arc<Signals>,
+}
+
+/// The two sides: what the loop keeps, and the mailbox and the rounds for the applier.
+pub fn connect(waker: Waker) -> (ToApplier, Mailbox, Receiver<Round>) {
+    let (rounds, take_rounds) = crossbeam_channel::bounded(ROUNDS);
+    let (post, batches) = crossbeam_channel::bounded(BATCHES);
+    let signals = Arc::new(Signals { waker, reading_wanted: AtomicBool::new(false), stalled: AtomicBool::new(false) });
+    let mailbox = Mailbox { batches: Some(post), signals: Arc::clone(&signals) };
+    (ToApplier { rounds, batches, signals }, mailbox, take_rounds)
+}

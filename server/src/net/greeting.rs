@@ -1,0 +1,116 @@
+//! What a connection may say when: the greeting, logins, and what follows them.
+//!
+//! Pure: a message comes in, and what is to be done about it comes out.
+
+use super::Identity;
+use crate::replica::Body;
+use stablechat_protocol::id::Challenge;
+use stablechat_protocol::login::Statement;
+use stablechat_protocol::message::{CloseReason, MAGIC, Proof, Role, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::request::{Actor, Question, Request};
+use stablechat_protocol::time::Timestamp;
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub struct Greeting {
+    /// What logins on this connection sign.
+    challenge: Challenge,
+    /// Whether hello and welcome have been exchanged.
+    greeted: bool,
+    /// For whom the connection speaks.
+    actor: Option<Actor>,
+}
+
+/// What is to be done about a message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// Send this back.
+    Reply(ToClient),
+    /// Send back the welcome; frames may have full size from here on.
+    Welcome(ToClient),
+    /// Send back that the login is good, and let the connection listen if it wants to.
+    LoggedIn(Actor, bool),
+    /// Send back that the login is not good, if it was one; the connection speaks for nobody.
+    LoggedOut(Option<ToClient>),
+    /// Pass this on.
+    Request(Timestamp, Body),
+    /// End the connection.
+    Close(CloseReason),
+}
+
+impl Greeting {
+    /// A connection from which nothing has come.
+    pub fn new(challenge: Challenge) -> Greeting {
+        Greeting { challenge, greeted: false, actor: None }
+    }
+
+    /// Whether hello and welcome have been exchanged.
+    pub fn is_done(&self) -> bool {
+        self.greeted
+    }
+
+    /// Takes a message, at `now` by the replica's clock.
+    pub fn on_message(&mut self, message: ToReplica, us: &Identity, now: Timestamp) -> Reaction {
+        match message {
+            ToReplica::Hello { magic, version_min, version_max, role, cluster } if !self.greeted => {
+                let common = version_max.min(VERSION_MAX);
+                if magic != MAGIC {
+                    Reaction::Close(CloseReason::NotStablechat)
+                } else if common < version_min.max(VERSION_MIN) {
+                    Reaction::Close(CloseReason::Version { version_min: VERSION_MIN, version_max: VERSION_MAX })
+                } else if cluster != us.cluster {
+                    Reaction::Close(CloseReason::WrongCluster { cluster: us.cluster.clone() })
+                } else if role != Role::Client {
+                    out_of_place("this version of the replica talks to clients only")
+                } else {
+                    self.greeted = true;
+                    let (replica, challenge) = (us.replica.clone(), self.challenge);
+                    Reaction::Welcome(ToClient::Welcome { version: common, replica, clock: now, challenge })
+                }
+            }
+            ToReplica::Hello { .. } => out_of_place("a second hello"),
+            _ if !self.greeted => out_of_place("the first frame must be a hello"),
+            ToReplica::Login { account, key, receive, proof } => {
+                self.on_login(Actor { account, key }, receive, &proof, us)
+            }
+            ToReplica::Logout => {
+                self.actor = None;
+                Reaction::LoggedOut(None)
+            }
+            ToReplica::Request { client, sequence, timestamp, command } => {
+                let request = Request { client, sequence, actor: self.actor.clone(), command };
+                Reaction::Request(timestamp, Body::Request(request))
+            }
+            ToReplica::Query { id, timestamp, query } => {
+                let question = Question { id, actor: self.actor.clone(), query };
+                Reaction::Request(timestamp, Body::Question(question))
+            }
+            ToReplica::Ping { sent } => Reaction::Reply(ToClient::Pong { sent, clock: now }),
+        }
+    }
+
+    /// Checks that the connection holds the key that it names. Whose account the key owns is not known here.
+    fn on_login(&mut self, actor: Actor, receive: bool, proof: &Proof, us: &Identity) -> Reaction {
+        let statement = Statement {
+            cluster: us.cluster.clone(),
+            replica: us.replica.clone(),
+            challenge: self.challenge,
+            account: actor.account.clone(),
+            key: actor.key,
+            channel: None,
+        };
+        let Proof::Signature { signature } = proof;
+        if statement.is_signed_by(signature) {
+            self.actor = Some(actor.clone());
+            Reaction::LoggedIn(actor, receive)
+        } else {
+            self.actor = None;
+            Reaction::LoggedOut(Some(ToClient::LoginRefused { account: actor.account }))
+        }
+    }
+}
+
+/// Ends the connection over a frame that is in order, but not here.
+fn out_of_place(detail: &str) -> Reaction {
+    Reaction::Close(CloseReason::OutOfPlace { detail: detail.into() })
+}

@@ -1,0 +1,82 @@
+//! The listening socket.
+
+use mio::net::{TcpListener, TcpStream};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+/// How long to accept nothing after a failure, such as having no descriptors left, that trying again at once would repeat.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Accepts connections, and survives whatever accepting one may fail with.
+pub struct Listener {
+    socket: TcpListener,
+    /// Whether there may be connections to accept.
+    ready: bool,
+    /// When to try again after a failure.
+    paused_until: Option<Instant>,
+}
+
+impl Listener {
+    /// Listens on the first address that `address` (`HOST:PORT`) stands for and that can be listened on. A port whose
+    /// earlier owner was killed can be taken over at once (`SO_REUSEADDR`).
+    ///
+    /// # Errors
+    /// The address stands for nothing here, or is in use.
+    pub fn bind(address: &str) -> io::Result<Listener> {
+        let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the address stands for nothing");
+        for address in address.to_socket_addrs()? {
+            match TcpListener::bind(address) {
+                Ok(socket) => return Ok(Listener { socket, ready: true, paused_until: None }),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The operating system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The socket, for the poll to watch.
+    pub(super) fn source(&mut self) -> &mut TcpListener {
+        &mut self.socket
+    }
+
+    /// There may be connections to accept.
+    pub(super) fn set_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// When to try accepting again without having been told to.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// The next connection, if there is one.
+    pub(super) fn accept(&mut self, now: Instant) -> Option<TcpStream> {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        self.paused_until = None;
+        while self.ready {
+            match self.socket.accept() {
+                Ok((stream, _)) => return Some(stream),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => self.ready = false,
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        log::warn!("cannot accept connections, will try again in {PAUSE:?}: {error}");
+                        self.paused_until = Some(now + PAUSE);
+                        return None;
+                    }
+                },
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,128 @@
+//! Wires a replica together: store, protocol, poll loop, and the two threads they run on.
+
+use crate::applier::{self, Applier};
+use crate::clock::Clock;
+use crate::exit;
+use crate::net::{Identity, Listener, PollLoop};
+use crate::replica::Replica;
+use crate::store::{ChatStore, Medium, OpenError, StoreError, schema};
+use mio::net::UnixStream;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use stablechat_protocol::cluster::Cluster;
+use stablechat_protocol::name::ReplicaName;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// What a replica needs to know to run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster, from its file.
+    pub cluster: Cluster,
+    /// Which replica of it this is.
+    pub name: ReplicaName,
+    /// Where it keeps its data.
+    pub data: PathBuf,
+}
+
+/// Why a replica could not start, or had to stop.
+#[derive(Debug)]
+pub enum ServiceError {
+    /// The cluster file has no replica of this name.
+    NotInCluster(Settings),
+    /// The data directory could not be opened.
+    Open(OpenError),
+    /// The address could not be listened on.
+    Listen(String, io::Error),
+    /// Storage failed while running.
+    Store(StoreError),
+    /// The operating system refused something else: what was being done, and its answer.
+    System(&'static str, io::Error),
+}
+
+impl ServiceError {
+    /// The exit code of the process that ends over this.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            ServiceError::NotInCluster(_) => exit::CONFIGURATION,
+            ServiceError::Open(OpenError::InUse(_)) => exit::UNAVAILABLE,
+            ServiceError::Open(OpenError::OtherReplica { .. } | OpenError::NewerFormat { .. }) => exit::CONFIGURATION,
+            ServiceError::Listen(_, error) if error.kind() == io::ErrorKind::AddrInUse => exit::UNAVAILABLE,
+            ServiceError::Listen(..) => exit::CONFIGURATION,
+            ServiceError::Open(OpenError::System { .. } | OpenError::Store(_)) => exit::IO,
+            ServiceError::Store(_) | ServiceError::System(..) => exit::IO,
+        }
+    }
+}
+
+impl fmt::Display for ServiceError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServiceError::NotInCluster(Settings { cluster, name, .. }) => {
+                let names: Vec<&str> = cluster.replicas.iter().map(|replica| replica.name.as_str()).collect();
+                write!(formatter, "the cluster file has no replica {name}; it has {}", names.join(", "))
+            }
+            ServiceError::Open(error) => error.fmt(formatter),
+            ServiceError::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(
+                    formatter,
+                    "the address {address} is in use by another process; is this replica running already?"
+                )
+            }
+            ServiceError::Listen(address, error) => write!(formatter, "cannot listen on {address}: {error}"),
+            ServiceError::Store(error) => write!(formatter, "the replica had to stop: {error}"),
+            ServiceError::System(doing, error) => write!(formatter, "cannot {doing}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServiceError {}
+
+/// Runs a replica until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It could not start, or storage failed.
+pub fn run(settings: Settings) -> Result<(), ServiceError> {
+    let Some(entry) = settings.cluster.replica(&settings.name) else {
+        return Err(ServiceError::NotInCluster(settings));
+    };
+    let owner = schema::Identity { cluster: settings.cluster.name.to_string(), replica: settings.name.to_string() };
+    let store = ChatStore::open(&Medium::Directory(settings.data.clone()), &owner).map_err(ServiceError::Open)?;
+    let clock = Clock::start();
+    let listen = |error| ServiceError::Listen(entry.address.clone(), error);
+    let listener = Listener::bind(&entry.address).map_err(listen)?;
+    let address = listener.address().map_err(listen)?;
+    let stop = stop_signal().map_err(|error| ServiceError::System("watch for signals", error))?;
+    let identity = Identity { cluster: settings.cluster.name.clone(), replica: settings.name.clone() };
+    let (poll_loop, rounds, mailbox) =
+        PollLoop::new(listener, stop, identity, clock).map_err(|error| ServiceError::System("watch sockets", error))?;
+
+    let applied = store.applied().clone();
+    log::info!(
+        "replica {} of cluster {} listening on {address}: epoch {}, {} requests applied",
+        settings.name,
+        settings.cluster.name,
+        store.epoch(),
+        applied.position
+    );
+    let replica = Replica::new(settings.cluster.delivery_bound, settings.cluster.ahead(), applied.uid, clock.now());
+    let applier = Applier::new(replica, store);
+    let thread = std::thread::Builder::new()
+        .name("applier".into())
+        .spawn(move || applier::run(applier, &rounds, &mailbox, clock))
+        .map_err(|error| ServiceError::System("start a thread", error))?;
+    poll_loop.run().map_err(|error| ServiceError::System("wait for sockets", error))?;
+    let applied = thread.join().expect("a panic has ended the process");
+    applied.map_err(ServiceError::Store)?;
+    log::info!("replica {} stopped", settings.name);
+    Ok(())
+}
+
+/// A socket that becomes readable when the process is asked to stop.
+fn stop_signal() -> io::Result<UnixStream> {
+    let (read, write) = std::os::unix::net::UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(SIGTERM, write.try_clone()?)?;
+    signal_hook::low_level::pipe::register(SIGINT, write)?;
+    read.set_nonblocking(true)?;
+    Ok(UnixStream::from_std(read))
+}

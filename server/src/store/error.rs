@@ -1,0 +1,89 @@
+//! What can go wrong in storage. None of it is an answer: it differs between replicas, so it ends the process instead.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Storage failed or holds what it must not hold.
+#[derive(Debug)]
+pub enum StoreError {
+    /// RocksDB reported a failure, while doing the first.
+    Rocks(&'static str, rocksdb::Error),
+    /// What is stored contradicts the schema.
+    Corrupt(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Rocks(doing, error) => write!(formatter, "{doing} failed: {error}"),
+            StoreError::Corrupt(what) => write!(formatter, "the stored data is corrupt: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// Why a data directory could not be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Another process has it open.
+    InUse(PathBuf),
+    /// It belongs to another replica: its cluster and name.
+    OtherReplica {
+        /// The directory.
+        directory: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who wanted it.
+        wanted: String,
+    },
+    /// It is written in a newer format than this program knows.
+    NewerFormat {
+        /// The directory.
+        directory: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// The operating system refused something.
+    System {
+        /// What was being done.
+        doing: String,
+        /// Its answer.
+        error: std::io::Error,
+    },
+    /// RocksDB or the data in it failed.
+    Store(StoreError),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::InUse(directory) => write!(
+                formatter,
+                "the data directory {} is in use by another process; stop that replica first",
+                directory.display()
+            ),
+            OpenError::OtherReplica { directory, found, wanted } => write!(
+                formatter,
+                "the data directory {} belongs to {found}, not to {wanted}; give each replica a directory of its own",
+                directory.display()
+            ),
+            OpenError::NewerFormat { directory, found } => write!(
+                formatter,
+                "the data directory {} has format {found}, but this program knows formats up to {}; run a newer program",
+                directory.display(),
+                super::schema::FORMAT
+            ),
+            OpenError::System { doing, error } => write!(formatter, "cannot {doing}: {error}"),
+            OpenError::Store(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        OpenError::Store(error)
+    }
+}

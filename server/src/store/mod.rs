@@ -1,0 +1,166 @@
+//! `ChatStore`: the state machine of the service, on RocksDB.
+//!
+//! It maps ordered commands to answers and is deterministic: what [`ChatStore::apply`] answers and writes is a function of
+//! the state and the request (uid, actor, command) alone. No clock, no randomness, no hash map's order, no configuration.
+//! What a connection is, or which replica this is, it does not know.
+//!
+//! Requests are applied on top of what is committed and stay in memory until [`ChatStore::commit`] writes everything of one
+//! wake in a single synced batch: state, log entries, undo records, sessions and how far the log has been applied. An
+//! answer may leave the replica only after that.
+//!
+//! Left out here: rooms, truncating the log, dropping undo records.
+
+mod chat;
+mod check;
+mod error;
+mod housekeeping;
+mod open;
+mod query;
+mod rows;
+pub mod schema;
+mod session;
+
+pub use check::CheckReport;
+pub use error::{OpenError, StoreError};
+pub use open::Medium;
+
+use rocksdb::{WriteBatch, WriteOptions};
+use rows::{Rows, family};
+use schema::{Applied, Identity, LogEntry};
+use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
+use stablechat_protocol::request::{Actor, Question, Request};
+use stablechat_protocol::uid::Uid;
+use stablechat_protocol::wire::to_cbor;
+
+/// The replicated state, its log, and what is known about both.
+pub struct ChatStore {
+    /// All rows of the state.
+    rows: Rows,
+    /// How far the log has been applied, what is not committed included.
+    applied: Applied,
+    /// Log entries and undo records not yet committed.
+    pending: WriteBatch,
+    /// How many requests `pending` holds.
+    uncommitted: usize,
+    /// The number of this replica's incarnation.
+    epoch: u64,
+    /// Held open, and locked, for as long as the directory is ours.
+    _lock: Option<std::fs::File>,
+}
+
+/// What applying a request came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The answer for its client.
+    pub answer: Answer,
+    /// A message that it brought into being, and whose owners get to see it.
+    pub delivery: Option<Delivery>,
+}
+
+/// A message for the connections of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The account and the key that owns it: a connection that holds another key is not its owner's.
+    pub to: Actor,
+    /// The message.
+    pub message: Message,
+}
+
+impl ChatStore {
+    /// Opens the store of a replica, or makes it, and begins a new epoch.
+    ///
+    /// # Errors
+    /// The store is in use, belongs to another replica, is of a newer format, or cannot be read or written.
+    pub fn open(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
+        open::open(medium, identity)
+    }
+
+    /// How far the log has been applied, what is not committed included.
+    pub fn applied(&self) -> &Applied {
+        &self.applied
+    }
+
+    /// The number of this replica's incarnation, from 1, increased at every open.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many applied requests wait for [`ChatStore::commit`].
+    pub fn uncommitted(&self) -> usize {
+        self.uncommitted
+    }
+
+    /// Applies the request that is next in the order. Its effects are seen by what comes after it, and durable once
+    /// [`ChatStore::commit`] has returned.
+    ///
+    /// # Errors
+    /// Storage failed, or is corrupt; the store must not be used any more.
+    pub fn apply(&mut self, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
+        assert!(uid > self.applied.uid, "requests are applied in the order of their uids");
+        housekeeping::run_once_a_second(&mut self.rows, self.applied.uid.timestamp, uid.timestamp)?;
+        let outcome = session::apply(&mut self.rows, uid, request)?;
+        self.applied.uid = uid;
+        self.applied.position += 1;
+        self.applied.log_digest = self.applied.log_digest.chain(uid);
+        self.applied.state_digest = self.rows.digest();
+        let entry =
+            LogEntry { position: self.applied.position, log_digest: self.applied.log_digest, request: request.clone() };
+        let undo = self.rows.take_undo();
+        let db = self.rows.db();
+        self.pending.put_cf(family(db, schema::LOG), uid.to_bytes(), to_cbor(&entry));
+        self.pending.put_cf(family(db, schema::UNDO), uid.to_bytes(), to_cbor(&undo));
+        self.uncommitted += 1;
+        Ok(outcome)
+    }
+
+    /// Answers a query from the state as it is now, what is not committed included.
+    ///
+    /// # Errors
+    /// Storage failed, or is corrupt.
+    pub fn query(&self, question: &Question) -> Result<QueryAnswer, StoreError> {
+        query::answer(&self.rows, question)
+    }
+
+    /// Makes everything that was applied durable, in one synced batch. Does nothing when nothing was applied.
+    ///
+    /// # Errors
+    /// Storage failed; what was applied may or may not be durable, and the store must not be used any more.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        if self.uncommitted == 0 {
+            return Ok(());
+        }
+        let mut batch = std::mem::take(&mut self.pending);
+        self.rows.drain_into(&mut batch);
+        batch.put_cf(family(self.rows.db(), schema::META), schema::META_APPLIED, to_cbor(&self.applied));
+        self.rows
+            .db()
+            .write_opt(batch, &synced())
+            .map_err(|error| StoreError::Rocks("writing what was applied", error))?;
+        self.uncommitted = 0;
+        Ok(())
+    }
+
+    /// Recomputes what can be recomputed and compares: the log's chain, the state digest, and what rows of different
+    /// column families say about each other. Reads everything.
+    ///
+    /// # Errors
+    /// Storage failed. What is found wrong is in the report.
+    pub fn check(&self) -> Result<CheckReport, StoreError> {
+        check::check(&self.rows, &self.applied)
+    }
+
+    /// The applied requests in their order, from the first whose uid is not below `from`.
+    pub fn log(&self, from: Uid) -> impl Iterator<Item = Result<(Uid, LogEntry), StoreError>> + '_ {
+        check::log(self.rows.db(), from)
+    }
+}
+
+/// Every write is on disk when it returns.
+fn synced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! Opening a data directory: the lock, the identity, the format, RocksDB's settings.
+
+use super::error::{OpenError, StoreError};
+use super::rows::{Rows, decode, family};
+use super::schema::{self, Applied, Column, Identity};
+use super::{ChatStore, synced};
+use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options, WriteBatch};
+use stablechat_protocol::wire::to_cbor;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// Where a store lives.
+#[derive(Clone)]
+pub enum Medium {
+    /// In a directory of the file system, which is made when it is not there.
+    Directory(PathBuf),
+    /// In memory: it lives as long as the environment does, and is not locked.
+    Memory(Env),
+}
+
+/// Memory for rows not yet in sorted files, over all column families, in bytes.
+const WRITE_BUFFERS: usize = 16 * 1024 * 1024;
+/// The write-ahead log above which RocksDB writes out what holds it, in bytes. Bounds the time that opening takes.
+const WRITE_AHEAD_LOG_MAX: u64 = 64 * 1024 * 1024;
+/// RocksDB's own log: files kept, and the size of each in bytes.
+const INFO_LOGS: usize = 2;
+const INFO_LOG_SIZE: usize = 1024 * 1024;
+/// Files that RocksDB keeps open.
+const OPEN_FILES: i32 = 256;
+
+/// See [`ChatStore::open`].
+pub fn open(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
+    let (path, lock) = match medium {
+        Medium::Directory(directory) => (directory.join("store"), Some(lock(directory)?)),
+        Medium::Memory(_) => (PathBuf::from("/store"), None),
+    };
+    let names = [schema::LOG, schema::UNDO, schema::META].into_iter().chain(Column::ALL.map(Column::name));
+    let families = names.map(|name| ColumnFamilyDescriptor::new(name, options(medium)));
+    let db = DB::open_cf_descriptors(&options(medium), path, families)
+        .map_err(|error| StoreError::Rocks("opening the store", error))?;
+    claim(&db, medium, identity)?;
+    let epoch = next_epoch(&db)?;
+    let applied: Applied = read_meta(&db, schema::META_APPLIED)?.unwrap_or(Applied::NOTHING);
+    let rows = Rows::new(db, applied.state_digest);
+    Ok(ChatStore { rows, applied, pending: WriteBatch::default(), uncommitted: 0, epoch, _lock: lock })
+}
+
+/// Makes the directory and locks it for this process; the operating system frees the lock however the process ends.
+fn lock(directory: &Path) -> Result<File, OpenError> {
+    let system = |doing: &str, error| OpenError::System { doing: format!("{doing} {}", directory.display()), error };
+    std::fs::create_dir_all(directory).map_err(|error| system("make the data directory", error))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(directory.join("lock"))
+        .map_err(|error| system("open the lock in the data directory", error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_path_buf())),
+        Err(TryLockError::Error(error)) => Err(system("lock the data directory", error)),
+    }
+}
+
+/// RocksDB's settings, the same for the database and each column family.
+fn options(medium: &Medium) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_db_write_buffer_size(WRITE_BUFFERS);
+    options.set_max_total_wal_size(WRITE_AHEAD_LOG_MAX);
+    // A record that a crash cut off was never acknowledged; any other damage to the log must not go unnoticed.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_max_open_files(OPEN_FILES);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(INFO_LOGS);
+    options.set_max_log_file_size(INFO_LOG_SIZE);
+    // Statistics would wake an idle process.
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    if let Medium::Memory(env) = medium {
+        options.set_env(env);
+    }
+    options
+}
+
+/// Checks format and identity, or writes them into a new store.
+fn claim(db: &DB, medium: &Medium, identity: &Identity) -> Result<(), OpenError> {
+    let directory = match medium {
+        Medium::Directory(directory) => directory.clone(),
+        Medium::Memory(_) => PathBuf::from("in memory"),
+    };
+    match read_meta::<u64>(db, schema::META_FORMAT)? {
+        None => {
+            let meta = family(db, schema::META);
+            let mut batch = WriteBatch::default();
+            batch.put_cf(meta, schema::META_FORMAT, to_cbor(&schema::FORMAT));
+            batch.put_cf(meta, schema::META_IDENTITY, to_cbor(identity));
+            db.write_opt(batch, &synced()).map_err(|error| StoreError::Rocks("making the store", error))?;
+            return Ok(());
+        }
+        Some(found) if found > schema::FORMAT => return Err(OpenError::NewerFormat { directory, found }),
+        Some(_) => {}
+    }
+    match read_meta::<Identity>(db, schema::META_IDENTITY)? {
+        Some(found) if found == *identity => Ok(()),
+        Some(found) => {
+            let describe =
+                |identity: &Identity| format!("replica {} of cluster {}", identity.replica, identity.cluster);
+            Err(OpenError::OtherReplica { directory, found: describe(&found), wanted: describe(identity) })
+        }
+        None => Err(StoreError::Corrupt("it has a format but no identity".into()).into()),
+    }
+}
+
+/// Increases the epoch, durably, and returns the new one.
+fn next_epoch(db: &DB) -> Result<u64, StoreError> {
+    let epoch = read_meta::<u64>(db, schema::META_EPOCH)?.unwrap_or(0) + 1;
+    db.put_cf_opt(family(db, schema::META), schema::META_EPOCH, to_cbor(&epoch), &synced())
+        .map_err(|error| StoreError::Rocks("writing the epoch", error))?;
+    Ok(epoch)
+}
+
+/// A fact from the column family of facts.
+fn read_meta<T: serde::de::DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, StoreError> {
+    let bytes = db.get_cf(family(db, schema::META), key).map_err(|error| StoreError::Rocks("reading", error))?;
+    bytes.map(|bytes| decode(schema::META, &bytes)).transpose()
+}

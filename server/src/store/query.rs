@@ -1,0 +1,153 @@
+//! The queries: pages of accounts, unread messages and timelines.
+
+use super::chat::{Checked, account, owned_account};
+use super::error::StoreError;
+use super::rows::{Direction, Row, Rows, decode};
+use super::schema::{
+    Bytes, Column, StoredMessage, User, conversation_key, message_key, prefix_end, uid_at_end, unread_key,
+};
+use stablechat_protocol::answer::{Message, QueryAnswer};
+use stablechat_protocol::command::{PAGE_BYTES, PAGE_MAX, PasswordParameters, Query, Recipient};
+use stablechat_protocol::id::Digest;
+use stablechat_protocol::name::{AccountName, Pattern};
+use stablechat_protocol::request::{Actor, Question};
+use stablechat_protocol::uid::Uid;
+
+/// The most names that a page of a list looks at: a pattern that few match is answered in more, shorter pages.
+const LIST_SCAN_MAX: usize = 10_000;
+
+/// Answers a query.
+pub fn answer(rows: &Rows, question: &Question) -> Result<QueryAnswer, StoreError> {
+    let actor = question.actor.as_ref();
+    let page = match &question.query {
+        Query::List { pattern, after, limit } => list(rows, pattern, after.as_ref(), page_size(*limit))?,
+        Query::Unread { after, limit } => unread(rows, actor, *after, page_size(*limit))?,
+        Query::History { with, before, limit } => history(rows, actor, with, *before, page_size(*limit))?,
+        Query::KeyLookup { name } => key_lookup(rows, name)?,
+    };
+    Ok(page.unwrap_or_else(|reason| QueryAnswer::Rejected { reason }))
+}
+
+/// How many entries a page has: at least one, so that paging ends.
+fn page_size(limit: u16) -> usize {
+    usize::from(limit.clamp(1, PAGE_MAX))
+}
+
+/// A page of account names.
+fn list(rows: &Rows, pattern: &Pattern, after: Option<&AccountName>, limit: usize) -> Checked<QueryAnswer> {
+    let prefix = pattern.literal_prefix().as_bytes();
+    // The least key after a name is the name with a zero byte behind it.
+    let after = after.map_or(Vec::new(), |name| [name.as_str().as_bytes(), b"\0"].concat());
+    let from = prefix.max(&after[..]);
+    let to = if prefix.is_empty() { vec![0xff] } else { prefix_end(prefix) };
+    let mut names = Vec::new();
+    let mut last_seen = None;
+    for (looked_at, row) in rows.scan(Column::Users, from, &to, Direction::Forward).enumerate() {
+        if names.len() == limit || looked_at == LIST_SCAN_MAX {
+            return Ok(Ok(QueryAnswer::Accounts { names, next: last_seen }));
+        }
+        let name = account_name(&row?.0)?;
+        if pattern.matches(&name) {
+            names.push(name.clone());
+        }
+        last_seen = Some(name);
+    }
+    Ok(Ok(QueryAnswer::Accounts { names, next: None }))
+}
+
+/// The account name that a key is.
+fn account_name(key: &[u8]) -> Result<AccountName, StoreError> {
+    let name = std::str::from_utf8(key).ok().and_then(|text| AccountName::parse(text).ok());
+    name.ok_or_else(|| StoreError::Corrupt(format!("the key {key:02x?} in users is no name")))
+}
+
+/// A page of the actor's unread messages, oldest first.
+fn unread(rows: &Rows, actor: Option<&Actor>, after: Option<Uid>, limit: usize) -> Checked<QueryAnswer> {
+    let (_, user) = match owned_account(rows, actor)? {
+        Ok(owned) => owned,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let from =
+        [&unread_key(user.id, after.unwrap_or(Uid::MIN))[..], if after.is_some() { b"\0" } else { b"" }].concat();
+    let to = prefix_end(&unread_key(user.id, Uid::MAX)[..1 + Uid::LENGTH]);
+    let entries = rows.scan(Column::Unread, &from, &to, Direction::Forward).map(|row| {
+        let (key, conversation) = row?;
+        let uid = uid_of_key(&key)?;
+        let Bytes(conversation) = decode(Column::Unread.name(), &conversation)?;
+        let message: Option<StoredMessage> = rows.read(Column::Timelines, &message_key(&conversation, uid))?;
+        let message = message.ok_or_else(|| StoreError::Corrupt(format!("unread message {uid} is in no timeline")))?;
+        Ok(message.with_uid(uid))
+    });
+    let (messages, more) = page_of(entries, limit)?;
+    Ok(Ok(QueryAnswer::Messages { messages, more }))
+}
+
+/// A page of the timeline between the actor and someone: the last messages before a point, oldest first.
+fn history(
+    rows: &Rows,
+    actor: Option<&Actor>,
+    with: &Recipient,
+    before: Option<Uid>,
+    limit: usize,
+) -> Checked<QueryAnswer> {
+    let (_, user) = match owned_account(rows, actor)? {
+        Ok(owned) => owned,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let Recipient::Account { name } = with;
+    let User { id, .. } = match account(rows, name)? {
+        Ok(user) => user,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let conversation = conversation_key(user.id, id);
+    let to = match before {
+        Some(before) => message_key(&conversation, before),
+        None => prefix_end(&conversation),
+    };
+    let entries = rows.scan(Column::Timelines, &conversation, &to, Direction::Backward).map(|row| stored_message(row?));
+    let (mut messages, more) = page_of(entries, limit)?;
+    messages.reverse();
+    Ok(Ok(QueryAnswer::Messages { messages, more }))
+}
+
+/// The message in a row of a timeline.
+fn stored_message((key, value): Row) -> Result<Message, StoreError> {
+    let message: StoredMessage = decode(Column::Timelines.name(), &value)?;
+    Ok(message.with_uid(uid_of_key(&key)?))
+}
+
+/// The uid that a key ends with.
+fn uid_of_key(key: &[u8]) -> Result<Uid, StoreError> {
+    uid_at_end(key).ok_or_else(|| StoreError::Corrupt(format!("the key {key:02x?} does not end with a uid")))
+}
+
+/// The first messages, as many as a page holds, and whether there are more.
+fn page_of(
+    entries: impl Iterator<Item = Result<Message, StoreError>>,
+    limit: usize,
+) -> Result<(Vec<Message>, bool), StoreError> {
+    let mut messages = Vec::new();
+    let mut bytes = 0;
+    for message in entries {
+        let message = message?;
+        bytes += message.text.as_str().len();
+        if messages.len() == limit || bytes > PAGE_BYTES {
+            return Ok((messages, true));
+        }
+        messages.push(message);
+    }
+    Ok((messages, false))
+}
+
+/// The parameters of a password; for accounts without one, and names without account, made up from the name.
+fn key_lookup(rows: &Rows, name: &AccountName) -> Checked<QueryAnswer> {
+    let password = account(rows, name)?.ok().and_then(|user| user.password);
+    Ok(Ok(QueryAnswer::Key { parameters: password.unwrap_or_else(|| decoy(name)) }))
+}
+
+/// What a lookup answers for a name that has no password: the same each time, and of the form of a real one, with the
+/// costs that RFC 9106 recommends second.
+fn decoy(name: &AccountName) -> PasswordParameters {
+    let salt = blake3::derive_key("stablechat decoy salt, version 1", name.as_str().as_bytes());
+    PasswordParameters { salt: Digest(salt), memory_kib: 64 * 1024, passes: 3, lanes: 4 }
+}

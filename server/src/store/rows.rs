@@ -1,0 +1,210 @@
+//! Rows of replicated state: RocksDB, under what has been written since the last commit.
+//!
+//! Every write goes through [`Rows::write`], which keeps the state digest up to date and notes the old value for the undo
+//! record. So nothing that a command does can escape either.
+
+use super::error::StoreError;
+use super::schema::{Bytes, Column, OldRow, UndoRecord};
+use rocksdb::{DB, DBIteratorWithThreadMode, IteratorMode, ReadOptions, WriteBatch};
+use stablechat_protocol::id::Digest;
+use stablechat_protocol::wire::{from_cbor, to_cbor};
+use std::collections::BTreeMap;
+use std::collections::btree_map::{Entry, Range};
+use std::iter::Peekable;
+
+/// A row's key and value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// Rows not yet committed: the new value, or none for a removed row.
+type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// In which order rows are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Ascending keys.
+    Forward,
+    /// Descending keys.
+    Backward,
+}
+
+/// The rows of all columns.
+pub struct Rows {
+    /// What is committed, and the column families that are not replicated state.
+    db: DB,
+    /// What was written since, per column.
+    overlay: [Overlay; Column::ALL.len()],
+    /// The digest over all rows, overlay included.
+    digest: Digest,
+    /// What the current request has replaced so far, each row once.
+    replaced: BTreeMap<(Column, Vec<u8>), Option<Vec<u8>>>,
+}
+
+impl Rows {
+    /// The rows of a database whose state has this digest.
+    pub fn new(db: DB, digest: Digest) -> Rows {
+        Rows { db, overlay: Default::default(), digest, replaced: BTreeMap::new() }
+    }
+
+    /// The database beneath.
+    pub fn db(&self) -> &DB {
+        &self.db
+    }
+
+    /// The digest over all rows.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// A row's value.
+    pub fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.overlay[column as usize].get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self
+                .db
+                .get_cf(family(&self.db, column.name()), key)
+                .map_err(|error| StoreError::Rocks("reading", error)),
+        }
+    }
+
+    /// A row's value, decoded.
+    pub fn read<T: serde::de::DeserializeOwned>(&self, column: Column, key: &[u8]) -> Result<Option<T>, StoreError> {
+        self.get(column, key)?.map(|bytes| decode(column.name(), &bytes)).transpose()
+    }
+
+    /// Writes a row, encoded.
+    pub fn put<T: serde::Serialize>(&mut self, column: Column, key: Vec<u8>, value: &T) -> Result<(), StoreError> {
+        self.write(column, key, Some(to_cbor(value)))
+    }
+
+    /// Removes a row, which need not be there.
+    pub fn remove(&mut self, column: Column, key: Vec<u8>) -> Result<(), StoreError> {
+        self.write(column, key, None)
+    }
+
+    /// Writes or removes a row.
+    pub fn write(&mut self, column: Column, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), StoreError> {
+        let old = self.get(column, &key)?;
+        if old == value {
+            return Ok(());
+        }
+        [&old, &value].into_iter().flatten().for_each(|value| self.digest.toggle(row_digest(column, &key, value)));
+        if let Entry::Vacant(place) = self.replaced.entry((column, key.clone())) {
+            place.insert(old);
+        }
+        self.overlay[column as usize].insert(key, value);
+        Ok(())
+    }
+
+    /// The rows with `from <= key < to`, in the given direction.
+    pub fn scan(&self, column: Column, from: &[u8], to: &[u8], direction: Direction) -> Scan<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        let mode = match direction {
+            Direction::Forward => IteratorMode::Start,
+            Direction::Backward => IteratorMode::End,
+        };
+        let written = if from < to {
+            self.overlay[column as usize]
+                .range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)))
+        } else {
+            Range::default()
+        };
+        Scan {
+            committed: self.db.iterator_cf_opt(family(&self.db, column.name()), options, mode).peekable(),
+            written,
+            next_written: None,
+            direction,
+        }
+    }
+
+    /// Takes what the current request has replaced, and begins the next one.
+    pub fn take_undo(&mut self) -> UndoRecord {
+        let rows = std::mem::take(&mut self.replaced).into_iter().map(|((column, key), value)| OldRow {
+            column: column as u8,
+            key: Bytes(key),
+            value: value.map(Bytes),
+        });
+        UndoRecord { rows: rows.collect() }
+    }
+
+    /// Moves everything that was written into a batch.
+    pub fn drain_into(&mut self, batch: &mut WriteBatch) {
+        for column in Column::ALL {
+            let family = family(&self.db, column.name());
+            for (key, value) in std::mem::take(&mut self.overlay[column as usize]) {
+                match value {
+                    Some(value) => batch.put_cf(family, key, value),
+                    None => batch.delete_cf(family, key),
+                }
+            }
+        }
+    }
+}
+
+/// Rows in order: a merge of what is committed with what was written since, which wins.
+pub struct Scan<'a> {
+    committed: Peekable<DBIteratorWithThreadMode<'a, DB>>,
+    written: Range<'a, Vec<u8>, Option<Vec<u8>>>,
+    /// The next of `written`, when it has been looked at.
+    next_written: Option<(&'a Vec<u8>, &'a Option<Vec<u8>>)>,
+    direction: Direction,
+}
+
+impl Scan<'_> {
+    /// Whether the next row is among those written since the last commit; none at the end.
+    fn next_is_written(&mut self) -> Option<bool> {
+        if self.next_written.is_none() {
+            self.next_written = match self.direction {
+                Direction::Forward => self.written.next(),
+                Direction::Backward => self.written.next_back(),
+            };
+        }
+        match (self.next_written, self.committed.peek()) {
+            (None, None) => None,
+            (Some(_), None) => Some(true),
+            (None, Some(_)) | (_, Some(Err(_))) => Some(false),
+            (Some((written, _)), Some(Ok((committed, _)))) => Some(match self.direction {
+                Direction::Forward => written[..] <= committed[..],
+                Direction::Backward => written[..] >= committed[..],
+            }),
+        }
+    }
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<Row, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if !self.next_is_written()? {
+                let row = self.committed.next()?.map_err(|error| StoreError::Rocks("reading in order", error));
+                return Some(row.map(|(key, value)| (key.into_vec(), value.into_vec())));
+            }
+            let (key, value) = self.next_written.take()?;
+            self.committed.next_if(|committed| matches!(committed, Ok((other, _)) if other[..] == key[..]));
+            if let Some(value) = value {
+                return Some(Ok((key.clone(), value.clone())));
+            }
+        }
+    }
+}
+
+/// The digest of one row: over its column, key and value, each with its length.
+pub fn row_digest(column: Column, key: &[u8], value: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for part in [column.name().as_bytes(), key, value] {
+        hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
+    }
+    Digest(*hasher.finalize().as_bytes())
+}
+
+/// A column family, which was made when the database was opened.
+pub fn family<'a>(db: &'a DB, name: &str) -> &'a rocksdb::ColumnFamily {
+    db.cf_handle(name).expect("all column families are made when the database is opened")
+}
+
+/// Decodes what is stored under `what`.
+pub fn decode<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    from_cbor(bytes).map_err(|error| StoreError::Corrupt(format!("a row of {what} cannot be decoded: {error}")))
+}

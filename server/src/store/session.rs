@@ -1,0 +1,69 @@
+//! Sessions: a request takes effect at most once, and in its place.
+//!
+//! A session is begun by the request with sequence number 1 and belongs to that request's actor. A request that was applied
+//! before gets the answer it got then; one that skips a number gets `OutOfSequence` and has no effect, so a client that
+//! keeps many requests in flight can send again from the gap.
+
+use super::Outcome;
+use super::chat;
+use super::error::StoreError;
+use super::rows::Rows;
+use super::schema::{Column, Session, session_answer_key, session_key, session_use_key};
+use stablechat_protocol::answer::{Answer, Rejection};
+use stablechat_protocol::command::WINDOW;
+use stablechat_protocol::request::Request;
+use stablechat_protocol::uid::Uid;
+
+/// Applies a request at its place in its session.
+pub fn apply(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
+    let session: Option<Session> = rows.read(Column::Sessions, &session_key(request.client))?;
+    let last = session.as_ref().map_or(0, |session| session.sequence);
+    if session.as_ref().is_some_and(|session| session.actor != request.actor) {
+        return Ok(rejected(Rejection::NotYourSession));
+    }
+    if request.sequence <= last {
+        let answer = rows.read(Column::Sessions, &session_answer_key(request.client, request.sequence))?;
+        return Ok(Outcome {
+            answer: answer.unwrap_or(Answer::Rejected { reason: Rejection::AnswerForgotten }),
+            delivery: None,
+        });
+    }
+    if request.sequence != last + 1 {
+        return Ok(rejected(Rejection::OutOfSequence { expected: last + 1 }));
+    }
+    let outcome = chat::execute(rows, uid, request)?;
+    record(rows, uid, request, session, &outcome.answer)?;
+    Ok(outcome)
+}
+
+/// Notes that a request has been applied, with its answer, and forgets the answer that leaves the window.
+fn record(
+    rows: &mut Rows,
+    uid: Uid,
+    request: &Request,
+    before: Option<Session>,
+    answer: &Answer,
+) -> Result<(), StoreError> {
+    let client = request.client;
+    let used = uid.timestamp;
+    let place = session_use_key(used, client);
+    if let Some(before) = before {
+        let old_place = session_use_key(before.used, client);
+        if old_place != place {
+            rows.remove(Column::Sessions, old_place)?;
+        }
+    }
+    rows.write(Column::Sessions, place, Some(Vec::new()))?;
+    let session = Session { actor: request.actor.clone(), sequence: request.sequence, used };
+    rows.put(Column::Sessions, session_key(client), &session)?;
+    rows.put(Column::Sessions, session_answer_key(client, request.sequence), answer)?;
+    if let Some(forgotten) = request.sequence.checked_sub(WINDOW) {
+        rows.remove(Column::Sessions, session_answer_key(client, forgotten))?;
+    }
+    Ok(())
+}
+
+/// A request without effect.
+pub fn rejected(reason: Rejection) -> Outcome {
+    Outcome { answer: Answer::Rejected { reason }, delivery: None }
+}
