@@ -104,6 +104,7 @@ start_replica() {
     setsid bash -c 'echo "$$" >"$1" && shift && exec "$@"' start_replica "$pid_file" \
         "$STABLECHATD" run --cluster "$CLUSTER_FILE" --name "$name" --data "$CLUSTER_DIRECTORY/$name" \
         >>"$log" 2>&1 </dev/null &
+    disown
 
     local deadline=$((SECONDS + START_LIMIT_S)) why="does not listen at $address after $START_LIMIT_S s"
     while ((SECONDS < deadline)); do

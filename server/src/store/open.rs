@@ -28,6 +28,9 @@ const INFO_LOG_SIZE: usize = 1024 * 1024;
 /// Files that RocksDB keeps open.
 const OPEN_FILES: i32 = 256;
 
+/// A sorted file is compacted soon when, of so many neighbouring entries, this many are deletions, or of all this share.
+const DELETIONS_TO_COMPACT: (usize, usize, f64) = (128, 64, 0.5);
+
 /// See [`ChatStore::open`].
 pub fn open(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
     let (path, lock) = match medium {
@@ -73,6 +76,9 @@ fn options(medium: &Medium) -> Options {
     // A record that a crash cut off was never acknowledged; any other damage to the log must not go unnoticed.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_max_open_files(OPEN_FILES);
+    // Acknowledged messages leave tombstones that every reading of unread messages would step over.
+    let (window, deletions, ratio) = DELETIONS_TO_COMPACT;
+    options.add_compact_on_deletion_collector_factory(window, deletions, ratio);
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(INFO_LOGS);
     options.set_max_log_file_size(INFO_LOG_SIZE);
