@@ -1,5 +1,6 @@
 //! The cluster file: what every replica and client of a cluster knows about it.
 
+use crate::id::Digest;
 use crate::name::{ClusterName, ReplicaName};
 use serde::Deserialize;
 use std::fmt;
@@ -108,6 +109,17 @@ impl Cluster {
     /// The replica with this name.
     pub fn replica(&self, name: &ReplicaName) -> Option<&ReplicaEntry> {
         self.replicas.iter().find(|replica| replica.name == *name)
+    }
+
+    /// What a peer's cluster file must agree on: the digest of everything in it but its layout.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new_derive_key("stablechat cluster file, version 1");
+        let milliseconds = self.delivery_bound.as_millis();
+        hasher.update(format!("{}\n{milliseconds}\n", self.name).as_bytes());
+        for ReplicaEntry { name, address } in &self.replicas {
+            hasher.update(format!("{name}\n{address}\n").as_bytes());
+        }
+        Digest(*hasher.finalize().as_bytes())
     }
 
     /// How far an accepted timestamp may be ahead of a replica's clock: min(50 ms, Δ/N).

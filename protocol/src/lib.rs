@@ -17,6 +17,7 @@ pub mod id;
 pub mod login;
 pub mod message;
 pub mod name;
+pub mod peer;
 pub mod request;
 pub mod text;
 pub mod time;

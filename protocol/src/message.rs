@@ -4,7 +4,7 @@
 
 use crate::answer::{Answer, Message, Note, QueryAnswer, Refusal};
 use crate::command::{Command, Query};
-use crate::id::{Challenge, ClientId};
+use crate::id::{Challenge, ClientId, Digest};
 use crate::login::{PublicKey, Signature};
 use crate::name::{AccountName, ClusterName, ReplicaName};
 use crate::time::Timestamp;
@@ -156,12 +156,18 @@ wire_enum! {
 
 wire_enum! {
     /// What a connection's sender is.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Role {
         /// A client.
         0 => Client,
-        /// Another replica of the cluster.
-        1 => Replica,
+        /// Another replica of the cluster. What follows on the connection, both ways, are
+        /// [`crate::peer::PeerMessage`]s.
+        1 => Replica {
+            /// Which one.
+            name: ReplicaName,
+            /// The digest of its cluster file, see [`crate::cluster::Cluster::digest`].
+            cluster_file: Digest,
+        },
     }
 }
 
@@ -239,6 +245,8 @@ wire_enum! {
         8 => Stopping,
         /// The replica has as many connections as it can serve.
         9 => Full,
+        /// A peer's cluster file differs from the replica's own, or does not name the peer.
+        10 => OtherClusterFile,
     }
 }
 
@@ -259,6 +267,7 @@ impl fmt::Display for CloseReason {
             CloseReason::SlowReader => write!(formatter, "what it sent was not read"),
             CloseReason::Stopping => write!(formatter, "it is stopping"),
             CloseReason::Full => write!(formatter, "it has too many connections"),
+            CloseReason::OtherClusterFile => write!(formatter, "its cluster file differs"),
         }
     }
 }

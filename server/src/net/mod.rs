@@ -17,9 +17,10 @@ pub use channel::Mailbox;
 pub use listener::Listener;
 pub use poll_loop::PollLoop;
 
-use crate::replica::{Body, ConnectionId};
+use crate::replica::{Body, ConnectionId, PeerId};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::{ClusterName, ReplicaName};
+use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::time::Timestamp;
 
@@ -65,6 +66,25 @@ pub enum Event {
         /// The connection.
         connection: ConnectionId,
     },
+    /// A peer is connected: what is sent to it arrives in order, until it is disconnected.
+    PeerConnected {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A peer is no longer connected. Some of what was sent to it last may not have arrived.
+    PeerDisconnected {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A peer sent a message.
+    Peer {
+        /// The clock when it was read.
+        time: Timestamp,
+        /// The peer.
+        peer: PeerId,
+        /// What it sent: any message but a greeting or a closing.
+        message: PeerMessage,
+    },
     /// The process shall stop.
     Stop,
 }
@@ -78,11 +98,21 @@ pub struct Round {
     pub drained: Option<Timestamp>,
 }
 
-/// A message for a connection, which may be gone by then.
+/// A message to be sent. Whom it is for may be gone by then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// The connection.
-    pub to: ConnectionId,
-    /// The message.
-    pub message: ToClient,
+pub enum Sent {
+    /// To a client.
+    ToClient {
+        /// Its connection.
+        to: ConnectionId,
+        /// The message.
+        message: ToClient,
+    },
+    /// To a peer.
+    ToPeer {
+        /// The peer.
+        to: PeerId,
+        /// The message.
+        message: PeerMessage,
+    },
 }

@@ -30,6 +30,10 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// Another replica, by its place in the cluster file, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u8);
+
 /// What happens to a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
