@@ -32,73 +32,70 @@ wire_enum! {
             /// Why.
             reason: CloseReason,
         },
-        /// The sender has these, pending or applied.
-        2 => Listed {
-            /// Its epoch.
+        /// The sender is catching up: it accepts nothing, and nobody waits for it.
+        2 => Reading {
+            /// The number of its incarnation.
             epoch: u64,
+        },
+        /// The sender has these, pending or applied.
+        3 => Listed {
             /// At most [`UIDS_MAX`] uids.
             uids: Vec<Uid>,
         },
-        /// The sender joins: from here on it has to be consulted. What it holds of the recent past was listed before.
-        3 => Join {
-            /// Its epoch.
+        /// The sender joins, or has joined: from here on it has to be consulted. What it holds of the recent past was listed
+        /// before.
+        4 => Join {
+            /// The number of its incarnation.
             epoch: u64,
             /// It accepts no client's request up to here.
             closed: Timestamp,
         },
         /// The answer to a join: the sender consults the joining replica from here on. What the sender holds of the recent
         /// past was listed before.
-        4 => Welcome {
-            /// Its epoch.
-            epoch: u64,
-            /// The epoch that it welcomes.
+        5 => Welcome {
+            /// The incarnation that it welcomes.
             to: u64,
             /// It accepts no client's request up to here; up to here it may have applied without the one that joins.
             closed: Timestamp,
         },
         /// Everything new: what the sender holds since its last announcement, however it got it.
-        5 => Announce {
-            /// Its epoch.
-            epoch: u64,
+        6 => Announce {
             /// It accepts no client's request up to here, and has listed all that it accepted up to here.
             closed: Timestamp,
             /// At most [`UIDS_MAX`] uids.
             uids: Vec<Uid>,
         },
         /// Asks for bodies.
-        6 => Fetch {
+        7 => Fetch {
             /// Of these, at most [`UIDS_MAX`].
             uids: Vec<Uid>,
         },
         /// Bodies that were asked for.
-        7 => Bodies {
+        8 => Bodies {
             /// The requests.
             requests: Vec<Held>,
         },
         /// The sender stops. It has handed over all that it holds.
-        8 => Leave {
-            /// Its epoch.
-            epoch: u64,
-        },
+        9 => Leave,
         /// Asks where the two logs part. The marks lie further and further back, each an applied request.
-        9 => Probe {
+        10 => Probe {
             /// The marks, newest first.
             marks: Vec<Mark>,
         },
         /// The answer to a probe.
-        10 => Prefix {
+        11 => Prefix {
             /// The newest mark that is in the sender's log with the same chain hash; none when no mark is.
             common: Option<Mark>,
             /// The sender's last applied request.
             last: Mark,
         },
         /// Asks for the log after a request.
-        11 => Tail {
+        12 => Tail {
             /// From the first request after this one.
             after: Uid,
         },
         /// A piece of the log, in order.
-        12 => Entries {
+        13 => Entries {
             /// The request after which it begins, as asked for.
             after: Uid,
             /// The requests.
@@ -107,7 +104,7 @@ wire_enum! {
             is_end: bool,
         },
         /// How far the sender's log had come at a whole second of timestamps.
-        13 => Boundary {
+        14 => Boundary {
             /// The digests.
             digests: BoundaryDigests,
         },

@@ -1,20 +1,27 @@
 //! The applier: performs what the replication protocol wants on the store, and says what to send.
 //!
-//! [`Applier::wake`] is one wake: take in what the poll loop read, apply what became stable, commit it with one sync, and
-//! only then let the answers out. It has no thread and no channel, so that the simulator can drive it; [`run`] is the thread
-//! around it.
+//! [`Applier::wake`] is one wake: take in what the poll loop read, tell the peers what is new, apply what became stable,
+//! commit it with one sync, and only then let the answers out. It has no thread and no channel, so that the simulator can
+//! drive it; [`run`] is the thread around it.
+
+mod audience;
+mod boundaries;
+mod unsent;
 
 use crate::clock::Clock;
 use crate::net::{Event, Mailbox, Round, Sent};
-use crate::replica::{Body, ConnectionId, Input, Output, Replica};
-use crate::store::{ChatStore, Delivery, Outcome, StoreError};
+use crate::replica::{Body, ConnectionId, Input, Output, Replica, Settings, Start, in_messages};
+use crate::store::{ChatStore, Outcome, StoreError};
+use audience::Audience;
+use boundaries::Boundaries;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use stablechat_protocol::answer::{Message, Note, QueryAnswer, Stability};
+use stablechat_protocol::answer::{Note, Stability};
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::request::Actor;
+use stablechat_protocol::peer::{BODIES_BYTES, Held, PeerMessage};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use unsent::Unsent;
 
 /// The most requests that one batch of the store holds, which bounds its memory.
 const BATCH_MAX: usize = 4096;
@@ -28,16 +35,33 @@ pub struct Applier {
     replica: Replica,
     store: ChatStore,
     audience: Audience,
+    boundaries: Boundaries,
     /// What the replica wants done; empty between wakes.
     outputs: Vec<Output>,
+    /// How many requests have been undone and applied again since the start.
+    undone: u64,
     /// Whether the replica has stopped.
     stopped: bool,
 }
 
 impl Applier {
-    /// An applier for a replica and its store, with nobody listening.
-    pub fn new(replica: Replica, store: ChatStore) -> Applier {
-        Applier { replica, store, audience: Audience::default(), outputs: Vec::new(), stopped: false }
+    /// A replica that starts at `now`, by its clock, with what its store holds, and with nobody listening.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn start(settings: Settings, store: ChatStore, now: Timestamp) -> Result<Applier, StoreError> {
+        let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
+        let recent = store.log(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect::<Result<_, _>>()?;
+        let start = Start { epoch: store.epoch(), applied: store.applied().uid, recent, now };
+        Ok(Applier {
+            replica: Replica::new(settings, start),
+            store,
+            audience: Audience::default(),
+            boundaries: Boundaries::default(),
+            outputs: Vec::new(),
+            undone: 0,
+            stopped: false,
+        })
     }
 
     /// The protocol's state.
@@ -50,13 +74,18 @@ impl Applier {
         &self.store
     }
 
+    /// How many requests have been undone and applied again since the start: none while the assumption holds.
+    pub fn undone(&self) -> u64 {
+        self.undone
+    }
+
     /// Whether the replica has stopped, after [`Event::Stop`].
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
     /// Takes in rounds of the poll loop, in their order, and posts what is to be sent. Everything that a posted answer says
-    /// is durable. `clock` reads the replica's clock, for refusals to report.
+    /// is durable. `clock` reads the replica's clock.
     ///
     /// # Errors
     /// Storage failed; the process has to end.
@@ -66,65 +95,103 @@ impl Applier {
         clock: impl Fn() -> Timestamp,
         mut post: impl FnMut(Vec<Sent>),
     ) -> Result<(), StoreError> {
-        let mut sent = Unsent::default();
+        let mut unsent = Unsent::default();
+        self.replica.step(Input::Woken { time: clock() }, &mut self.outputs);
         for round in rounds {
             for event in round.events {
                 self.on_event(event);
-                self.perform(&mut sent, &clock, &mut post)?;
             }
             if let Some(time) = round.drained {
                 self.replica.step(Input::Drained { time }, &mut self.outputs);
-                self.perform(&mut sent, &clock, &mut post)?;
             }
         }
-        self.release(&mut sent, &mut post)
-    }
-
-    /// Makes what was applied durable, then lets the answers out.
-    fn release(&mut self, sent: &mut Unsent, post: &mut impl FnMut(Vec<Sent>)) -> Result<(), StoreError> {
-        self.store.commit()?;
-        let Unsent { messages, .. } = std::mem::take(sent);
-        if !messages.is_empty() {
-            post(messages);
-        }
-        Ok(())
+        let now = clock();
+        self.replica.step(Input::Handled { time: now }, &mut self.outputs);
+        self.boundaries.exchange(now, &self.replica, &self.store, &mut unsent);
+        self.perform(now, &mut unsent, &mut post)
     }
 
     /// Passes an event on to whom it concerns.
     fn on_event(&mut self, event: Event) {
-        match event {
-            Event::Request { time, from, timestamp, body } => {
-                self.replica.step(Input::Request { time, from, timestamp, body }, &mut self.outputs);
+        let input = match event {
+            Event::Request { time, from, timestamp, body } => Input::Request { time, from, timestamp, body },
+            Event::LoggedIn { connection, actor, receive } => {
+                return self.audience.set(connection, receive.then_some(actor));
             }
-            Event::LoggedIn { connection, actor, receive } => self.audience.set(connection, receive.then_some(actor)),
-            Event::LoggedOut { connection } | Event::Closed { connection } => self.audience.set(connection, None),
-            Event::Stop => self.replica.step(Input::Stop, &mut self.outputs),
-        }
+            Event::LoggedOut { connection } | Event::Closed { connection } => {
+                return self.audience.set(connection, None);
+            }
+            Event::PeerConnected { peer } => Input::PeerConnected { peer },
+            Event::PeerDisconnected { peer } => Input::PeerDisconnected { peer },
+            Event::Peer { peer, message: PeerMessage::Boundary { digests }, .. } => {
+                if !self.boundaries.agree(peer, &digests, &self.replica, &self.store) {
+                    self.replica.step(Input::LogsDiffer { peer }, &mut self.outputs);
+                }
+                return;
+            }
+            Event::Peer { time, peer, message } => Input::Peer { time, peer, message },
+            Event::Stop => Input::Stop,
+        };
+        self.replica.step(input, &mut self.outputs);
     }
 
-    /// Performs what the replica wants done, and releases what has gathered when it is much.
+    /// Performs what the replica wants done: first what may be said at once, then what has to be durable first, then what
+    /// is read from the log. Releases what has gathered when it is much.
     fn perform(
         &mut self,
-        sent: &mut Unsent,
-        clock: &impl Fn() -> Timestamp,
+        now: Timestamp,
+        unsent: &mut Unsent,
         post: &mut impl FnMut(Vec<Sent>),
     ) -> Result<(), StoreError> {
+        let mut changes = Vec::new();
+        let mut reads = Vec::new();
         for output in std::mem::take(&mut self.outputs) {
             match output {
-                Output::Apply { uid, body, stability, copies, waiting } => {
-                    let answer = self.apply(uid, body, stability, copies, sent)?;
-                    waiting.into_iter().for_each(|to| sent.push(to, answer.clone()));
-                }
+                Output::Send { to, message } => unsent.to_peer(to, message),
                 Output::Refuse { to, request, timestamp, reason } => {
-                    sent.push(to, ToClient::Refused { request, timestamp, reason, clock: clock() });
+                    unsent.to_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
                 }
+                Output::Disconnect { peer } => unsent.disconnect(peer),
+                Output::NewEpoch { epoch } => self.store.begin_epoch(epoch)?,
+                Output::Apply { .. } | Output::Insert { .. } => changes.push(output),
                 Output::Stopped => self.stopped = true,
-            }
-            if self.store.uncommitted() >= BATCH_MAX || sent.bytes >= SENT_MAX {
-                self.release(sent, post)?;
+                Output::SendBodies { .. }
+                | Output::FetchMissing { .. }
+                | Output::SendProbe { .. }
+                | Output::SendPrefix { .. }
+                | Output::SendTail { .. } => reads.push(output),
             }
         }
+        unsent.release(post);
+        for output in changes {
+            self.change(output, unsent)?;
+            if self.store.uncommitted() >= BATCH_MAX || unsent.bytes() >= SENT_MAX {
+                self.store.commit()?;
+                unsent.release(post);
+            }
+        }
+        self.store.commit()?;
+        for output in reads {
+            self.read(output, unsent)?;
+            if unsent.bytes() >= SENT_MAX {
+                unsent.release(post);
+            }
+        }
+        unsent.release(post);
         Ok(())
+    }
+
+    /// Changes the state, and gathers the answers.
+    fn change(&mut self, output: Output, unsent: &mut Unsent) -> Result<(), StoreError> {
+        match output {
+            Output::Apply { uid, body, stability, copies, waiting } => {
+                let answer = self.apply(uid, body, stability, copies, unsent)?;
+                waiting.into_iter().for_each(|to| unsent.to_client(to, answer.clone()));
+                Ok(())
+            }
+            Output::Insert { requests, waiting } => self.insert(requests, waiting, unsent),
+            _ => Ok(()),
+        }
     }
 
     /// Applies a request or answers a question, and returns the answer for who waits.
@@ -134,13 +201,13 @@ impl Applier {
         body: Body,
         stability: Stability,
         copies: u8,
-        sent: &mut Unsent,
+        unsent: &mut Unsent,
     ) -> Result<ToClient, StoreError> {
         match body {
             Body::Request(request) => {
                 let Outcome { answer, delivery } = self.store.apply(uid, &request)?;
                 if let Some(delivery) = delivery {
-                    self.audience.deliver(delivery, sent);
+                    self.audience.deliver(delivery, unsent);
                 }
                 let note = self.note(stability, copies);
                 Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note })
@@ -152,6 +219,71 @@ impl Applier {
         }
     }
 
+    /// Inserts requests where they belong, which undoes and applies again what follows them.
+    fn insert(
+        &mut self,
+        requests: Vec<Held>,
+        waiting: Vec<(Uid, Vec<ConnectionId>)>,
+        unsent: &mut Unsent,
+    ) -> Result<(), StoreError> {
+        let repair = self.store.insert(requests)?;
+        if repair.undone > 0 {
+            log::warn!("repaired the log: {} requests inserted, {} applied again", repair.inserted.len(), repair.undone);
+            self.undone += repair.undone;
+        }
+        let waiting: BTreeMap<Uid, Vec<ConnectionId>> = waiting.into_iter().collect();
+        for (Held { uid, request }, Outcome { answer, delivery }) in repair.inserted {
+            let note = self.note(Stability::RealTime, 1);
+            let answer = ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note };
+            waiting.get(&uid).into_iter().flatten().for_each(|to| unsent.to_client(*to, answer.clone()));
+            delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
+        }
+        for changed in repair.changed {
+            log::warn!("the answer to request {} of session {} has changed", changed.sequence, changed.client);
+            changed.delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
+        }
+        Ok(())
+    }
+
+    /// Reads the log for a peer, and gathers what to send it.
+    fn read(&mut self, output: Output, unsent: &mut Unsent) -> Result<(), StoreError> {
+        match output {
+            Output::SendBodies { to, mut held, uids } => {
+                held.extend(self.store.bodies(&uids, SENT_MAX)?);
+                for requests in in_messages(held) {
+                    unsent.to_peer(to, PeerMessage::Bodies { requests });
+                }
+            }
+            Output::FetchMissing { from, mut uids } => {
+                let mut failure = None;
+                uids.retain(|uid| match self.store.contains(*uid) {
+                    Ok(is_there) => !is_there,
+                    Err(error) => {
+                        failure = Some(error);
+                        false
+                    }
+                });
+                if let Some(error) = failure {
+                    return Err(error);
+                }
+                if !uids.is_empty() {
+                    unsent.to_peer(from, PeerMessage::Fetch { uids });
+                }
+            }
+            Output::SendProbe { to } => unsent.to_peer(to, PeerMessage::Probe { marks: self.store.marks()? }),
+            Output::SendPrefix { to, marks } => {
+                let (common, last) = (self.store.common(&marks)?, self.store.last_mark());
+                unsent.to_peer(to, PeerMessage::Prefix { common, last });
+            }
+            Output::SendTail { to, after } => {
+                let (requests, is_end) = self.store.tail(after, BODIES_BYTES)?;
+                unsent.to_peer(to, PeerMessage::Entries { after, requests, is_end });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// What is said around an answer.
     fn note(&self, stability: Stability, copies: u8) -> Note {
         let applied = self.store.applied();
@@ -159,67 +291,7 @@ impl Applier {
     }
 }
 
-/// What is to be sent once what it says is durable.
-#[derive(Default)]
-struct Unsent {
-    messages: Vec<Sent>,
-    /// About how many bytes they take.
-    bytes: usize,
-}
-
-impl Unsent {
-    /// Adds a message.
-    fn push(&mut self, to: ConnectionId, message: ToClient) {
-        const OVERHEAD: usize = 256;
-        let text = |message: &Message| OVERHEAD + message.text.as_str().len();
-        self.bytes += match &message {
-            ToClient::QueryAnswer { answer: QueryAnswer::Messages { messages, .. }, .. } => {
-                OVERHEAD + messages.iter().map(text).sum::<usize>()
-            }
-            ToClient::QueryAnswer { answer: QueryAnswer::Accounts { names, .. }, .. } => OVERHEAD * (1 + names.len()),
-            ToClient::Delivery { message } => text(message),
-            _ => OVERHEAD,
-        };
-        self.messages.push(Sent { to, message });
-    }
-}
-
-/// Which connections get the messages to which account.
-#[derive(Default)]
-struct Audience {
-    /// For whom a connection listens.
-    accounts: BTreeMap<ConnectionId, Actor>,
-    /// The inverse.
-    connections: BTreeMap<Actor, BTreeSet<ConnectionId>>,
-}
-
-impl Audience {
-    /// Lets a connection listen for this account and no other, or for none.
-    fn set(&mut self, connection: ConnectionId, actor: Option<Actor>) {
-        if let Some(before) = self.accounts.remove(&connection)
-            && let Some(connections) = self.connections.get_mut(&before)
-        {
-            connections.remove(&connection);
-            if connections.is_empty() {
-                self.connections.remove(&before);
-            }
-        }
-        if let Some(actor) = actor {
-            self.connections.entry(actor.clone()).or_default().insert(connection);
-            self.accounts.insert(connection, actor);
-        }
-    }
-
-    /// Sends a message to all who listen for its recipient, with the recipient's key.
-    fn deliver(&self, delivery: Delivery, sent: &mut Unsent) {
-        for to in self.connections.get(&delivery.to).into_iter().flatten() {
-            sent.push(*to, ToClient::Delivery { message: delivery.message.clone() });
-        }
-    }
-}
-
-/// The applier's thread: waits for rounds of the poll loop, or until something becomes stable, and ends when the replica has
-/// stopped.
+/// The applier's thread: waits for rounds of the poll loop, or until a wake is wanted, and ends when the replica has stopped.
 ///
 /// At a deadline it does not look at the clock itself: it asks the poll loop for a reading, which comes with everything that
 /// had arrived by then.

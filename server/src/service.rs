@@ -4,7 +4,7 @@ use crate::applier::{self, Applier};
 use crate::clock::Clock;
 use crate::exit;
 use crate::net::{Identity, Listener, PollLoop};
-use crate::replica::Replica;
+use crate::replica::{self, PeerId};
 use crate::store::{ChatStore, Medium, OpenError, StoreError, schema};
 use mio::net::UnixStream;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -83,17 +83,16 @@ impl std::error::Error for ServiceError {}
 /// # Errors
 /// It could not start, or storage failed.
 pub fn run(settings: Settings) -> Result<(), ServiceError> {
-    let Some(entry) = settings.cluster.replica(&settings.name) else {
+    let Some(identity) = Identity::of(&settings.cluster, &settings.name) else {
         return Err(ServiceError::NotInCluster(settings));
     };
     let owner = schema::Identity { cluster: settings.cluster.name.to_string(), replica: settings.name.to_string() };
     let store = ChatStore::open(&Medium::Directory(settings.data.clone()), &owner).map_err(ServiceError::Open)?;
     let clock = Clock::start();
-    let listen = |error| ServiceError::Listen(entry.address.clone(), error);
-    let listener = Listener::bind(&entry.address).map_err(listen)?;
+    let listen = |error| ServiceError::Listen(identity.address().to_string(), error);
+    let listener = Listener::bind(identity.address()).map_err(listen)?;
     let address = listener.address().map_err(listen)?;
     let stop = stop_signal().map_err(|error| ServiceError::System("watch for signals", error))?;
-    let identity = Identity { cluster: settings.cluster.name.clone(), replica: settings.name.clone() };
     let (poll_loop, rounds, mailbox) =
         PollLoop::new(listener, stop, identity, clock).map_err(|error| ServiceError::System("watch sockets", error))?;
 
@@ -105,8 +104,12 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
         store.epoch(),
         applied.position
     );
-    let replica = Replica::new(settings.cluster.delivery_bound, settings.cluster.ahead(), applied.uid, clock.now());
-    let applier = Applier::new(replica, store);
+    let protocol = replica::Settings {
+        delivery_bound: settings.cluster.delivery_bound,
+        ahead: settings.cluster.ahead(),
+        peers: settings.cluster.replicas.iter().enumerate().filter(|(_, replica)| replica.name != settings.name).map(|(place, _)| PeerId(place as u8)).collect(),
+    };
+    let applier = Applier::start(protocol, store, clock.now()).map_err(ServiceError::Store)?;
     let thread = std::thread::Builder::new()
         .name("applier".into())
         .spawn(move || applier::run(applier, &rounds, &mailbox, clock))

@@ -2,11 +2,13 @@
 //!
 //! Pure: a message comes in, and what is to be done about it comes out.
 
-use super::Identity;
-use crate::replica::Body;
+use super::{Identity, peer_greeting};
+use crate::replica::{Body, PeerId};
 use stablechat_protocol::id::Challenge;
 use stablechat_protocol::login::Statement;
 use stablechat_protocol::message::{CloseReason, MAGIC, Proof, Role, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, Question, Request};
 use stablechat_protocol::time::Timestamp;
 
@@ -15,6 +17,8 @@ use stablechat_protocol::time::Timestamp;
 pub struct Greeting {
     /// What logins on this connection sign.
     challenge: Challenge,
+    /// Whether there is room for a peer, but not for one more client.
+    full: bool,
     /// Whether hello and welcome have been exchanged.
     greeted: bool,
     /// For whom the connection speaks.
@@ -28,6 +32,10 @@ pub enum Reaction {
     Reply(ToClient),
     /// Send back the welcome; frames may have full size from here on.
     Welcome(ToClient),
+    /// Send back the greeting: the connection is this peer's, and no client's.
+    Peer(PeerId, PeerMessage),
+    /// End the connection, which one of this name wanted for a peer.
+    RefusePeer(ReplicaName, CloseReason),
     /// Send back that the login is good, and let the connection listen if it wants to.
     LoggedIn(Actor, bool),
     /// Send back that the login is not good, if it was one; the connection speaks for nobody.
@@ -39,9 +47,9 @@ pub enum Reaction {
 }
 
 impl Greeting {
-    /// A connection from which nothing has come.
-    pub fn new(challenge: Challenge) -> Greeting {
-        Greeting { challenge, greeted: false, actor: None }
+    /// A connection from which nothing has come. When it is `full` here, a client is sent away.
+    pub fn new(challenge: Challenge, full: bool) -> Greeting {
+        Greeting { challenge, full, greeted: false, actor: None }
     }
 
     /// Whether hello and welcome have been exchanged.
@@ -60,12 +68,8 @@ impl Greeting {
                     Reaction::Close(CloseReason::Version { version_min: VERSION_MIN, version_max: VERSION_MAX })
                 } else if cluster != us.cluster {
                     Reaction::Close(CloseReason::WrongCluster { cluster: us.cluster.clone() })
-                } else if role != Role::Client {
-                    out_of_place("this version of the replica talks to clients only")
                 } else {
-                    self.greeted = true;
-                    let (replica, challenge) = (us.replica.clone(), self.challenge);
-                    Reaction::Welcome(ToClient::Welcome { version: common, replica, clock: now, challenge })
+                    self.welcome(role, common, us, now)
                 }
             }
             ToReplica::Hello { .. } => out_of_place("a second hello"),
@@ -86,6 +90,22 @@ impl Greeting {
                 Reaction::Request(timestamp, Body::Question(question))
             }
             ToReplica::Ping { sent } => Reaction::Reply(ToClient::Pong { sent, clock: now }),
+        }
+    }
+
+    /// Takes in one with whom we share a version and a cluster.
+    fn welcome(&mut self, role: Role, version: u16, us: &Identity, now: Timestamp) -> Reaction {
+        let replica = us.replica.clone();
+        match role {
+            Role::Client if self.full => Reaction::Close(CloseReason::Full),
+            Role::Client => {
+                self.greeted = true;
+                Reaction::Welcome(ToClient::Welcome { version, replica, clock: now, challenge: self.challenge })
+            }
+            Role::Replica { name, cluster_file } => match peer_greeting::admit(&name, cluster_file, us) {
+                Ok(peer) => Reaction::Peer(peer, PeerMessage::Greeting { version, replica }),
+                Err(reason) => Reaction::RefusePeer(name, reason),
+            },
         }
     }
 

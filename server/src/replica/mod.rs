@@ -4,26 +4,38 @@
 //! order. Schneider's answer (1990): order them by the timestamps that their clients gave them, and apply a request when it
 //! is *stable*, that is, when nothing can come any more that is to be applied before it. No leader, and no quorum.
 //!
-//! [`Replica::step`] takes one [`Input`] and appends [`Output`]s for whoever drives it to perform. There is no socket, disk,
-//! clock or randomness in here: time comes with the inputs, and [`Replica::deadline`] says when a reading of the clock will
-//! be wanted next. The simulator drives this very type.
+//! [`Replica::step`] takes one [`Input`] and appends [`Output`]s for whoever drives it to perform, in their order. There is
+//! no socket, disk, clock or randomness in here: time comes with the inputs, and [`Replica::deadline`] says when the next
+//! wake will be wanted. The simulator drives this very type.
 //!
-//! **Time is an input.** Two readings of the clock come in, and they differ. That of a [`Input::Request`] was taken when the
-//! request was read, and decides only whether its timestamp is too far ahead. That of [`Input::Drained`] was taken *before*
-//! the sockets were last read until empty: everything that had arrived by then has been put in before. Only this one makes
-//! requests stable. A replica that was suspended thereby reads what came meanwhile before it believes that time has passed.
+//! - [`agreement`]: what one replica accepts spreads to all, whoever dies on the way, by announcing and fetching.
+//! - [`stability`]: closing, and the two tests by which a request is stable.
+//! - [`joining`]: starting, catching up, joining, being consulted; losing peers.
 //!
-//! Left out so far: other replicas. Stability is decided by the real-time test alone, and the closed timestamp follows the
-//! clock at the distance of the delivery bound.
+//! **Time is an input.** Two readings of the clock come in, and they differ. The time of a message, and of a wake, is simply
+//! the clock then. That of an [`Input::Drained`] was taken *before* the sockets were last read until empty: everything that
+//! had arrived by then has been put in before. Only this one decides that something can no longer come: that a request is
+//! stable by the real-time test, or that a peer is silent. A replica that was suspended thereby reads what came meanwhile
+//! before it believes that time has passed.
 
+mod agreement;
+mod grace;
+mod joining;
+mod peer;
 mod pending;
+mod stability;
 
-use pending::{Pending, PendingRequests};
+pub use agreement::in_messages;
+use grace::Grace;
+use peer::Peer;
+use pending::PendingRequests;
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::message::RequestId;
+use stablechat_protocol::peer::{Held, Mark, PeerMessage};
 use stablechat_protocol::request::{Question, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A connection, by a number that is never used again.
@@ -37,6 +49,11 @@ pub struct PeerId(pub u8);
 /// What happens to a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
+    /// The replica runs, and is about to take in what has come. Begins each wake.
+    Woken {
+        /// The replica's clock.
+        time: Timestamp,
+    },
     /// A client issued a request or a question.
     Request {
         /// The replica's clock when it was read.
@@ -48,12 +65,41 @@ pub enum Input {
         /// What is asked for.
         body: Body,
     },
+    /// A peer is connected: what is sent to it arrives in order, until it is disconnected.
+    PeerConnected {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A peer is no longer connected. This alone says nothing of the peer.
+    PeerDisconnected {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A peer sent a message.
+    Peer {
+        /// The replica's clock when it was read.
+        time: Timestamp,
+        /// The peer.
+        peer: PeerId,
+        /// What it sent.
+        message: PeerMessage,
+    },
     /// Everything that had arrived at this time, by the replica's clock, has been put in.
     Drained {
         /// The reading, taken before the sockets were read until empty.
         time: Timestamp,
     },
-    /// The replica shall stop once what it has accepted is applied.
+    /// What has come is put in. Ends each wake: what there is to say is said, and what is stable is applied.
+    Handled {
+        /// The replica's clock.
+        time: Timestamp,
+    },
+    /// Our log differs from a peer's, which it should not.
+    LogsDiffer {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The replica shall stop, once what it holds is applied or in other hands.
     Stop,
 }
 
@@ -100,6 +146,13 @@ pub enum Output {
         /// The connections that it came on.
         waiting: Vec<ConnectionId>,
     },
+    /// These belong into the log and may lie below its end: insert those that are not in it.
+    Insert {
+        /// The requests.
+        requests: Vec<Held>,
+        /// Who waits for an answer to one of them.
+        waiting: Vec<(Uid, Vec<ConnectionId>)>,
+    },
     /// This was not accepted.
     Refuse {
         /// Who asked.
@@ -111,62 +164,205 @@ pub enum Output {
         /// Why.
         reason: Refusal,
     },
-    /// After [`Input::Stop`]: everything that was accepted has been applied.
+    /// Send this to a peer.
+    Send {
+        /// The peer.
+        to: PeerId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// Send a peer these bodies, and those of the uids that are in the log.
+    SendBodies {
+        /// The peer.
+        to: PeerId,
+        /// What is pending.
+        held: Vec<Held>,
+        /// What is not.
+        uids: Vec<Uid>,
+    },
+    /// Fetch from a peer those of these that are not in the log.
+    FetchMissing {
+        /// The peer.
+        from: PeerId,
+        /// Uids from before what the replica remembers.
+        uids: Vec<Uid>,
+    },
+    /// Send a peer a probe, with marks from our log.
+    SendProbe {
+        /// The peer.
+        to: PeerId,
+    },
+    /// Answer a peer's probe.
+    SendPrefix {
+        /// The peer.
+        to: PeerId,
+        /// Its marks.
+        marks: Vec<Mark>,
+    },
+    /// Send a peer a piece of our log.
+    SendTail {
+        /// The peer.
+        to: PeerId,
+        /// From the first request after this one.
+        after: Uid,
+    },
+    /// End the connection to a peer; a new one is a new beginning.
+    Disconnect {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A new incarnation begins: note its number, durably, before anything else is sent.
+    NewEpoch {
+        /// Its number.
+        epoch: u64,
+    },
+    /// After [`Input::Stop`]: everything that was accepted is applied or in other hands.
     Stopped,
+}
+
+/// What does not change while a replica runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Δ: nothing arrives later than this after its timestamp, and clock skew is within it.
+    pub delivery_bound: Duration,
+    /// How far an accepted timestamp may be ahead of the clock.
+    pub ahead: Duration,
+    /// The other replicas.
+    pub peers: Vec<PeerId>,
+}
+
+/// What a replica begins with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The number of this incarnation.
+    pub epoch: u64,
+    /// The last applied request.
+    pub applied: Uid,
+    /// The applied requests of the last [`Settings::memory`], as the log has them.
+    pub recent: BTreeSet<Uid>,
+    /// The clock.
+    pub now: Timestamp,
+}
+
+impl Settings {
+    /// How far back a replica remembers what it has applied. Nothing older is announced while the delivery bound holds.
+    pub fn memory(&self) -> Duration {
+        2 * self.delivery_bound + Duration::from_secs(2)
+    }
+}
+
+/// What a replica is, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// It learns what it missed. It accepts nothing, and nobody waits for it.
+    CatchingUp,
+    /// It has asked to be consulted, and waits to be welcomed.
+    Joining,
+    /// It accepts clients' requests.
+    Serving,
 }
 
 /// One replica's part in the protocol.
 #[derive(Debug)]
 pub struct Replica {
-    /// Δ: nothing arrives later than this after its timestamp, and clock skew is within it.
-    delivery_bound: Duration,
-    /// How far an accepted timestamp may be ahead of the clock.
-    ahead: Duration,
-    /// The closed timestamp: no request with a timestamp up to it is accepted. Never moves back, and is never below the
-    /// timestamp of an applied request.
+    settings: Settings,
+    /// The number of this incarnation.
+    epoch: u64,
+    /// What this replica is.
+    status: Status,
+    /// The others.
+    peers: BTreeMap<PeerId, Peer>,
+    /// The closed timestamp: no client's request with a timestamp up to it is accepted. Never moves back.
     closed: Timestamp,
+    /// How far behind the clock it follows.
+    grace: Grace,
+    /// Up to here only the real-time test decides: someone whose word we did not hear may have accepted something.
+    barrier: Timestamp,
     /// The latest reading before which everything that had arrived has been put in. Never moves back.
     drained: Timestamp,
-    /// What is accepted and not yet stable; all of it above `closed`.
+    /// The latest reading of the clock.
+    now: Timestamp,
+    /// The last applied request.
+    applied: Uid,
+    /// The requests that were applied with timestamps within [`Settings::memory`].
+    recent: BTreeSet<Uid>,
+    /// What is held and not yet applied.
     pending: PendingRequests,
+    /// Uids that peers hold and we do not.
+    missing: BTreeMap<Uid, agreement::Missing>,
+    /// What was refused and may yet come from a peer, and who would get the answer.
+    refused: BTreeMap<Uid, Vec<ConnectionId>>,
+    /// What is held since the last announcement.
+    unannounced: Vec<Uid>,
+    /// The closed timestamp that was last announced.
+    announced: Timestamp,
+    /// When it was.
+    announced_at: Timestamp,
     /// Whether [`Input::Stop`] has come.
     stopping: bool,
+    /// Whether [`Output::Stopped`] has been said.
+    stopped: bool,
 }
 
 impl Replica {
-    /// A replica that starts at `now`, by its clock, having applied everything up to `applied`.
-    ///
-    /// `delivery_bound` is Δ, and `ahead` how far an accepted timestamp may be ahead of the clock. What was accepted and not
-    /// applied before a restart is gone; its clients have no answer, and the other replicas have their copies.
-    pub fn new(delivery_bound: Duration, ahead: Duration, applied: Uid, now: Timestamp) -> Replica {
-        let replica = Replica {
-            delivery_bound,
-            ahead,
-            closed: applied.timestamp.max(now.before(delivery_bound)),
+    /// A replica that starts.
+    pub fn new(settings: Settings, start: Start) -> Replica {
+        let Start { epoch, applied, recent, now } = start;
+        let share = settings.delivery_bound / u32::try_from(settings.peers.len() + 1).expect("few replicas");
+        let mut replica = Replica {
+            epoch,
+            status: Status::CatchingUp,
+            peers: settings.peers.iter().map(|peer| (*peer, Peer::new(false, now))).collect(),
+            closed: applied.timestamp,
+            grace: Grace::new(share),
+            barrier: now,
             drained: now,
+            now,
+            applied,
+            recent,
             pending: PendingRequests::default(),
+            missing: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            unannounced: Vec::new(),
+            announced: Timestamp::ZERO,
+            announced_at: now,
             stopping: false,
+            stopped: false,
+            settings,
         };
-        replica.check_invariants();
+        replica.begin();
         replica
     }
 
     /// Takes one input, and appends what is to be done about it.
     pub fn step(&mut self, input: Input, outputs: &mut Vec<Output>) {
         match input {
+            Input::Woken { time } => self.on_woken(time, outputs),
             Input::Request { time, from, timestamp, body } => self.on_request(time, from, timestamp, body, outputs),
+            Input::PeerConnected { peer } => self.on_peer_connected(peer, outputs),
+            Input::PeerDisconnected { peer } => self.on_peer_disconnected(peer),
+            Input::Peer { time, peer, message } => self.on_peer(time, peer, message, outputs),
             Input::Drained { time } => self.on_drained(time, outputs),
+            Input::Handled { time } => self.on_handled(time, outputs),
+            Input::LogsDiffer { peer } => self.on_logs_differ(peer, outputs),
             Input::Stop => self.stopping = true,
-        }
-        if self.stopping && self.pending.is_empty() {
-            outputs.push(Output::Stopped);
         }
         self.check_invariants();
     }
 
-    /// The reading of the clock at which something becomes stable that is not yet; none while nothing is pending.
-    pub fn deadline(&self) -> Option<Timestamp> {
-        self.pending.first().map(|uid| uid.timestamp.after(self.delivery_bound).next())
+    /// What does not change.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What the replica is.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The number of this incarnation.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// How many requests and questions are pending.
@@ -174,61 +370,38 @@ impl Replica {
         self.pending.len()
     }
 
-    /// Accepts a request, joins it to one that is held already, or refuses it.
-    fn on_request(
-        &mut self,
-        time: Timestamp,
-        from: ConnectionId,
-        timestamp: Timestamp,
-        body: Body,
-        outputs: &mut Vec<Output>,
-    ) {
-        let uid = body.uid(timestamp);
-        // A repetition of what is held is no new request, whatever we would say of one now.
-        if self.pending.wait_for(uid, from) {
-            return;
+    /// Passes a peer's message on to whom it concerns.
+    fn on_peer(&mut self, time: Timestamp, from: PeerId, message: PeerMessage, outputs: &mut Vec<Output>) {
+        self.now = self.now.max(time);
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.heard = peer.heard.max(time);
+        match message {
+            PeerMessage::Reading { epoch } => self.on_reading(from, epoch),
+            PeerMessage::Listed { uids } => self.on_listed(from, uids, outputs),
+            PeerMessage::Join { epoch, closed } => self.on_join(from, epoch, closed, outputs),
+            PeerMessage::Welcome { to, closed } => self.on_welcome(from, to, closed),
+            PeerMessage::Announce { closed, uids } => self.on_announce(from, closed, uids, outputs),
+            PeerMessage::Fetch { uids } => self.on_fetch(from, uids, outputs),
+            PeerMessage::Bodies { requests } => self.on_bodies(from, requests, outputs),
+            PeerMessage::Leave => self.on_leave(from),
+            PeerMessage::Probe { marks } => outputs.push(Output::SendPrefix { to: from, marks }),
+            PeerMessage::Prefix { common, last } => self.on_prefix(from, common, last, outputs),
+            PeerMessage::Tail { after } => outputs.push(Output::SendTail { to: from, after }),
+            PeerMessage::Entries { requests, is_end, .. } => self.on_entries(from, requests, is_end, outputs),
+            // The poll loop keeps these to itself, and the applier those.
+            PeerMessage::Greeting { .. } | PeerMessage::Closing { .. } | PeerMessage::Boundary { .. } => {}
         }
-        let refusal = if self.stopping {
-            Some(Refusal::NotServing)
-        } else if timestamp <= self.closed {
-            Some(Refusal::Late)
-        } else if timestamp > time.after(self.ahead) {
-            Some(Refusal::Ahead)
-        } else if self.pending.is_full() {
-            Some(Refusal::Overloaded)
-        } else {
-            None
-        };
-        match refusal {
-            Some(reason) => outputs.push(Output::Refuse { to: from, request: body.id(), timestamp, reason }),
-            None => self.pending.insert(uid, body, from),
-        }
-    }
-
-    /// Closes what lies more than the delivery bound back, and applies it: the real-time test (Schneider 1990, section 4.2).
-    fn on_drained(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
-        self.drained = self.drained.max(time);
-        self.closed = self.closed.max(self.drained.before(self.delivery_bound));
-        while self.pending.first().is_some_and(|uid| self.is_stable(uid)) {
-            let Some(Pending { uid, body, waiting }) = self.pending.pop() else { break };
-            outputs.push(Output::Apply { uid, body, stability: Stability::RealTime, copies: 1, waiting });
-        }
-    }
-
-    /// Whether nothing can come any more that is to be applied before this one.
-    fn is_stable(&self, uid: Uid) -> bool {
-        self.drained > uid.timestamp.after(self.delivery_bound)
     }
 
     /// What holds between any two inputs.
     fn check_invariants(&self) {
         debug_assert!(
-            self.pending.first().is_none_or(|uid| uid.timestamp > self.closed.before(Duration::from_nanos(1))),
-            "nothing pending is below the closed timestamp"
+            self.pending.first().is_none_or(|(uid, _)| uid > self.applied),
+            "what is pending comes after what is applied"
         );
-        debug_assert!(self.pending.first().is_none_or(|uid| !self.is_stable(uid)), "nothing pending is stable");
+        debug_assert!(
+            self.missing.keys().all(|uid| self.pending.get(*uid).is_none()),
+            "nothing that is held is missing"
+        );
     }
 }
-
-#[cfg(test)]
-mod tests;

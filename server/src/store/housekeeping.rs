@@ -3,6 +3,7 @@
 //! It is part of the state machine. What is removed when is a function of the log, so it is the same on every replica, and
 //! undone by a repair like all else.
 
+use super::boundary::second_of;
 use super::error::StoreError;
 use super::rows::{Direction, Row, Rows};
 use super::schema::{
@@ -24,8 +25,7 @@ const UNREAD_AT_A_TIME: usize = 512;
 
 /// Removes some of what is due, if the log crosses into another second between these timestamps.
 pub fn run_once_a_second(rows: &mut Rows, before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-    const SECOND: u64 = 1_000_000_000;
-    if before.0 / SECOND == now.0 / SECOND {
+    if second_of(before) == second_of(now) {
         return Ok(());
     }
     end_old_sessions(rows, now)?;

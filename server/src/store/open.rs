@@ -1,10 +1,12 @@
 //! Opening a data directory: the lock, the identity, the format, RocksDB's settings.
 
 use super::error::{OpenError, StoreError};
+use super::repair::ChunkLimit;
 use super::rows::{Rows, decode, family};
 use super::schema::{self, Applied, Column, Identity};
-use super::{ChatStore, synced};
+use super::{Boundaries, ChatStore, Repair, synced};
 use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options, WriteBatch};
+use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -33,19 +35,41 @@ const DELETIONS_TO_COMPACT: (usize, usize, f64) = (128, 64, 0.5);
 
 /// See [`ChatStore::open`].
 pub fn open(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
+    let mut store = open_as_left(medium, identity)?;
+    store.resume_repair()?;
+    Ok(store)
+}
+
+/// Opens a store as the last process left it: a repair may be under way.
+pub fn open_as_left(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
     let (path, lock) = match medium {
         Medium::Directory(directory) => (directory.join("store"), Some(lock(directory)?)),
         Medium::Memory(_) => (PathBuf::from("/store"), None),
     };
-    let names = [schema::LOG, schema::UNDO, schema::META].into_iter().chain(Column::ALL.map(Column::name));
+    let names =
+        [schema::LOG, schema::UNDO, schema::UNDONE, schema::META].into_iter().chain(Column::ALL.map(Column::name));
     let families = names.map(|name| ColumnFamilyDescriptor::new(name, options(medium)));
     let db = DB::open_cf_descriptors(&options(medium), path, families)
         .map_err(|error| StoreError::Rocks("opening the store", error))?;
     claim(&db, medium, identity)?;
     let epoch = next_epoch(&db)?;
     let applied: Applied = read_meta(&db, schema::META_APPLIED)?.unwrap_or(Applied::NOTHING);
-    let rows = Rows::new(db, applied.state_digest);
-    Ok(ChatStore { rows, applied, pending: WriteBatch::default(), uncommitted: 0, epoch, _lock: lock })
+    let settled = read_meta(&db, schema::META_SETTLED)?.unwrap_or(Uid::MIN);
+    Ok(ChatStore {
+        rows: Rows::new(db, applied.state_digest),
+        committed: applied.mark(),
+        applied,
+        settled,
+        boundaries: Boundaries::default(),
+        pending: WriteBatch::default(),
+        uncommitted: 0,
+        chunk_limit: ChunkLimit::DEFAULT,
+        resumed: Repair::default(),
+        epoch,
+        #[cfg(test)]
+        commits_left: None,
+        _lock: lock,
+    })
 }
 
 /// Makes the directory and locks it for this process; the operating system frees the lock however the process ends.
@@ -123,9 +147,14 @@ fn claim(db: &DB, medium: &Medium, identity: &Identity) -> Result<(), OpenError>
 /// Increases the epoch, durably, and returns the new one.
 fn next_epoch(db: &DB) -> Result<u64, StoreError> {
     let epoch = read_meta::<u64>(db, schema::META_EPOCH)?.unwrap_or(0) + 1;
-    db.put_cf_opt(family(db, schema::META), schema::META_EPOCH, to_cbor(&epoch), &synced())
-        .map_err(|error| StoreError::Rocks("writing the epoch", error))?;
+    write_epoch(db, epoch)?;
     Ok(epoch)
+}
+
+/// Writes the epoch, durably.
+pub fn write_epoch(db: &DB, epoch: u64) -> Result<(), StoreError> {
+    db.put_cf_opt(family(db, schema::META), schema::META_EPOCH, to_cbor(&epoch), &synced())
+        .map_err(|error| StoreError::Rocks("writing the epoch", error))
 }
 
 /// A fact from the column family of facts.

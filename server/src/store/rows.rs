@@ -37,12 +37,14 @@ pub struct Rows {
     digest: Digest,
     /// What the current request has replaced so far, each row once.
     replaced: BTreeMap<(Column, Vec<u8>), Option<Vec<u8>>>,
+    /// How many bytes were written since the last commit, rows that were written again included.
+    written_bytes: usize,
 }
 
 impl Rows {
     /// The rows of a database whose state has this digest.
     pub fn new(db: DB, digest: Digest) -> Rows {
-        Rows { db, overlay: Default::default(), digest, replaced: BTreeMap::new() }
+        Rows { db, overlay: Default::default(), digest, replaced: BTreeMap::new(), written_bytes: 0 }
     }
 
     /// The database beneath.
@@ -53,6 +55,11 @@ impl Rows {
     /// The digest over all rows.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// About how many bytes wait for the next commit.
+    pub fn written_bytes(&self) -> usize {
+        self.written_bytes
     }
 
     /// A row's value.
@@ -91,6 +98,7 @@ impl Rows {
         if let Entry::Vacant(place) = self.replaced.entry((column, key.clone())) {
             place.insert(old);
         }
+        self.written_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         self.overlay[column as usize].insert(key, value);
         Ok(())
     }
@@ -128,8 +136,20 @@ impl Rows {
         UndoRecord { rows: rows.collect() }
     }
 
+    /// Puts back what a request had replaced, and the digest with it, which is one over the rows.
+    pub fn undo(&mut self, undo: UndoRecord) -> Result<(), StoreError> {
+        for OldRow { column, key: Bytes(key), value } in undo.rows {
+            let column = Column::from_number(column)
+                .ok_or_else(|| StoreError::Corrupt(format!("an undo record names a column {column}")))?;
+            self.write(column, key, value.map(|Bytes(value)| value))?;
+        }
+        self.replaced.clear();
+        Ok(())
+    }
+
     /// Moves everything that was written into a batch.
     pub fn drain_into(&mut self, batch: &mut WriteBatch) {
+        self.written_bytes = 0;
         for column in Column::ALL {
             let family = family(&self.db, column.name());
             for (key, value) in std::mem::take(&mut self.overlay[column as usize]) {

@@ -3,11 +3,12 @@
 //! Keys are made so that what is read together lies together, in order. Integers in keys are big-endian. An account is
 //! known inside by the uid of the request that created it: a later account of the same name is another account.
 
-use stablechat_protocol::answer::Message;
+use stablechat_protocol::answer::{Answer, Message};
 use stablechat_protocol::command::{PasswordParameters, Recipient};
 use stablechat_protocol::id::{ClientId, Digest};
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::peer::Mark;
 use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
@@ -17,10 +18,14 @@ use stablechat_protocol::wire_struct;
 /// The version of this schema.
 pub const FORMAT: u64 = 1;
 
-/// The column family of [`LogEntry`] by uid: the requests applied.
+/// The column family of [`LogEntry`] by uid: the requests applied. Those after [`META_APPLIED`] are to be applied, which a
+/// repair has not come to; their positions and chain hashes mean nothing.
 pub const LOG: &str = "log";
-/// The column family of [`UndoRecord`] by uid: what the requests replaced.
+/// The column family of [`UndoRecord`] by uid: what the applied requests after [`META_SETTLED`] replaced.
 pub const UNDO: &str = "undo";
+/// The column family of [`Undone`] by uid: what the requests that a repair is going to apply again had come to. Empty when no
+/// repair is under way.
+pub const UNDONE: &str = "undone";
 /// The column family of facts about this replica and its state as a whole.
 pub const META: &str = "meta";
 
@@ -32,6 +37,8 @@ pub const META_IDENTITY: &[u8] = b"identity";
 pub const META_EPOCH: &[u8] = b"epoch";
 /// In [`META`]: how far the log has been applied, [`Applied`].
 pub const META_APPLIED: &[u8] = b"applied";
+/// In [`META`]: the uid up to which nothing will be undone any more; [`Uid::MIN`] when there is none.
+pub const META_SETTLED: &[u8] = b"settled";
 
 /// A column family of replicated state: every row of it counts for the state digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +106,11 @@ impl Applied {
     /// Before the first request.
     pub const NOTHING: Applied =
         Applied { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO, state_digest: Digest::ZERO };
+
+    /// The place in the log.
+    pub fn mark(&self) -> Mark {
+        Mark { uid: self.uid, position: self.position, log_digest: self.log_digest }
+    }
 }
 
 wire_struct! {
@@ -133,6 +145,17 @@ wire_struct! {
         pub key: Bytes,
         /// Its value; none when the row was not there.
         pub value: Option<Bytes>,
+    }
+}
+
+wire_struct! {
+    /// What a request had come to before it was undone.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Undone {
+        /// Its answer.
+        pub answer: Answer,
+        /// Whose connections its message was for, when it sent one.
+        pub delivered_to: Option<Actor>,
     }
 }
 

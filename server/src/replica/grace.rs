@@ -1,0 +1,101 @@
+//! The grace: how far behind the clock a replica closes.
+//!
+//! A short grace makes answers fast; a grace shorter than the delays of clients refuses what comes late. So it follows the
+//! delays that are observed between the timestamps of requests and their direct arrival: their p99.9, and a quarter on top.
+
+use std::time::Duration;
+
+/// The least grace.
+pub const GRACE_MIN: Duration = Duration::from_micros(200);
+/// Buckets double in width every four; the first ends at [`FIRST_BUCKET_NS`], the last lies beyond any delivery bound.
+const BUCKETS: usize = 128;
+const FIRST_BUCKET_NS: f64 = 10_000.0;
+/// After so many delays, what was observed before counts half.
+const HALF_LIFE: u32 = 4096;
+/// The share of delays that may be longer than the grace: one in so many.
+const LATE_ONE_IN: u32 = 1000;
+
+/// Delays as they are observed, and what follows from them.
+#[derive(Debug)]
+pub struct Grace {
+    /// How many delays fell into each bucket, the older ones counting less.
+    counts: [u32; BUCKETS],
+    /// The sum of `counts`.
+    total: u32,
+    /// How many delays were observed since `counts` were last halved.
+    observed: u32,
+    /// The most that the grace may be: Δ/N.
+    max: Duration,
+    /// The grace, from `counts`.
+    current: Duration,
+}
+
+impl Grace {
+    /// Begins with the longest grace, until delays have been observed.
+    pub fn new(max: Duration) -> Grace {
+        Grace { counts: [0; BUCKETS], total: 0, observed: 0, max, current: max }
+    }
+
+    /// How far behind the clock to close.
+    pub fn current(&self) -> Duration {
+        self.current
+    }
+
+    /// Takes in the delay of a request that came from its client.
+    pub fn observe(&mut self, delay: Duration) {
+        let doublings = (delay.as_nanos() as f64 / FIRST_BUCKET_NS).max(1.0).log2();
+        let bucket = ((doublings * 4.0).ceil() as usize).min(BUCKETS - 1);
+        self.counts[bucket] += 1;
+        self.total += 1;
+        self.observed += 1;
+        if self.observed == HALF_LIFE {
+            self.observed = 0;
+            self.counts.iter_mut().for_each(|count| *count /= 2);
+            self.total = self.counts.iter().sum();
+        }
+        self.current = self.quantile();
+    }
+
+    /// The end of the bucket that all but one in [`LATE_ONE_IN`] delays lie below, and a quarter of it.
+    fn quantile(&self) -> Duration {
+        let mut above = self.total / LATE_ONE_IN;
+        let mut bucket = BUCKETS - 1;
+        while bucket > 0 && self.counts[bucket] <= above {
+            above -= self.counts[bucket];
+            bucket -= 1;
+        }
+        let end_ns = FIRST_BUCKET_NS * (bucket as f64 / 4.0).exp2();
+        Duration::from_nanos((end_ns * 1.25) as u64).max(GRACE_MIN).min(self.max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: Duration = Duration::from_millis(333);
+
+    #[test]
+    fn it_begins_long_and_follows_what_is_observed() {
+        let mut grace = Grace::new(MAX);
+        assert_eq!(grace.current(), MAX);
+        grace.observe(Duration::from_micros(30));
+        assert_eq!(grace.current(), GRACE_MIN);
+        (0..3).for_each(|_| grace.observe(Duration::from_millis(10)));
+        assert!((10..16).contains(&grace.current().as_millis()), "{:?}", grace.current());
+        grace.observe(Duration::from_secs(100));
+        assert_eq!(grace.current(), MAX);
+    }
+
+    #[test]
+    fn one_in_many_may_be_late_and_is_forgotten() {
+        let mut grace = Grace::new(MAX);
+        (0..5000).for_each(|_| grace.observe(Duration::from_micros(400)));
+        grace.observe(Duration::from_millis(100));
+        assert!(grace.current() < Duration::from_millis(1), "{:?}", grace.current());
+        (0..50).for_each(|_| grace.observe(Duration::from_millis(100)));
+        assert!(grace.current() > Duration::from_millis(99), "{:?}", grace.current());
+        (0..100_000).for_each(|_| grace.observe(Duration::from_micros(400)));
+        assert!(grace.current() < Duration::from_millis(1), "{:?}", grace.current());
+    }
+}

@@ -1,0 +1,245 @@
+//! Starting, catching up, joining and being consulted; and losing peers.
+//!
+//! A replica that starts knows what it has applied and nothing else. It *catches up*: its peers' logs are compared with its
+//! own, and what it lacks is fetched, while nobody waits for it. Then it *joins*: it tells each peer what it holds, and
+//! from there on the peer consults it; each peer tells what it holds and how far it has closed, so how far it may have
+//! applied on its own, and the replica closes up to there. When everyone has welcomed it, or is silent, it *serves*.
+//!
+//! A replica that has not run for more than half the delivery bound may be dead to the others, and begins again as if it had
+//! been restarted.
+
+use super::peer::{Peer, Standing};
+use super::{Body, Output, PeerId, Replica, Status};
+use stablechat_protocol::answer::Refusal;
+use stablechat_protocol::peer::{Held, Mark, PeerMessage};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+
+impl Replica {
+    /// Begins an incarnation: only what is applied survives.
+    pub(super) fn begin(&mut self) {
+        self.status = Status::CatchingUp;
+        self.closed = self.closed.max(self.now.before(self.grace.current())).max(self.applied.timestamp);
+        self.raise_barrier();
+        self.missing.clear();
+        self.refused.clear();
+        self.unannounced.clear();
+    }
+
+    /// The replica runs. If it has not done so for long, it begins again.
+    pub(super) fn on_woken(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
+        let paused = time.since(self.now);
+        self.now = self.now.max(time);
+        if !self.peers.is_empty() && paused > self.settings.delivery_bound / 2 {
+            self.rejoin(outputs);
+        }
+    }
+
+    /// Begins again as another incarnation, as after a restart.
+    fn rejoin(&mut self, outputs: &mut Vec<Output>) {
+        self.epoch += 1;
+        outputs.push(Output::NewEpoch { epoch: self.epoch });
+        while let Some((uid, pending)) = self.pending.pop() {
+            for to in pending.waiting {
+                let (request, timestamp) = (pending.body.id(), uid.timestamp);
+                outputs.push(Output::Refuse { to, request, timestamp, reason: Refusal::NotServing });
+            }
+        }
+        for (id, peer) in &mut self.peers {
+            *peer = Peer::new(peer.is_connected, self.now);
+            outputs.push(Output::Disconnect { peer: *id });
+        }
+        self.begin();
+    }
+
+    /// A new connection to a peer: tells it what we are, and compares logs.
+    pub(super) fn on_peer_connected(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.is_connected = true;
+        peer.is_caught_up_with = false;
+        match self.status {
+            Status::CatchingUp => {
+                outputs.push(Output::Send { to: id, message: PeerMessage::Reading { epoch: self.epoch } });
+            }
+            Status::Joining | Status::Serving => self.join(id, outputs),
+        }
+        outputs.push(Output::SendProbe { to: id });
+        // What was asked for on the old connection may never come.
+        for missing in self.missing.values_mut() {
+            missing.fetch_at.get_or_insert(self.now);
+        }
+    }
+
+    /// A connection is gone.
+    pub(super) fn on_peer_disconnected(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.is_connected = false;
+        }
+        for missing in self.missing.values_mut() {
+            missing.fetch_at.get_or_insert(self.now);
+        }
+    }
+
+    /// Asks a peer to consult us.
+    fn join(&self, to: PeerId, outputs: &mut Vec<Output>) {
+        self.list_recent(to, outputs);
+        outputs.push(Output::Send { to, message: PeerMessage::Join { epoch: self.epoch, closed: self.closed } });
+    }
+
+    /// A peer is there under this epoch. If it is another incarnation of one that we have not missed, the old one may have
+    /// accepted requests and told others than us.
+    fn meet(&mut self, id: PeerId, epoch: u64) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let is_new = peer.epoch != epoch;
+        let was_missed = peer.standing == Standing::Down;
+        let is_first = peer.epoch == 0;
+        let was_reader = peer.standing == Standing::Reader;
+        if is_new {
+            peer.epoch = epoch;
+            peer.closed = Timestamp::ZERO;
+            peer.has_welcomed = false;
+            self.pending.forget_holder(id);
+        }
+        if is_new && !is_first && !was_missed && !was_reader {
+            self.raise_barrier();
+        }
+    }
+
+    /// A peer is catching up.
+    pub(super) fn on_reading(&mut self, id: PeerId, epoch: u64) {
+        self.meet(id, epoch);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.standing = Standing::Reader;
+        }
+    }
+
+    /// A peer joins: it is consulted from here on.
+    pub(super) fn on_join(&mut self, id: PeerId, epoch: u64, closed: Timestamp, outputs: &mut Vec<Output>) {
+        self.meet(id, epoch);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.standing = Standing::Linked;
+        peer.closed = peer.closed.max(closed);
+        self.list_recent(id, outputs);
+        outputs.push(Output::Send { to: id, message: PeerMessage::Welcome { to: epoch, closed: self.closed } });
+    }
+
+    /// A peer consults us from here on. Up to its closed timestamp it may have applied without us: there we accept nothing.
+    pub(super) fn on_welcome(&mut self, id: PeerId, to: u64, closed: Timestamp) {
+        if to != self.epoch || self.status == Status::CatchingUp {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.has_welcomed = true;
+            self.closed = self.closed.max(closed);
+        }
+    }
+
+    /// A peer leaves: it has handed over all that it holds, so nothing need be waited for.
+    pub(super) fn on_leave(&mut self, id: PeerId) {
+        self.stand_down(id);
+    }
+
+    /// A peer has been silent for the delivery bound.
+    pub(super) fn lose(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
+        let was_reader = self.peers.get(&id).is_some_and(|peer| peer.standing == Standing::Reader);
+        self.stand_down(id);
+        if !was_reader {
+            self.raise_barrier();
+        }
+        if self.peers.get(&id).is_some_and(|peer| peer.is_connected) {
+            outputs.push(Output::Disconnect { peer: id });
+        }
+    }
+
+    /// Waits for a peer no more, nor for what only it had listed.
+    fn stand_down(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.standing = Standing::Down;
+        peer.has_welcomed = false;
+        self.missing.retain(|_, missing| {
+            missing.listed_by.remove(id);
+            !missing.listed_by.is_empty()
+        });
+    }
+
+    /// A peer says where our logs part: what it has after that, we want.
+    pub(super) fn on_prefix(&mut self, id: PeerId, common: Option<Mark>, last: Mark, outputs: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let common_position = common.map_or(0, |mark| mark.position);
+        if last.position > common_position {
+            let after = common.map_or(Uid::MIN, |mark| mark.uid);
+            outputs.push(Output::Send { to: id, message: PeerMessage::Tail { after } });
+        } else {
+            peer.is_caught_up_with = true;
+        }
+    }
+
+    /// A peer sends a piece of its log.
+    pub(super) fn on_entries(&mut self, id: PeerId, requests: Vec<Held>, is_end: bool, outputs: &mut Vec<Output>) {
+        let last = requests.last().map(|held| held.uid);
+        self.take_applied(requests, outputs);
+        match last {
+            Some(after) if !is_end => {
+                outputs.push(Output::Send { to: id, message: PeerMessage::Tail { after } });
+            }
+            _ => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.is_caught_up_with = true;
+                }
+            }
+        }
+    }
+
+    /// Takes in requests that a peer has applied. While we catch up they need no test of our own; afterwards those that come
+    /// after what we have applied take their turn with what is pending.
+    fn take_applied(&mut self, requests: Vec<Held>, outputs: &mut Vec<Output>) {
+        let horizon = self.now.before(self.settings.memory());
+        let mut insert = Vec::new();
+        for held in requests {
+            let uid = held.uid;
+            if self.recent.contains(&uid) || self.pending.get(uid).is_some() || !held.is_genuine() {
+                continue;
+            }
+            self.missing.remove(&uid);
+            if self.status != Status::CatchingUp && uid > self.applied {
+                let (waiting, held_by) = (Vec::new(), Default::default());
+                self.pending.insert(uid, super::pending::Pending { body: Body::Request(held.request), waiting, held_by });
+                self.unannounced.push(uid);
+                continue;
+            }
+            if uid.timestamp >= horizon {
+                self.recent.insert(uid);
+            }
+            self.applied = self.applied.max(uid);
+            self.closed = self.closed.max(uid.timestamp);
+            insert.push(held);
+        }
+        if !insert.is_empty() {
+            outputs.push(Output::Insert { requests: insert, waiting: Vec::new() });
+        }
+    }
+
+    /// Our log differs from a peer's: finds out where, unless we are doing so.
+    pub(super) fn on_logs_differ(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.is_connected
+            && peer.is_caught_up_with
+        {
+            peer.is_caught_up_with = false;
+            outputs.push(Output::SendProbe { to: id });
+        }
+    }
+
+    /// Joins once everyone is caught up with, and serves once everyone has welcomed us. Nobody is waited for who is down.
+    pub(super) fn advance(&mut self, outputs: &mut Vec<Output>) {
+        let is_down = |peer: &Peer| peer.standing == Standing::Down;
+        if self.status == Status::CatchingUp && self.peers.values().all(|peer| is_down(peer) || peer.is_caught_up_with) {
+            self.status = Status::Joining;
+            let to: Vec<PeerId> = self.connected().collect();
+            to.into_iter().for_each(|to| self.join(to, outputs));
+        }
+        if self.status == Status::Joining && self.peers.values().all(|peer| is_down(peer) || peer.has_welcomed) {
+            self.status = Status::Serving;
+        }
+    }
+}

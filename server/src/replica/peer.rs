@@ -1,0 +1,50 @@
+//! What a replica knows of another.
+
+use stablechat_protocol::time::Timestamp;
+
+/// What a peer is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// We have not heard what it is. It may be serving, so nothing is stable by the closed test.
+    Unknown,
+    /// It is catching up: it accepts nothing, and nobody waits for it.
+    Reader,
+    /// It has joined: it has to be consulted.
+    Linked,
+    /// It has been silent for the delivery bound, or has left.
+    Down,
+}
+
+/// Another replica, as far as this incarnation of ours knows it.
+#[derive(Debug)]
+pub struct Peer {
+    /// What it is to us.
+    pub standing: Standing,
+    /// The incarnation of it that we last heard of; 0 before we heard of any.
+    pub epoch: u64,
+    /// Whether there is a connection.
+    pub is_connected: bool,
+    /// Whether this incarnation of ours has been welcomed by it.
+    pub has_welcomed: bool,
+    /// Whether we have everything that its log had when we last asked.
+    pub is_caught_up_with: bool,
+    /// It accepts no client's request up to here, and has listed to us all that it accepted up to here.
+    pub closed: Timestamp,
+    /// When we last heard from it, or began to wait for it.
+    pub heard: Timestamp,
+}
+
+impl Peer {
+    /// A peer of which nothing is known.
+    pub fn new(is_connected: bool, now: Timestamp) -> Peer {
+        Peer {
+            standing: Standing::Unknown,
+            epoch: 0,
+            is_connected,
+            has_welcomed: false,
+            is_caught_up_with: false,
+            closed: Timestamp::ZERO,
+            heard: now,
+        }
+    }
+}

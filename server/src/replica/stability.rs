@@ -1,0 +1,133 @@
+//! Stability: when nothing can come any more that is to be applied before a request.
+//!
+//! 1. The *closed test*, the usual one: we and every peer that is not down have promised to accept no client's request up to
+//!    the request's timestamp (closed timestamps, as in CockroachDB), everything that was accepted up to there is here, and
+//!    everyone holds the request. It takes a few message delays.
+//! 2. The *real-time test* (Schneider 1990, section 4.2): more than the delivery bound has passed since the timestamp. It
+//!    asks nobody.
+//!
+//! Below the barrier only the second counts. The barrier is raised when we start, when a peer falls silent, and when one
+//! that had not been missed comes back as another incarnation: in each case someone may have accepted requests and told
+//! others than us.
+
+use super::agreement::HEARTBEAT;
+use super::peer::{Peer, Standing};
+use super::pending::Pending;
+use super::{Body, Output, PeerId, Replica, Status};
+use stablechat_protocol::answer::Stability;
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+
+impl Replica {
+    /// Everything that had arrived by `time` has been put in: those who were silent until then are lost.
+    pub(super) fn on_drained(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
+        self.drained = self.drained.max(time);
+        self.now = self.now.max(time);
+        let silent: Vec<PeerId> =
+            self.peers.iter().filter(|(_, peer)| self.is_silent(peer)).map(|(id, _)| *id).collect();
+        silent.into_iter().for_each(|peer| self.lose(peer, outputs));
+        let horizon = Uid { timestamp: self.drained.before(self.settings.memory()), digest: [0; 16] };
+        self.recent = self.recent.split_off(&horizon);
+        self.refused = self.refused.split_off(&horizon);
+    }
+
+    /// Whether a peer has been silent for the delivery bound.
+    fn is_silent(&self, peer: &Peer) -> bool {
+        peer.standing != Standing::Down && self.drained > peer.heard.after(self.settings.delivery_bound)
+    }
+
+    /// Closes, says what there is to say, and applies what is stable.
+    pub(super) fn on_handled(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
+        self.now = self.now.max(time);
+        self.advance(outputs);
+        if self.status == Status::Serving {
+            self.closed = self.closed.max(self.now.before(self.grace.current()));
+        }
+        self.fetch(outputs);
+        self.announce(outputs);
+        self.apply_stable(outputs);
+        self.leave_when_done(outputs);
+    }
+
+    /// When the next wake is wanted.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let is_serving = self.status == Status::Serving;
+        let first = self.pending.first().filter(|_| is_serving);
+        let real_time = first.map(|(uid, _)| uid.timestamp.after(self.settings.delivery_bound).next());
+        let unclosed = self.pending.first_above(self.closed).filter(|_| is_serving);
+        let closing = unclosed.map(|timestamp| timestamp.after(self.grace.current()));
+        let heartbeat = (!self.peers.is_empty()).then(|| self.announced_at.after(HEARTBEAT));
+        let others = self.peers.values().filter(|peer| peer.standing != Standing::Down);
+        let silence = others.map(|peer| peer.heard.after(self.settings.delivery_bound).next()).min();
+        [real_time, closing, heartbeat, silence, self.fetch_deadline()].into_iter().flatten().min()
+    }
+
+    /// Applies what is stable, in order.
+    fn apply_stable(&mut self, outputs: &mut Vec<Output>) {
+        while let Some(stability) = self.pending.first().and_then(|(uid, pending)| self.stability(uid, pending)) {
+            let Some((uid, Pending { body, waiting, held_by })) = self.pending.pop() else { break };
+            if matches!(body, Body::Request(_)) {
+                self.applied = uid;
+                self.recent.insert(uid);
+            }
+            outputs.push(Output::Apply { uid, body, stability, copies: 1 + held_by.len(), waiting });
+        }
+    }
+
+    /// By which test the first in the order is stable, if it is.
+    fn stability(&self, uid: Uid, pending: &Pending) -> Option<Stability> {
+        if self.status != Status::Serving {
+            None
+        } else if self.is_closed(uid, pending) {
+            Some(Stability::Closed)
+        } else if self.drained > uid.timestamp.after(self.settings.delivery_bound) {
+            Some(Stability::RealTime)
+        } else {
+            None
+        }
+    }
+
+    /// The closed test.
+    fn is_closed(&self, uid: Uid, pending: &Pending) -> bool {
+        let must_be_held = matches!(pending.body, Body::Request(_));
+        uid.timestamp > self.barrier
+            && self.closed >= uid.timestamp
+            && self.missing.first_key_value().is_none_or(|(missing, _)| *missing > uid)
+            && self.peers.iter().all(|(id, peer)| match peer.standing {
+                Standing::Unknown => false,
+                Standing::Reader | Standing::Down => true,
+                Standing::Linked => {
+                    peer.closed >= uid.timestamp && (!must_be_held || pending.held_by.contains(*id))
+                }
+            })
+    }
+
+    /// Lets only the real-time test decide up to now.
+    pub(super) fn raise_barrier(&mut self) {
+        self.barrier = self.barrier.max(self.now.after(self.settings.ahead));
+    }
+
+    /// Leaves, after having been asked to stop, once what we hold is applied or in the hands of all others.
+    fn leave_when_done(&mut self, outputs: &mut Vec<Output>) {
+        if !self.stopping || self.stopped {
+            return;
+        }
+        let others: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.standing == Standing::Linked && peer.is_connected)
+            .map(|(id, _)| *id)
+            .collect();
+        let in_other_hands = |pending: &Pending| {
+            matches!(pending.body, Body::Request(_)) && others.iter().all(|peer| pending.held_by.contains(*peer))
+        };
+        let handed_over = !others.is_empty() && self.pending.iter().all(|(_, pending)| in_other_hands(pending));
+        if self.pending.is_empty() || handed_over || self.status != Status::Serving {
+            let to: Vec<PeerId> = self.connected().collect();
+            to.into_iter().for_each(|to| outputs.push(Output::Send { to, message: PeerMessage::Leave }));
+            outputs.push(Output::Stopped);
+            self.stopped = true;
+        }
+    }
+}
