@@ -1,1 +1,32 @@
-//! Skeleton.
+//! The command line of stablechat: a client that speaks to every replica of a cluster at once.
+//!
+//! One thread waits, in one mio poll, for standard input and for one connection per replica ([`app`]). What it hears goes
+//! to the [`desk`], which knows what was asked and what is still to be answered, and which decides what is sent and said.
+//! The desk is made of pure parts: a [`session`] that issues commands and repeats them until they are answered, the
+//! [`questions`] that do the same for queries, and an [`inbox`] that shows each message once and in order. None of these
+//! knows a socket or reads a clock. [`links`] owns the sockets and knows nothing of chat; [`screen`] owns the terminal.
+//!
+//! Left out: the client never decides what is true. It compares the answers of different replicas and reports when they
+//! differ, and it keeps no state of its own but keys and the prompt's history.
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod desk;
+pub mod exit;
+pub mod inbox;
+pub mod input;
+pub mod job;
+pub mod keys;
+pub mod lines;
+pub mod link;
+pub mod links;
+pub mod places;
+pub mod print;
+pub mod prompt;
+pub mod questions;
+pub mod reach;
+pub mod screen;
+pub mod session;
+pub mod signals;
+pub mod verb;

@@ -1,2 +1,40 @@
-//! Skeleton.
-fn main() {}
+//! The program `stablechat`.
+
+use stablechat_client::app;
+use stablechat_client::cli::{self, Parsed};
+use stablechat_client::exit::{self, Failure};
+use stablechat_client::prompt::restore_terminal;
+use stablechat_client::screen::remark;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    end_at_panic();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
+    let result = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Parsed::Run(plan)) => app::run(*plan).map_err(|error| app::internal(&error)),
+        Ok(Parsed::Help(text)) => show(&text).map_err(|error| app::internal(&error)),
+        Err(failure) => Err(failure),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure { code, message }) => {
+            remark(&format!("stablechat: {message}\n"));
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn show(text: &str) -> std::io::Result<u8> {
+    std::io::stdout().write_all(text.as_bytes()).map(|()| exit::DONE)
+}
+
+/// A panic in any thread ends the process, and leaves the terminal as it was.
+fn end_at_panic() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        restore_terminal();
+        default(panic);
+        std::process::exit(i32::from(exit::INTERNAL));
+    }));
+}

@@ -1,0 +1,336 @@
+//! The event loop: one thread, one mio poll over standard input, signals and one connection per replica.
+//!
+//! Each round receives what is there, tells the desk, and does what the desk wants done. Time is read when the poll
+//! returns, before anything is received: a client that was suspended hears what came meanwhile before it believes that
+//! time has passed.
+
+use crate::clock::{LocalClock, Offsets};
+use crate::desk::{Desk, Effect, Mode, Settings};
+use crate::exit::{self, Failure};
+use crate::input::Input;
+use crate::keys::Keys;
+use crate::links::{Identity, LinkEvent, Links};
+use crate::places;
+use crate::print::{Printer, Say, What};
+use crate::prompt::{Prompt, Typed};
+use crate::screen::Screen;
+use crate::signals::Signals;
+use crate::verb::Verb;
+use mio::{Events, Interest, Poll, Token, Waker};
+use stablechat_protocol::cluster::{Cluster, REPLICAS_MAX};
+use stablechat_protocol::id::ClientId;
+use stablechat_protocol::time::Timestamp;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Links have the tokens from 0 on.
+const WAKER: Token = Token(REPLICAS_MAX);
+const INPUT: Token = Token(REPLICAS_MAX + 1);
+const SIGNALS: Token = Token(REPLICAS_MAX + 2);
+/// How long the first request waits for replicas that have neither welcomed us nor failed, when another has.
+const GATHERING: Duration = Duration::from_millis(300);
+/// How long the end waits for a replica that has not read everything, beside a delivery bound.
+const PARTING: Duration = Duration::from_secs(1);
+/// How long the next line waits for a change of whom one speaks as.
+const TURN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is to be done.
+pub struct Plan {
+    /// For whom.
+    pub mode: Mode,
+    /// Whether results are JSON.
+    pub json: bool,
+    /// Whether every replica's answer is shown.
+    pub all_replies: bool,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The user's keys.
+    pub keys: Keys,
+    /// How it begins.
+    pub start: Start,
+}
+
+/// How it begins.
+#[derive(Default)]
+pub struct Start {
+    /// What is done first.
+    pub first: Option<Verb>,
+    /// Whom one speaks as from the start, and in which session.
+    pub speaks_as: Option<(Identity, Option<ClientId>)>,
+    /// Whether it ends when that is done.
+    pub ends: bool,
+    /// Whether lines are read from standard input.
+    pub reads_lines: bool,
+}
+
+/// Does what is planned. Returns the exit code.
+///
+/// # Errors
+/// The machine does not let us: what failed is not the service, nor the user's configuration.
+pub fn run(plan: Plan) -> io::Result<u8> {
+    let mut app = App::new(plan)?;
+    let code = match app.run() {
+        // Whoever read our results has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::DONE),
+        result => result,
+    };
+    if let Some(prompt) = app.prompt.take() {
+        prompt.close();
+    }
+    code
+}
+
+/// What the loop runs over.
+struct App {
+    poll: Poll,
+    clock: LocalClock,
+    offsets: Offsets,
+    links: Links,
+    desk: Desk,
+    screen: Screen,
+    /// Standard input, when lines are read and it is not the prompt's.
+    input: Option<Input>,
+    /// The prompt, at a terminal.
+    prompt: Option<Prompt>,
+    /// Caught signals, when they mean an orderly end.
+    signals: Option<Signals>,
+    /// The cluster, for its names.
+    cluster: Cluster,
+    /// When it began.
+    began: Timestamp,
+    /// When the last line was typed.
+    typed_at: Timestamp,
+    /// Whether somebody insists on an end at once.
+    is_killed: bool,
+}
+
+impl App {
+    fn new(plan: Plan) -> io::Result<App> {
+        let Plan { mode, json, all_replies, cluster, keys, start } = plan;
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let clock = LocalClock::start();
+        let began = clock.now();
+        let settings = Settings { mode, all_replies, cluster: cluster.clone(), keys, new_client };
+        let mut desk = Desk::new(settings, began);
+        if let Some((identity, client)) = start.speaks_as {
+            desk.speak_as(identity, client);
+        }
+        start.first.into_iter().for_each(|verb| desk.do_first(verb));
+        if start.ends {
+            desk.on_end_of_lines();
+        }
+        let (mut input, mut prompt, mut signals) = (None, None, None);
+        if start.reads_lines && mode == Mode::Prompt {
+            prompt = Some(Prompt::open(waker.clone(), places::history_file())?);
+        } else if start.reads_lines {
+            input = Some(Input::open(poll.registry().try_clone()?, INPUT)?);
+        }
+        if matches!(mode, Mode::Prompt | Mode::Listen) {
+            let mut caught = Signals::catch()?;
+            poll.registry().register(caught.source(), SIGNALS, Interest::READABLE)?;
+            signals = Some(caught);
+        }
+        Ok(App {
+            offsets: Offsets::new(cluster.replicas.len()),
+            links: Links::new(&cluster, poll.registry().try_clone()?, waker),
+            screen: Screen::new(Printer { json, all_replies, name_remarks: mode != Mode::Prompt }),
+            poll,
+            clock,
+            desk,
+            input,
+            prompt,
+            signals,
+            cluster,
+            began,
+            typed_at: began,
+            is_killed: false,
+        })
+    }
+
+    fn run(&mut self) -> io::Result<u8> {
+        let mut events = Events::with_capacity(64);
+        let mut heard = Vec::new();
+        let mut now = self.began;
+        loop {
+            self.links.on_time(now, &mut heard);
+            self.hear(now, &mut heard)?;
+            self.read(now)?;
+            self.desk.on_time(now);
+            self.perform(&mut heard, now)?;
+            self.give_turn(now);
+            if let Some(code) = self.ending() {
+                self.part(now, &mut events)?;
+                return Ok(code);
+            }
+            let timeout = if heard.is_empty() { self.timeout(now) } else { Some(Duration::ZERO) };
+            now = self.wait(&mut events, timeout, &mut heard)?;
+        }
+    }
+
+    /// Waits until something happens, and takes it from where it happened. Returns the time before that was done.
+    fn wait(
+        &mut self,
+        events: &mut Events,
+        timeout: Option<Duration>,
+        heard: &mut Vec<LinkEvent>,
+    ) -> io::Result<Timestamp> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => result?,
+        }
+        let now = self.clock.now();
+        for event in &*events {
+            match event.token() {
+                WAKER => {}
+                INPUT => self.input.iter_mut().for_each(Input::on_ready),
+                SIGNALS => self.on_signal(),
+                _ => self.links.on_ready(now, event, heard),
+            }
+        }
+        Ok(now)
+    }
+
+    /// Leaves the replicas: what was sent is read by all of them, unless one takes too long.
+    fn part(&mut self, mut now: Timestamp, events: &mut Events) -> io::Result<()> {
+        let limit = now.after(self.cluster.delivery_bound + PARTING);
+        let mut heard = Vec::new();
+        self.links.end();
+        loop {
+            self.links.flush(now, &mut heard);
+            heard.clear();
+            if self.links.have_ended() || self.is_killed || limit <= now {
+                return Ok(());
+            }
+            now = self.wait(events, Some(limit.since(now)), &mut heard)?;
+        }
+    }
+
+    /// Tells the desk what happened on the links.
+    fn hear(&mut self, now: Timestamp, heard: &mut Vec<LinkEvent>) -> io::Result<()> {
+        for event in heard.drain(..) {
+            match event {
+                LinkEvent::Ready { link } => self.desk.on_ready(link),
+                LinkEvent::Lost { link } => self.desk.on_lost(now, link),
+                LinkEvent::Message { link, message } => self.desk.on_message(now, link, message),
+                LinkEvent::Sample { link, sent, clock, received } => {
+                    self.offsets.sample(link, sent, clock, received);
+                    self.desk.set_clock_offset(self.offsets.offset());
+                }
+                LinkEvent::Misconfigured { link, fault } => {
+                    let replica = &self.cluster.replicas[link];
+                    let text = format!("the replica {} at {}: {fault}", replica.name, replica.address);
+                    let say = Say { what: What::Notice(text), by: None };
+                    self.screen.say(&say, self.prompt.as_mut())?;
+                }
+            }
+        }
+        let is_gathered = self.links.are_tried() || self.began.after(GATHERING) <= now;
+        if !self.desk.is_open() && self.desk.has_reach() && is_gathered {
+            self.desk.open(now);
+        }
+        Ok(())
+    }
+
+    /// Takes lines, while there is room for them.
+    fn read(&mut self, now: Timestamp) -> io::Result<()> {
+        if let Some(input) = &mut self.input {
+            while input.is_ready() && self.desk.has_room() {
+                match input.read(|line| self.desk.on_line(now, line)) {
+                    Ok(false) => {}
+                    Ok(true) => self.desk.on_end_of_lines(),
+                    Err(error) => {
+                        self.desk.on_end_of_lines();
+                        let text = format!("standard input cannot be read: {error}");
+                        self.screen.say(&Say { what: What::Notice(text), by: None }, None)?;
+                    }
+                }
+            }
+        }
+        while let Some(typed) = self.prompt.as_mut().and_then(Prompt::take) {
+            match typed {
+                Typed::Line(line) => {
+                    self.typed_at = now;
+                    self.desk.on_line(now, Ok(line));
+                }
+                Typed::Notice(text) => {
+                    self.screen.say(&Say { what: What::Notice(text), by: None }, self.prompt.as_mut())?;
+                }
+                Typed::End => self.desk.on_end_of_lines(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the desk wants done.
+    fn perform(&mut self, heard: &mut Vec<LinkEvent>, now: Timestamp) -> io::Result<()> {
+        for effect in self.desk.take_effects() {
+            match effect {
+                Effect::Send { link, message } => self.links.send(link, &message),
+                Effect::LogIn { identity, receive } => self.links.log_in(identity, receive),
+                Effect::Say(say) => self.screen.say(&say, self.prompt.as_mut())?,
+            }
+        }
+        // Messages are shown before they are acknowledged.
+        self.screen.flush(self.prompt.as_mut())?;
+        self.links.flush(now, heard);
+        Ok(())
+    }
+
+    /// Lets the next line be typed, unless what the last one asked for changes the prompt.
+    fn give_turn(&mut self, now: Timestamp) {
+        let is_turn = !self.desk.is_changing() || self.turn_at() <= now;
+        if let Some(prompt) = &mut self.prompt
+            && is_turn
+            && self.desk.has_room()
+        {
+            let name = self.desk.name().map_or("stablechat", |name| name.as_str());
+            prompt.give_turn(format!("{name}> "));
+        }
+    }
+
+    /// When the next line is not kept waiting any longer.
+    fn turn_at(&self) -> Timestamp {
+        self.typed_at.after(TURN_PATIENCE)
+    }
+
+    fn on_signal(&mut self) {
+        let count = self.signals.as_mut().map_or(0, Signals::take);
+        // The first asks for an orderly end, the next for one at once.
+        self.is_killed |= count > 1 || self.desk.is_ending();
+        self.desk.on_end_of_lines();
+    }
+
+    /// The exit code, when everything is over.
+    fn ending(&self) -> Option<u8> {
+        if self.links.are_misconfigured() {
+            return Some(exit::CONFIGURATION);
+        }
+        self.desk.ending().or(self.is_killed.then_some(exit::DONE))
+    }
+
+    /// How long nothing has to be done unless something happens.
+    fn timeout(&self, now: Timestamp) -> Option<Duration> {
+        if self.input.as_ref().is_some_and(Input::is_ready) && self.desk.has_room() {
+            return Some(Duration::ZERO);
+        }
+        let gathering = (!self.desk.is_open() && self.desk.has_reach()).then(|| self.began.after(GATHERING));
+        let is_kept_waiting = self.prompt.as_ref().is_some_and(|prompt| !prompt.is_reading());
+        let turn = (is_kept_waiting && self.desk.is_changing() && self.desk.has_room()).then(|| self.turn_at());
+        let deadlines = [self.links.deadline(), self.desk.deadline(), gathering, turn];
+        deadlines.into_iter().flatten().min().map(|deadline| deadline.since(now))
+    }
+}
+
+/// A session that nobody had before.
+fn new_client() -> ClientId {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes once it has begun to");
+    ClientId(bytes)
+}
+
+/// What a failure of the machine comes to.
+pub fn internal(error: &io::Error) -> Failure {
+    Failure::new(exit::INTERNAL, error.to_string())
+}

@@ -1,0 +1,259 @@
+//! The command line.
+
+use crate::app::{Plan, Start};
+use crate::desk::{Mode, identity};
+use crate::exit::{self, Failure};
+use crate::keys::Keys;
+use crate::places;
+use crate::verb::{HISTORY_DEFAULT, Verb, parse_count};
+use argh::FromArgs;
+use stablechat_protocol::cluster::Cluster;
+use stablechat_protocol::id::ClientId;
+use stablechat_protocol::name::{AccountName, Pattern};
+use stablechat_protocol::text::{MessageText, TEXT_MAX};
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Chat on replicas that need no leader: as long as one lives, you are heard.
+///
+/// Without a command, lines are read from standard input: at a terminal with a prompt, else as a filter.
+#[derive(FromArgs, Debug)]
+#[argh(
+    example = "stablechat create alice\nstablechat --as alice send bob 'hello, bob'\nstablechat --as bob listen",
+    error_code(0, "done"),
+    error_code(1, "the service said no"),
+    error_code(2, "usage"),
+    error_code(69, "no replica reachable, nothing was done"),
+    error_code(75, "outcome unknown; safe to repeat with the same --id"),
+    error_code(77, "not allowed"),
+    error_code(78, "configuration: cluster file or key")
+)]
+struct Arguments {
+    /// cluster file (or $STABLECHAT_CLUSTER, or ~/.config/stablechat/cluster.toml)
+    #[argh(option, arg_name = "file")]
+    cluster: Option<PathBuf>,
+    /// directory of keys (or $STABLECHAT_KEYS, or ~/.local/share/stablechat/keys)
+    #[argh(option, arg_name = "dir")]
+    keys: Option<PathBuf>,
+    /// the account to speak as (or $STABLECHAT_USER)
+    #[argh(option, long = "as", arg_name = "name")]
+    account: Option<AccountName>,
+    /// write one JSON object a line
+    #[argh(switch)]
+    json: bool,
+    /// show the first answer to each request (first) or every replica's (all)
+    #[argh(option, arg_name = "which", default = "Replies::First")]
+    replies: Replies,
+    #[argh(subcommand)]
+    command: Option<Subcommand>,
+}
+
+/// Which answers are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replies {
+    First,
+    All,
+}
+
+impl FromStr for Replies {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Replies, String> {
+        match text {
+            "first" => Ok(Replies::First),
+            "all" => Ok(Replies::All),
+            _ => Err("it is either first or all".into()),
+        }
+    }
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum Subcommand {
+    Create(Create),
+    Delete(Delete),
+    List(List),
+    Send(Send),
+    Unread(Unread),
+    Listen(Listen),
+    History(History),
+}
+
+/// Make an account, and a key for it.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "create", example = "stablechat create alice")]
+struct Create {
+    /// its name: 1 to 32 of a-z 0-9 . _ -
+    #[argh(positional)]
+    name: AccountName,
+}
+
+/// End an account with its unread messages, and remove its key.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "delete", example = "stablechat delete alice")]
+struct Delete {
+    /// its name
+    #[argh(positional)]
+    name: AccountName,
+}
+
+/// Show the accounts, one a line.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "list", example = "stablechat list 'a*'")]
+struct List {
+    /// only those that match: * stands for any characters, ? for one
+    #[argh(positional)]
+    glob: Option<Pattern>,
+}
+
+/// Send a message.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "send",
+    example = "stablechat --as alice send bob 'hello, bob'\ndf -h | stablechat --as alice send --id disks-today bob",
+    note = "With --id, giving the same command again after any failure sends the message once."
+)]
+struct Send {
+    /// a key of your choice that makes repeating safe
+    #[argh(option, arg_name = "key")]
+    id: Option<String>,
+    /// to whom
+    #[argh(positional)]
+    name: AccountName,
+    /// what to say; without it, standard input to its end
+    #[argh(positional, greedy)]
+    text: Vec<String>,
+}
+
+/// Show unread messages, oldest first, and leave them unread.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "unread", example = "stablechat --as bob unread")]
+struct Unread {}
+
+/// Show messages as they come, the unread ones first.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "listen", example = "stablechat --as bob --json listen | my-bot")]
+struct Listen {
+    /// end when the unread ones are shown
+    #[argh(switch)]
+    once: bool,
+}
+
+/// Show the last messages exchanged with someone, oldest first.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "history", example = "stablechat --as alice history bob 5")]
+struct History {
+    /// with whom
+    #[argh(positional)]
+    name: AccountName,
+    /// how many (20)
+    #[argh(positional, from_str_fn(parse_count), default = "HISTORY_DEFAULT")]
+    count: u32,
+}
+
+/// What the command line comes to.
+pub enum Parsed {
+    /// Something to do.
+    Run(Box<Plan>),
+    /// A text for standard output, and nothing to do.
+    Help(String),
+}
+
+/// Reads the command line, the environment, the cluster file and, for some commands, a key and standard input.
+///
+/// # Errors
+/// Something is missing or wrong; its code is that of the module [`crate::exit`].
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
+    let words: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
+    let words = words.map_err(|word| Failure::new(exit::USAGE, format!("the argument {word:?} is not UTF-8")))?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match Arguments::from_args(&["stablechat"], &words) {
+        Ok(arguments) => plan(arguments).map(Box::new).map(Parsed::Run),
+        Err(early) if early.status.is_ok() => Ok(Parsed::Help(early.output)),
+        Err(early) => Err(Failure::new(exit::USAGE, early.output.trim_end())),
+    }
+}
+
+fn plan(arguments: Arguments) -> Result<Plan, Failure> {
+    let Arguments { cluster, keys, account, json, replies, command } = arguments;
+    // What is wrong with the command itself is said before anything is read.
+    let account = account.map_or_else(account_from_environment, |account| Ok(Some(account)))?;
+    let cluster = read_cluster(&places::cluster_file(cluster)?)?;
+    let keys = Keys::new(places::key_directory(keys)?);
+    let (mode, start) = match command {
+        None if io::stdin().is_terminal() && io::stdout().is_terminal() => (Mode::Prompt, lines(account)),
+        None => (Mode::Filter, lines(account)),
+        Some(Subcommand::Create(Create { name })) => (Mode::Once, once(Verb::Create { name })),
+        Some(Subcommand::Delete(Delete { name })) => (Mode::Once, once(Verb::Delete { name })),
+        Some(Subcommand::List(List { glob })) => {
+            (Mode::Once, once(Verb::List { pattern: glob.unwrap_or_else(Pattern::all) }))
+        }
+        Some(Subcommand::Listen(Listen { once })) => {
+            let mode = if once { Mode::Once } else { Mode::Listen };
+            let first = Some(Verb::Connect { name: required(account)? });
+            (mode, Start { first, ends: once, ..Start::default() })
+        }
+        Some(Subcommand::Send(Send { id, name, text })) => {
+            let text = if text.is_empty() { read_text()? } else { text.join(" ") };
+            let text = MessageText::parse(text).map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
+            let account = required(account)?;
+            let client = id.map(|id| ClientId::derive(&account, &id));
+            (Mode::Once, spoken(&keys, &account, client, Verb::Send { to: name, text })?)
+        }
+        Some(Subcommand::Unread(Unread {})) => (Mode::Once, spoken(&keys, &required(account)?, None, Verb::Unread)?),
+        Some(Subcommand::History(History { name, count })) => {
+            let verb = Verb::History { with: name, limit: count };
+            (Mode::Once, spoken(&keys, &required(account)?, None, verb)?)
+        }
+    };
+    Ok(Plan { mode, json, all_replies: replies == Replies::All, cluster, keys, start })
+}
+
+/// A session of lines, which begins with a connect when an account is given.
+fn lines(account: Option<AccountName>) -> Start {
+    Start { first: account.map(|name| Verb::Connect { name }), reads_lines: true, ..Start::default() }
+}
+
+/// One verb in nobody's name.
+fn once(verb: Verb) -> Start {
+    Start { first: Some(verb), ends: true, ..Start::default() }
+}
+
+/// One verb in an account's name.
+fn spoken(keys: &Keys, account: &AccountName, client: Option<ClientId>, verb: Verb) -> Result<Start, Failure> {
+    let speaks_as = Some((identity(keys, account)?, client));
+    Ok(Start { first: Some(verb), speaks_as, ends: true, reads_lines: false })
+}
+
+fn required(account: Option<AccountName>) -> Result<AccountName, Failure> {
+    account.ok_or_else(|| Failure::new(exit::USAGE, "say who you are, with --as NAME or STABLECHAT_USER"))
+}
+
+fn account_from_environment() -> Result<Option<AccountName>, Failure> {
+    let Some(name) = std::env::var_os("STABLECHAT_USER").filter(|name| !name.is_empty()) else { return Ok(None) };
+    let account = AccountName::parse(name.to_string_lossy());
+    account.map(Some).map_err(|error| Failure::new(exit::USAGE, format!("STABLECHAT_USER: the name {error}")))
+}
+
+fn read_cluster(path: &Path) -> Result<Cluster, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+    let cluster = text.and_then(|text| Cluster::parse(&text).map_err(|error| error.to_string()));
+    cluster.map_err(|fault| Failure::new(exit::CONFIGURATION, format!("the cluster file {}: {fault}", path.display())))
+}
+
+/// Standard input to its end as a message, without the end of its last line.
+fn read_text() -> Result<String, Failure> {
+    let mut text = Vec::new();
+    // Two bytes more than a message has: a line's end, and one that shows that it is too long.
+    let read = io::stdin().take(TEXT_MAX as u64 + 2).read_to_end(&mut text);
+    read.map_err(|error| Failure::new(exit::USAGE, format!("standard input cannot be read: {error}")))?;
+    if text.last() == Some(&b'\n') {
+        text.pop();
+    }
+    if text.len() > TEXT_MAX {
+        return Err(Failure::new(exit::USAGE, format!("the text has more than {TEXT_MAX} bytes")));
+    }
+    String::from_utf8(text).map_err(|_| Failure::new(exit::USAGE, "the text is not UTF-8"))
+}

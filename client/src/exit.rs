@@ -1,0 +1,53 @@
+//! How the program ends: named exit codes, after `sysexits.h` where it has one, and failures that carry them.
+
+use stablechat_protocol::answer::Rejection;
+use std::fmt;
+
+/// Everything was done.
+pub const DONE: u8 = 0;
+/// The service said no.
+pub const REFUSED: u8 = 1;
+/// The command line, or what it was given to send, is not right.
+pub const USAGE: u8 = 2;
+/// No replica could be reached, and nothing was changed.
+pub const UNREACHABLE: u8 = 69;
+/// A fault of the program or of the machine.
+pub const INTERNAL: u8 = 70;
+/// It is not known whether a request took effect. Safe to repeat with the same `--id`.
+pub const UNKNOWN: u8 = 75;
+/// The account is somebody else's, or nobody was connected.
+pub const NOT_ALLOWED: u8 = 77;
+/// The cluster file or a key is missing or unusable, or no replica takes part in the cluster as configured.
+pub const CONFIGURATION: u8 = 78;
+
+/// Why something was not done: for a person, and for the exit status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// One of this module's codes, never [`DONE`].
+    pub code: u8,
+    /// What a person is told.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with a code of this module.
+    pub fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl From<&Rejection> for Failure {
+    fn from(reason: &Rejection) -> Failure {
+        let code = match reason {
+            Rejection::NotOwner { .. } | Rejection::LoginRequired | Rejection::NotYourSession => NOT_ALLOWED,
+            _ => REFUSED,
+        };
+        Failure::new(code, reason.to_string())
+    }
+}

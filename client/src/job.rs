@@ -1,0 +1,138 @@
+//! One line's worth of work: what was asked, how far it is, and what was answered.
+
+use crate::exit::Failure;
+use crate::verb::Verb;
+use stablechat_protocol::answer::{Answer, Message, Note, QueryAnswer, Rejection};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+
+/// A line's worth of work.
+#[derive(Debug)]
+pub struct Job {
+    /// The line of standard input that asked for it, from 1.
+    pub line: Option<u64>,
+    /// What was asked; or why it cannot be done, to be told when its turn comes.
+    pub task: Result<Verb, Failure>,
+    /// How far it is.
+    pub stage: Stage,
+    /// What was answered in this stage: the first answer first, one of each link.
+    pub replies: Vec<Reply>,
+    /// When the first final answer of this stage came.
+    pub answered_at: Timestamp,
+    /// Whether a key was made for it, which is of no use if it fails.
+    pub made_key: bool,
+    /// Whether anything was found, or a rejection told, so that nobody wonders about an empty result.
+    pub has_results: bool,
+    /// Messages of earlier pages, for what is shown only when it is complete.
+    pub gathered: Vec<(usize, Vec<Message>)>,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It waits for its turn.
+    Waiting,
+    /// Its command is under way.
+    Command {
+        /// The command's place in its session.
+        sequence: u64,
+    },
+    /// Its query is under way.
+    Question {
+        /// The question's number.
+        number: u64,
+    },
+    /// There is nothing to wait for.
+    Local,
+}
+
+/// A replica's answer to a job.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Which link it came on.
+    pub link: usize,
+    /// What it says.
+    pub content: Content,
+    /// What the replica says around it.
+    pub note: Note,
+}
+
+/// What an answer says.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// The answer to a command.
+    Command {
+        /// The uid of the request that was answered.
+        uid: Uid,
+        /// The answer.
+        answer: Answer,
+    },
+    /// The answer to a query.
+    Query(QueryAnswer),
+}
+
+impl Job {
+    /// A job that waits.
+    pub fn new(line: Option<u64>, task: Result<Verb, Failure>) -> Job {
+        Job {
+            line,
+            task,
+            stage: Stage::Waiting,
+            replies: Vec::new(),
+            answered_at: Timestamp::ZERO,
+            made_key: false,
+            has_results: false,
+            gathered: Vec::new(),
+        }
+    }
+
+    /// Whether it changes who one speaks as.
+    pub fn is_barrier(&self) -> bool {
+        self.task.as_ref().is_ok_and(Verb::is_barrier)
+    }
+
+    /// The word for what was asked.
+    pub fn word(&self) -> Option<&'static str> {
+        self.task.as_ref().ok().map(Verb::word)
+    }
+
+    /// Enters a stage, in which nothing is answered yet.
+    pub fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.replies.clear();
+    }
+
+    /// Takes an answer. A replica that answers again has found the request's true answer only now.
+    pub fn on_reply(&mut self, now: Timestamp, reply: Reply) {
+        if !self.is_answered() && reply.content.is_final() {
+            self.answered_at = now;
+        }
+        match self.replies.iter_mut().find(|earlier| earlier.link == reply.link) {
+            Some(earlier) if !earlier.content.is_final() => *earlier = reply,
+            Some(_) => {}
+            None => self.replies.push(reply),
+        }
+    }
+
+    /// Whether it has an answer that says what became of it.
+    pub fn is_answered(&self) -> bool {
+        self.stage == Stage::Local || self.replies.iter().any(|reply| reply.content.is_final())
+    }
+}
+
+impl Content {
+    /// Whether it says what became of the request. (A replica that has missed earlier requests of a session says only that,
+    /// and may still get them.)
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Content::Command { answer: Answer::Rejected { reason: Rejection::OutOfSequence { .. } }, .. })
+    }
+
+    /// Why the request had no effect or result, if it had none.
+    pub fn rejection(&self) -> Option<&Rejection> {
+        match self {
+            Content::Command { answer: Answer::Rejected { reason }, .. }
+            | Content::Query(QueryAnswer::Rejected { reason }) => Some(reason),
+            _ => None,
+        }
+    }
+}

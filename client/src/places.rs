@@ -1,0 +1,45 @@
+//! Where files are, when the command line does not say: environment variables, then the XDG base directories.
+
+use crate::exit::{self, Failure};
+use std::env;
+use std::path::PathBuf;
+
+/// The cluster file: as given, or `STABLECHAT_CLUSTER`, or `cluster.toml` in the configuration directory.
+///
+/// # Errors
+/// There is no home directory to look in.
+pub fn cluster_file(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let named = given.or_else(|| variable("STABLECHAT_CLUSTER"));
+    named.or_else(|| own("XDG_CONFIG_HOME", ".config", "cluster.toml")).ok_or_else(|| homeless("--cluster FILE"))
+}
+
+/// The directory of keys: as given, or `STABLECHAT_KEYS`, or `keys` in the data directory.
+///
+/// # Errors
+/// There is no home directory to look in.
+pub fn key_directory(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let named = given.or_else(|| variable("STABLECHAT_KEYS"));
+    named.or_else(|| own("XDG_DATA_HOME", ".local/share", "keys")).ok_or_else(|| homeless("--keys DIR"))
+}
+
+/// The file of lines typed at the prompt, in the state directory. `None` without a home directory.
+pub fn history_file() -> Option<PathBuf> {
+    own("XDG_STATE_HOME", ".local/state", "history")
+}
+
+/// The program's own file or directory in a base directory.
+fn own(base: &str, in_home: &str, name: &str) -> Option<PathBuf> {
+    // The specification has relative paths ignored.
+    let base = variable(base).filter(|path| path.is_absolute());
+    let base = base.or_else(|| variable("HOME").map(|home| home.join(in_home)));
+    base.map(|base| base.join("stablechat").join(name))
+}
+
+/// A variable that is set, and not to nothing.
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn homeless(option: &str) -> Failure {
+    Failure::new(exit::CONFIGURATION, format!("HOME is not set; say where with {option}"))
+}

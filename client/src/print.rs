@@ -1,0 +1,339 @@
+//! How results are written: for people, or as one JSON object a line.
+
+use crate::exit::Failure;
+use crate::verb::HELP;
+use serde_json::{Value, json};
+use stablechat_protocol::answer::Message;
+use stablechat_protocol::name::{AccountName, ReplicaName};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use std::fmt::Write;
+
+/// Something to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Say {
+    /// What.
+    pub what: What,
+    /// Which replica's answer it is; `None` when it is not an answer.
+    pub by: Option<Answerer>,
+}
+
+/// The replica that answered, and what it said about the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answerer {
+    /// Its name.
+    pub replica: ReplicaName,
+    /// How many replicas, itself included, are known to hold the request.
+    pub copies: u8,
+    /// How many replicas there are.
+    pub replicas: usize,
+    /// How many requests it had applied.
+    pub position: u64,
+}
+
+/// What is to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An account was made.
+    Created {
+        /// Its name.
+        name: AccountName,
+    },
+    /// One speaks as an account now.
+    Connected {
+        /// Its name.
+        name: AccountName,
+    },
+    /// An account was ended.
+    Deleted {
+        /// Its name.
+        name: AccountName,
+    },
+    /// A message was sent.
+    Sent {
+        /// To whom.
+        to: AccountName,
+        /// Its identity.
+        uid: Uid,
+        /// Its place in the session.
+        sequence: u64,
+    },
+    /// An account that exists.
+    Account {
+        /// Its name.
+        name: AccountName,
+    },
+    /// A message to us.
+    Message(Message),
+    /// A message of an exchange, in either direction.
+    Exchanged(Message),
+    /// The verbs.
+    Help,
+    /// Something was not done.
+    Failed {
+        /// The line of standard input that asked for it, from 1.
+        line: Option<u64>,
+        /// What it was.
+        verb: Option<&'static str>,
+        /// Why.
+        failure: Failure,
+    },
+    /// Something a person should know, and no result.
+    Notice(String),
+}
+
+/// Where something is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// To standard output; the text ends with a line's end.
+    Result(String),
+    /// To standard error.
+    Remark(String),
+}
+
+/// How to write.
+#[derive(Clone, Copy, Debug)]
+pub struct Printer {
+    /// As JSON rather than for people.
+    pub json: bool,
+    /// With the name of the replica that answered.
+    pub all_replies: bool,
+    /// With the program's name before remarks, as is due where many programs share standard error.
+    pub name_remarks: bool,
+}
+
+impl Printer {
+    /// Writes something: one text for each stream that gets one.
+    pub fn write(&self, say: &Say) -> Vec<Written> {
+        let mut written = Vec::new();
+        match &say.what {
+            What::Notice(text) => written.push(self.remark(text)),
+            What::Failed { line, failure, .. } => {
+                let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+                written.push(self.remark(&format!("{place}{}{failure}", self.prefix(say))));
+            }
+            _ if !self.json => {
+                let results = self.text(say);
+                written.push(Written::Result(format!("{}{results}\n", self.prefix(say))));
+            }
+            _ => {}
+        }
+        if self.json
+            && let Some(mut object) = object(&say.what)
+        {
+            if let Some(by) = &say.by {
+                object["replica"] = json!(by.replica.as_str());
+                if self.all_replies {
+                    object["copies"] = json!(by.copies);
+                    object["position"] = json!(by.position);
+                }
+            }
+            written.push(Written::Result(format!("{object}\n")));
+        }
+        written
+    }
+
+    fn remark(&self, text: &str) -> Written {
+        let name = if self.name_remarks { "stablechat: " } else { "" };
+        Written::Remark(format!("{name}{}\n", visible(text)))
+    }
+
+    /// The name of the replica, when each replica's answer is shown.
+    fn prefix(&self, say: &Say) -> String {
+        match &say.by {
+            Some(by) if self.all_replies => format!("{}: ", by.replica),
+            _ => String::new(),
+        }
+    }
+
+    /// A result for people, without the end of its line.
+    fn text(&self, say: &Say) -> String {
+        let stored = match &say.by {
+            Some(by) if self.all_replies => format!(" (stored on {} of {})", by.copies, by.replicas),
+            _ => String::new(),
+        };
+        match &say.what {
+            What::Created { name } => format!("created {name}{stored}"),
+            What::Connected { name } => format!("connected as {name}"),
+            What::Deleted { name } => format!("deleted {name}{stored}"),
+            What::Sent { to, .. } => format!("sent to {to}{stored}"),
+            What::Account { name } => name.to_string(),
+            What::Message(message) => {
+                format!("[{}] {}: {}", utc(message.uid.timestamp), message.from, visible(message.text.as_str()))
+            }
+            What::Exchanged(message) => {
+                let (time, text) = (utc(message.uid.timestamp), visible(message.text.as_str()));
+                format!("[{time}] {} -> {}: {text}", message.from, message.to)
+            }
+            What::Help => HELP.to_string(),
+            What::Failed { failure, .. } => failure.to_string(),
+            What::Notice(text) => text.clone(),
+        }
+    }
+}
+
+/// Something as JSON; `None` for what is no result.
+fn object(what: &What) -> Option<Value> {
+    Some(match what {
+        What::Created { name } => json!({"type": "created", "name": name.as_str()}),
+        What::Connected { name } => json!({"type": "connected", "name": name.as_str()}),
+        What::Deleted { name } => json!({"type": "deleted", "name": name.as_str()}),
+        What::Sent { to, uid, sequence } => {
+            json!({"type": "sent", "to": to.as_str(), "uid": uid.to_string(), "sequence": sequence})
+        }
+        What::Account { name } => json!({"type": "account", "name": name.as_str()}),
+        What::Message(message) | What::Exchanged(message) => json!({
+            "type": "message",
+            "uid": message.uid.to_string(),
+            "time_ns": message.uid.timestamp.0,
+            "from": message.from.as_str(),
+            "to": message.to.to_string(),
+            "text": message.text.as_str(),
+        }),
+        What::Help => json!({"type": "help", "text": HELP}),
+        // Only where there may be several is it of use to say in the results which one failed.
+        What::Failed { line, verb, failure } => {
+            let mut object =
+                json!({"type": "error", "line": (*line)?, "message": failure.message, "code": failure.code});
+            if let Some(verb) = verb {
+                object["verb"] = json!(verb);
+            }
+            object
+        }
+        What::Notice(_) => return None,
+    })
+}
+
+/// Text of others with everything made visible that would move the cursor, colour the screen, or turn the direction of
+/// writing: control characters are shown as their pictures or codes.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\0'..='\u{1f}' => shown.push(char::from_u32(0x2400 + u32::from(character)).expect("a control picture")),
+            '\u{7f}' => shown.push('\u{2421}'),
+            '\u{80}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}' => write!(shown, "\\u{{{:x}}}", u32::from(character)).expect("strings take everything"),
+            _ => shown.push(character),
+        }
+    }
+    shown
+}
+
+/// A moment in UTC to the second. The date is found as in Howard Hinnant's "chrono-compatible low-level date algorithms".
+pub fn utc(timestamp: Timestamp) -> String {
+    let seconds = timestamp.0 / 1_000_000_000;
+    let (day, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // Months are counted from March, so that the leap day is the last of the year.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..=9 => (era * 400 + year, month + 3),
+        _ => (era * 400 + year + 1, month - 9),
+    };
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stablechat_protocol::text::MessageText;
+
+    fn name(text: &str) -> AccountName {
+        AccountName::parse(text).expect("a name")
+    }
+
+    fn message(text: &str) -> Message {
+        Message {
+            uid: Uid { timestamp: Timestamp(1_795_336_205_000_000_001), digest: [7; 16] },
+            from: name("alice"),
+            to: crate::verb::recipient(&name("bob")),
+            text: MessageText::parse(text).expect("a text"),
+        }
+    }
+
+    fn by_a() -> Option<Answerer> {
+        let replica = ReplicaName::parse("a").expect("a name");
+        Some(Answerer { replica, copies: 1, replicas: 3, position: 9 })
+    }
+
+    fn write(json: bool, all_replies: bool, what: What, by: Option<Answerer>) -> Vec<Written> {
+        Printer { json, all_replies, name_remarks: true }.write(&Say { what, by })
+    }
+
+    fn result(text: &str) -> Vec<Written> {
+        vec![Written::Result(format!("{text}\n"))]
+    }
+
+    #[test]
+    fn times_are_utc() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_399, "2000-02-28 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (1_709_251_199, "2024-02-29 23:59:59"),
+            (1_735_689_599, "2024-12-31 23:59:59"),
+            (1_795_336_205, "2026-11-22 08:30:05"),
+            (18_446_744_073, "2554-07-21 23:34:33"),
+        ] {
+            assert_eq!(utc(Timestamp(seconds * 1_000_000_000)), expected);
+        }
+        utc(Timestamp::MAX);
+    }
+
+    #[test]
+    fn control_characters_are_shown() {
+        assert_eq!(visible("a\x1b[2Jb\nc\td\0\x7f"), "a\u{241b}[2Jb\u{240a}c\u{2409}d\u{2400}\u{2421}");
+        assert_eq!(visible("\u{9b}31m \u{202e}evil\u{2066}"), "\\u{9b}31m \\u{202e}evil\\u{2066}");
+        assert_eq!(visible("gr\u{fc}\u{df}e \u{1f600}, \"x\" \\"), "gr\u{fc}\u{df}e \u{1f600}, \"x\" \\");
+    }
+
+    #[test]
+    fn results_for_people() {
+        let sent = What::Sent { to: name("bob"), uid: message("x").uid, sequence: 4 };
+        assert_eq!(write(false, false, sent.clone(), by_a()), result("sent to bob"));
+        assert_eq!(write(false, true, sent, by_a()), result("a: sent to bob (stored on 1 of 3)"));
+        let incoming = What::Message(message("hi\x07"));
+        assert_eq!(write(false, true, incoming, None), result("[2026-11-22 08:30:05] alice: hi\u{2407}"));
+        let exchanged = What::Exchanged(message("hi"));
+        assert_eq!(write(false, false, exchanged, by_a()), result("[2026-11-22 08:30:05] alice -> bob: hi"));
+        let failed = What::Failed { line: Some(3), verb: Some("send"), failure: Failure::new(1, "no\x1b") };
+        let remark = Written::Remark("stablechat: line 3: no\u{241b}\n".into());
+        assert_eq!(write(false, false, failed, by_a()), [remark]);
+    }
+
+    #[test]
+    fn results_as_json() {
+        let sent = What::Sent { to: name("bob"), uid: message("x").uid, sequence: 4 };
+        let Written::Result(text) = &write(true, true, sent, by_a())[0] else { panic!("a result") };
+        let object: Value = serde_json::from_str(text).expect("JSON");
+        let uid = message("x").uid.to_string();
+        let expected = json!({"type": "sent", "to": "bob", "uid": uid, "sequence": 4, "replica": "a", "copies": 1,
+            "position": 9});
+        assert_eq!(object, expected);
+
+        let Written::Result(text) = &write(true, false, What::Message(message("a\nb\x1b")), None)[0] else {
+            panic!("a result")
+        };
+        assert_eq!(text.matches('\n').count(), 1, "one line");
+        let object: Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(object["text"], "a\nb\x1b");
+        assert_eq!(object["time_ns"], 1_795_336_205_000_000_001_u64);
+
+        let failed = What::Failed { line: Some(3), verb: Some("send"), failure: Failure::new(1, "no") };
+        let written = write(true, false, failed, None);
+        let Written::Result(text) = &written[1] else { panic!("a result") };
+        let expected = json!({"type": "error", "line": 3, "verb": "send", "message": "no", "code": 1});
+        assert_eq!(serde_json::from_str::<Value>(text).expect("JSON"), expected);
+        assert_eq!(written[0], Written::Remark("stablechat: line 3: no\n".into()));
+        assert_eq!(write(true, false, What::Notice("x".into()), None).len(), 1);
+    }
+}

@@ -1,0 +1,206 @@
+//! What a session does when links answer, refuse, die and return.
+
+use super::*;
+use stablechat_protocol::name::AccountName;
+
+const DELTA: Duration = Duration::from_millis(1000);
+const START: Timestamp = Timestamp(1_000_000_000_000);
+
+fn session(links: usize) -> Session {
+    let mut session = Session::new(ClientId([1; 16]), DELTA);
+    (0..links).for_each(|link| assert!(session.on_link_ready(link).is_empty()));
+    session
+}
+
+fn at(milliseconds: u64) -> Timestamp {
+    START.after(Duration::from_millis(milliseconds))
+}
+
+fn uid(timestamp: Timestamp) -> Uid {
+    Uid { timestamp, digest: [0; 16] }
+}
+
+fn out_of_sequence(expected: u64) -> Answer {
+    Answer::Rejected { reason: Rejection::OutOfSequence { expected } }
+}
+
+fn taken() -> Answer {
+    Answer::Rejected { reason: Rejection::AlreadyExists { name: AccountName::parse("alice").expect("a name") } }
+}
+
+fn sequences(outgoing: &[Outgoing]) -> Vec<u64> {
+    outgoing.iter().map(|outgoing| outgoing.sequence).collect()
+}
+
+#[test]
+fn timestamps_increase_whatever_the_clock_does_and_exceed_what_was_seen() {
+    let mut session = session(1);
+    let first = session.issue(at(5), Command::Delete);
+    let second = session.issue(at(5), Command::Delete);
+    let third = session.issue(at(1), Command::Delete);
+    assert_eq!((first.timestamp, second.timestamp), (at(5), at(5).next()));
+    assert_eq!(third.timestamp, second.timestamp.next());
+    session.observe(at(60));
+    assert_eq!(session.issue(at(7), Command::Delete).timestamp, at(60).next());
+    assert_eq!(session.stamp(at(8)), at(60).next().next());
+    assert_eq!(session.issue(at(70), Command::Delete).timestamp, at(70));
+}
+
+#[test]
+fn timestamps_are_corrected_and_time_limits_are_not() {
+    let mut session = session(1);
+    session.set_clock_offset(-5_000_000_000);
+    assert_eq!(session.issue(at(10_000), Command::Delete).timestamp, at(5000));
+    assert_eq!(session.deadline(), Some(at(13_000)));
+    assert_eq!(session.due(at(13_000))[0].timestamp, at(8000));
+}
+
+#[test]
+fn the_first_answer_counts_and_later_ones_are_compared() {
+    let mut session = session(3);
+    let sent = session.issue(at(0), Command::Delete);
+    assert_eq!(session.on_answer(at(9), 1, 1, uid(sent.timestamp), &Answer::Done), Verdict::Answered);
+    assert!(session.is_idle());
+    assert_eq!(session.on_answer(at(9), 0, 1, uid(sent.timestamp), &Answer::Done), Verdict::Repeated);
+    let differs = Verdict::Differs { link: 1, answer: Answer::Done };
+    assert_eq!(session.on_answer(at(9), 2, 1, uid(sent.timestamp), &taken()), differs);
+    let forgotten = Answer::Rejected { reason: Rejection::AnswerForgotten };
+    assert_eq!(session.on_answer(at(9), 2, 1, uid(sent.timestamp), &forgotten), Verdict::Passed);
+    assert_eq!(session.on_answer(at(9), 2, 7, uid(sent.timestamp), &taken()), Verdict::Passed);
+    assert_eq!(session.deadline(), None);
+}
+
+#[test]
+fn a_refusal_by_some_is_no_refusal() {
+    let mut session = session(2);
+    let sent = session.issue(at(0), Command::Delete);
+    session.on_refused(at(1), 0, 1, sent.timestamp);
+    assert_eq!(session.deadline(), Some(at(3000)), "only the time limit is left");
+    assert!(session.due(at(2999)).is_empty());
+    session.on_refused(at(2), 1, 1, at(77));
+    assert!(session.due(at(2999)).is_empty(), "a refusal of another attempt says nothing");
+}
+
+#[test]
+fn what_all_refused_is_repeated_from_the_gap_on_after_a_pause() {
+    let mut session = session(2);
+    let sent: Vec<Outgoing> = (0..4).map(|_| session.issue(at(0), Command::Delete)).collect();
+    for link in 0..2 {
+        session.on_answer(at(1), link, 1, uid(sent[0].timestamp), &Answer::Done);
+        session.on_refused(at(1), link, 3, sent[2].timestamp);
+    }
+    assert_eq!(session.deadline(), Some(at(51)));
+    assert!(session.due(at(50)).is_empty());
+    let again = session.due(at(51));
+    assert_eq!(sequences(&again), [3, 4], "the gap and what cannot take effect before it");
+    assert!(again[0].timestamp >= at(51) && again[0].timestamp < again[1].timestamp);
+    assert!(session.due(at(51)).is_empty());
+
+    // The pause grows until something is answered.
+    (0..2).for_each(|link| session.on_refused(at(60), link, 3, again[0].timestamp));
+    assert_eq!(session.deadline(), Some(at(160)));
+    let again = session.due(at(160));
+    session.on_answer(at(161), 0, 2, uid(sent[1].timestamp), &Answer::Done);
+    (0..2).for_each(|link| session.on_refused(at(170), link, 3, again[0].timestamp));
+    assert_eq!(session.deadline(), Some(at(220)));
+}
+
+#[test]
+fn out_of_sequence_from_one_replica_does_not_matter_while_another_answers() {
+    let mut session = session(2);
+    for round in 0..5 {
+        let sent = session.issue(at(round), Command::Delete);
+        let answer = out_of_sequence(1);
+        assert_eq!(session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer), Verdict::Passed);
+        assert!(!session.is_idle());
+        let verdict = session.on_answer(at(round), 1, sent.sequence, uid(sent.timestamp), &Answer::Done);
+        assert_eq!(verdict, Verdict::Answered);
+        assert_eq!(session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer), Verdict::Passed);
+    }
+    assert!(session.is_idle() && session.due(at(99_999)).is_empty());
+}
+
+#[test]
+fn a_session_that_a_replica_cannot_follow_is_torn_and_without_others_stranded() {
+    let mut session = session(2);
+    let first = session.issue(at(0), Command::Delete);
+    session.on_answer(at(1), 0, 1, uid(first.timestamp), &Answer::Done);
+    let second = session.issue(at(2), Command::Delete);
+    session.on_answer(at(3), 1, 2, uid(second.timestamp), &out_of_sequence(1));
+    assert!(session.is_torn() && !session.is_stranded(), "the other can answer");
+    session.on_link_lost(at(4), 0);
+    assert!(session.is_stranded());
+    session.on_link_ready(0);
+    assert!(!session.is_stranded());
+    session.on_answer(at(5), 1, 1, uid(first.timestamp), &Answer::Done);
+    assert!(!session.is_torn(), "it has caught up");
+}
+
+#[test]
+fn out_of_sequence_from_all_repeats_and_an_older_attempts_is_ignored() {
+    let mut session = session(1);
+    let sent: Vec<Outgoing> = (0..2).map(|_| session.issue(at(0), Command::Delete)).collect();
+    session.on_refused(at(1), 0, 1, sent[0].timestamp);
+    let again = session.due(at(51));
+    assert_eq!(sequences(&again), [1, 2]);
+    // The first attempt of 2 was accepted, and is applied before the second attempt of 1.
+    session.on_answer(at(1000), 0, 2, uid(sent[1].timestamp), &out_of_sequence(1));
+    assert_eq!(session.deadline(), Some(at(3051)), "nothing is repeated for that");
+    assert_eq!(session.on_answer(at(1051), 0, 1, uid(again[0].timestamp), &Answer::Done), Verdict::Answered);
+    assert_eq!(session.on_answer(at(1051), 0, 2, uid(again[1].timestamp), &Answer::Done), Verdict::Answered);
+
+    let third = session.issue(at(1100), Command::Delete);
+    session.on_answer(at(1200), 0, 3, uid(third.timestamp), &out_of_sequence(1));
+    assert_eq!(sequences(&session.due(at(1250))), [3]);
+}
+
+#[test]
+fn an_unanswered_command_is_repeated_with_what_follows_but_not_while_answers_flow() {
+    let mut session = session(1);
+    let sent: Vec<Outgoing> = (0..3).map(|_| session.issue(at(0), Command::Delete)).collect();
+    session.on_answer(at(2900), 0, 1, uid(sent[0].timestamp), &Answer::Done);
+    assert!(session.due(at(3000)).is_empty());
+    assert_eq!(session.deadline(), Some(at(5900)));
+    assert_eq!(sequences(&session.due(at(5900))), [2, 3]);
+    assert_eq!(session.deadline(), Some(at(8900)));
+    // An answer to the first attempt is as good as any.
+    assert_eq!(session.on_answer(at(6000), 0, 2, uid(sent[1].timestamp), &Answer::Done), Verdict::Answered);
+}
+
+#[test]
+fn a_link_that_returns_gets_everything_in_flight_and_its_refusals_are_forgotten() {
+    let mut session = session(2);
+    let sent: Vec<Outgoing> = (0..2).map(|_| session.issue(at(0), Command::Delete)).collect();
+    session.on_refused(at(1), 0, 1, sent[0].timestamp);
+    session.on_link_lost(at(2), 1);
+    assert_eq!(session.deadline(), Some(at(52)), "all that is in reach has refused");
+    assert_eq!(session.on_link_ready(1), sent);
+    assert!(session.due(at(52)).is_empty(), "the other may accept it");
+    session.on_link_lost(at(60), 0);
+    assert_eq!(session.on_link_ready(0), sent);
+    session.on_link_lost(at(61), 0);
+    session.on_link_lost(at(61), 1);
+    assert_eq!(session.deadline(), None, "with no link there is nothing to do");
+    assert!(session.due(at(99_999)).is_empty());
+}
+
+#[test]
+fn doubt_begins_when_a_command_reaches_a_link() {
+    let mut session = session(0);
+    session.issue(at(0), Command::Delete);
+    assert!(!session.is_idle() && !session.is_in_doubt(1));
+    assert_eq!(session.on_link_ready(0).len(), 1);
+    session.on_link_lost(at(1), 0);
+    assert!(session.is_in_doubt(1) && !session.is_in_doubt(2));
+}
+
+#[test]
+fn the_window_is_counted_from_the_oldest() {
+    let mut session = session(1);
+    let sent: Vec<Outgoing> = (0..WINDOW).map(|_| session.issue(at(0), Command::Delete)).collect();
+    assert!(!session.can_issue());
+    session.on_answer(at(1), 0, 2, uid(sent[1].timestamp), &Answer::Done);
+    assert!(!session.can_issue(), "the oldest is still without an answer");
+    session.on_answer(at(1), 0, 1, uid(sent[0].timestamp), &Answer::Done);
+    assert!(session.can_issue());
+}

@@ -1,0 +1,231 @@
+//! What a person may ask for at the prompt, and how it is written.
+
+use stablechat_protocol::command::Recipient;
+use stablechat_protocol::name::{AccountName, Pattern};
+use stablechat_protocol::text::MessageText;
+
+/// How many messages `history` shows when it is not told.
+pub const HISTORY_DEFAULT: u32 = 20;
+/// The most messages that `history` shows.
+pub const HISTORY_MAX: u32 = 100_000;
+
+/// What `help` shows.
+pub const HELP: &str = "\
+create NAME         make an account, and a key for it
+connect NAME        speak as NAME, and get its messages
+delete NAME         end the account NAME, and its key
+list [GLOB]         the accounts, or those that match: list a*
+send NAME TEXT...   send a message; the text is sent as typed
+unread              show unread messages, and leave them unread
+history NAME [N]    the last N messages exchanged with NAME (20)
+help                this
+quit                end; so does Ctrl-D";
+
+/// A request of a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Make an account.
+    Create {
+        /// Its name.
+        name: AccountName,
+    },
+    /// Speak as an account from here on.
+    Connect {
+        /// Its name.
+        name: AccountName,
+    },
+    /// End an account.
+    Delete {
+        /// Its name.
+        name: AccountName,
+    },
+    /// Show the accounts that match.
+    List {
+        /// Which.
+        pattern: Pattern,
+    },
+    /// Send a message.
+    Send {
+        /// To whom.
+        to: AccountName,
+        /// What it says.
+        text: MessageText,
+    },
+    /// Show unread messages, which leaves them unread.
+    Unread,
+    /// Show the last messages exchanged with someone.
+    History {
+        /// With whom.
+        with: AccountName,
+        /// At most how many.
+        limit: u32,
+    },
+    /// Show the verbs.
+    Help,
+    /// End.
+    Quit,
+}
+
+impl Verb {
+    /// Reads a line of the prompt. `None` when there is nothing in it.
+    ///
+    /// # Errors
+    /// It is not a verb with what belongs to it; the error says so to a person.
+    pub fn parse(line: &str) -> Result<Option<Verb>, String> {
+        let line = line.trim_start_matches(is_blank);
+        let (verb, rest) = split(line);
+        let words: Vec<&str> = rest.split(is_blank).filter(|word| !word.is_empty()).collect();
+        match (verb, words.as_slice()) {
+            ("", _) => Ok(None),
+            ("create", [name]) => Ok(Some(Verb::Create { name: account(name)? })),
+            ("connect", [name]) => Ok(Some(Verb::Connect { name: account(name)? })),
+            ("delete", [name]) => Ok(Some(Verb::Delete { name: account(name)? })),
+            ("list", []) => Ok(Some(Verb::List { pattern: Pattern::all() })),
+            ("list", [glob]) => Ok(Some(Verb::List { pattern: pattern(glob)? })),
+            ("send", [_, ..]) => parse_send(rest).map(Some),
+            ("unread", []) => Ok(Some(Verb::Unread)),
+            ("history", [name]) => Ok(Some(Verb::History { with: account(name)?, limit: HISTORY_DEFAULT })),
+            ("history", [name, count]) => Ok(Some(Verb::History { with: account(name)?, limit: parse_count(count)? })),
+            ("help", _) => Ok(Some(Verb::Help)),
+            ("quit" | "exit", []) => Ok(Some(Verb::Quit)),
+            _ => Err(complaint(verb)),
+        }
+    }
+
+    /// The word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Verb::Create { .. } => "create",
+            Verb::Connect { .. } => "connect",
+            Verb::Delete { .. } => "delete",
+            Verb::List { .. } => "list",
+            Verb::Send { .. } => "send",
+            Verb::Unread => "unread",
+            Verb::History { .. } => "history",
+            Verb::Help => "help",
+            Verb::Quit => "quit",
+        }
+    }
+
+    /// Whether it changes who one speaks as, so that all before it must be done first, and it before all that follows.
+    pub fn is_barrier(&self) -> bool {
+        matches!(self, Verb::Connect { .. } | Verb::Delete { .. } | Verb::Quit)
+    }
+}
+
+/// Reads how many messages are wanted.
+///
+/// # Errors
+/// It is not a number from 1 to [`HISTORY_MAX`].
+pub fn parse_count(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count) if (1..=HISTORY_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("{text:?} is not a number from 1 to {HISTORY_MAX}")),
+    }
+}
+
+/// Who gets a message, as it crosses the wire.
+pub fn recipient(name: &AccountName) -> Recipient {
+    Recipient::Account { name: name.clone() }
+}
+
+/// After the name, exactly one blank is not text: runs of blanks, commas and quotes are sent as they were typed.
+fn parse_send(rest: &str) -> Result<Verb, String> {
+    let (name, text) = split(rest.trim_start_matches(is_blank));
+    let to = account(name)?;
+    let text = MessageText::parse(text).map_err(|error| error.to_string())?;
+    Ok(Verb::Send { to, text })
+}
+
+/// The first word, and what follows the blank after it.
+fn split(text: &str) -> (&str, &str) {
+    text.split_once(is_blank).unwrap_or((text, ""))
+}
+
+fn is_blank(character: char) -> bool {
+    matches!(character, ' ' | '\t')
+}
+
+fn account(text: &str) -> Result<AccountName, String> {
+    AccountName::parse(text).map_err(|error| format!("the name {error}"))
+}
+
+fn pattern(text: &str) -> Result<Pattern, String> {
+    Pattern::parse(text).map_err(|error| format!("the pattern {error}"))
+}
+
+/// What to say when a line is no verb with what belongs to it.
+fn complaint(verb: &str) -> String {
+    let is_usage_of = |usage: &&str| usage.split_once(is_blank).is_some_and(|(word, _)| word == verb);
+    match HELP.lines().find(is_usage_of).and_then(|usage| usage.split("  ").next()) {
+        Some(usage) => format!("it is: {usage}"),
+        None => format!("there is no verb {:?}; help shows those there are", verb.chars().take(32).collect::<String>()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> AccountName {
+        AccountName::parse(text).expect("a name")
+    }
+
+    fn parse(line: &str) -> Verb {
+        Verb::parse(line).expect(line).expect("a verb")
+    }
+
+    #[test]
+    fn verbs_and_what_belongs_to_them() {
+        assert_eq!(parse("create alice"), Verb::Create { name: name("alice") });
+        assert_eq!(parse("  connect \t alice  "), Verb::Connect { name: name("alice") });
+        assert_eq!(parse("delete alice"), Verb::Delete { name: name("alice") });
+        assert_eq!(parse("list"), Verb::List { pattern: Pattern::all() });
+        assert_eq!(parse("list a*"), Verb::List { pattern: Pattern::parse("a*").expect("a pattern") });
+        assert_eq!(parse("unread"), Verb::Unread);
+        assert_eq!(parse("history bob"), Verb::History { with: name("bob"), limit: 20 });
+        assert_eq!(parse("history bob 5"), Verb::History { with: name("bob"), limit: 5 });
+        assert_eq!(parse("help me"), Verb::Help);
+        assert_eq!((parse("quit"), parse("exit")), (Verb::Quit, Verb::Quit));
+        for empty in ["", " ", " \t "] {
+            assert_eq!(Verb::parse(empty), Ok(None));
+        }
+    }
+
+    #[test]
+    fn text_is_kept_as_typed() {
+        for (line, expected) in [
+            ("send bob hello", "hello"),
+            ("send bob  two  spaces ", " two  spaces "),
+            ("send\tbob\t\ttabs", "\ttabs"),
+            ("send   bob 'quotes', \"commas\" \\", "'quotes', \"commas\" \\"),
+            ("  send bob  ", " "),
+        ] {
+            let text = MessageText::parse(expected).expect("a text");
+            assert_eq!(parse(line), Verb::Send { to: name("bob"), text }, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn complaints_say_what_to_do() {
+        for (line, expected) in [
+            ("dance", "there is no verb \"dance\"; help shows"),
+            ("create", "it is: create NAME"),
+            ("create a b", "it is: create NAME"),
+            ("send", "it is: send NAME TEXT..."),
+            ("send bob", "the text is empty"),
+            ("send bob ", "the text is empty"),
+            ("send Bob hi", "the name \"Bob\" has a character"),
+            ("list [a]", "the pattern \"[a]\" has a character"),
+            ("unread now", "it is: unread"),
+            ("history bob many", "\"many\" is not a number"),
+            ("history bob 0", "\"0\" is not a number"),
+            ("history bob -1", "\"-1\" is not a number"),
+            ("\u{1b}[2J", "no verb \"\\u{1b}[2J\""),
+        ] {
+            let complaint = Verb::parse(line).expect_err(line);
+            assert!(complaint.contains(expected), "{complaint:?} lacks {expected:?}");
+        }
+        assert!(Verb::parse(&format!("send bob {}", "x".repeat(4097))).expect_err("too long").contains("4097"));
+    }
+}

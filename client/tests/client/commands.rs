@@ -1,0 +1,248 @@
+//! Single commands: what they print and how they exit.
+
+use super::run::{Cluster, mode, signal, wait_until};
+use serde_json::{Value, json};
+use stablechat_protocol::answer::Rejection;
+use stablechat_protocol::message::CloseReason;
+use stablechat_protocol::name::{AccountName, ClusterName};
+use std::process::Stdio;
+
+fn objects(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn accounts_are_made_listed_and_ended() {
+    let cluster = Cluster::start(3);
+    cluster.run(&["create", "alice"]).says("created alice\n");
+    cluster.run(&["create", "bob"]).says("created bob\n");
+    assert_eq!(mode(&cluster.key("alice")), 0o600);
+    cluster.run(&["list"]).says("alice\nbob\n");
+    cluster.run(&["list", "a*"]).says("alice\n");
+    cluster.run(&["list", "z*"]).says("");
+    cluster.run(&["delete", "alice"]).says("deleted alice\n");
+    assert!(!cluster.key("alice").exists());
+    cluster.run(&["list"]).says("bob\n");
+    cluster.run(&["delete", "alice"]).fails(78, "there is no key for alice");
+}
+
+#[test]
+fn a_create_can_be_repeated_and_keeps_what_is_ours() {
+    let cluster = Cluster::with_accounts(1, &["alice"]);
+    let key = std::fs::read(cluster.key("alice")).expect("readable");
+    cluster.run(&["create", "alice"]).fails(1, "the name alice is taken");
+    assert_eq!(std::fs::read(cluster.key("alice")).expect("readable"), key);
+    // Somebody else has no use for a key of that name.
+    let other = cluster.path("other");
+    let keys = other.to_str().expect("UTF-8");
+    cluster.run(&["--keys", keys, "create", "alice"]).fails(1, "the name alice is taken");
+    assert!(!other.join("alice.key").exists());
+}
+
+#[test]
+fn messages_are_sent_kept_shown_and_acknowledged() {
+    let cluster = Cluster::with_accounts(3, &["alice", "bob"]);
+    cluster.run(&["--as", "alice", "send", "bob", "hello,", " two  spaces", "-x"]).says("sent to bob\n");
+    cluster.pipe(&["--as", "alice", "send", "bob"], b"from a pipe\n\n").says("sent to bob\n");
+    let unread = cluster.run(&["--as", "bob", "unread"]);
+    assert_eq!(unread.texts(), ["alice: hello,  two  spaces -x", "alice: from a pipe\u{240a}"]);
+    assert_eq!(cluster.run(&["--as", "bob", "listen", "--once"]).texts(), unread.texts());
+    cluster.run(&["--as", "bob", "listen", "--once"]).says("");
+    let history = cluster.run(&["--as", "bob", "history", "alice", "1"]);
+    assert_eq!(history.texts(), ["alice -> bob: from a pipe\u{240a}"]);
+}
+
+#[test]
+fn the_environment_names_the_account_and_options_win() {
+    let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
+    let mut command = cluster.command(&["send", "bob", "x"]);
+    super::run::finish({
+        command.env("STABLECHAT_USER", "alice");
+        command
+    })
+    .says("sent to bob\n");
+    let mut command = cluster.command(&["--as", "bob", "unread"]);
+    command.env("STABLECHAT_USER", "nobody");
+    assert_eq!(super::run::finish(command).texts(), ["alice: x"]);
+}
+
+#[test]
+fn a_send_with_an_id_happens_once() {
+    let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
+    for _ in 0..3 {
+        cluster.run(&["--as", "alice", "send", "--id", "k", "bob", "once"]).says("sent to bob\n");
+    }
+    cluster.run(&["--as", "alice", "send", "--id", "l", "bob", "other"]).says("sent to bob\n");
+    cluster.replicas.iter().for_each(|replica| assert_eq!(replica.state().sent, ["once", "other"]));
+}
+
+#[test]
+fn json_is_one_object_a_line() {
+    let cluster = Cluster::start(1);
+    let created = objects(&cluster.run(&["--json", "create", "alice"]).out);
+    assert_eq!(created, [json!({"type": "created", "name": "alice", "replica": "a"})]);
+    cluster.run(&["create", "bob"]);
+    let sent = &objects(&cluster.run(&["--json", "--as", "alice", "send", "bob", "a\nb"]).out)[0];
+    assert_eq!((&sent["type"], &sent["to"], &sent["sequence"]), (&json!("sent"), &json!("bob"), &json!(1)));
+    let message = &objects(&cluster.run(&["--json", "--as", "bob", "listen", "--once"]).out)[0];
+    assert_eq!((&message["type"], &message["text"]), (&json!("message"), &json!("a\nb")));
+    assert_eq!((&message["uid"], &message["from"]), (&sent["uid"], &json!("alice")));
+    let listed = objects(&cluster.run(&["--json", "list"]).out);
+    assert_eq!(listed[1], json!({"type": "account", "name": "bob", "replica": "a"}));
+    let failed = cluster.run(&["--json", "--as", "alice", "send", "carol", "x"]);
+    failed.fails(1, "there is no account carol");
+    assert_eq!(failed.out, "");
+}
+
+#[test]
+fn all_replies_are_shown_with_their_replicas() {
+    let cluster = Cluster::start(3);
+    let stored = |name: &str| format!("{name}: created alice (stored on 1 of 3)\n");
+    let expected: String = ["a", "b", "c"].map(stored).concat();
+    cluster.run(&["--replies", "all", "create", "alice"]).says(&expected);
+    cluster.run(&["--replies", "all", "list"]).says("a: alice\nb: alice\nc: alice\n");
+    cluster.replicas[1].kill();
+    cluster.run(&["--replies", "all", "list"]).says("a: alice\nc: alice\n");
+    cluster.replicas[2].set(|manners| manners.is_mute = true);
+    let one = cluster.run(&["--replies", "all", "--as", "alice", "send", "alice", "x"]);
+    one.says("a: sent to alice (stored on 1 of 3)\n");
+}
+
+#[test]
+fn answers_that_differ_are_reported() {
+    let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
+    let full = Rejection::MailboxFull { name: AccountName::parse("bob").expect("a name") };
+    cluster.replicas[1].set(|manners| manners.rejects_sends = Some(full));
+    let said = cluster.run(&["--replies", "all", "--as", "alice", "send", "bob", "x"]);
+    assert!(said.err.contains("the replicas disagree on request 1"), "{said:?}");
+    assert!(said.err.contains("b: the mailbox of bob is full"), "{said:?}");
+    assert!(said.out.starts_with("a: sent to bob"), "{said:?}");
+}
+
+#[test]
+fn long_results_come_in_pages() {
+    let names: Vec<String> = (0..7).map(|number| format!("u{number}")).collect();
+    let cluster = Cluster::with_accounts(2, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let lines: String = (0..9).map(|number| format!("send u1 {number}\n")).collect();
+    cluster.pipe(&["--as", "u0"], lines.as_bytes()).says(&"sent to u1\n".repeat(9));
+    cluster.replicas.iter().for_each(|replica| replica.set(|manners| manners.page = Some(2)));
+    cluster.run(&["list"]).says(&(names.join("\n") + "\n"));
+    let expected: Vec<String> = (0..9).map(|number| format!("u0: {number}")).collect();
+    assert_eq!(cluster.run(&["--as", "u1", "unread"]).texts(), expected);
+    let expected: Vec<String> = (4..9).map(|number| format!("u0 -> u1: {number}")).collect();
+    assert_eq!(cluster.run(&["--as", "u1", "history", "u0", "5"]).texts(), expected);
+    let expected: Vec<String> = (0..9).map(|number| format!("u0: {number}")).collect();
+    assert_eq!(cluster.run(&["--as", "u1", "listen", "--once"]).texts(), expected);
+}
+
+#[test]
+fn usage_errors_exit_2_and_help_exits_0() {
+    let cluster = Cluster::start(1);
+    for arguments in [
+        &["dance"][..],
+        &["--dance"],
+        &["create"],
+        &["create", "Not A Name"],
+        &["list", "[a]"],
+        &["--replies", "some", "list"],
+        &["send", "bob", "no account"],
+        &["--as", "alice", "history", "bob", "none"],
+        &["--as", "alice", "send", "bob", ""],
+        &["--as", "alice", "send", "bob", &"x".repeat(4097)],
+        &["--as", "alice", "send", "bob"],
+    ] {
+        let said = cluster.run(arguments);
+        assert!(said.code == 2 && said.out.is_empty() && !said.err.is_empty(), "{arguments:?} {said:?}");
+    }
+    cluster.pipe(&["--as", "alice", "send", "bob"], b"\xff").fails(2, "not UTF-8");
+    cluster.pipe(&["--as", "alice", "send", "bob"], &[b'x'; 4098]).fails(2, "more than 4096 bytes");
+    for arguments in [&["--help"][..], &["send", "--help"], &["listen", "--help"], &["history", "--help"]] {
+        let said = cluster.run(arguments);
+        assert!(said.code == 0 && said.err.is_empty() && said.out.contains("Examples:"), "{said:?}");
+        assert!(said.out.lines().count() <= 50, "it fits a screen: {said:?}");
+    }
+}
+
+#[test]
+fn what_is_not_allowed_exits_77() {
+    let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
+    // A key that is not the account's.
+    let other = Cluster::with_accounts(1, &["alice"]);
+    std::fs::copy(other.key("alice"), cluster.key("alice")).expect("copied");
+    for arguments in [&["send", "bob", "x"][..], &["unread"], &["listen"], &["delete", "alice"]] {
+        let said = cluster.run(&[&["--as", "alice"], arguments].concat());
+        said.fails(77, "your key is not the one that owns the account alice");
+    }
+    assert!(cluster.key("alice").exists());
+}
+
+#[test]
+fn configuration_errors_exit_78() {
+    let cluster = Cluster::with_accounts(1, &["alice"]);
+    let missing = cluster.path("missing");
+    cluster.run(&["--cluster", missing.to_str().expect("UTF-8"), "list"]).fails(78, "No such file");
+    std::fs::write(&missing, "name = 'Test'").expect("written");
+    cluster.run(&["--cluster", missing.to_str().expect("UTF-8"), "list"]).fails(78, "has a character");
+    cluster.run(&["--as", "bob", "unread"]).fails(78, "there is no key for bob");
+    cluster.run(&["--as", "bob", "listen"]).fails(78, "there is no key for bob");
+    std::fs::write(cluster.key("alice"), "nonsense").expect("written");
+    cluster.run(&["--as", "alice", "unread"]).fails(78, "not a key file");
+}
+
+#[test]
+fn another_cluster_or_version_is_said_once_and_exits_78_when_all_are() {
+    let cluster = Cluster::start(2);
+    let theirs = ClusterName::parse("theirs").expect("a name");
+    cluster.replicas[0].set(|manners| manners.closes = Some(CloseReason::WrongCluster { cluster: theirs }));
+    let said = cluster.run(&["list"]);
+    said.fails(0, "the replica a at 127.0.0.1:");
+    assert_eq!(said.err.matches("it belongs to the cluster theirs").count(), 1, "{said:?}");
+    let version = CloseReason::Version { version_min: 8, version_max: 9 };
+    cluster.replicas[1].set(|manners| manners.closes = Some(version));
+    cluster.run(&["list"]).fails(78, "it speaks versions 8 to 9");
+}
+
+#[test]
+fn listen_shows_messages_as_they_come_and_ends_by_a_signal() {
+    let cluster = Cluster::with_accounts(3, &["alice", "bob"]);
+    cluster.run(&["--as", "alice", "send", "bob", "before"]);
+    let listener = cluster.talk(&["--as", "bob", "listen"]);
+    assert_eq!(listener.line(), "alice: before");
+    cluster.run(&["--as", "alice", "send", "bob", "\x1b[31mred"]);
+    assert_eq!(listener.line(), "alice: \u{241b}[31mred");
+    // Every replica has pushed it; and once more.
+    cluster.replicas.iter().for_each(super::fake::Replica::push_all_again);
+    cluster.run(&["--as", "alice", "send", "bob", "after"]);
+    assert_eq!(listener.line(), "alice: after");
+    signal(listener.child.id(), "TERM");
+    listener.end().says("");
+    cluster.run(&["--as", "bob", "unread"]).says("");
+}
+
+#[test]
+fn two_clients_of_one_account_both_get_messages() {
+    let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
+    let listeners = [cluster.talk(&["--as", "bob", "listen"]), cluster.talk(&["--as", "bob", "listen"])];
+    let mut number = 0;
+    // Until both listen, messages are fetched by one and pushed to the other, or not.
+    wait_until("both listen", || cluster.replicas.iter().all(|replica| replica.state().listeners() == 2));
+    for listener in listeners {
+        number += 1;
+        cluster.run(&["--as", "alice", "send", "bob", &number.to_string()]);
+        for expected in 1..=number {
+            assert_eq!(listener.line(), format!("alice: {expected}"));
+        }
+        signal(listener.child.id(), "INT");
+        listener.end().says("");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_fault() {
+    let cluster = Cluster::with_accounts(1, &["alice"]);
+    let mut command = cluster.command(&["list"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}

@@ -1,0 +1,418 @@
+//! A replica that is played: it greets, checks logins, applies requests as they come, and misbehaves when told to.
+//!
+//! It keeps the rules that a client can see (sessions, ownership, pages, pushes) and nothing else: no disk, no order of
+//! timestamps, no other replicas.
+
+use stablechat_protocol::answer::{Answer, Message, Note, QueryAnswer, Refusal, Rejection, Stability};
+use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
+use stablechat_protocol::id::{Challenge, ClientId, Digest};
+use stablechat_protocol::login::{PublicKey, Statement};
+use stablechat_protocol::message::{CloseReason, Proof, RequestId, ToClient, ToReplica};
+use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
+use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How a replica misbehaves. The default does not.
+#[derive(Clone, Debug, Default)]
+pub struct Manners {
+    /// It reads and says nothing.
+    pub hangs: bool,
+    /// It takes requests and never answers them.
+    pub is_mute: bool,
+    /// It refuses this many more commands.
+    pub refuses: u64,
+    /// It refuses this many more queries.
+    pub refuses_queries: u64,
+    /// It dies when it has answered this many more commands.
+    pub dies_after: Option<u64>,
+    /// Its clock is this far ahead, in nanoseconds.
+    pub clock_offset: i64,
+    /// It ends every connection with this.
+    pub closes: Option<CloseReason>,
+    /// It rejects every send with this.
+    pub rejects_sends: Option<Rejection>,
+    /// The most entries of its pages.
+    pub page: Option<usize>,
+}
+
+/// A replica.
+#[derive(Clone)]
+pub struct Replica {
+    pub name: ReplicaName,
+    pub address: SocketAddr,
+    cluster: ClusterName,
+    shared: Arc<(Mutex<State>, Condvar)>,
+}
+
+/// What it knows.
+#[derive(Default)]
+pub struct State {
+    pub manners: Manners,
+    /// The texts of applied sends, in order.
+    pub sent: Vec<String>,
+    /// The timestamps of everything that was asked, in the order of arrival.
+    pub timestamps: Vec<Timestamp>,
+    accounts: BTreeMap<AccountName, Account>,
+    sessions: BTreeMap<ClientId, BTreeMap<u64, Answer>>,
+    timeline: Vec<Message>,
+    connections: Vec<Connection>,
+    is_alive: bool,
+}
+
+struct Account {
+    key: PublicKey,
+    unread: BTreeMap<Uid, Message>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    receives_for: Option<AccountName>,
+}
+
+impl Replica {
+    /// A replica that listens on a port of its own.
+    pub fn start(name: &str) -> Replica {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let replica = Replica {
+            name: ReplicaName::parse(name).expect("a name"),
+            address: listener.local_addr().expect("an address"),
+            cluster: ClusterName::parse("test").expect("a name"),
+            shared: Arc::default(),
+        };
+        replica.serve(listener);
+        replica
+    }
+
+    /// Makes it misbehave, or stop doing so.
+    pub fn set(&self, change: impl FnOnce(&mut Manners)) {
+        change(&mut self.state().manners);
+        self.shared.1.notify_all();
+    }
+
+    /// What it knows.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.0.lock().expect("no thread of a replica has panicked")
+    }
+
+    /// Breaks all connections and takes no new ones. What it knows stays.
+    pub fn kill(&self) {
+        let mut state = self.state();
+        state.is_alive = false;
+        for connection in state.connections.drain(..) {
+            drop(connection.stream.shutdown(Shutdown::Both));
+        }
+        drop(state);
+        // Ends the thread that waits for connections.
+        drop(TcpStream::connect(self.address));
+    }
+
+    /// Listens again, after a kill.
+    pub fn restart(&self) {
+        let limit = std::time::Instant::now() + super::run::LIMIT;
+        let listener = loop {
+            match TcpListener::bind(self.address) {
+                Ok(listener) => break listener,
+                Err(error) => assert!(std::time::Instant::now() < limit, "{error}"),
+            }
+            thread::yield_now();
+        };
+        self.serve(listener);
+    }
+
+    /// Pushes a message again, as if it came anew.
+    pub fn push_all_again(&self) {
+        let mut state = self.state();
+        for message in state.timeline.clone() {
+            state.push(&message);
+        }
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        self.state().is_alive = true;
+        let replica = self.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { continue };
+                let mut state = replica.state();
+                if !state.is_alive {
+                    break;
+                }
+                let copy = stream.try_clone().expect("a copy of a socket");
+                state.connections.push(Connection { stream: copy, receives_for: None });
+                drop(state);
+                let replica = replica.clone();
+                thread::spawn(move || replica.attend(stream));
+            }
+        });
+    }
+
+    /// Reads a connection to its end.
+    fn attend(&self, mut stream: TcpStream) {
+        let challenge =
+            Challenge(std::array::from_fn(|at| at as u8 ^ stream.peer_addr().map_or(0, |a| a.port() as u8)));
+        let (mut buffer, mut chunk) = (FrameBuffer::default(), [0; 64 * 1024]);
+        let mut actor = None;
+        while let Ok(length @ 1..) = stream.read(&mut chunk) {
+            buffer.push(&chunk[..length]);
+            while let Decoded::Frame(message) = buffer.decode::<ToReplica>().expect("clients send good frames") {
+                let mut state = self.state();
+                while state.manners.hangs {
+                    state = self.shared.1.wait(state).expect("no thread of a replica has panicked");
+                }
+                if !state.is_alive {
+                    return;
+                }
+                let answers = self.answer(&mut state, &mut stream, challenge, &mut actor, message);
+                let is_dead = !state.is_alive;
+                let mut bytes = Vec::new();
+                answers.iter().for_each(|answer| encode(answer, &mut bytes).expect("short"));
+                // Under the lock, so that pushes and answers are not mixed. A client may be gone.
+                drop(stream.write_all(&bytes));
+                drop(state);
+                if is_dead {
+                    self.kill();
+                    return;
+                }
+                if matches!(answers.first(), Some(ToClient::Closing { .. })) {
+                    drop(stream.shutdown(Shutdown::Write));
+                }
+            }
+        }
+        self.state().forget(&stream);
+    }
+
+    fn answer(
+        &self,
+        state: &mut State,
+        stream: &mut TcpStream,
+        challenge: Challenge,
+        actor: &mut Option<Actor>,
+        message: ToReplica,
+    ) -> Vec<ToClient> {
+        let clock = state.clock();
+        match message {
+            ToReplica::Hello { cluster, .. } => {
+                let reason = match &state.manners.closes {
+                    Some(reason) => Some(reason.clone()),
+                    None if cluster != self.cluster => {
+                        Some(CloseReason::WrongCluster { cluster: self.cluster.clone() })
+                    }
+                    None => None,
+                };
+                vec![match reason {
+                    Some(reason) => ToClient::Closing { reason },
+                    None => ToClient::Welcome { version: 1, replica: self.name.clone(), clock, challenge },
+                }]
+            }
+            ToReplica::Login { account, key, receive, proof: Proof::Signature { signature } } => {
+                let statement = self.statement(challenge, &account, key);
+                if !statement.is_signed_by(&signature) {
+                    return vec![ToClient::LoginRefused { account }];
+                }
+                state.receive(stream, receive.then(|| account.clone()));
+                *actor = Some(Actor { account: account.clone(), key });
+                vec![ToClient::LoggedIn { account }]
+            }
+            ToReplica::Logout => {
+                *actor = None;
+                state.receive(stream, None);
+                Vec::new()
+            }
+            ToReplica::Ping { sent } => vec![ToClient::Pong { sent, clock }],
+            ToReplica::Query { id, timestamp, query } => {
+                state.timestamps.push(timestamp);
+                if take_one(&mut state.manners.refuses_queries) {
+                    let (request, reason) = (RequestId::Query { id }, Refusal::NotServing);
+                    return vec![ToClient::Refused { request, timestamp, reason, clock }];
+                }
+                let answer =
+                    state.read(actor.as_ref(), query).unwrap_or_else(|reason| QueryAnswer::Rejected { reason });
+                vec![ToClient::QueryAnswer { id, answer, note: NOTE }]
+            }
+            ToReplica::Request { client, sequence, timestamp, command } => {
+                let request = Request { client, sequence, actor: actor.clone(), command };
+                state.take(timestamp, request).into_iter().collect()
+            }
+        }
+    }
+}
+
+impl Replica {
+    fn statement(&self, challenge: Challenge, account: &AccountName, key: PublicKey) -> Statement {
+        let (cluster, replica) = (self.cluster.clone(), self.name.clone());
+        Statement { cluster, replica, challenge, account: account.clone(), key, channel: None }
+    }
+}
+
+/// Whether there was one left.
+fn take_one(rest: &mut u64) -> bool {
+    let had = *rest > 0;
+    *rest = rest.saturating_sub(1);
+    had
+}
+
+const NOTE: Note = Note { position: 7, log_digest: Digest::ZERO, stability: Stability::RealTime, copies: 1 };
+
+impl State {
+    fn clock(&self) -> Timestamp {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
+        Timestamp::ZERO.after(time).offset_by(self.manners.clock_offset)
+    }
+
+    /// Closes a connection whose other side is at its end.
+    fn forget(&mut self, stream: &TcpStream) {
+        let peer = stream.peer_addr().ok();
+        self.connections.retain(|connection| connection.stream.peer_addr().ok() != peer);
+        // The client may have closed it by now.
+        drop(stream.shutdown(Shutdown::Both));
+    }
+
+    /// How many connections receive messages.
+    pub fn listeners(&self) -> usize {
+        self.connections.iter().filter(|connection| connection.receives_for.is_some()).count()
+    }
+
+    fn receive(&mut self, stream: &TcpStream, account: Option<AccountName>) {
+        let peer = stream.peer_addr().ok();
+        for connection in &mut self.connections {
+            if connection.stream.peer_addr().ok() == peer {
+                connection.receives_for.clone_from(&account);
+            }
+        }
+    }
+
+    fn push(&mut self, message: &Message) {
+        let mut bytes = Vec::new();
+        encode(&ToClient::Delivery { message: message.clone() }, &mut bytes).expect("short");
+        for connection in &mut self.connections {
+            if connection.receives_for.as_ref().is_some_and(|name| message.to.to_string() == name.as_str()) {
+                // A client may be gone.
+                drop(connection.stream.write_all(&bytes));
+            }
+        }
+    }
+
+    /// Takes a request as the manners are.
+    fn take(&mut self, timestamp: Timestamp, request: Request) -> Option<ToClient> {
+        self.timestamps.push(timestamp);
+        let clock = self.clock();
+        let (client, sequence) = (request.client, request.sequence);
+        let far_away = timestamp.since(clock).max(clock.since(timestamp)) > Duration::from_secs(600);
+        if far_away || take_one(&mut self.manners.refuses) {
+            let request = RequestId::Command { client, sequence };
+            return Some(ToClient::Refused { request, timestamp, reason: Refusal::Late, clock });
+        }
+        let uid = request.uid(timestamp);
+        let answer = self.apply(uid, request);
+        if let Some(rest) = &mut self.manners.dies_after {
+            self.is_alive = *rest > 0;
+            *rest = rest.saturating_sub(1);
+        }
+        let is_heard = self.is_alive && !self.manners.is_mute;
+        is_heard.then_some(ToClient::Answer { client, sequence, uid, answer, note: NOTE })
+    }
+
+    /// Applies a request at its place in its session.
+    fn apply(&mut self, uid: Uid, request: Request) -> Answer {
+        let answers = self.sessions.entry(request.client).or_default();
+        let expected = answers.len() as u64 + 1;
+        if let Some(answer) = answers.get(&request.sequence) {
+            return answer.clone();
+        }
+        if request.sequence != expected {
+            return Answer::Rejected { reason: Rejection::OutOfSequence { expected } };
+        }
+        let (client, sequence) = (request.client, request.sequence);
+        let answer = match self.perform(uid, request) {
+            Ok(()) => Answer::Done,
+            Err(reason) => Answer::Rejected { reason },
+        };
+        self.sessions.entry(client).or_default().insert(sequence, answer.clone());
+        answer
+    }
+
+    fn perform(&mut self, uid: Uid, request: Request) -> Result<(), Rejection> {
+        if let Command::Create { name, key, .. } = request.command {
+            if self.accounts.contains_key(&name) {
+                return Err(Rejection::AlreadyExists { name });
+            }
+            self.accounts.insert(name, Account { key, unread: BTreeMap::new() });
+            return Ok(());
+        }
+        let from = self.owner(request.actor.as_ref())?;
+        match request.command {
+            Command::Create { .. } => {}
+            Command::Delete => drop(self.accounts.remove(&from)),
+            Command::Ack { uids } => {
+                let account = self.accounts.get_mut(&from).expect("it has an owner");
+                account.unread.retain(|uid, _| !uids.contains(uid));
+            }
+            Command::Send { to, text } => {
+                if let Some(reason) = &self.manners.rejects_sends {
+                    return Err(reason.clone());
+                }
+                let name = AccountName::parse(to.to_string()).expect("a name");
+                let account = self.accounts.get_mut(&name).ok_or(Rejection::NoSuchUser { name })?;
+                self.sent.push(text.as_str().into());
+                let message = Message { uid, from, to, text };
+                account.unread.insert(uid, message.clone());
+                self.timeline.push(message.clone());
+                self.push(&message);
+            }
+        }
+        Ok(())
+    }
+
+    fn owner(&self, actor: Option<&Actor>) -> Result<AccountName, Rejection> {
+        let Actor { account: name, key } = actor.cloned().ok_or(Rejection::LoginRequired)?;
+        match self.accounts.get(&name) {
+            None => Err(Rejection::NoSuchUser { name }),
+            Some(account) if account.key != key => Err(Rejection::NotOwner { name }),
+            Some(_) => Ok(name),
+        }
+    }
+
+    fn read(&self, actor: Option<&Actor>, query: Query) -> Result<QueryAnswer, Rejection> {
+        let most = |limit: u16| usize::from(limit).min(self.manners.page.unwrap_or(usize::MAX));
+        match query {
+            Query::List { pattern, after, limit } => {
+                let later = |name: &&AccountName| after.as_ref().is_none_or(|after| *name > after);
+                let names = self.accounts.keys().filter(later).filter(|name| pattern.matches(name));
+                let mut names: Vec<AccountName> = names.cloned().collect();
+                let more = names.len() > most(limit);
+                names.truncate(most(limit));
+                Ok(QueryAnswer::Accounts { next: names.last().filter(|_| more).cloned(), names })
+            }
+            Query::Unread { after, limit } => {
+                let unread = &self.accounts[&self.owner(actor)?].unread;
+                let later = unread.values().filter(|message| after.is_none_or(|after| message.uid > after));
+                let mut messages: Vec<Message> = later.cloned().collect();
+                let more = messages.len() > most(limit);
+                messages.truncate(most(limit));
+                Ok(QueryAnswer::Messages { messages, more })
+            }
+            Query::History { with, before, limit } => {
+                let me = self.owner(actor)?.to_string();
+                let earlier = self.timeline.iter().filter(|message| before.is_none_or(|before| message.uid < before));
+                let (one, other) = (&me, &with.to_string());
+                let between = earlier.filter(|message| {
+                    let ends = (message.from.to_string(), message.to.to_string());
+                    ends == (one.clone(), other.clone()) || ends == (other.clone(), one.clone())
+                });
+                let mut messages: Vec<Message> = between.cloned().collect();
+                let more = messages.len() > most(limit);
+                messages.drain(..messages.len().saturating_sub(most(limit)));
+                Ok(QueryAnswer::Messages { messages, more })
+            }
+            Query::KeyLookup { .. } => Err(Rejection::TooMany),
+        }
+    }
+}

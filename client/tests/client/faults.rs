@@ -1,0 +1,183 @@
+//! Replicas that are down, die, hang, refuse or return, and clocks that are wrong: as long as one answers, nobody notices.
+
+use super::run::{Cluster, wait_until};
+use std::time::{Duration, Instant};
+
+fn numbers(count: usize) -> (String, Vec<String>) {
+    let expected: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+    (expected.iter().map(|number| format!("send bob {number}\n")).collect(), expected)
+}
+
+#[test]
+fn a_replica_that_is_down_at_the_start_is_not_missed() {
+    let cluster = Cluster::with_accounts(3, &["alice", "bob"]);
+    cluster.replicas[0].kill();
+    cluster.replicas[1].kill();
+    let began = Instant::now();
+    cluster.run(&["--as", "alice", "send", "bob", "x"]).says("sent to bob\n");
+    assert!(began.elapsed() < Duration::from_secs(5), "refused connections are not waited for");
+}
+
+#[test]
+fn a_replica_that_hangs_from_the_start_is_not_waited_for() {
+    let cluster = Cluster::with_accounts(3, &["alice", "bob"]);
+    cluster.replicas[0].set(|manners| manners.hangs = true);
+    cluster.run(&["--as", "alice", "send", "bob", "x"]).says("sent to bob\n");
+    cluster.replicas[0].set(|manners| manners.hangs = false);
+}
+
+#[test]
+fn replicas_that_die_under_load_lose_nothing() {
+    let cluster = Cluster::with_accounts(3, &["alice", "bob"]);
+    cluster.replicas[0].set(|manners| manners.dies_after = Some(700));
+    cluster.replicas[2].set(|manners| manners.dies_after = Some(2900));
+    let (lines, expected) = numbers(5000);
+    cluster.pipe(&["--as", "alice"], lines.as_bytes()).says(&"sent to bob\n".repeat(5000));
+    assert!(cluster.replicas[1].state().sent == expected);
+}
+
+#[test]
+fn refusals_under_load_lose_and_reorder_nothing() {
+    let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
+    let (lines, expected) = numbers(3000);
+    for round in 0..3 {
+        cluster.replicas[0].set(|manners| (manners.refuses, manners.refuses_queries) = (40 * round, round));
+        cluster.pipe(&["--as", "alice"], lines.as_bytes()).says(&"sent to bob\n".repeat(3000));
+        assert!(std::mem::take(&mut cluster.replicas[0].state().sent) == expected, "round {round}");
+    }
+}
+
+#[test]
+fn the_only_replica_may_die_and_return_in_between() {
+    let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
+    let mut talk = cluster.talk(&["--as", "alice"]);
+    talk.type_line("send bob 1");
+    assert_eq!(talk.line(), "sent to bob");
+    cluster.replicas[0].kill();
+    talk.type_line("send bob 2");
+    talk.type_line("send bob 3");
+    cluster.replicas[0].restart();
+    assert_eq!((talk.line(), talk.line()), ("sent to bob".into(), "sent to bob".into()));
+    talk.end().says("");
+    assert_eq!(cluster.replicas[0].state().sent, ["1", "2", "3"]);
+}
+
+#[test]
+fn the_only_replica_may_hang_for_a_while() {
+    let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
+    let mut talk = cluster.talk(&["--as", "alice"]);
+    talk.type_line("send bob 1");
+    assert_eq!(talk.line(), "sent to bob");
+    cluster.replicas[0].set(|manners| manners.hangs = true);
+    talk.type_line("send bob 2");
+    // Long enough for the client to send it again.
+    std::thread::sleep(Duration::from_secs(3));
+    cluster.replicas[0].set(|manners| manners.hangs = false);
+    assert_eq!(talk.line(), "sent to bob");
+    talk.end().says("");
+    assert_eq!(cluster.replicas[0].state().sent, ["1", "2"]);
+}
+
+#[test]
+fn a_listener_gets_what_came_while_no_replica_was_in_reach() {
+    let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
+    let listener = cluster.talk(&["--as", "bob", "listen"]);
+    cluster.run(&["--as", "alice", "send", "bob", "1"]);
+    assert_eq!(listener.line(), "alice: 1");
+    // Break the listener's connections, and let a message come in before it is back.
+    for replica in &cluster.replicas {
+        replica.kill();
+        replica.restart();
+    }
+    cluster.run(&["--as", "alice", "send", "bob", "2"]);
+    assert_eq!(listener.line(), "alice: 2");
+    super::run::signal(listener.child.id(), "TERM");
+    listener.end().says("");
+}
+
+#[test]
+fn a_replica_that_missed_something_does_not_disturb() {
+    let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
+    let mut talk = cluster.talk(&["--as", "alice"]);
+    for number in 0..20 {
+        if number == 5 {
+            cluster.replicas[0].set(|manners| manners.refuses = 1);
+        }
+        talk.type_line(&format!("send bob {number}"));
+        assert_eq!(talk.line(), "sent to bob");
+    }
+    let expected: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    wait_until("the other has them all", || cluster.replicas[1].state().sent == expected);
+    // A new session has taken the place of the one that it could not follow, so that it can take over.
+    cluster.replicas[1].kill();
+    talk.type_line("send bob last");
+    assert_eq!(talk.line(), "sent to bob");
+    talk.end().says("");
+    let sent = cluster.replicas[0].state().sent.clone();
+    assert!(sent.starts_with(&expected[..5]) && sent.last().is_some_and(|text| text == "last"), "{sent:?}");
+}
+
+#[test]
+fn a_wrong_clock_is_corrected() {
+    for hours in [-5, 7] {
+        let cluster = Cluster::start(3);
+        for replica in &cluster.replicas {
+            replica.set(|manners| manners.clock_offset = hours * 3600 * 1_000_000_000);
+        }
+        cluster.run(&["create", "alice"]).says("created alice\n");
+        cluster.run(&["--as", "alice", "send", "alice", "x"]).says("sent to alice\n");
+        let said = cluster.run(&["--as", "alice", "listen", "--once"]);
+        assert_eq!(said.texts(), ["alice: x"]);
+    }
+}
+
+#[test]
+fn without_a_replica_nothing_is_done_and_the_exit_code_says_so() {
+    let cluster = Cluster::with_accounts(2, &["alice"]);
+    cluster.replicas.iter().for_each(super::fake::Replica::kill);
+    let said = cluster.run(&["--as", "alice", "send", "alice", "x"]);
+    said.fails(69, "no replica of the cluster test is in reach; not done: the send");
+}
+
+#[test]
+fn lines_that_no_replica_saw_are_named() {
+    let cluster = Cluster::with_accounts(1, &["alice"]);
+    let mut talk = cluster.talk(&["--as", "alice"]);
+    talk.type_line("send alice 1");
+    while talk.line() != "sent to alice" {}
+    cluster.replicas[0].set(|manners| manners.dies_after = Some(0));
+    cluster.replicas[0].kill();
+    wait_until("it is gone", || std::net::TcpStream::connect(cluster.replicas[0].address).is_err());
+    talk.type_line("send alice 2\nsend alice 3");
+    talk.end().fails(69, "line 2: no replica of the cluster test is in reach; not done: lines 2 to 3");
+}
+
+#[test]
+fn without_an_answer_the_outcome_is_unknown() {
+    let cluster = Cluster::with_accounts(2, &["alice"]);
+    cluster.replicas.iter().for_each(|replica| replica.set(|manners| manners.is_mute = true));
+    let said = cluster.run(&["--as", "alice", "send", "--id", "k", "alice", "x"]);
+    said.fails(75, "no replica answers; it is not known whether this took effect: the send");
+    cluster.replicas.iter().for_each(|replica| replica.set(|manners| manners.is_mute = false));
+    cluster.run(&["--as", "alice", "send", "--id", "k", "alice", "x"]).says("sent to alice\n");
+    cluster.replicas.iter().for_each(|replica| assert_eq!(replica.state().sent, ["x"]));
+}
+
+#[test]
+fn an_idle_client_uses_no_processor() {
+    let cluster = Cluster::with_accounts(3, &["alice"]);
+    cluster.replicas[2].kill();
+    let listener = cluster.talk(&["--as", "alice", "listen"]);
+    cluster.run(&["--as", "alice", "send", "alice", "x"]);
+    assert_eq!(listener.line(), "alice: x");
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", listener.child.id())).expect("it runs");
+        let fields: Vec<u64> = stat.split(' ').skip(13).take(2).map(|field| field.parse().expect("a number")).collect();
+        fields[0] + fields[1]
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(ticks() - before <= 1, "in hundredths of a second");
+    super::run::signal(listener.child.id(), "TERM");
+    listener.end().says("");
+}

@@ -1,0 +1,204 @@
+//! Running the built client.
+
+use super::fake::Replica;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything may take: longer than the client's patience, and shorter than a tester's.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Replicas, and a user's files.
+pub struct Cluster {
+    pub replicas: Vec<Replica>,
+    home: tempfile::TempDir,
+}
+
+/// What a client has said, and how it ended.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    /// Asserts what it printed, and that it had nothing to remark.
+    pub fn says(&self, expected: &str) {
+        assert_eq!((self.out.as_str(), self.err.as_str(), self.code), (expected, "", 0));
+    }
+
+    /// Asserts how it failed: the code, and what its remark holds.
+    pub fn fails(&self, code: i32, remark: &str) {
+        assert!(self.code == code && self.err.contains(remark), "{self:?} is not {code} {remark:?}");
+    }
+
+    /// The results as lines, without times.
+    pub fn texts(&self) -> Vec<&str> {
+        self.out.lines().map(|line| line.split_once("] ").map_or(line, |(_, text)| text)).collect()
+    }
+}
+
+impl Cluster {
+    /// Replicas a, b, … with a delivery bound of 50 ms.
+    pub fn start(count: usize) -> Cluster {
+        let names = ["a", "b", "c"];
+        let replicas = names[..count].iter().map(|name| Replica::start(name)).collect();
+        let cluster = Cluster { replicas, home: tempfile::tempdir().expect("a directory") };
+        let mut text = String::from("name = 'test'\ndelivery_bound_ms = 50\n");
+        for replica in &cluster.replicas {
+            text += &format!("[[replica]]\nname = '{}'\naddress = '{}'\n", replica.name, replica.address);
+        }
+        std::fs::write(cluster.path("cluster.toml"), text).expect("written");
+        cluster
+    }
+
+    /// A cluster in which these accounts exist.
+    pub fn with_accounts(count: usize, names: &[&str]) -> Cluster {
+        let cluster = Cluster::start(count);
+        names.iter().for_each(|name| cluster.run(&["create", name]).says(&format!("created {name}\n")));
+        cluster
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.path(&format!("keys/{name}.key"))
+    }
+
+    /// A client that has nothing on standard input.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stablechat"));
+        command.args(arguments).env_clear().stdin(Stdio::null());
+        command.env("HOME", self.home.path());
+        command.env("STABLECHAT_CLUSTER", self.path("cluster.toml")).env("STABLECHAT_KEYS", self.path("keys"));
+        command
+    }
+
+    /// Runs a client to its end.
+    pub fn run(&self, arguments: &[&str]) -> Said {
+        finish(self.command(arguments))
+    }
+
+    /// Runs a client to its end, with this piped in.
+    pub fn pipe(&self, arguments: &[&str], input: &[u8]) -> Said {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the client starts");
+        let (mut stdin, input) = (child.stdin.take().expect("a pipe"), input.to_vec());
+        // A client that has failed does not read it all.
+        let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+        let said = Said::from(wait(child));
+        writer.join().expect("it does not panic");
+        said
+    }
+
+    /// Runs a client to its end, with a file of this content as standard input.
+    pub fn read(&self, arguments: &[&str], input: &[u8]) -> Said {
+        let path = self.path("input");
+        std::fs::write(&path, input).expect("written");
+        let mut command = self.command(arguments);
+        command.stdin(File::open(path).expect("just written"));
+        finish(command)
+    }
+
+    /// Starts a client and talks with it.
+    pub fn talk(&self, arguments: &[&str]) -> Talk {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the client starts");
+        let (sender, lines) = channel();
+        let stdout = child.stdout.take().expect("a pipe");
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                if sender.send(line.expect("UTF-8")).is_err() {
+                    break;
+                }
+            }
+        });
+        Talk { stdin: child.stdin.take(), child, lines }
+    }
+}
+
+/// A client that runs.
+pub struct Talk {
+    pub child: Child,
+    pub stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Talk {
+    pub fn type_line(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("it is not closed");
+        writeln!(stdin, "{line}").expect("the client reads");
+    }
+
+    /// The next line that it prints, without its time.
+    pub fn line(&self) -> String {
+        let line = self.lines.recv_timeout(LIMIT).expect("a line in time");
+        line.split_once("] ").map_or(line.clone(), |(_, text)| text.to_string())
+    }
+
+    /// Ends its standard input. Returns the rest of what it prints.
+    pub fn end(mut self) -> Said {
+        drop(self.stdin.take());
+        let mut said = Said::from(wait(self.child));
+        said.out = self.lines.iter().map(|line| line + "\n").collect();
+        said
+    }
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Said {
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        let code = output.status.code().expect("it ends by itself");
+        Said { code, out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// Runs a client to its end.
+pub fn finish(mut command: Command) -> Said {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client starts");
+    Said::from(wait(child))
+}
+
+/// Waits for a client, within the limit.
+fn wait(child: Child) -> Output {
+    let id = child.id();
+    let (sender, receiver) = channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    match receiver.recv_timeout(LIMIT) {
+        Ok(output) => output.expect("it can be waited for"),
+        Err(_) => {
+            signal(id, "KILL");
+            panic!("the client does not end");
+        }
+    }
+}
+
+/// Sends a signal.
+pub fn signal(id: u32, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &id.to_string()]).status().expect("kill is everywhere");
+    assert!(status.success());
+}
+
+/// Waits until something holds.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let limit = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < limit, "{what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The mode of a file.
+pub fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).expect("it exists").mode() & 0o777
+}
