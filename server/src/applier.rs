@@ -151,7 +151,8 @@ impl Applier {
                 Output::Refuse { to, request, timestamp, reason } => {
                     unsent.to_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
                 }
-                Output::Disconnect { peer } => unsent.disconnect(peer),
+                Output::PeerSeen { peer } => unsent.add(Sent::PeerSeen { peer }),
+                Output::Disconnect { peer } => unsent.add(Sent::Disconnect { peer }),
                 Output::NewEpoch { epoch } => self.store.begin_epoch(epoch)?,
                 Output::Apply { .. } | Output::Insert { .. } => changes.push(output),
                 Output::Stopped => self.stopped = true,

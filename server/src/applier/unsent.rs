@@ -48,9 +48,9 @@ impl Unsent {
         self.messages.push(Sent::ToPeer { to, message });
     }
 
-    /// Ends the connection to a peer, after what was added before.
-    pub fn disconnect(&mut self, peer: PeerId) {
-        self.messages.push(Sent::Disconnect { peer });
+    /// Adds something that takes no room.
+    pub fn add(&mut self, sent: Sent) {
+        self.messages.push(sent);
     }
 
     /// Lets everything go that has gathered.

@@ -57,6 +57,7 @@ impl Replica {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.is_connected = true;
         peer.is_caught_up_with = false;
+        outputs.push(Output::PeerSeen { peer: id });
         match self.status {
             Status::CatchingUp => {
                 outputs.push(Output::Send { to: id, message: PeerMessage::Reading { epoch: self.epoch } });

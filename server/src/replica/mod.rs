@@ -206,6 +206,11 @@ pub enum Output {
         /// From the first request after this one.
         after: Uid,
     },
+    /// What follows for this peer is meant for its new connection.
+    PeerSeen {
+        /// The peer.
+        peer: PeerId,
+    },
     /// End the connection to a peer; a new one is a new beginning.
     Disconnect {
         /// The peer.
