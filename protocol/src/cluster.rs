@@ -24,6 +24,9 @@ pub struct Cluster {
     pub name: ClusterName,
     /// Δ: at least `N·(δ+ε)` for N replicas, a message delay of at most δ and clocks that agree within ε.
     pub delivery_bound: Duration,
+    /// How many replicas, itself included, a replica must be in contact with to answer anything: 1 for one that goes on
+    /// alone, a majority for one that rather refuses than diverges in a partition.
+    pub min_live: usize,
     /// The replicas, at least one, with distinct names and addresses.
     pub replicas: Vec<ReplicaEntry>,
 }
@@ -56,6 +59,7 @@ impl std::error::Error for ClusterError {}
 struct File {
     name: ClusterName,
     delivery_bound_ms: Option<u64>,
+    min_live: Option<usize>,
     #[serde(default)]
     replica: Vec<ReplicaEntry>,
 }
@@ -103,7 +107,15 @@ impl Cluster {
                 }
             }
         }
-        Ok(Cluster { name: file.name, delivery_bound: Duration::from_millis(bound), replicas: file.replica })
+        let min_live = file.min_live.unwrap_or(1);
+        if !(1..=file.replica.len()).contains(&min_live) {
+            return Err(ClusterError(format!(
+                "min_live is {min_live}; it must be from 1 to the number of replicas, {}",
+                file.replica.len()
+            )));
+        }
+        let delivery_bound = Duration::from_millis(bound);
+        Ok(Cluster { name: file.name, delivery_bound, min_live, replicas: file.replica })
     }
 
     /// The replica with this name.
@@ -115,7 +127,7 @@ impl Cluster {
     pub fn digest(&self) -> Digest {
         let mut hasher = blake3::Hasher::new_derive_key("stablechat cluster file, version 1");
         let milliseconds = self.delivery_bound.as_millis();
-        hasher.update(format!("{}\n{milliseconds}\n", self.name).as_bytes());
+        hasher.update(format!("{}\n{milliseconds}\n{}\n", self.name, self.min_live).as_bytes());
         for ReplicaEntry { name, address } in &self.replicas {
             hasher.update(format!("{name}\n{address}\n").as_bytes());
         }
@@ -158,6 +170,8 @@ mod tests {
             (format!("delivery_bound = 5\n{GOOD}"), "unknown field"),
             (format!("delivery_bound_ms = 5\n{GOOD}"), "delivery_bound_ms is 5"),
             (format!("delivery_bound_ms = -5\n{GOOD}"), "line 1"),
+            (format!("min_live = 0\n{GOOD}"), "min_live is 0"),
+            (format!("min_live = 3\n{GOOD}"), "min_live is 3"),
             (GOOD.replace("'b'", "'a'"), "two replicas are named a"),
             (GOOD.replace("host.example:7402", "127.0.0.1:7401"), "have the same address"),
             (GOOD.replace("host.example:7402", "host.example"), "is not HOST:PORT"),

@@ -108,6 +108,20 @@ wire_enum! {
             /// The digests.
             digests: BoundaryDigests,
         },
+        /// Asks for a [`PeerMessage::Pong`].
+        15 => Ping {
+            /// The sender's clock, to be sent back.
+            sent: Timestamp,
+        },
+        /// The answer to a ping.
+        16 => Pong {
+            /// As in the ping.
+            sent: Timestamp,
+            /// The sender's clock.
+            clock: Timestamp,
+        },
+        /// The receiver is alive, but so slow that others had to do without it for long: it has to begin again.
+        17 => TooSlow,
     }
 }
 

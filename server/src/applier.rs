@@ -229,7 +229,11 @@ impl Applier {
     ) -> Result<(), StoreError> {
         let repair = self.store.insert(requests)?;
         if repair.undone > 0 {
-            log::warn!("repaired the log: {} requests inserted, {} applied again", repair.inserted.len(), repair.undone);
+            log::warn!(
+                "repaired the log: {} requests inserted, {} applied again",
+                repair.inserted.len(),
+                repair.undone
+            );
             self.undone += repair.undone;
         }
         let waiting: BTreeMap<Uid, Vec<ConnectionId>> = waiting.into_iter().collect();

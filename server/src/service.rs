@@ -4,7 +4,7 @@ use crate::applier::{self, Applier};
 use crate::clock::Clock;
 use crate::exit;
 use crate::net::{Identity, Listener, PollLoop};
-use crate::replica::{self, PeerId};
+use crate::replica;
 use crate::store::{ChatStore, Medium, OpenError, StoreError, schema};
 use mio::net::UnixStream;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -88,13 +88,14 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     };
     let owner = schema::Identity { cluster: settings.cluster.name.to_string(), replica: settings.name.to_string() };
     let store = ChatStore::open(&Medium::Directory(settings.data.clone()), &owner).map_err(ServiceError::Open)?;
-    let clock = Clock::start();
+    let clock = Clock::start(settings.cluster.delivery_bound / 2);
     let listen = |error| ServiceError::Listen(identity.address().to_string(), error);
     let listener = Listener::bind(identity.address()).map_err(listen)?;
     let address = listener.address().map_err(listen)?;
     let stop = stop_signal().map_err(|error| ServiceError::System("watch for signals", error))?;
-    let (poll_loop, rounds, mailbox) =
-        PollLoop::new(listener, stop, identity, clock).map_err(|error| ServiceError::System("watch sockets", error))?;
+    let peers = identity.peers().map(|(peer, _)| peer).collect();
+    let (poll_loop, rounds, mailbox) = PollLoop::new(listener, stop, identity, clock.clone())
+        .map_err(|error| ServiceError::System("watch sockets", error))?;
 
     let applied = store.applied().clone();
     log::info!(
@@ -104,11 +105,8 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
         store.epoch(),
         applied.position
     );
-    let protocol = replica::Settings {
-        delivery_bound: settings.cluster.delivery_bound,
-        ahead: settings.cluster.ahead(),
-        peers: settings.cluster.replicas.iter().enumerate().filter(|(_, replica)| replica.name != settings.name).map(|(place, _)| PeerId(place as u8)).collect(),
-    };
+    let Cluster { delivery_bound, min_live, .. } = settings.cluster;
+    let protocol = replica::Settings { delivery_bound, ahead: settings.cluster.ahead(), peers, min_live };
     let applier = Applier::start(protocol, store, clock.now()).map_err(ServiceError::Store)?;
     let thread = std::thread::Builder::new()
         .name("applier".into())

@@ -197,7 +197,8 @@ impl Dial {
     fn connect(&mut self, mut addresses: VecDeque<SocketAddr>, registrar: &mut Registrar, now: Instant) {
         let Some(address) = addresses.pop_front() else { return self.fail(&"its address stands for nothing", now) };
         self.untried = addresses;
-        let connecting = TcpStream::connect(address).and_then(|mut stream| Ok((registrar.register(&mut stream)?, stream)));
+        let connecting =
+            TcpStream::connect(address).and_then(|mut stream| Ok((registrar.register(&mut stream)?, stream)));
         match connecting {
             Ok((id, stream)) => self.state = State::Connecting { id, stream, until: now + CONNECT_MAX },
             Err(error) => self.fail(&error, now),
@@ -270,9 +271,8 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_a_second() {
-        let waits = |mut backoff: Backoff, jitter| -> Vec<u128> {
-            (0..6).map(|_| backoff.next(jitter).as_millis()).collect()
-        };
+        let waits =
+            |mut backoff: Backoff, jitter| -> Vec<u128> { (0..6).map(|_| backoff.next(jitter).as_millis()).collect() };
         assert_eq!(waits(Backoff::default(), 0), [50, 100, 200, 400, 500, 500]);
         assert_eq!(waits(Backoff::default(), u8::MAX), [100, 200, 400, 800, 1000, 1000]);
         assert_eq!(waits(Backoff::longest(), u8::MAX), [1000; 6]);

@@ -134,3 +134,27 @@ impl Greeting {
 fn out_of_place(detail: &str) -> Reaction {
     Reaction::Close(CloseReason::OutOfPlace { detail: detail.into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stablechat_protocol::cluster::Cluster;
+
+    #[test]
+    fn where_it_is_full_there_is_room_for_a_peer() {
+        let text =
+            "name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n[[replica]]\nname = 'b'\naddress = 'x:2'\n";
+        let cluster = Cluster::parse(text).expect("a good file");
+        let name = |place: usize| cluster.replicas[place].name.clone();
+        let us = Identity::of(&cluster, &name(1)).expect("one of the two");
+        let greet = |role, full| {
+            let (magic, cluster) = (MAGIC.into(), cluster.name.clone());
+            let hello = ToReplica::Hello { magic, version_min: VERSION_MIN, version_max: VERSION_MAX, role, cluster };
+            Greeting::new(Challenge([0; 32]), full).on_message(hello, &us, Timestamp::ZERO)
+        };
+        let peer = || Role::Replica { name: name(0), cluster_file: cluster.digest() };
+        assert_eq!(greet(Role::Client, true), Reaction::Close(CloseReason::Full));
+        assert!(matches!(greet(Role::Client, false), Reaction::Welcome(_)));
+        assert!(matches!(greet(peer(), true), Reaction::Peer(PeerId(0), _)));
+    }
+}

@@ -74,7 +74,7 @@ impl Identity {
     }
 
     /// The other replicas.
-    fn peers(&self) -> impl Iterator<Item = (PeerId, &ReplicaEntry)> {
+    pub fn peers(&self) -> impl Iterator<Item = (PeerId, &ReplicaEntry)> {
         self.places().filter(|(place, _)| *place != self.place)
     }
 

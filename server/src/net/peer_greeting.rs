@@ -43,7 +43,8 @@ pub fn admit(name: &ReplicaName, cluster_file: Digest, us: &Identity) -> Result<
         None => Err(CloseReason::OtherClusterFile),
         Some(peer) if peer < us.place => Ok(peer),
         Some(_) => {
-            let detail = format!("replica {name} is to be dialed by {}, which the cluster file names first", us.replica);
+            let detail =
+                format!("replica {name} is to be dialed by {}, which the cluster file names first", us.replica);
             Err(CloseReason::OutOfPlace { detail })
         }
     }

@@ -432,7 +432,8 @@ impl PollLoop {
                         || party.is_peer() && connection.read(&mut self.scratch, now).1 != ReadEnd::Gone)
             });
             let patience = until.saturating_duration_since(now).min(Duration::from_millis(100));
-            if self.connections.is_empty() || patience.is_zero() || self.poll.poll(&mut events, Some(patience)).is_err() {
+            if self.connections.is_empty() || patience.is_zero() || self.poll.poll(&mut events, Some(patience)).is_err()
+            {
                 return;
             }
         }

@@ -6,7 +6,7 @@
 //! order: when a closed timestamp arrives, everything up to it that its sender accepted has been listed.
 
 use super::peer::Standing;
-use super::pending::{Pending, PeerSet};
+use super::pending::{PeerSet, Pending};
 use super::{Body, ConnectionId, Output, PeerId, Replica, Status};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::peer::{BODIES_BYTES, Held, PeerMessage, UIDS_MAX};
@@ -67,7 +67,7 @@ impl Replica {
 
     /// Why a client's request with this timestamp is not accepted, if it is not.
     fn refusal(&self, time: Timestamp, timestamp: Timestamp) -> Option<Refusal> {
-        if self.status != Status::Serving || self.stopping {
+        if self.status != Status::Serving || self.stopping || self.is_muted() {
             Some(Refusal::NotServing)
         } else if timestamp <= self.closed {
             Some(Refusal::Late)
@@ -117,10 +117,8 @@ impl Replica {
             }
             let ripe = self.closed >= uid.timestamp || uid <= self.applied;
             let fetch_at = if ripe { self.now } else { self.now.after(FETCH_DELAY) };
-            let missing = self
-                .missing
-                .entry(uid)
-                .or_insert(Missing { listed_by: PeerSet::default(), fetch_at: Some(fetch_at) });
+            let missing =
+                self.missing.entry(uid).or_insert(Missing { listed_by: PeerSet::default(), fetch_at: Some(fetch_at) });
             missing.listed_by.insert(from);
         }
         if !old.is_empty() {

@@ -36,6 +36,11 @@ impl Grace {
         Grace { counts: [0; BUCKETS], total: 0, observed: 0, max, current: max }
     }
 
+    /// The most that it may be: Δ/N.
+    pub fn max(&self) -> Duration {
+        self.max
+    }
+
     /// How far behind the clock to close.
     pub fn current(&self) -> Duration {
         self.current

@@ -21,6 +21,7 @@ impl Replica {
         self.status = Status::CatchingUp;
         self.closed = self.closed.max(self.now.before(self.grace.current())).max(self.applied.timestamp);
         self.raise_barrier();
+        self.slow_since = None;
         self.missing.clear();
         self.refused.clear();
         self.unannounced.clear();
@@ -30,7 +31,15 @@ impl Replica {
     pub(super) fn on_woken(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
         let paused = time.since(self.now);
         self.now = self.now.max(time);
-        if !self.peers.is_empty() && paused > self.settings.delivery_bound / 2 {
+        let may_be_dead_to_others = !self.peers.is_empty() && self.status != Status::CatchingUp;
+        if may_be_dead_to_others && paused > self.settings.delivery_bound / 2 {
+            self.rejoin(outputs);
+        }
+    }
+
+    /// A peer has done without us for long.
+    pub(super) fn on_too_slow(&mut self, outputs: &mut Vec<Output>) {
+        if self.status != Status::CatchingUp {
             self.rejoin(outputs);
         }
     }
@@ -204,7 +213,8 @@ impl Replica {
             self.missing.remove(&uid);
             if self.status != Status::CatchingUp && uid > self.applied {
                 let (waiting, held_by) = (Vec::new(), Default::default());
-                self.pending.insert(uid, super::pending::Pending { body: Body::Request(held.request), waiting, held_by });
+                self.pending
+                    .insert(uid, super::pending::Pending { body: Body::Request(held.request), waiting, held_by });
                 self.unannounced.push(uid);
                 continue;
             }
@@ -234,7 +244,8 @@ impl Replica {
     /// Joins once everyone is caught up with, and serves once everyone has welcomed us. Nobody is waited for who is down.
     pub(super) fn advance(&mut self, outputs: &mut Vec<Output>) {
         let is_down = |peer: &Peer| peer.standing == Standing::Down;
-        if self.status == Status::CatchingUp && self.peers.values().all(|peer| is_down(peer) || peer.is_caught_up_with) {
+        if self.status == Status::CatchingUp && self.peers.values().all(|peer| is_down(peer) || peer.is_caught_up_with)
+        {
             self.status = Status::Joining;
             let to: Vec<PeerId> = self.connected().collect();
             to.into_iter().for_each(|to| self.join(to, outputs));

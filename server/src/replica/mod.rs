@@ -11,6 +11,7 @@
 //! - [`agreement`]: what one replica accepts spreads to all, whoever dies on the way, by announcing and fetching.
 //! - [`stability`]: closing, and the two tests by which a request is stable.
 //! - [`joining`]: starting, catching up, joining, being consulted; losing peers.
+//! - [`clocks`]: how the peers' clocks stand to ours.
 //!
 //! **Time is an input.** Two readings of the clock come in, and they differ. The time of a message, and of a wake, is simply
 //! the clock then. That of an [`Input::Drained`] was taken *before* the sockets were last read until empty: everything that
@@ -19,6 +20,7 @@
 //! before it believes that time has passed.
 
 mod agreement;
+mod clocks;
 mod grace;
 mod joining;
 mod peer;
@@ -234,6 +236,8 @@ pub struct Settings {
     pub ahead: Duration,
     /// The other replicas.
     pub peers: Vec<PeerId>,
+    /// With how many replicas, itself included, it must be in contact to answer anything.
+    pub min_live: usize,
 }
 
 /// What a replica begins with.
@@ -303,6 +307,12 @@ pub struct Replica {
     announced: Timestamp,
     /// When it was.
     announced_at: Timestamp,
+    /// When the peers were last asked for their clocks.
+    pinged_at: Timestamp,
+    /// Whether our clock is off against those of others, who agree.
+    clock_is_off: bool,
+    /// Since when every request above the barrier has had to wait for the real-time test.
+    slow_since: Option<Timestamp>,
     /// Whether [`Input::Stop`] has come.
     stopping: bool,
     /// Whether [`Output::Stopped`] has been said.
@@ -331,6 +341,9 @@ impl Replica {
             unannounced: Vec::new(),
             announced: Timestamp::ZERO,
             announced_at: now,
+            pinged_at: Timestamp::ZERO,
+            clock_is_off: false,
+            slow_since: None,
             stopping: false,
             stopped: false,
             settings,
@@ -393,6 +406,9 @@ impl Replica {
             PeerMessage::Prefix { common, last } => self.on_prefix(from, common, last, outputs),
             PeerMessage::Tail { after } => outputs.push(Output::SendTail { to: from, after }),
             PeerMessage::Entries { requests, is_end, .. } => self.on_entries(from, requests, is_end, outputs),
+            PeerMessage::Ping { sent } => self.on_ping(from, time, sent, outputs),
+            PeerMessage::Pong { sent, clock } => self.on_pong(from, time, sent, clock),
+            PeerMessage::TooSlow => self.on_too_slow(outputs),
             // The poll loop keeps these to itself, and the applier those.
             PeerMessage::Greeting { .. } | PeerMessage::Closing { .. } | PeerMessage::Boundary { .. } => {}
         }

@@ -1,5 +1,6 @@
 //! What a replica knows of another.
 
+use super::clocks::Offset;
 use stablechat_protocol::time::Timestamp;
 
 /// What a peer is to us.
@@ -32,6 +33,8 @@ pub struct Peer {
     pub closed: Timestamp,
     /// When we last heard from it, or began to wait for it.
     pub heard: Timestamp,
+    /// How far its clock is ahead of ours.
+    pub offset: Offset,
 }
 
 impl Peer {
@@ -45,6 +48,7 @@ impl Peer {
             is_caught_up_with: false,
             closed: Timestamp::ZERO,
             heard: now,
+            offset: Offset::default(),
         }
     }
 }

@@ -46,7 +46,9 @@ impl Replica {
         }
         self.fetch(outputs);
         self.announce(outputs);
+        self.ping(outputs);
         self.apply_stable(outputs);
+        self.drop_slow_peers(outputs);
         self.leave_when_done(outputs);
     }
 
@@ -71,13 +73,18 @@ impl Replica {
                 self.applied = uid;
                 self.recent.insert(uid);
             }
+            if stability == Stability::Closed {
+                self.slow_since = None;
+            } else if uid.timestamp > self.barrier {
+                self.slow_since.get_or_insert(self.now);
+            }
             outputs.push(Output::Apply { uid, body, stability, copies: 1 + held_by.len(), waiting });
         }
     }
 
     /// By which test the first in the order is stable, if it is.
     fn stability(&self, uid: Uid, pending: &Pending) -> Option<Stability> {
-        if self.status != Status::Serving {
+        if self.status != Status::Serving || self.is_muted() {
             None
         } else if self.is_closed(uid, pending) {
             Some(Stability::Closed)
@@ -97,10 +104,36 @@ impl Replica {
             && self.peers.iter().all(|(id, peer)| match peer.standing {
                 Standing::Unknown => false,
                 Standing::Reader | Standing::Down => true,
-                Standing::Linked => {
-                    peer.closed >= uid.timestamp && (!must_be_held || pending.held_by.contains(*id))
-                }
+                Standing::Linked => peer.closed >= uid.timestamp && (!must_be_held || pending.held_by.contains(*id)),
             })
+    }
+
+    /// Whether this replica answers nothing for now: it is in contact with too few, or its clock is wrong.
+    pub(super) fn is_muted(&self) -> bool {
+        let linked = self.peers.values().filter(|peer| peer.standing == Standing::Linked).count();
+        1 + linked < self.settings.min_live || self.clock_is_off
+    }
+
+    /// Treats as down who is alive but has made all wait for the real-time test for long. It is told, and begins again.
+    fn drop_slow_peers(&mut self, outputs: &mut Vec<Output>) {
+        let patience = 2 * self.settings.delivery_bound;
+        if self.slow_since.is_none_or(|since| self.now.since(since) <= patience) {
+            return;
+        }
+        self.slow_since = None;
+        let tolerable = self.now.before(self.settings.delivery_bound);
+        let missed = self.pending.first().filter(|(uid, _)| uid.timestamp < tolerable);
+        let is_slow = |id: &PeerId, peer: &Peer| {
+            let lacks = |(_, pending): (Uid, &Pending)| {
+                matches!(pending.body, Body::Request(_)) && !pending.held_by.contains(*id)
+            };
+            peer.standing == Standing::Linked && (peer.closed < tolerable || missed.is_some_and(lacks))
+        };
+        let slow: Vec<PeerId> = self.peers.iter().filter(|(id, peer)| is_slow(id, peer)).map(|(id, _)| *id).collect();
+        for id in slow {
+            outputs.push(Output::Send { to: id, message: PeerMessage::TooSlow });
+            self.lose(id, outputs);
+        }
     }
 
     /// Lets only the real-time test decide up to now.

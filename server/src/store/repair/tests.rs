@@ -94,10 +94,10 @@ fn apply_late(store: &mut ChatStore, stream: &[Held], dice: &mut Dice) -> (Told,
 #[test]
 fn late_requests_come_out_as_if_they_had_been_in_time() {
     let (mut undone, mut changed, mut done) = (0, 0, 0);
-    for seed in 0..200 {
+    for seed in 0..60 {
         let dice = &mut Dice(seed);
-        let (all, more) = (stream(dice, 60), 50);
-        let (all, later) = all.split_at(more);
+        let stream = stream(dice, 60);
+        let (all, later) = stream.split_at(50);
         let mut ordered = store();
         let mut expected = Told::default();
         for held in all {
@@ -126,7 +126,7 @@ fn late_requests_come_out_as_if_they_had_been_in_time() {
         changed += changed_here;
         done += expected.answers.values().filter(|answer| **answer == Answer::Done).count();
     }
-    assert!(undone > 10_000 && changed > 1000 && done > 3000, "a weak test: {undone} {changed} {done}");
+    assert!(undone > 3000 && changed > 500 && done > 600, "a weak test: {undone} {changed} {done}");
 }
 
 /// A store in which the first commits of an insertion of `late` are durable and the next one is not; none when there are not
@@ -160,9 +160,9 @@ fn assert_applied_exactly(store: &ChatStore, all: &[Held]) {
 #[test]
 fn a_crash_between_any_two_batches_is_harmless() {
     let mut crashes = 0;
-    for seed in 0..12 {
+    for seed in 0..6 {
         let dice = &mut Dice(seed);
-        let all = stream(dice, 24);
+        let all = stream(dice, 18);
         let (mut early, mut late) = (Vec::new(), Vec::new());
         let settled = all[dice.below(6)].uid;
         for held in &all {
@@ -185,16 +185,18 @@ fn a_crash_between_any_two_batches_is_harmless() {
 
             let mut store = ChatStore::open(&medium, &identity()).expect("the store opens");
             assert_sound(&store);
-            assert_applied_exactly(&store, &all);
             let log: BTreeSet<Uid> = uids(&store).into_iter().collect();
             assert!(early.iter().all(|held| log.contains(&held.uid)), "seed {seed}, {commits} commits: lost");
+            let resumed: Vec<Uid> =
+                store.take_resumed_repair().inserted.into_iter().map(|(held, _)| held.uid).collect();
+            assert!(resumed.iter().all(|uid| late.iter().any(|held| held.uid == *uid)), "seed {seed}: reported as new");
             let repair = insert(&mut store, late.clone());
             assert!(repair.unplaceable.is_empty());
             assert_sound(&store);
             assert_eq!(contents(&store), contents(&expected), "seed {seed}, {commits} commits");
         }
     }
-    assert!(crashes > 100, "a weak test: {crashes} crashes");
+    assert!(crashes > 50, "a weak test: {crashes} crashes");
 }
 
 /// The store itself, or as it is found after a crash.
