@@ -21,7 +21,7 @@ pub fn apply(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, St
     if session.as_ref().is_some_and(|session| session.actor != request.actor) {
         return Ok(rejected(Rejection::NotYourSession));
     }
-    if request.sequence <= last {
+    if (1..=last).contains(&request.sequence) {
         let answer = rows.read(Column::Sessions, &session_answer_key(request.client, request.sequence))?;
         return Ok(Outcome {
             answer: answer.unwrap_or(Answer::Rejected { reason: Rejection::AnswerForgotten }),
