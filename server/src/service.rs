@@ -7,12 +7,16 @@ use crate::net::{Identity, Listener, PollLoop};
 use crate::replica;
 use crate::store::{ChatStore, Medium, OpenError, StoreError, schema};
 use mio::net::UnixStream;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+
+/// The files that a replica opens at most: its connections, those of the store, and a few more.
+const FILES_WANTED: u64 = 2048;
 
 /// What a replica needs to know to run.
 #[derive(Clone, Debug)]
@@ -88,6 +92,7 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     };
     let owner = schema::Identity { cluster: settings.cluster.name.to_string(), replica: settings.name.to_string() };
     let store = ChatStore::open(&Medium::Directory(settings.data.clone()), &owner).map_err(ServiceError::Open)?;
+    allow_files();
     let clock = Clock::start(settings.cluster.delivery_bound / 2);
     let listen = |error| ServiceError::Listen(identity.address().to_string(), error);
     let listener = Listener::bind(identity.address()).map_err(listen)?;
@@ -117,6 +122,21 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     applied.map_err(ServiceError::Store)?;
     log::info!("replica {} stopped", settings.name);
     Ok(())
+}
+
+/// Raises the limit to the files that this process may open as far as it is allowed to: with the usual 1,024, connections
+/// would leave none for the store.
+fn allow_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let allowed = match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(_) => current,
+    };
+    if let Some(allowed) = allowed.filter(|allowed| *allowed < FILES_WANTED) {
+        log::warn!(
+            "this process may open {allowed} files, but {FILES_WANTED} are needed for as many connections as it can serve"
+        );
+    }
 }
 
 /// A socket that becomes readable when the process is asked to stop.

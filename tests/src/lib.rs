@@ -1,1 +1,15 @@
-//! Skeleton.
+//! What the tests of stablechat have in common.
+//!
+//! - [`cluster`] and [`process`] run the built programs as real processes.
+//! - [`raw`] is a client that says exactly what a test wants said; [`session`] and [`pipeline`] are what it says it with.
+//! - [`load`] keeps replicas busy and measures it.
+//! - [`wait`] waits for conditions.
+
+pub mod cluster;
+pub mod load;
+pub mod pipeline;
+pub mod process;
+pub mod raw;
+pub mod session;
+pub mod simulator;
+pub mod wait;

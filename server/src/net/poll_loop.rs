@@ -165,12 +165,13 @@ impl PollLoop {
 
     /// Waits until there is something to do.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let result = self.poll.poll(events, self.timeout());
-        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
-            events.clear();
-            return Ok(());
+        loop {
+            match self.poll.poll(events, self.timeout()) {
+                // A signal came (SIGCONT, say): what is readable has not been looked at.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
         }
-        result
     }
 
     /// How long there is nothing to do.

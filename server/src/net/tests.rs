@@ -67,7 +67,7 @@ impl Node {
         };
         let (watched, stop) = UnixStream::pair().expect("two sockets");
         let (poll_loop, rounds, mailbox) =
-            PollLoop::new(listener, watched, identity, Clock::start()).expect("room for a poll");
+            PollLoop::new(listener, watched, identity, Clock::start(Duration::from_secs(1))).expect("room for a poll");
         let thread = std::thread::spawn(move || poll_loop.run());
         Node { rounds, mailbox, thread, events: VecDeque::new(), _stop: stop.into() }
     }

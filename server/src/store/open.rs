@@ -20,6 +20,17 @@ pub enum Medium {
     Memory(Env),
 }
 
+impl Medium {
+    /// An empty medium in memory. What is written to it is there for all stores that are opened on it or on its clones, one
+    /// after the other.
+    ///
+    /// # Errors
+    /// RocksDB could not make it.
+    pub fn in_memory() -> Result<Medium, StoreError> {
+        Env::mem_env().map(Medium::Memory).map_err(|error| StoreError::Rocks("making an environment in memory", error))
+    }
+}
+
 /// Memory for rows not yet in sorted files, over all column families, in bytes.
 const WRITE_BUFFERS: usize = 16 * 1024 * 1024;
 /// The write-ahead log above which RocksDB writes out what holds it, in bytes. Bounds the time that opening takes.
@@ -111,6 +122,8 @@ fn options(medium: &Medium) -> Options {
     options.set_stats_persist_period_sec(0);
     if let Medium::Memory(env) = medium {
         options.set_env(env);
+        // There is no file whose opening has to be waited for.
+        options.set_max_file_opening_threads(1);
     }
     options
 }

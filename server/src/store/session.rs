@@ -38,10 +38,10 @@ fn answer_of_session(rows: &Rows, session: Option<&Session>, request: &Request) 
     let next = session.map_or(0, |session| session.sequence) + 1;
     let reason = if session.is_some_and(|session| session.actor != request.actor) {
         Rejection::NotYourSession
-    } else if request.sequence < next {
+    } else if (1..next).contains(&request.sequence) {
         let kept = rows.read(Column::Sessions, &session_answer_key(request.client, request.sequence))?;
         return Ok(Some(kept.unwrap_or(Answer::Rejected { reason: Rejection::AnswerForgotten })));
-    } else if request.sequence > next {
+    } else if request.sequence != next {
         Rejection::OutOfSequence { expected: next }
     } else {
         return Ok(None);

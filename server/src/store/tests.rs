@@ -1,1 +1,229 @@
 //! The state machine by golden scripts, one scenario a file, in `store/scripts`; then what scripts cannot say.
+
+mod script;
+
+use super::rows::{Row, decode};
+use super::schema::{Column, UndoRecord, unread_count_key};
+use super::*;
+use script::Script;
+use stablechat_protocol::answer::Rejection;
+use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, PasswordParameters, Query, Recipient};
+use stablechat_protocol::id::{ClientId, Digest};
+use stablechat_protocol::login::PublicKey;
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::text::MessageText;
+use stablechat_protocol::time::Timestamp;
+
+fn identity(replica: &str) -> Identity {
+    Identity { cluster: "test".into(), replica: replica.into() }
+}
+
+fn account(name: &str) -> AccountName {
+    AccountName::parse(name).expect("a name")
+}
+
+/// A key that belongs to this name; nobody has its private half.
+fn key(name: &str) -> PublicKey {
+    PublicKey(*blake3::hash(name.as_bytes()).as_bytes())
+}
+
+fn actor(name: &str) -> Actor {
+    Actor { account: account(name), key: key(name) }
+}
+
+fn create(name: &str) -> Command {
+    Command::Create { name: account(name), key: key(name), password: None }
+}
+
+fn send(to: &str) -> Command {
+    Command::Send { to: Recipient::Account { name: account(to) }, text: MessageText::parse("hello").expect("a text") }
+}
+
+/// Applies requests to a store, each at its own second of log time, as the first of a session of its own.
+struct Applying<'a>(&'a mut ChatStore, u8);
+
+impl Applying<'_> {
+    fn apply(&mut self, actor: Option<Actor>, command: Command) -> (Uid, Answer) {
+        self.1 += 1;
+        let request = Request { client: ClientId([self.1; 16]), sequence: 1, actor, command };
+        let uid = request.uid(Timestamp(u64::from(self.1) * 1_000_000_000));
+        (uid, self.0.apply(uid, &request).expect("storage works").answer)
+    }
+}
+
+fn in_memory() -> ChatStore {
+    let medium = Medium::in_memory().expect("memory can be had");
+    ChatStore::open(&medium, &identity("a")).expect("a new store opens")
+}
+
+#[test]
+fn golden_scripts() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/scripts");
+    let mut scripts = 0;
+    for file in std::fs::read_dir(directory).expect("the scripts are there") {
+        let path = file.expect("the scripts can be listed").path();
+        goldenscript::run(&mut Script::new(), &path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        scripts += 1;
+    }
+    assert!(scripts > 0);
+}
+
+#[test]
+fn undoing_every_request_goes_back_through_every_state() {
+    let mut store = in_memory();
+    let mut before = Vec::new();
+    let mut applying = Applying(&mut store, 0);
+    let mut apply = |actor: Option<&str>, command| {
+        let digest = applying.0.applied().state_digest;
+        let (uid, answer) = applying.apply(actor.map(self::actor), command);
+        assert_eq!(answer, Answer::Done);
+        before.push((uid, digest));
+        uid
+    };
+    apply(None, create("alice"));
+    apply(None, create("bob"));
+    let message = apply(Some("alice"), send("bob"));
+    apply(Some("bob"), send("alice"));
+    apply(Some("bob"), Command::Ack { uids: vec![message] });
+    apply(Some("alice"), Command::Delete);
+    apply(None, create("alice"));
+    // Time passes in which graves are emptied.
+    apply(Some("bob"), send("alice"));
+    store.commit().expect("storage works");
+
+    for (uid, digest) in before.into_iter().rev() {
+        let family = family(store.rows.db(), schema::UNDO);
+        let record = store.rows.db().get_cf(family, uid.to_bytes()).expect("storage works").expect("there is a record");
+        let record: UndoRecord = decode(schema::UNDO, &record).expect("it can be read");
+        for row in record.rows {
+            let column = Column::from_number(row.column).expect("a column");
+            store.rows.write(column, row.key.0, row.value.map(|value| value.0)).expect("storage works");
+        }
+        assert_eq!(store.rows.digest(), digest, "before {uid}");
+    }
+    assert_eq!(store.rows.digest(), Digest::ZERO);
+    for column in Column::ALL {
+        let rows: Vec<Row> = store
+            .rows
+            .scan(column, &[], &[0xff], rows::Direction::Forward)
+            .collect::<Result<_, _>>()
+            .expect("storage works");
+        assert_eq!(rows, [], "{}", column.name());
+    }
+}
+
+#[test]
+fn a_full_mailbox_takes_nothing_until_something_is_acknowledged() {
+    let mut store = in_memory();
+    let mut applying = Applying(&mut store, 0);
+    let (bob, _) = applying.apply(None, create("bob"));
+    applying.apply(None, create("alice"));
+    let (first, answer) = applying.apply(Some(actor("alice")), send("bob"));
+    assert_eq!(answer, Answer::Done);
+    // As if 199,999 more had been sent.
+    let count = MAILBOX_MAX.to_be_bytes().to_vec();
+    applying.0.rows.write(Column::Unread, unread_count_key(bob), Some(count)).expect("storage works");
+
+    let full = Answer::Rejected { reason: Rejection::MailboxFull { name: account("bob") } };
+    assert_eq!(applying.apply(Some(actor("alice")), send("bob")).1, full);
+    assert_eq!(applying.apply(Some(actor("bob")), send("alice")).1, Answer::Done, "he can still write");
+    assert_eq!(applying.apply(Some(actor("bob")), Command::Ack { uids: vec![first] }).1, Answer::Done);
+    assert_eq!(applying.apply(Some(actor("alice")), send("bob")).1, Answer::Done);
+    assert_eq!(applying.apply(Some(actor("alice")), send("bob")).1, full);
+}
+
+#[test]
+fn an_acknowledgement_beyond_the_limit_removes_nothing() {
+    let mut store = in_memory();
+    let mut applying = Applying(&mut store, 0);
+    applying.apply(None, create("alice"));
+    let (message, _) = applying.apply(Some(actor("alice")), send("alice"));
+    let too_many = Command::Ack { uids: vec![message; ACK_MAX + 1] };
+    let answer = Answer::Rejected { reason: Rejection::TooMany };
+    assert_eq!(applying.apply(Some(actor("alice")), too_many).1, answer);
+    assert_eq!(applying.apply(Some(actor("alice")), Command::Ack { uids: vec![message; ACK_MAX] }).1, Answer::Done);
+    store.commit().expect("storage works");
+    assert_eq!(store.check().expect("storage works").faults, Vec::<String>::new());
+}
+
+#[test]
+fn a_lookup_gives_the_parameters_that_the_account_was_made_with() {
+    let mut store = in_memory();
+    let parameters = PasswordParameters { salt: Digest([7; 32]), memory_kib: 1024, passes: 2, lanes: 1 };
+    let (name, key, password) = (account("alice"), key("alice"), Some(parameters.clone()));
+    Applying(&mut store, 0).apply(None, Command::Create { name: name.clone(), key, password });
+    let question = Question { id: 1, actor: None, query: Query::KeyLookup { name } };
+    assert_eq!(store.query(&question).expect("storage works"), QueryAnswer::Key { parameters });
+}
+
+#[test]
+fn equal_requests_make_equal_states_however_they_are_batched() {
+    let (mut one, mut other) = (in_memory(), in_memory());
+    for (store, commits) in [(&mut one, true), (&mut other, false)] {
+        let mut applying = Applying(store, 0);
+        for name in ["alice", "bob", "carol"] {
+            applying.apply(None, create(name));
+            applying.apply(Some(actor(name)), send("alice"));
+            if commits {
+                applying.0.commit().expect("storage works");
+            }
+        }
+    }
+    assert_eq!(one.applied(), other.applied());
+}
+
+#[test]
+fn a_store_that_was_tampered_with_is_found_out() {
+    let mut store = in_memory();
+    let mut applying = Applying(&mut store, 0);
+    applying.apply(None, create("alice"));
+    applying.apply(Some(actor("alice")), send("alice"));
+    store.commit().expect("storage works");
+    assert_eq!(store.check().expect("storage works").faults, Vec::<String>::new());
+    let db = store.rows.db();
+    db.delete_cf(family(db, Column::Users.name()), "alice").expect("storage works");
+    let faults = store.check().expect("storage works").faults.join("\n");
+    assert!(faults.contains("the state digest is") && faults.contains("which is no account"), "{faults}");
+}
+
+#[test]
+fn a_directory_belongs_to_one_replica() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let medium = Medium::Directory(directory.path().join("data"));
+    let mut store = ChatStore::open(&medium, &identity("a")).expect("a new store opens");
+    assert_eq!(store.epoch(), 1);
+    Applying(&mut store, 0).apply(None, create("alice"));
+    store.commit().expect("storage works");
+    let applied = store.applied().clone();
+    let refused = |identity: &Identity| match ChatStore::open(&medium, identity) {
+        Ok(_) => panic!("it must not open"),
+        Err(error) => error,
+    };
+    assert!(matches!(refused(&identity("a")), OpenError::InUse(_)));
+    drop(store);
+
+    let error = refused(&identity("b"));
+    assert!(matches!(error, OpenError::OtherReplica { .. }), "{error}");
+    assert!(error.to_string().contains("belongs to replica a of cluster test"), "{error}");
+    let other = Identity { cluster: "other".into(), replica: "a".into() };
+    assert!(matches!(refused(&other), OpenError::OtherReplica { .. }));
+
+    let store = ChatStore::open(&medium, &identity("a")).expect("its owner opens it");
+    assert_eq!((store.epoch(), store.applied()), (2, &applied), "who was refused changed nothing");
+}
+
+#[test]
+fn a_newer_format_is_left_alone() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let medium = Medium::Directory(directory.path().to_path_buf());
+    let store = ChatStore::open(&medium, &identity("a")).expect("a new store opens");
+    let db = store.rows.db();
+    let newer = schema::FORMAT + 1;
+    db.put_cf(family(db, schema::META), schema::META_FORMAT, to_cbor(&newer)).expect("storage works");
+    drop(store);
+    match ChatStore::open(&medium, &identity("a")) {
+        Err(OpenError::NewerFormat { found, .. }) => assert_eq!(found, newer),
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it must not open"),
+    }
+}

@@ -1,0 +1,240 @@
+//! Runs golden scripts against a store in memory.
+//!
+//! A command's prefix is the account that it speaks for; without one it speaks for nobody. By default a command is the next
+//! of the session that is named after its actor, a millisecond after the one before it; `session=`, `sequence=` and `at=` (a
+//! log time in seconds) say otherwise, and `key=` whose key is held, if not the actor's own. `times=` repeats a command.
+//! Messages are called m1, m2, … in the order in which they were sent.
+
+use super::{account, actor, identity, key};
+use crate::store::{ChatStore, Delivery, Medium, Outcome};
+use goldenscript::{Argument, ArgumentConsumer, Context, Runner};
+use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
+use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::id::ClientId;
+use stablechat_protocol::name::Pattern;
+use stablechat_protocol::request::{Actor, Question, Request};
+use stablechat_protocol::text::MessageText;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const MILLISECOND: u64 = 1_000_000;
+const SECOND: u64 = 1000 * MILLISECOND;
+
+/// A store in memory, and what a script knows of it.
+pub struct Script {
+    medium: Medium,
+    /// None only while it is opened again.
+    store: Option<ChatStore>,
+    /// The timestamp of the last command.
+    time: Timestamp,
+    /// The last sequence number of each session.
+    sessions: BTreeMap<String, u64>,
+    /// The messages, m1 first.
+    messages: Vec<Uid>,
+}
+
+impl Script {
+    /// A new store, at one second of log time.
+    pub fn new() -> Script {
+        let medium = Medium::in_memory().expect("memory can be had");
+        let store = Some(ChatStore::open(&medium, &identity("a")).expect("a new store opens"));
+        Script { medium, store, time: Timestamp(SECOND), sessions: BTreeMap::new(), messages: Vec::new() }
+    }
+
+    fn store(&mut self) -> &mut ChatStore {
+        self.store.as_mut().expect("it is open between commands")
+    }
+
+    /// Gives up what is not committed, as a crash does, and opens the store again.
+    fn reopen(&mut self) -> Result<String> {
+        self.store = None;
+        let store = ChatStore::open(&self.medium, &identity("a"))?;
+        let text = format!("epoch {}, {} requests applied\n", store.epoch(), store.applied().position);
+        self.store = Some(store);
+        Ok(text)
+    }
+
+    /// The place of the next command in log time.
+    fn next_time(&mut self, arguments: &mut ArgumentConsumer<'_>) -> Result<Timestamp> {
+        self.time = match arguments.take_key("at") {
+            Some(seconds) => Timestamp(seconds.parse::<u64>()? * SECOND),
+            None => Timestamp(self.time.0 + MILLISECOND),
+        };
+        Ok(self.time)
+    }
+
+    /// Applies a command.
+    fn apply(
+        &mut self,
+        prefix: Option<&str>,
+        command: Command,
+        arguments: &mut ArgumentConsumer<'_>,
+    ) -> Result<String> {
+        let time = self.next_time(arguments)?;
+        let session = arguments.take_key("session").or(prefix).unwrap_or("nobody").to_string();
+        let last = self.sessions.entry(session.clone()).or_default();
+        let sequence = arguments.take_key("sequence").map_or(Ok(*last + 1), str::parse)?;
+        *last = sequence.max(*last);
+        let actor = speaker(prefix, arguments)?;
+        arguments.reject_next()?;
+        let request = Request { client: client(&session), sequence, actor, command };
+        let uid = request.uid(time);
+        let Outcome { answer, delivery } = self.store().apply(uid, &request)?;
+        let mut text = match answer {
+            Answer::Done => "done\n".to_string(),
+            Answer::Rejected { reason } => format!("rejected: {reason}\n"),
+        };
+        if let Some(Delivery { to, message }) = delivery {
+            self.messages.push(uid);
+            writeln!(text, "to connections of {}: {}", to.account, self.describe(&message))?;
+        }
+        Ok(text)
+    }
+
+    /// Answers a question, at the time of the last command.
+    fn query(&mut self, prefix: Option<&str>, query: Query, arguments: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let question = Question { id: 1, actor: speaker(prefix, arguments)?, query };
+        arguments.reject_next()?;
+        let mut text = String::new();
+        match self.store().query(&question)? {
+            QueryAnswer::Rejected { reason } => writeln!(text, "rejected: {reason}")?,
+            QueryAnswer::Accounts { names, next } => {
+                let count = names.len();
+                writeln!(
+                    text,
+                    "{}",
+                    names.iter().fold(format!("{count} names"), |line, name| format!("{line} {name}"))
+                )?;
+                next.iter().try_for_each(|next| writeln!(text, "more after {next}"))?;
+            }
+            QueryAnswer::Messages { messages, more } => {
+                messages.iter().try_for_each(|message| writeln!(text, "{}", self.describe(message)))?;
+                writeln!(text, "{}", if more { "and more" } else { "no more" })?;
+            }
+            QueryAnswer::Key { parameters } => writeln!(text, "{parameters:?}")?,
+        }
+        Ok(text)
+    }
+
+    /// A message, by its short name.
+    fn describe(&self, message: &Message) -> String {
+        let number = self.messages.iter().position(|uid| *uid == message.uid).map_or(0, |index| index + 1);
+        format!("m{number} {} to {}: {:?}", message.from, message.to, message.text)
+    }
+
+    /// The uid of a message with a short name.
+    fn uid(&self, name: &str) -> Result<Uid> {
+        let index = name.strip_prefix('m').and_then(|number| number.parse::<usize>().ok()?.checked_sub(1));
+        Ok(*index.and_then(|index| self.messages.get(index)).ok_or("there is no such message")?)
+    }
+
+    /// The uid under a key, if there is one.
+    fn uid_option(&self, arguments: &mut ArgumentConsumer<'_>, key: &str) -> Result<Option<Uid>> {
+        arguments.take_key(key).map(|name| self.uid(name)).transpose()
+    }
+
+    /// The commands that change the state.
+    fn command(&self, name: &str, arguments: &mut ArgumentConsumer<'_>) -> Result<Option<Command>> {
+        Ok(Some(match name {
+            "create" => {
+                let name = account(positional(arguments)?);
+                Command::Create { key: key(arguments.take_key("key").unwrap_or(name.as_str())), name, password: None }
+            }
+            "delete" => Command::Delete,
+            "send" => {
+                let to = Recipient::Account { name: account(positional(arguments)?) };
+                Command::Send { to, text: MessageText::parse(positional(arguments)?)? }
+            }
+            "ack" => {
+                let names: Vec<&str> = std::iter::from_fn(|| arguments.next_pos()).collect();
+                Command::Ack { uids: names.into_iter().map(|name| self.uid(name)).collect::<Result<_>>()? }
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The queries.
+    fn question(&self, name: &str, arguments: &mut ArgumentConsumer<'_>) -> Result<Option<Query>> {
+        let limit = arguments.take_key("limit").map_or(Ok(1000), str::parse)?;
+        Ok(Some(match name {
+            "list" => {
+                let after = arguments.take_key("after").map(account);
+                Query::List { pattern: Pattern::parse(positional(arguments)?)?, after, limit }
+            }
+            "unread" => Query::Unread { after: self.uid_option(arguments, "after")?, limit },
+            "history" => {
+                let with = Recipient::Account { name: account(positional(arguments)?) };
+                Query::History { with, before: self.uid_option(arguments, "before")?, limit }
+            }
+            "lookup" => Query::KeyLookup { name: account(positional(arguments)?) },
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Repeats a command so many times, with the number of the repetition in the place of `%`. The output is the last one.
+    fn repeat(&mut self, times: u32, command: &goldenscript::Command, context: &Context) -> Result<String> {
+        let mut output = String::new();
+        for number in 1..=times {
+            let mut command = command.clone();
+            for argument in &mut command.args {
+                if let Argument::Positional(text) = argument {
+                    *text = text.replace('%', &number.to_string());
+                }
+            }
+            command.args.retain(|argument| !matches!(argument, Argument::KeyValue(key, _) if key == "times"));
+            output = self.run(&command, context)?;
+        }
+        Ok(output)
+    }
+}
+
+impl Runner for Script {
+    type Command = goldenscript::Command;
+
+    fn run(&mut self, command: &goldenscript::Command, context: &Context) -> Result<String> {
+        let mut arguments = command.consume_args();
+        if let Some(times) = arguments.take_key("times") {
+            return self.repeat(times.parse()?, command, context);
+        }
+        let prefix = context.prefix.as_deref();
+        if let Some(command) = self.command(&command.name, &mut arguments)? {
+            return self.apply(prefix, command, &mut arguments);
+        }
+        if let Some(query) = self.question(&command.name, &mut arguments)? {
+            return self.query(prefix, query, &mut arguments);
+        }
+        arguments.reject_next()?;
+        match command.name.as_str() {
+            "commit" => self.store().commit().map(|()| String::new()).map_err(Into::into),
+            "reopen" => self.reopen(),
+            "check" => {
+                self.store().commit()?;
+                let report = self.store().check()?;
+                Ok(format!("{} requests, {} rows, faults: {:?}\n", report.requests, report.rows, report.faults))
+            }
+            "digest" => Ok(format!("{:.8}\n", self.store().applied().state_digest.to_string())),
+            name => Err(format!("there is no command {name}").into()),
+        }
+    }
+}
+
+/// The next positional argument.
+fn positional<'a>(arguments: &mut ArgumentConsumer<'a>) -> Result<&'a str> {
+    arguments.next_pos().ok_or_else(|| "an argument is missing".into())
+}
+
+/// For whom a command with this prefix speaks.
+fn speaker(prefix: Option<&str>, arguments: &mut ArgumentConsumer<'_>) -> Result<Option<Actor>> {
+    let held = arguments.take_key("key");
+    Ok(prefix.map(|name| Actor { key: key(held.unwrap_or(name)), ..actor(name) }))
+}
+
+/// The session with this name.
+fn client(session: &str) -> ClientId {
+    ClientId::derive(&account("session"), session)
+}

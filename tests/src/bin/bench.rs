@@ -1,0 +1,142 @@
+//! `stablechat-bench`: what replicas on this machine reach, and what it costs.
+
+use argh::FromArgs;
+use stablechat_tests::cluster::Cluster;
+use stablechat_tests::load::{Load, Measured};
+use stablechat_tests::process::Usage;
+use stablechat_tests::raw::{RawClient, call_everywhere};
+use stablechat_tests::session::{Person, send};
+use std::fs::File;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+/// Measures throughput and latency of replicas that it starts itself, with the load on the same machine. The data goes to
+/// the directory for temporary files (TMPDIR), and is gone afterwards.
+#[derive(FromArgs)]
+#[argh(
+    example = "{command_name} --seconds 10",
+    example = "TMPDIR=/var/tmp {command_name} --replicas 3 --delivery-bound-ms 200",
+    note = "A request is a `send` to an account that is not connected. The latency goes from the request's timestamp to its
+first answer; what is shown is how much more than the delivery bound it is. Build with `cargo build --workspace` first."
+)]
+struct Arguments {
+    /// how many replicas to start; every request goes to all (1)
+    #[argh(option, default = "1")]
+    replicas: usize,
+    /// the delivery bound in milliseconds (100)
+    #[argh(option, default = "100")]
+    delivery_bound_ms: u64,
+    /// how long each measurement lasts, in seconds (10)
+    #[argh(option, default = "10")]
+    seconds: u64,
+    /// the bytes in a message's text (100)
+    #[argh(option, default = "100")]
+    text_bytes: usize,
+}
+
+/// The names that replicas get.
+const NAMES: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+/// How many accounts get the messages.
+const RECIPIENTS: usize = 32;
+/// Sessions, and how many requests each has in flight.
+const LOADS: [(usize, usize); 4] = [(1, 1), (1, 64), (1, 1024), (16, 64)];
+
+fn main() -> io::Result<()> {
+    let arguments: Arguments = argh::from_env();
+    let names = NAMES.get(..arguments.replicas).filter(|names| !names.is_empty());
+    let names = names.ok_or_else(|| io::Error::other("there can be 1 to 9 replicas"))?;
+    print_sync_times()?;
+    let cluster = Cluster::start(names, Duration::from_millis(arguments.delivery_bound_ms));
+    let mut clients: Vec<RawClient> = names.iter().map(|name| cluster.greet(name)).collect();
+    let alice = Person::new("alice");
+    call_everywhere(&mut clients, &alice.create());
+    // Many, since a mailbox has a limit.
+    let recipients: Vec<Person> = (0..RECIPIENTS).map(|number| Person::new(&format!("recipient-{number}"))).collect();
+    recipients.iter().for_each(|person| call_everywhere(&mut clients, &person.create()));
+    drop(clients);
+    print_idle(&cluster, names[0]);
+    println!(
+        "\n{} replica(s), delivery bound {} ms, texts of {} bytes; processor time and memory are those of replica {}",
+        names.len(),
+        arguments.delivery_bound_ms,
+        arguments.text_bytes,
+        names[0]
+    );
+    println!(
+        "{:>8} {:>9} {:>10} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9} {:>9}",
+        "sessions", "in flight", "requests/s", "p50", "p99", "p99.9", "max", "repeated", "cores", "us/req", "peak MiB"
+    );
+    for (sessions, window) in LOADS {
+        let connect = |name: &&str| -> RawClient {
+            let mut client = cluster.greet(name);
+            client.login(&alice, false);
+            client
+        };
+        let connections = (0..sessions).map(|_| names.iter().map(connect).collect()).collect();
+        let text = "x".repeat(arguments.text_bytes);
+        let commands = recipients.iter().map(|person| send(person.account.as_str(), text.clone())).collect();
+        let mut load = Load::new(connections, commands, window)?;
+        let before = cluster.usage(names[0]);
+        let measured = load.run(Duration::from_secs(arguments.seconds))?;
+        print_row((sessions, window), &measured, before, cluster.usage(names[0]), cluster.delivery_bound());
+    }
+    Ok(())
+}
+
+/// Prints what a load came to.
+fn print_row((sessions, window): (usize, usize), measured: &Measured, before: Usage, after: Usage, bound: Duration) {
+    let beyond = |share: f64| format!("{:.2} ms", (measured.quantile(share).as_secs_f64() - bound.as_secs_f64()) * 1e3);
+    let processor = (after.processor - before.processor).as_secs_f64();
+    println!(
+        "{:>8} {:>9} {:>10.0} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8.2} {:>9.0} {:>9}",
+        sessions,
+        sessions * window,
+        measured.throughput(),
+        beyond(0.5),
+        beyond(0.99),
+        beyond(0.999),
+        beyond(1.0),
+        measured.repetitions,
+        processor / measured.elapsed.as_secs_f64(),
+        processor * 1e6 / measured.latencies.len().max(1) as f64,
+        after.resident_peak / (1024 * 1024),
+    );
+}
+
+/// Prints what an idle replica costs.
+fn print_idle(cluster: &Cluster, name: &str) {
+    const WATCHED: Duration = Duration::from_secs(3);
+    let before = cluster.usage(name);
+    std::thread::sleep(WATCHED);
+    let after = cluster.usage(name);
+    println!(
+        "idle: {:.3} % of a core, {} MiB resident",
+        (after.processor - before.processor).as_secs_f64() / WATCHED.as_secs_f64() * 100.0,
+        after.resident / (1024 * 1024)
+    );
+}
+
+/// Prints how long this disk takes to make a small write durable, apart from any replica.
+fn print_sync_times() -> io::Result<()> {
+    const WRITES: usize = 500;
+    let mut file: File = tempfile::tempfile()?;
+    for length in [200, 16 * 1024, 256 * 1024] {
+        let bytes = vec![b'x'; length];
+        let mut times = Vec::with_capacity(WRITES);
+        for _ in 0..WRITES {
+            file.write_all(&bytes)?;
+            let start = Instant::now();
+            file.sync_data()?;
+            times.push(start.elapsed());
+        }
+        times.sort_unstable();
+        let at = |share: f64| times[((WRITES - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+        println!(
+            "fdatasync after {length:>6} bytes: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! A cluster of real replicas: the built `stablechatd`, a process each, with their data in a directory of their own.
+//!
+//! Tests run in parallel, within a process and in several. So that no two ask for the same port, a cluster listens at a
+//! loopback address that is made from the number of the test's process (all of 127.0.0.0/8 is loopback on Linux), at ports
+//! that are counted up. Connections that the test opens come from 127.0.0.1, so they can neither take such a port while its
+//! replica is down nor be connected to themselves.
+
+use crate::process::{Program, Usage, built};
+use crate::raw::RawClient;
+use crate::wait::{SOON, wait_for, wait_until};
+use rustix::process::Signal;
+use stablechat_protocol::cluster::Cluster as ClusterFile;
+use stablechat_protocol::name::ReplicaName;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The name of every cluster that tests make.
+pub const CLUSTER: &str = "test";
+
+/// A cluster file, and the replicas of it that run. All of them are killed when it is dropped.
+pub struct Cluster {
+    replicas: Vec<Replica>,
+    delivery_bound: Duration,
+    directory: TempDir,
+}
+
+/// A replica of a cluster.
+struct Replica {
+    name: String,
+    address: SocketAddr,
+    /// Its process, while it runs.
+    program: Option<Program>,
+}
+
+impl Cluster {
+    /// Writes the cluster file for replicas of these names, and starts none.
+    pub fn prepare(names: &[&str], delivery_bound: Duration) -> Cluster {
+        let replica = |name: &&str| Replica { name: (*name).to_string(), address: unused_address(), program: None };
+        let directory = tempfile::Builder::new().prefix("stablechat-").tempdir().expect("temporary files can be made");
+        let cluster = Cluster { replicas: names.iter().map(replica).collect(), delivery_bound, directory };
+        std::fs::write(cluster.file(), cluster.text()).expect("temporary files can be written");
+        ClusterFile::parse(&cluster.text()).expect("a cluster file as it should be");
+        cluster
+    }
+
+    /// A cluster of which all replicas run and listen.
+    pub fn start(names: &[&str], delivery_bound: Duration) -> Cluster {
+        let mut cluster = Cluster::prepare(names, delivery_bound);
+        names.iter().for_each(|name| cluster.start_replica(name));
+        cluster
+    }
+
+    /// The cluster file's text.
+    fn text(&self) -> String {
+        let head = format!("name = '{CLUSTER}'\ndelivery_bound_ms = {}\n", self.delivery_bound.as_millis());
+        let entry =
+            |replica: &Replica| format!("\n[[replica]]\nname = '{}'\naddress = '{}'\n", replica.name, replica.address);
+        self.replicas.iter().map(entry).fold(head, |text, entry| text + &entry)
+    }
+
+    /// The cluster file.
+    pub fn file(&self) -> PathBuf {
+        self.path().join("cluster.toml")
+    }
+
+    /// The directory that everything of the cluster lies in.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Δ.
+    pub fn delivery_bound(&self) -> Duration {
+        self.delivery_bound
+    }
+
+    /// The data directory of a replica.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Where a replica listens.
+    pub fn address(&self, name: &str) -> SocketAddr {
+        self.replica(name).address
+    }
+
+    /// What a replica has logged, in all its lives.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.log_file(name)).expect("the log of a replica that was started")
+    }
+
+    fn log_file(&self, name: &str) -> PathBuf {
+        self.path().join(format!("{name}.log"))
+    }
+
+    /// The command that runs a replica of this cluster, with its output going to its log.
+    pub fn command(&self, name: &str) -> Command {
+        let log = std::fs::File::options().append(true).create(true).open(self.log_file(name));
+        let mut command = Command::new(built("stablechatd"));
+        command.arg("run").arg("--cluster").arg(self.file()).args(["--name", name]).arg("--data").arg(self.data(name));
+        command.stdin(std::process::Stdio::null()).stderr(log.expect("temporary files can be written"));
+        command
+    }
+
+    /// Starts a replica, and waits until it listens.
+    pub fn start_replica(&mut self, name: &str) {
+        self.spawn_replica(name);
+        self.wait_until_listening(name);
+    }
+
+    /// Starts a replica.
+    pub fn spawn_replica(&mut self, name: &str) {
+        let command = self.command(name);
+        let replica = self.replica_mut(name);
+        assert!(replica.program.is_none(), "replica {name} runs already");
+        replica.program = Some(Program::spawn(command));
+    }
+
+    /// Waits until a replica accepts connections.
+    ///
+    /// # Panics
+    /// It ends instead, or takes too long.
+    pub fn wait_until_listening(&mut self, name: &str) {
+        let log = self.log_file(name);
+        let Replica { address, program, .. } = self.replica_mut(name);
+        let program = program.as_mut().expect("a replica that was started");
+        wait_until("a replica listens", SOON, || {
+            if let Some(status) = program.ended() {
+                panic!("the replica ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            }
+            TcpStream::connect(*address).is_ok()
+        });
+    }
+
+    /// The running process of a replica.
+    pub fn program(&mut self, name: &str) -> &mut Program {
+        self.replica_mut(name).program.as_mut().expect("a replica that runs")
+    }
+
+    /// What a running replica has cost.
+    pub fn usage(&self, name: &str) -> Usage {
+        self.replica(name).program.as_ref().expect("a replica that runs").usage()
+    }
+
+    /// Ends a replica with SIGKILL, as a power failure would, and waits until it is gone.
+    pub fn kill(&mut self, name: &str) {
+        let mut program = self.replica_mut(name).program.take().expect("a replica that runs");
+        program.signal(Signal::KILL);
+        program.wait();
+    }
+
+    /// Asks a replica to stop with SIGTERM, and waits until it has.
+    pub fn stop(&mut self, name: &str) -> ExitStatus {
+        let mut program = self.replica_mut(name).program.take().expect("a replica that runs");
+        program.signal(Signal::TERM);
+        program.wait()
+    }
+
+    /// Waits until a replica has ended by itself.
+    pub fn wait_for_end(&mut self, name: &str) -> ExitStatus {
+        self.replica_mut(name).program.take().expect("a replica that was started").wait()
+    }
+
+    /// A connection to a replica, on which nothing has been said.
+    pub fn connect(&self, name: &str) -> RawClient {
+        let address = self.address(name);
+        wait_for("a connection to a replica", SOON, || RawClient::connect(address).ok())
+    }
+
+    /// A connection to a replica, after hello and welcome.
+    pub fn greet(&self, name: &str) -> RawClient {
+        let mut client = self.connect(name);
+        let welcomed = client.greet(CLUSTER);
+        assert_eq!(welcomed, Ok(ReplicaName::parse(name).expect("a name")));
+        client
+    }
+
+    fn replica(&self, name: &str) -> &Replica {
+        self.replicas.iter().find(|replica| replica.name == name).expect("a replica of this cluster")
+    }
+
+    fn replica_mut(&mut self, name: &str) -> &mut Replica {
+        self.replicas.iter_mut().find(|replica| replica.name == name).expect("a replica of this cluster")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for replica in &self.replicas {
+                let log = std::fs::read_to_string(self.log_file(&replica.name)).unwrap_or_default();
+                eprintln!("--- the log of replica {}:\n{log}", replica.name);
+            }
+        }
+    }
+}
+
+/// An address that nobody else will ask for while this process runs.
+fn unused_address() -> SocketAddr {
+    static NEXT_PORT: AtomicU16 = AtomicU16::new(7400);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    // Not 127.0.x.x, where everyone else is.
+    let host = Ipv4Addr::new(127, 128 + high % 64, middle, low);
+    loop {
+        let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        let address = SocketAddr::V4(SocketAddrV4::new(host, port));
+        // Someone may listen at this port of all addresses.
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+        assert!(port < 32_000, "no port is free at {host}");
+    }
+}

@@ -1,0 +1,171 @@
+//! Load: sessions that keep a number of requests in flight at one or several replicas, driven by one thread.
+//!
+//! A session sends every request to every replica, as clients do, and counts the first answer.
+
+use crate::pipeline::{Meaning, Pipeline};
+use crate::raw::RawClient;
+use crate::session::wall_clock;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use stablechat_protocol::answer::Answer;
+use stablechat_protocol::command::Command;
+use stablechat_protocol::frame::{Decoded, FrameBuffer};
+use stablechat_protocol::message::ToClient;
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+/// Sessions under way.
+pub struct Load {
+    poll: Poll,
+    links: Vec<Link>,
+    sessions: Vec<Pipeline>,
+    /// What sessions do, one after the other and over again.
+    commands: Vec<Command>,
+    /// How many requests each session has in flight.
+    window: usize,
+    scratch: Vec<u8>,
+}
+
+/// A connection of a session.
+struct Link {
+    stream: TcpStream,
+    inbox: FrameBuffer,
+    /// What is to be sent.
+    outbox: Vec<u8>,
+    /// Whose it is, by index.
+    session: usize,
+}
+
+/// What a time under load came to.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// How long it was.
+    pub elapsed: Duration,
+    /// From the timestamp of each answered request to its first answer, sorted.
+    pub latencies: Vec<Duration>,
+    /// How often requests had to be repeated because one was refused.
+    pub repetitions: u64,
+}
+
+impl Measured {
+    /// Requests answered per second.
+    pub fn throughput(&self) -> f64 {
+        self.latencies.len() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// The latency that this share of the requests did not exceed.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let last = self.latencies.len().saturating_sub(1);
+        self.latencies.get((last as f64 * share) as usize).copied().unwrap_or_default()
+    }
+}
+
+impl Load {
+    /// Sessions that issue these commands, of which there is at least one, with `window` requests in flight each, every one over its own connections, which have
+    /// logged in and of which nothing has come since.
+    ///
+    /// # Errors
+    /// The operating system refuses to watch the connections.
+    pub fn new(connections: Vec<Vec<RawClient>>, commands: Vec<Command>, window: usize) -> io::Result<Load> {
+        let poll = Poll::new()?;
+        let sessions: Vec<Pipeline> = connections.iter().map(|_| Pipeline::default()).collect();
+        let mut links: Vec<Link> = Vec::new();
+        for (session, clients) in connections.into_iter().enumerate() {
+            for client in clients {
+                let mut stream = TcpStream::from_std(client.into_stream()?);
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                poll.registry().register(&mut stream, Token(links.len()), interest)?;
+                links.push(Link { stream, inbox: FrameBuffer::default(), outbox: Vec::new(), session });
+            }
+        }
+        Ok(Load { poll, links, sessions, commands, window, scratch: vec![0; 256 * 1024] })
+    }
+
+    /// Keeps the windows full for a time, and then waits until everything is answered.
+    ///
+    /// # Errors
+    /// A connection broke.
+    pub fn run(&mut self, time: Duration) -> io::Result<Measured> {
+        let start = Instant::now();
+        let mut measured = Measured::default();
+        let before: u64 = self.sessions.iter().map(Pipeline::repetitions).sum();
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let elapsed = start.elapsed();
+            if elapsed < time {
+                self.fill();
+                measured.elapsed = elapsed;
+            } else if self.sessions.iter().all(|session| session.in_flight() == 0) {
+                break;
+            }
+            for link in 0..self.links.len() {
+                self.flush(link)?;
+            }
+            self.poll.poll(&mut events, Some(Duration::from_millis(10)))?;
+            let readable: Vec<usize> = events.iter().map(|event| event.token().0).collect();
+            for link in readable {
+                self.read(link, &mut measured.latencies)?;
+            }
+            measured.elapsed = start.elapsed();
+        }
+        measured.repetitions = self.sessions.iter().map(Pipeline::repetitions).sum::<u64>() - before;
+        measured.latencies.sort_unstable();
+        Ok(measured)
+    }
+
+    /// Issues what is missing for every session to have its window full.
+    fn fill(&mut self) {
+        for index in 0..self.sessions.len() {
+            let mut frames = Vec::new();
+            while self.sessions[index].in_flight() < self.window {
+                let next = self.sessions[index].session().sequence as usize % self.commands.len();
+                self.sessions[index].issue(self.commands[next].clone(), &mut frames);
+            }
+            self.queue(index, &frames);
+        }
+    }
+
+    /// Queues frames on all connections of a session.
+    fn queue(&mut self, session: usize, frames: &[u8]) {
+        let links = self.links.iter_mut().filter(|link| link.session == session);
+        links.for_each(|link| link.outbox.extend_from_slice(frames));
+    }
+
+    /// Sends what a connection takes.
+    fn flush(&mut self, link: usize) -> io::Result<()> {
+        let Link { stream, outbox, .. } = &mut self.links[link];
+        while !outbox.is_empty() {
+            match stream.write(outbox) {
+                Ok(length) => drop(outbox.drain(..length)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what has come on a connection.
+    fn read(&mut self, link: usize, latencies: &mut Vec<Duration>) -> io::Result<()> {
+        loop {
+            let Link { stream, inbox, session, .. } = &mut self.links[link];
+            let session = *session;
+            match stream.read(&mut self.scratch) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => inbox.push(&self.scratch[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            let now = wall_clock();
+            while let Decoded::Frame(message) = self.links[link].inbox.decode::<ToClient>().map_err(io::Error::other)? {
+                match self.sessions[session].on_message(&message) {
+                    Meaning::Settled(settled) => {
+                        assert_eq!(settled.answer, Answer::Done, "the load is nothing that is rejected");
+                        latencies.push(now.since(settled.issued));
+                    }
+                    Meaning::Repeat(frames) => self.queue(session, &frames),
+                    Meaning::Nothing => {}
+                }
+            }
+        }
+    }
+}

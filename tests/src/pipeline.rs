@@ -1,0 +1,120 @@
+//! A session with many requests in flight, as a client keeps it: without any connection, so that it can be used over one or
+//! several, and outlive them.
+//!
+//! It does what `docs/PROTOCOL.md` asks of clients: timestamps increase with sequence numbers, and whoever repeats a request
+//! repeats all unanswered ones after it as well.
+
+use crate::raw::frame;
+use crate::session::{Session, stamp};
+use stablechat_protocol::answer::{Answer, Rejection};
+use stablechat_protocol::command::Command;
+use stablechat_protocol::message::{RequestId, ToClient};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use std::collections::BTreeMap;
+
+/// A session and its unanswered requests.
+#[derive(Debug, Default)]
+pub struct Pipeline {
+    session: Session,
+    /// By sequence number: when the last attempt was issued, and at what.
+    unanswered: BTreeMap<u64, (Timestamp, Command)>,
+    /// How often something had to be repeated because it was refused.
+    repetitions: u64,
+}
+
+/// What a message means for the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// A request is answered for good.
+    Settled(Settled),
+    /// These frames are to be sent: requests that have to be repeated.
+    Repeat(Vec<u8>),
+    /// Nothing.
+    Nothing,
+}
+
+/// A request that is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Its place in the session.
+    pub sequence: u64,
+    /// The attempt that was answered.
+    pub uid: Uid,
+    /// When the last attempt was issued.
+    pub issued: Timestamp,
+    /// The answer.
+    pub answer: Answer,
+}
+
+impl Pipeline {
+    /// The session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// How many requests are unanswered.
+    pub fn in_flight(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// How often something had to be repeated because it was refused.
+    pub fn repetitions(&self) -> u64 {
+        self.repetitions
+    }
+
+    /// Issues a request, and appends its frame to `frames`.
+    pub fn issue(&mut self, command: Command, frames: &mut Vec<u8>) {
+        self.session.sequence += 1;
+        self.attempt(self.session.sequence, command, frames);
+    }
+
+    /// The frames that repeat all unanswered requests from this sequence number on.
+    pub fn repeat_from(&mut self, sequence: u64) -> Vec<u8> {
+        let mut frames = Vec::new();
+        for (sequence, (_, command)) in self.unanswered.split_off(&sequence) {
+            self.attempt(sequence, command, &mut frames);
+        }
+        frames
+    }
+
+    /// Issues an attempt at a request.
+    fn attempt(&mut self, sequence: u64, command: Command, frames: &mut Vec<u8>) {
+        let timestamp = stamp();
+        frames.extend(frame(&self.session.attempt(sequence, timestamp, command.clone())));
+        self.unanswered.insert(sequence, (timestamp, command));
+    }
+
+    /// Takes a message from a replica.
+    pub fn on_message(&mut self, message: &ToClient) -> Meaning {
+        match message {
+            ToClient::Answer { client, sequence, uid, answer, .. } if *client == self.session.client => {
+                if matches!(answer, Answer::Rejected { reason: Rejection::OutOfSequence { .. } }) {
+                    return self.repeat_if_last(*sequence, uid.timestamp);
+                }
+                match self.unanswered.remove(sequence) {
+                    Some((issued, _)) => {
+                        let (sequence, uid, answer) = (*sequence, *uid, answer.clone());
+                        Meaning::Settled(Settled { sequence, uid, issued, answer })
+                    }
+                    None => Meaning::Nothing,
+                }
+            }
+            ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, .. }
+                if *client == self.session.client =>
+            {
+                self.repeat_if_last(*sequence, *timestamp)
+            }
+            _ => Meaning::Nothing,
+        }
+    }
+
+    /// Repeats a request and what follows it, unless that has happened since this attempt.
+    fn repeat_if_last(&mut self, sequence: u64, timestamp: Timestamp) -> Meaning {
+        if self.unanswered.get(&sequence).is_none_or(|(last, _)| *last != timestamp) {
+            return Meaning::Nothing;
+        }
+        self.repetitions += 1;
+        Meaning::Repeat(self.repeat_from(sequence))
+    }
+}

@@ -1,0 +1,124 @@
+//! Programs of this project as processes: where they are, signals to them, and what they cost.
+
+use crate::wait::{SOON, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+/// A program of this workspace, as it was built together with the caller.
+///
+/// # Panics
+/// It has not been built. Cargo tells tests of the programs of their own package only, so these are looked for where it
+/// puts them.
+pub fn built(program: &str) -> PathBuf {
+    let ourselves = std::env::current_exe().expect("the system says what runs");
+    let found =
+        ourselves.ancestors().skip(1).take(2).map(|directory| directory.join(program)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{program} is not built; run `cargo build --workspace` first, as scripts/test does"))
+}
+
+/// Runs a command to its end, with nothing on standard input.
+///
+/// # Panics
+/// It does not end soon.
+pub fn run_to_end(mut command: Command) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut program = Program::spawn(command);
+    let status = program.wait();
+    let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
+    // What is asked for here says less than a pipe holds, so it has ended without being read.
+    let Child { stdout, stderr, .. } = &mut program.child;
+    for (pipe, bytes) in [
+        (stdout.as_mut().map(|pipe| pipe as &mut dyn std::io::Read), &mut output.stdout),
+        (stderr.as_mut().map(|pipe| pipe as &mut dyn std::io::Read), &mut output.stderr),
+    ] {
+        pipe.expect("a pipe was asked for").read_to_end(bytes).expect("a pipe can be read");
+    }
+    output
+}
+
+/// A process that is killed when this is dropped.
+pub struct Program {
+    child: Child,
+}
+
+impl Program {
+    /// Starts a program.
+    pub fn spawn(mut command: Command) -> Program {
+        let child = command.spawn();
+        Program { child: child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")) }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process has a number");
+        kill_process(pid, signal).expect("the process has not been waited for, so it is there");
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the process is ours")
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Panics
+    /// It does not end soon.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("a process ends", SOON, || self.ended())
+    }
+
+    /// What it has cost so far. It must still run.
+    pub fn usage(&self) -> Usage {
+        Usage::of(&Path::new("/proc").join(self.child.id().to_string()))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended; then there is nothing to kill.
+        if self.child.kill().is_ok() {
+            self.child.wait().expect("the process is ours");
+        }
+    }
+}
+
+/// What a process has cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// The time that its threads ran. Those that have ended do not count.
+    pub processor: Duration,
+    /// The memory that it has now, in bytes.
+    pub resident: u64,
+    /// The most memory that it ever had, in bytes.
+    pub resident_peak: u64,
+}
+
+impl Usage {
+    /// Reads it from a process's directory in `/proc` (Linux).
+    fn of(process: &Path) -> Usage {
+        let status = std::fs::read_to_string(process.join("status")).expect("the process runs");
+        let kibibytes = |field: &str| -> u64 {
+            let line =
+                status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux says so of every process");
+            line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().expect("a number")
+        };
+        let threads = std::fs::read_dir(process.join("task")).expect("the process runs");
+        let processor = threads.filter_map(|thread| {
+            // The first field of schedstat: nanoseconds on a processor. A thread may end while we look.
+            let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Usage {
+            processor: Duration::from_nanos(processor.sum()),
+            resident: kibibytes("VmRSS") * 1024,
+            resident_peak: kibibytes("VmHWM") * 1024,
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! A client that says on a connection exactly what a test wants said, whether it is right or not.
+//!
+//! It blocks, with limits. For tests that want to be understood it also has the usual steps: greeting, login, a request and
+//! its answer.
+
+use crate::session::{Person, Session, send, stamp};
+use crate::wait::SOON;
+use stablechat_protocol::answer::{Answer, Message, Note, QueryAnswer, Refusal};
+use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
+use stablechat_protocol::id::Challenge;
+use stablechat_protocol::login::{Signature, Statement};
+use stablechat_protocol::message::{CloseReason, MAGIC, Proof, RequestId, Role, ToClient, ToReplica};
+use stablechat_protocol::name::{ClusterName, ReplicaName};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// A connection to a replica.
+pub struct RawClient {
+    stream: TcpStream,
+    inbox: FrameBuffer,
+    /// Who answered the greeting, and with which challenge.
+    welcome: Option<(ClusterName, ReplicaName, Challenge)>,
+    /// Messages that came while something else was waited for.
+    deliveries: VecDeque<Message>,
+    /// The session of [`RawClient::call`].
+    session: Session,
+    /// The id of the last query.
+    query: u64,
+}
+
+/// What came from a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A message.
+    Message(ToClient),
+    /// The end of the connection, be it in order or not.
+    End,
+    /// Nothing, for as long as it was waited for.
+    Nothing,
+}
+
+/// An answer to a command, with what is said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The answer.
+    pub answer: Answer,
+    /// The attempt that it answers.
+    pub uid: Uid,
+    /// What the replica says around it.
+    pub note: Note,
+}
+
+impl RawClient {
+    /// Opens a connection and says nothing.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub fn connect(address: SocketAddr) -> io::Result<RawClient> {
+        let stream = TcpStream::connect_timeout(&address, SOON)?;
+        stream.set_nodelay(true)?;
+        // A test never hangs: a replica that reads nothing for this long is broken.
+        stream.set_write_timeout(Some(SOON))?;
+        let (inbox, session) = (FrameBuffer::default(), Session::default());
+        Ok(RawClient { stream, inbox, welcome: None, deliveries: VecDeque::new(), session, query: 0 })
+    }
+
+    /// The socket.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The socket alone, which does not block any more. Everything that came has been received.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn into_stream(self) -> io::Result<TcpStream> {
+        assert!(!self.inbox.is_mid_frame(), "something came that was not received");
+        self.stream.set_nonblocking(true)?;
+        Ok(self.stream)
+    }
+
+    /// Sends bytes, whatever they are.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn send(&mut self, message: &ToReplica) -> io::Result<()> {
+        self.send_bytes(&frame(message))
+    }
+
+    /// Sends messages in one go.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn send_all<'a>(&mut self, messages: impl IntoIterator<Item = &'a ToReplica>) -> io::Result<()> {
+        let frames: Vec<Vec<u8>> = messages.into_iter().map(frame).collect();
+        self.send_bytes(&frames.concat())
+    }
+
+    /// Says that nothing more will be sent.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
+    }
+
+    /// What comes next, within a limit.
+    pub fn receive_within(&mut self, limit: Duration) -> Received {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Decoded::Frame(message) = self.inbox.decode().expect("replicas send good frames") {
+                return Received::Message(message);
+            }
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.stream.set_read_timeout(Some(left)).expect("a limit that is not zero");
+            match self.read_some() {
+                Ok(0) => return Received::End,
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    if Instant::now() >= deadline {
+                        return Received::Nothing;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Received::End,
+            }
+        }
+    }
+
+    /// What has come and comes within a limit, at least one message unless nothing comes; and whether the connection stands.
+    pub fn receive_some(&mut self, limit: Duration) -> (Vec<ToClient>, bool) {
+        let mut messages = Vec::new();
+        match self.receive_within(limit) {
+            Received::Message(message) => messages.push(message),
+            Received::End => return (messages, false),
+            Received::Nothing => return (messages, true),
+        }
+        while let Decoded::Frame(message) = self.inbox.decode().expect("replicas send good frames") {
+            messages.push(message);
+        }
+        (messages, true)
+    }
+
+    /// Reads once.
+    fn read_some(&mut self) -> io::Result<usize> {
+        let mut bytes = [0; 64 * 1024];
+        let length = self.stream.read(&mut bytes)?;
+        self.inbox.push(&bytes[..length]);
+        Ok(length)
+    }
+
+    /// What comes next.
+    ///
+    /// # Panics
+    /// Nothing comes, or the end.
+    pub fn receive(&mut self) -> ToClient {
+        match self.receive_within(SOON) {
+            Received::Message(message) => message,
+            other => panic!("waited for a message, but got {other:?}"),
+        }
+    }
+
+    /// Why the replica ends the connection, which is the last thing that it says.
+    ///
+    /// # Panics
+    /// It says something else, or does not end the connection.
+    pub fn closing(&mut self) -> CloseReason {
+        match self.receive() {
+            ToClient::Closing { reason } => {
+                assert_eq!(self.receive_within(SOON), Received::End);
+                reason
+            }
+            other => panic!("the connection is not ended, but {other:?} comes"),
+        }
+    }
+
+    /// Waits until the replica has ended the connection, and returns what came before.
+    ///
+    /// # Panics
+    /// It goes on for too long.
+    pub fn until_end(&mut self) -> Vec<ToClient> {
+        let mut messages = Vec::new();
+        loop {
+            match self.receive_within(SOON) {
+                Received::Message(message) => messages.push(message),
+                Received::End => return messages,
+                Received::Nothing => panic!("the connection does not end"),
+            }
+        }
+    }
+
+    /// Says hello, as a client does.
+    ///
+    /// # Errors
+    /// Why the replica ends the connection instead.
+    pub fn greet(&mut self, cluster: &str) -> Result<ReplicaName, CloseReason> {
+        // Whoever is refused may find the connection ended already; the reason comes all the same.
+        self.send(&hello(cluster)).ok();
+        match self.receive() {
+            ToClient::Welcome { replica, challenge, .. } => {
+                let cluster = ClusterName::parse(cluster).expect("a name by the rules");
+                self.welcome = Some((cluster, replica.clone(), challenge));
+                Ok(replica)
+            }
+            ToClient::Closing { reason } => Err(reason),
+            other => panic!("the answer to a hello is {other:?}"),
+        }
+    }
+
+    /// The message that logs in on this connection.
+    pub fn login_message(&self, person: &Person, receive: bool) -> ToReplica {
+        let (cluster, replica, challenge) = self.welcome.clone().expect("greeted");
+        let (account, key) = (person.account.clone(), person.secret.public());
+        let statement = Statement { cluster, replica, challenge, account: account.clone(), key, channel: None };
+        let signature: Signature = person.secret.sign(&statement);
+        ToReplica::Login { account, key, receive, proof: Proof::Signature { signature } }
+    }
+
+    /// Logs in, and begins a session.
+    pub fn login(&mut self, person: &Person, receive: bool) {
+        self.session = Session::default();
+        self.send(&self.login_message(person, receive)).expect("the connection stands");
+        let account = person.account.clone();
+        assert_eq!(self.receive_other(), ToClient::LoggedIn { account });
+    }
+
+    /// Has a command done, and returns the answer.
+    pub fn call(&mut self, command: Command) -> Answer {
+        self.call_at_length(command).answer
+    }
+
+    /// Has a command done, as often as it takes, and returns the answer with what is said about it.
+    pub fn call_at_length(&mut self, command: Command) -> Answered {
+        let request = self.session.next(command.clone());
+        self.send(&request).expect("the connection stands");
+        loop {
+            match self.answer_or_refusal() {
+                Ok(answered) => return answered,
+                // The machine is busy: it took longer than the delivery bound to get the request through.
+                Err(Refusal::Late) => {
+                    let again = self.session.attempt(self.session.sequence, stamp(), command.clone());
+                    self.send(&again).expect("the connection stands");
+                }
+                Err(refusal) => panic!("{command:?} is refused: {refusal}"),
+            }
+        }
+    }
+
+    /// The next answer to a command, or the refusal of one.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn answer_or_refusal(&mut self) -> Result<Answered, Refusal> {
+        match self.receive_other() {
+            ToClient::Answer { uid, answer, note, .. } => Ok(Answered { answer, uid, note }),
+            ToClient::Refused { request: RequestId::Command { .. }, reason, .. } => Err(reason),
+            other => panic!("waited for an answer, but got {other:?}"),
+        }
+    }
+
+    /// Asks something, as often as it takes, and returns the answer.
+    pub fn ask(&mut self, query: Query) -> QueryAnswer {
+        loop {
+            self.query += 1;
+            let question = ToReplica::Query { id: self.query, timestamp: stamp(), query: query.clone() };
+            self.send(&question).expect("the connection stands");
+            match self.receive_other() {
+                ToClient::QueryAnswer { id, answer, .. } => {
+                    assert_eq!(id, self.query);
+                    return answer;
+                }
+                ToClient::Refused { reason: Refusal::Late, .. } => {}
+                other => panic!("waited for the answer to {query:?}, but got {other:?}"),
+            }
+        }
+    }
+
+    /// All unread messages, page by page.
+    pub fn unread(&mut self) -> Vec<Message> {
+        let mut all: Vec<Message> = Vec::new();
+        loop {
+            let after = all.last().map(|message| message.uid);
+            match self.ask(Query::Unread { after, limit: 1000 }) {
+                QueryAnswer::Messages { messages, more } => {
+                    all.extend(messages);
+                    if !more {
+                        return all;
+                    }
+                }
+                other => panic!("the answer to a query for unread messages is {other:?}"),
+            }
+        }
+    }
+
+    /// Checks that the replica serves this connection: pings, and waits for the pong.
+    pub fn ping(&mut self) {
+        let sent = Timestamp(fastrand::u64(..));
+        self.send(&ToReplica::Ping { sent }).expect("the connection stands");
+        let ToClient::Pong { sent: returned, .. } = self.receive_other() else { panic!("not a pong") };
+        assert_eq!(returned, sent);
+    }
+
+    /// The next message that was delivered.
+    pub fn delivery(&mut self) -> Message {
+        if let Some(message) = self.deliveries.pop_front() {
+            return message;
+        }
+        match self.receive() {
+            ToClient::Delivery { message } => message,
+            other => panic!("waited for a delivery, but got {other:?}"),
+        }
+    }
+
+    /// Messages that were delivered and not yet taken with [`RawClient::delivery`].
+    pub fn delivered(&self) -> usize {
+        self.deliveries.len()
+    }
+
+    /// The next that comes apart from deliveries.
+    pub fn receive_other(&mut self) -> ToClient {
+        loop {
+            match self.receive() {
+                ToClient::Delivery { message } => self.deliveries.push_back(message),
+                other => return other,
+            }
+        }
+    }
+}
+
+/// A message's frame.
+pub fn frame(message: &ToReplica) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(message, &mut bytes).expect("a message that fits a frame");
+    bytes
+}
+
+/// A client's hello to a cluster.
+pub fn hello(cluster: &str) -> ToReplica {
+    let cluster = ClusterName::parse(cluster).expect("a name by the rules");
+    ToReplica::Hello { magic: MAGIC.into(), version_min: 1, version_max: 1, role: Role::Client, cluster }
+}
+
+/// Has a command done at several replicas as clients do: the same request goes to all. All have to answer that it is done.
+pub fn call_everywhere(clients: &mut [RawClient], command: &Command) {
+    let request = Session::default().next(command.clone());
+    clients.iter_mut().for_each(|client| client.send(&request).expect("the connection stands"));
+    for client in clients {
+        assert_eq!(client.answer_or_refusal().map(|answered| answered.answer), Ok(Answer::Done), "{command:?}");
+    }
+}
+
+/// Makes accounts, and says so when one cannot be made.
+pub fn create_accounts(client: &mut RawClient, people: &[&Person]) {
+    for person in people {
+        assert_eq!(client.call(person.create()), Answer::Done, "{}", person.account);
+    }
+}
+
+/// Sends a message, and checks that it is done.
+pub fn send_message(client: &mut RawClient, to: &str, text: impl Into<String>) {
+    assert_eq!(client.call(send(to, text)), Answer::Done);
+}

@@ -1,0 +1,88 @@
+//! Who the tests' clients are: people with keys, and sessions of requests.
+
+use stablechat_protocol::command::{Command, Recipient};
+use stablechat_protocol::id::ClientId;
+use stablechat_protocol::login::SecretKey;
+use stablechat_protocol::message::ToReplica;
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::text::MessageText;
+use stablechat_protocol::time::Timestamp;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The wall clock, which is that of replicas on this machine; later than anything that was returned before.
+pub fn stamp() -> Timestamp {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = wall_clock().0;
+    let next = |last: u64| now.max(last + 1);
+    let before = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+    Timestamp(next(before.expect("it is always updated")))
+}
+
+/// The wall clock.
+pub fn wall_clock() -> Timestamp {
+    Timestamp::ZERO.after(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}
+
+/// An account with its key.
+pub struct Person {
+    /// The account.
+    pub account: AccountName,
+    /// The key that owns it.
+    pub secret: SecretKey,
+}
+
+impl Person {
+    /// Someone of this name, with a new key.
+    pub fn new(name: &str) -> Person {
+        Person { account: account(name), secret: SecretKey::from_seed(&std::array::from_fn(|_| fastrand::u8(..))) }
+    }
+
+    /// What makes the account.
+    pub fn create(&self) -> Command {
+        Command::Create { name: self.account.clone(), key: self.secret.public(), password: None }
+    }
+}
+
+/// An account's name.
+pub fn account(name: &str) -> AccountName {
+    AccountName::parse(name).expect("a name by the rules")
+}
+
+/// What sends a message to an account.
+pub fn send(to: &str, text: impl Into<String>) -> Command {
+    Command::Send { to: recipient(to), text: MessageText::parse(text).expect("a text by the rules") }
+}
+
+/// An account that messages go to.
+pub fn recipient(name: &str) -> Recipient {
+    Recipient::Account { name: account(name) }
+}
+
+/// A session: where its next request stands.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Its identity.
+    pub client: ClientId,
+    /// The sequence number of the last request.
+    pub sequence: u64,
+}
+
+impl Default for Session {
+    fn default() -> Session {
+        Session { client: ClientId(std::array::from_fn(|_| fastrand::u8(..))), sequence: 0 }
+    }
+}
+
+impl Session {
+    /// The next request, issued now.
+    pub fn next(&mut self, command: Command) -> ToReplica {
+        self.sequence += 1;
+        self.attempt(self.sequence, stamp(), command)
+    }
+
+    /// An attempt at a request: with this number, issued at this time.
+    pub fn attempt(&self, sequence: u64, timestamp: Timestamp, command: Command) -> ToReplica {
+        ToReplica::Request { client: self.client, sequence, timestamp, command }
+    }
+}

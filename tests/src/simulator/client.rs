@@ -1,0 +1,419 @@
+//! A user's program: works off a plan with the real session, questions, inbox and clock correction.
+//!
+//! A plan is a row of stages, each in a session of its own: make the account, speak as it, say everything once more in the
+//! same session as after a lost outcome, delete the account. A stage ends when everything in it is answered.
+
+use super::{DELIVERY_BOUND, REPLICAS};
+use fastrand::Rng;
+use stablechat_client::clock::Offsets;
+use stablechat_client::inbox::Inbox;
+use stablechat_client::questions::{Asking, Questions};
+use stablechat_client::session::{Outgoing, Session, Verdict};
+use stablechat_protocol::answer::{Message, QueryAnswer};
+use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::id::ClientId;
+use stablechat_protocol::login::{PublicKey, Signature};
+use stablechat_protocol::message::{MAGIC, Proof, RequestId, Role, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::name::{AccountName, ClusterName, Pattern};
+use stablechat_protocol::request::Actor;
+use stablechat_protocol::text::MessageText;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use stablechat_server::replica::ConnectionId;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// How far a client's clock is off at most, in nanoseconds: it is corrected.
+const SKEW_MAX: i64 = 20_000_000_000;
+/// The most commands in one burst.
+const BURST_MAX: u32 = 12;
+/// The most pauses between bursts, in milliseconds.
+const PAUSE_MAX_MS: u64 = 900;
+/// The most messages in a page of unread ones: small, so that pages are turned.
+const PAGE: u16 = 7;
+
+/// A part of a plan.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    /// Make the account, speaking for nobody.
+    Create,
+    /// As the account, send so many messages, acknowledge what comes, and ask.
+    Speak(u32),
+    /// As the account, issue again what was issued in the stage before, in the same session. These commands are left; which
+    /// they are becomes known when the stage begins.
+    Repeat(VecDeque<Command>),
+    /// As the account, delete it.
+    Delete,
+    /// Listen only.
+    Over,
+}
+
+/// A connection to a replica, from the client's side.
+#[derive(Clone, Debug, Default)]
+pub struct Link {
+    /// The connection, from hello on.
+    pub connection: Option<ConnectionId>,
+    /// When hello was sent, by the client's clock.
+    hello: Timestamp,
+    /// Whether it has been welcomed.
+    pub ready: bool,
+}
+
+/// A user's program.
+pub struct Client {
+    /// The account that it uses.
+    pub actor: Actor,
+    /// Whether its account is never deleted.
+    pub lasting: bool,
+    /// Its connections, by replica.
+    pub links: Vec<Link>,
+    /// How far its clock is ahead of the true time, in nanoseconds.
+    skew: i64,
+    offsets: Offsets,
+    session: Session,
+    questions: Questions,
+    /// The page of unread messages that is asked for, by question number.
+    page: Option<u64>,
+    inbox: Inbox,
+    stage: Stage,
+    plan: VecDeque<Stage>,
+    /// What was issued in the stage.
+    issued: VecDeque<Command>,
+    /// To whom it writes.
+    others: Vec<AccountName>,
+    /// Messages that were shown.
+    pub shown: BTreeSet<Uid>,
+    /// What they said: a request that took effect under two uids says it twice.
+    texts: BTreeSet<MessageText>,
+    /// How often a message was shown after a later one.
+    pub misplaced: u64,
+    /// How often the same was shown under another uid.
+    pub doubled: u64,
+    /// When it goes on, by the true time.
+    next_burst: Timestamp,
+    /// What is to be sent: on one link, or on all that are ready.
+    outbox: Vec<(Option<usize>, ToReplica)>,
+}
+
+impl Client {
+    /// The client with this number among so many, with a plan of its own.
+    pub fn new(random: &mut Rng, number: usize, clients: usize, now: Timestamp) -> Client {
+        let lasting = number < 2 || random.bool();
+        let speak = Stage::Speak(random.u32(20..60));
+        let plan = if lasting {
+            vec![Stage::Create, speak, Stage::Repeat(VecDeque::new()), Stage::Speak(10), Stage::Over]
+        } else {
+            vec![Stage::Create, speak.clone(), Stage::Delete, Stage::Create, speak, Stage::Delete, Stage::Over]
+        };
+        let mut client = Client {
+            actor: Actor { account: account(number), key: PublicKey([number as u8; 32]) },
+            lasting,
+            links: vec![Link::default(); REPLICAS],
+            skew: random.i64(-SKEW_MAX..=SKEW_MAX),
+            offsets: Offsets::new(REPLICAS),
+            session: Session::new(ClientId(random.u128(..).to_be_bytes()), DELIVERY_BOUND),
+            questions: Questions::new(DELIVERY_BOUND),
+            page: None,
+            inbox: Inbox::default(),
+            stage: Stage::Over,
+            plan: plan.into(),
+            issued: VecDeque::new(),
+            others: (0..clients).filter(|other| *other != number).map(account).collect(),
+            shown: BTreeSet::new(),
+            texts: BTreeSet::new(),
+            misplaced: 0,
+            doubled: 0,
+            next_burst: now.after(Duration::from_millis(500 + random.u64(..300))),
+            outbox: Vec::new(),
+        };
+        client.next_stage(random, now);
+        client
+    }
+
+    /// Whether its plan is worked off.
+    pub fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over) && self.plan.is_empty() && self.is_idle()
+    }
+
+    /// What it is at.
+    pub fn describe(&self) -> String {
+        format!("{} at {:?}, next request {}", self.actor.account, self.stage, self.session.next_sequence())
+    }
+
+    /// What is to be sent: on one link, or on all that are ready.
+    pub fn take_outbox(&mut self) -> Vec<(Option<usize>, ToReplica)> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// What its clock shows.
+    fn clock(&self, now: Timestamp) -> Timestamp {
+        now.offset_by(self.skew)
+    }
+
+    /// When it wants to be woken, by the true time.
+    pub fn wants_wake(&self) -> Option<Timestamp> {
+        let deadlines = self.session.deadline().into_iter().chain(self.questions.deadline());
+        let burst = (!self.is_over()).then_some(self.next_burst);
+        deadlines.map(|deadline| deadline.offset_by(-self.skew)).chain(burst).min()
+    }
+
+    /// Does what is due.
+    pub fn wake(&mut self, random: &mut Rng, now: Timestamp) {
+        let clock = self.clock(now);
+        let again = self.session.due(clock);
+        self.send(None, again);
+        for number in self.questions.due(clock) {
+            let timestamp = self.session.stamp(clock);
+            if let Some(asking) = self.questions.ask_again(clock, timestamp, number) {
+                self.outbox.push((None, frame(asking)));
+            }
+        }
+        if self.next_burst <= now {
+            self.next_burst = now.after(Duration::from_millis(random.u64(1..PAUSE_MAX_MS)));
+            self.burst(random, clock);
+        }
+    }
+
+    /// Goes on in its plan, by one burst of commands and perhaps a question.
+    fn burst(&mut self, random: &mut Rng, clock: Timestamp) {
+        for _ in 0..random.u32(1..=BURST_MAX) {
+            if let Some(command) = self.next_command(random) {
+                self.issue(clock, command);
+            }
+        }
+        if matches!(self.stage, Stage::Speak(_)) && random.bool() && self.questions.can_ask() {
+            let query = self.some_query(random);
+            self.ask(clock, query);
+        }
+        if self.is_idle() && self.has_said_all() && !self.plan.is_empty() {
+            self.next_stage(random, clock);
+        }
+    }
+
+    /// The next command of the stage, if there is one left.
+    fn next_command(&mut self, random: &mut Rng) -> Option<Command> {
+        if !self.session.can_issue() {
+            return None;
+        }
+        match &mut self.stage {
+            Stage::Create if self.issued.is_empty() => {
+                let Actor { account, key } = self.actor.clone();
+                Some(Command::Create { name: account, key, password: None })
+            }
+            Stage::Delete if self.issued.is_empty() => Some(Command::Delete),
+            Stage::Speak(0) if self.inbox.has_acknowledgements() && random.bool() => {
+                Some(Command::Ack { uids: self.inbox.take_acknowledgements() })
+            }
+            Stage::Speak(left) if *left > 0 => {
+                *left -= 1;
+                if self.inbox.has_acknowledgements() && random.u8(..4) == 0 {
+                    return Some(Command::Ack { uids: self.inbox.take_acknowledgements() });
+                }
+                let name = random.choice(&self.others)?.clone();
+                let text = label(self.session.client(), self.session.next_sequence());
+                Some(Command::Send { to: Recipient::Account { name }, text })
+            }
+            Stage::Repeat(commands) => commands.pop_front(),
+            _ => None,
+        }
+    }
+
+    /// Whether the stage has nothing more to say.
+    fn has_said_all(&self) -> bool {
+        match &self.stage {
+            Stage::Create | Stage::Delete => !self.issued.is_empty(),
+            Stage::Speak(left) => *left == 0,
+            Stage::Repeat(commands) => commands.is_empty(),
+            Stage::Over => true,
+        }
+    }
+
+    /// Whether everything is answered.
+    fn is_idle(&self) -> bool {
+        self.session.is_idle() && self.questions.unanswered().is_empty()
+    }
+
+    /// Begins the next stage, in a session of its own, and speaks for whom it has to.
+    fn next_stage(&mut self, random: &mut Rng, clock: Timestamp) {
+        let issued = std::mem::take(&mut self.issued);
+        let fresh = ClientId(random.u128(..).to_be_bytes());
+        let (stage, client) = match self.plan.pop_front().unwrap_or(Stage::Over) {
+            Stage::Repeat(_) => (Stage::Repeat(issued), self.session.client()),
+            stage => (stage, fresh),
+        };
+        self.stage = stage;
+        let highest = self.session.highest();
+        self.session = Session::new(client, DELIVERY_BOUND);
+        self.session.observe(highest);
+        self.session.set_clock_offset(self.offsets.offset());
+        let login = self.login();
+        self.outbox.push((None, login));
+        for link in (0..self.links.len()).filter(|link| self.links[*link].ready) {
+            self.session.on_link_ready(link);
+        }
+        self.fetch_if_listening(clock);
+    }
+
+    /// What says for whom a link speaks in this stage.
+    fn login(&self) -> ToReplica {
+        if let Stage::Create = self.stage {
+            return ToReplica::Logout;
+        }
+        let Actor { account, key } = self.actor.clone();
+        let proof = Proof::Signature { signature: Signature([0; 64]) };
+        ToReplica::Login { account, key, receive: true, proof }
+    }
+
+    /// Issues a command, to all links that are ready.
+    fn issue(&mut self, clock: Timestamp, command: Command) {
+        self.issued.push_back(command.clone());
+        let outgoing = self.session.issue(clock, command);
+        self.send(None, vec![outgoing]);
+    }
+
+    /// Sends commands.
+    fn send(&mut self, link: Option<usize>, outgoing: Vec<Outgoing>) {
+        let client = self.session.client();
+        self.outbox.extend(outgoing.into_iter().map(|Outgoing { sequence, timestamp, command }| {
+            (link, ToReplica::Request { client, sequence, timestamp, command })
+        }));
+    }
+
+    /// Some question.
+    fn some_query(&self, random: &mut Rng) -> Query {
+        match random.choice(&self.others) {
+            Some(name) if random.bool() => {
+                Query::History { with: Recipient::Account { name: name.clone() }, before: None, limit: PAGE }
+            }
+            _ => Query::List { pattern: Pattern::all(), after: None, limit: PAGE },
+        }
+    }
+
+    /// Asks something of all links that are ready. Returns the question's number.
+    fn ask(&mut self, clock: Timestamp, query: Query) -> u64 {
+        let timestamp = self.session.stamp(clock);
+        let asking = self.questions.ask(clock, timestamp, query);
+        let number = asking.id;
+        self.outbox.push((None, frame(asking)));
+        number
+    }
+
+    /// Begins to fetch unread messages in a stage in which the account is there.
+    fn fetch_if_listening(&mut self, clock: Timestamp) {
+        if matches!(self.stage, Stage::Speak(_) | Stage::Over) {
+            self.fetch(clock);
+        }
+    }
+
+    /// Begins to fetch unread messages, or asks for the next page.
+    fn fetch(&mut self, clock: Timestamp) {
+        self.inbox.begin();
+        if self.page.is_none() && self.questions.can_ask() {
+            let query = Query::Unread { after: self.inbox.cursor(), limit: PAGE };
+            self.page = Some(self.ask(clock, query));
+        }
+    }
+
+    /// A connection was made.
+    pub fn on_connected(&mut self, now: Timestamp, link: usize, connection: ConnectionId) {
+        let hello = self.clock(now);
+        self.links[link] = Link { connection: Some(connection), hello, ready: false };
+        let cluster = ClusterName::parse("simulated").expect("a name");
+        let (magic, version_min, version_max) = (MAGIC.to_string(), VERSION_MIN, VERSION_MAX);
+        let hello = ToReplica::Hello { magic, version_min, version_max, role: Role::Client, cluster };
+        self.outbox.push((Some(link), hello));
+    }
+
+    /// A connection was lost.
+    pub fn on_lost(&mut self, now: Timestamp, link: usize) {
+        let clock = self.clock(now);
+        self.links[link] = Link::default();
+        self.session.on_link_lost(clock, link);
+        self.questions.on_link_lost(clock, link);
+    }
+
+    /// A message came. Says what it means for a command that was answered.
+    pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) -> Option<Verdict> {
+        let clock = self.clock(now);
+        match message {
+            ToClient::Welcome { clock: theirs, .. } => self.on_welcome(clock, link, theirs),
+            ToClient::Answer { client, sequence, uid, answer, .. } if client == self.session.client() => {
+                return Some(self.session.on_answer(clock, link, sequence, uid, &answer));
+            }
+            ToClient::QueryAnswer { id, answer, .. } => self.on_query_answer(clock, id, answer),
+            ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, .. }
+                if client == self.session.client() =>
+            {
+                self.session.on_refused(clock, link, sequence, timestamp);
+            }
+            ToClient::Refused { request: RequestId::Query { id }, .. } => self.questions.on_refused(clock, link, id),
+            ToClient::Delivery { message } => {
+                self.session.observe(message.uid.timestamp);
+                if let Some(message) = self.inbox.on_push(message) {
+                    self.show(message);
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// A replica has greeted us: corrects the clock, logs in, and sends what is not answered.
+    fn on_welcome(&mut self, clock: Timestamp, link: usize, theirs: Timestamp) {
+        self.offsets.sample(link, self.links[link].hello, theirs, clock);
+        self.session.set_clock_offset(self.offsets.offset());
+        self.links[link].ready = true;
+        let login = self.login();
+        self.outbox.push((Some(link), login));
+        let outgoing = self.session.on_link_ready(link);
+        self.send(Some(link), outgoing);
+        for asking in self.questions.on_link_ready(link) {
+            self.outbox.push((Some(link), frame(asking)));
+        }
+        self.fetch_if_listening(clock);
+    }
+
+    /// An answer to a question: only pages of unread messages are of interest to it.
+    fn on_query_answer(&mut self, clock: Timestamp, id: u64, answer: QueryAnswer) {
+        let Some(number) = self.questions.on_answer(clock, id) else { return };
+        self.questions.close(number);
+        if self.page != Some(number) {
+            return;
+        }
+        self.page = None;
+        let (messages, more) = match answer {
+            QueryAnswer::Messages { messages, more } => (messages, more),
+            _ => (Vec::new(), false),
+        };
+        for message in self.inbox.on_page(messages, more) {
+            self.show(message);
+        }
+        if self.inbox.is_fetching() {
+            self.fetch(clock);
+        }
+    }
+
+    /// Shows a message to the user.
+    fn show(&mut self, message: Message) {
+        let uid = message.uid;
+        self.misplaced += u64::from(self.shown.last().is_some_and(|last| *last > uid));
+        self.doubled += u64::from(!self.texts.insert(message.text));
+        assert!(self.shown.insert(uid), "message {uid} is shown twice");
+        self.inbox.on_shown(uid);
+    }
+}
+
+/// A question as it is sent.
+fn frame(Asking { id, timestamp, query }: Asking) -> ToReplica {
+    ToReplica::Query { id, timestamp, query }
+}
+
+/// The name of the client with this number.
+fn account(number: usize) -> AccountName {
+    AccountName::parse(format!("user{number}")).expect("letters and a digit")
+}
+
+/// The text of a message: which request sent it.
+pub fn label(client: ClientId, sequence: u64) -> MessageText {
+    MessageText::parse(format!("{client} {sequence}")).expect("short")
+}

@@ -1,0 +1,120 @@
+//! The simulator: whole runs of three replicas and their clients in virtual time, each reproduced exactly by its seed.
+//!
+//! What runs is real: the replication protocol and the store behind [`stablechat_server::applier::Applier`], with RocksDB in
+//! memory, and the client's session, questions, inbox and clock correction. What stands around them is made up here: clocks
+//! that differ, links with delays, connections that break, replicas that are paused, killed at the worst moments, stopped
+//! and started again (`faults`).
+//!
+//! - `world` has the time, the queue of what happens next, and passes each happening to whom it concerns.
+//! - `network` is the connections: first in, first out, and possibly cut.
+//! - `node` is a replica's process: the applier, the poll loop's part in front of it, and the disk that outlives both.
+//! - `client` is a user's program, which works off a plan.
+//! - `checks` looks at everything that replicas do, after every step; `verdict` at what is left in the end.
+//!
+//! Replicas do not talk to each other yet, so a run has at least one *steady* replica, which is never killed and always in
+//! reach of everyone within the delivery bound. Steady replicas have to agree in all things. What a replica misses while it
+//! is down it does not get later; of such a replica only what it promises alone is checked.
+
+mod checks;
+mod client;
+mod faults;
+mod network;
+mod node;
+mod tally;
+mod trace;
+mod verdict;
+mod world;
+
+pub use tally::Tally;
+pub use trace::Trace;
+
+use stablechat_protocol::time::Timestamp;
+use std::fmt;
+use std::time::Duration;
+use world::World;
+
+/// Δ: the delivery bound of the simulated cluster.
+const DELIVERY_BOUND: Duration = Duration::from_millis(1000);
+/// How many replicas a cluster has.
+const REPLICAS: usize = 3;
+/// When every run begins.
+const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// What happened, and how often.
+    pub tally: Tally,
+    /// The log and state digests of all replicas in the end, as text: equal for equal runs.
+    pub fingerprint: String,
+}
+
+/// Something that must not be.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The run.
+    pub seed: u64,
+    /// After how many steps.
+    pub step: u64,
+    /// When, since the start of the run.
+    pub after: Duration,
+    /// What is wrong.
+    pub what: String,
+    /// The last that happened to the replicas concerned.
+    pub events: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { seed, step, after, what, events } = self;
+        write!(formatter, "seed {seed}, step {step}, after {:.6} s: {what}", after.as_secs_f64())?;
+        events.iter().try_for_each(|event| write!(formatter, "\n  {event}"))
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Something that must not be, and the replicas that it concerns.
+#[derive(Clone, Debug)]
+struct Violation {
+    what: String,
+    replicas: Vec<usize>,
+}
+
+/// Whether all is as it must be.
+type Check<T = ()> = Result<T, Violation>;
+
+impl Violation {
+    /// Says what is wrong with one replica.
+    fn at(replica: usize, what: impl Into<String>) -> Violation {
+        Violation { what: format!("replica {}: {}", node::name(replica), what.into()), replicas: vec![replica] }
+    }
+
+    /// Says what is wrong between a replica and the steady ones, or with the run as a whole.
+    fn among_all(what: impl Into<String>) -> Violation {
+        Violation { what: what.into(), replicas: (0..REPLICAS).collect() }
+    }
+}
+
+/// Runs a seed. A run that fails is run again to tell what led to it.
+///
+/// # Errors
+/// An invariant did not hold.
+pub fn run(seed: u64) -> Result<Run, Failure> {
+    trace_run(seed, Trace::Off).or_else(|_| trace_run(seed, Trace::recent()))
+}
+
+/// Runs a seed, and lets `trace` take down what happens.
+///
+/// # Errors
+/// An invariant did not hold.
+pub fn trace_run(seed: u64, trace: Trace) -> Result<Run, Failure> {
+    let mut world = World::new(seed, trace);
+    world.run().map_err(|violation| Failure {
+        seed,
+        step: world.step(),
+        after: world.now().since(START),
+        what: violation.what,
+        events: world.trace().last_of(&violation.replicas),
+    })
+}

@@ -1,0 +1,265 @@
+//! A replica's process: the real applier, what the poll loop does in front of it, and the disk that outlives both.
+//!
+//! The loop's turn has two halves, as the real one has: it takes a reading of its clock, and some time later reads what has
+//! arrived by then. A process that is paused goes on where it was, half-way through a turn or not.
+
+use super::{DELIVERY_BOUND, REPLICAS};
+use fastrand::Rng;
+use stablechat_protocol::id::Challenge;
+use stablechat_protocol::message::{ToClient, ToReplica, VERSION_MAX};
+use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::request::{Actor, Question, Request};
+use stablechat_protocol::time::Timestamp;
+use stablechat_server::applier::Applier;
+use stablechat_server::net::{Event, Round, Sent};
+use stablechat_server::replica::{Body, ConnectionId, Replica};
+use stablechat_server::store::schema::Identity;
+use stablechat_server::store::{ChatStore, Medium};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+/// How far a replica's clock is off the true time at most, in nanoseconds: half of ε.
+pub const SKEW_MAX: i64 = 8_000_000;
+/// How far an accepted timestamp may be ahead of a replica's clock, as in a real cluster with this Δ.
+const AHEAD: Duration = Duration::from_millis(50);
+
+/// What replicas are called.
+pub fn name(node: usize) -> &'static str {
+    ["a", "b", "c"][node]
+}
+
+/// When a process is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// In its next turn, with requests applied and not committed, if there are any.
+    BeforeCommit,
+    /// In its next turn, when it has let answers out.
+    AfterRelease,
+}
+
+/// A replica's process and disk.
+pub struct Node {
+    index: usize,
+    /// The disk.
+    medium: Medium,
+    /// What runs; none while the process is down.
+    pub applier: Option<Applier>,
+    /// The number of starts.
+    pub incarnation: u64,
+    /// How far its clock is ahead of the true time, in nanoseconds.
+    skew: i64,
+    /// What has arrived and was not read; none stands for the end of a connection.
+    inbox: Vec<(ConnectionId, Option<ToReplica>)>,
+    /// The connections that have been greeted, and for whom they speak.
+    actors: BTreeMap<ConnectionId, Option<Actor>>,
+    /// The loop's reading of the clock, in the middle of a turn.
+    reading: Option<Timestamp>,
+    /// When the loop's next turn is planned.
+    pub turn: Option<Timestamp>,
+    /// Whether it is stopped by a signal, to be resumed.
+    pub paused: bool,
+    /// How it is to die.
+    pub death: Option<Death>,
+}
+
+/// What a turn came to.
+pub struct Turn {
+    /// What is sent, in order.
+    pub sent: Vec<Sent>,
+    /// What was read, in order.
+    pub read: Vec<Event>,
+    /// Whether the process was killed in it.
+    pub killed: bool,
+}
+
+/// The end of a killed process, as it unwinds through the applier.
+struct Killed;
+
+impl Node {
+    /// A replica with an empty disk, which does not run.
+    pub fn new(index: usize) -> Node {
+        Node {
+            index,
+            medium: Medium::in_memory().expect("memory can be had"),
+            applier: None,
+            incarnation: 0,
+            skew: 0,
+            inbox: Vec::new(),
+            actors: BTreeMap::new(),
+            reading: None,
+            turn: None,
+            paused: false,
+            death: None,
+        }
+    }
+
+    /// Starts the process. Its clock is set anew.
+    pub fn start(&mut self, random: &mut Rng, now: Timestamp) -> Result<(), String> {
+        self.incarnation += 1;
+        self.skew = random.i64(-SKEW_MAX..=SKEW_MAX);
+        let identity = Identity { cluster: "simulated".into(), replica: name(self.index).into() };
+        let store = ChatStore::open(&self.medium, &identity).map_err(|error| error.to_string())?;
+        debug_assert!(AHEAD * REPLICAS as u32 <= DELIVERY_BOUND);
+        let replica = Replica::new(DELIVERY_BOUND, AHEAD, store.applied().uid, self.clock(now));
+        self.applier = Some(Applier::new(replica, store));
+        Ok(())
+    }
+
+    /// Ends the process, with all that it had in memory.
+    pub fn kill(&mut self) {
+        self.applier = None;
+        self.inbox.clear();
+        self.actors.clear();
+        (self.reading, self.turn, self.paused, self.death) = (None, None, false, None);
+    }
+
+    /// Whether the process is there, running or paused.
+    pub fn is_up(&self) -> bool {
+        self.applier.is_some()
+    }
+
+    /// What its clock shows.
+    pub fn clock(&self, now: Timestamp) -> Timestamp {
+        now.offset_by(self.skew)
+    }
+
+    /// The store of a process that is up.
+    pub fn store(&self) -> Option<&ChatStore> {
+        self.applier.as_ref().map(Applier::store)
+    }
+
+    /// Something arrived, and waits to be read.
+    pub fn arrive(&mut self, connection: ConnectionId, message: Option<ToReplica>) {
+        self.inbox.push((connection, message));
+    }
+
+    /// When the loop wants its next turn: at once while something waits, else when something becomes stable.
+    pub fn wants_turn(&self, now: Timestamp) -> Option<Timestamp> {
+        let applier = self.applier.as_ref()?;
+        if self.reading.is_some() {
+            return None;
+        }
+        match self.inbox.is_empty() {
+            false => Some(now),
+            true => applier.replica().deadline().map(|deadline| deadline.offset_by(-self.skew).max(now)),
+        }
+    }
+
+    /// Whether the loop is half-way through a turn.
+    pub fn is_in_turn(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// Whether nothing waits to be read.
+    pub fn is_drained(&self) -> bool {
+        self.inbox.is_empty() && !self.is_in_turn()
+    }
+
+    /// The first half of a turn.
+    pub fn take_reading(&mut self, now: Timestamp) {
+        self.reading = Some(self.clock(now));
+    }
+
+    /// The second half of a turn: reads what has arrived and wakes the applier, which may be killed in the middle.
+    pub fn read(&mut self, random: &mut Rng, now: Timestamp, stop: bool) -> Result<Turn, String> {
+        let clock = self.clock(now);
+        let mut sent = Vec::new();
+        let mut events: Vec<Event> = Vec::new();
+        for (connection, message) in std::mem::take(&mut self.inbox) {
+            events.extend(self.greet(connection, message, clock, &mut sent));
+        }
+        events.extend(stop.then_some(Event::Stop));
+        let read = events.clone();
+        let rounds = split(random, events, self.reading.take());
+        let Some(applier) = self.applier.as_mut() else { return Err("it has a turn while it is down".into()) };
+        let death = self.death.take();
+        let dies_before_commit = || match death {
+            Some(Death::BeforeCommit) => resume_unwind(Box::new(Killed)),
+            _ => None,
+        };
+        let wake = AssertUnwindSafe(|| {
+            let rounds = rounds.into_iter().chain(std::iter::from_fn(dies_before_commit));
+            applier.wake(
+                rounds,
+                || clock,
+                |batch| {
+                    sent.extend(batch);
+                    if death == Some(Death::AfterRelease) {
+                        resume_unwind(Box::new(Killed));
+                    }
+                },
+            )
+        });
+        match catch_unwind(wake) {
+            Ok(Ok(())) => Ok(Turn { sent, read, killed: death.is_some() }),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(cause) if cause.is::<Killed>() => Ok(Turn { sent, read, killed: true }),
+            Err(cause) => Err(format!("it panicked: {}", message_of(&*cause))),
+        }
+    }
+
+    /// What the poll loop does with a message itself, and what it passes on. Proofs of logins are not looked at.
+    fn greet(
+        &mut self,
+        connection: ConnectionId,
+        message: Option<ToReplica>,
+        clock: Timestamp,
+        sent: &mut Vec<Sent>,
+    ) -> Option<Event> {
+        let Some(message) = message else {
+            return self.actors.remove(&connection).map(|_| Event::Closed { connection });
+        };
+        let mut reply = |message| sent.push(Sent { to: connection, message });
+        match message {
+            ToReplica::Hello { .. } => {
+                self.actors.insert(connection, None);
+                let replica = ReplicaName::parse(name(self.index)).expect("a letter is a name");
+                reply(ToClient::Welcome { version: VERSION_MAX, replica, clock, challenge: Challenge([0; 32]) });
+                None
+            }
+            ToReplica::Login { account, key, receive, .. } => {
+                reply(ToClient::LoggedIn { account: account.clone() });
+                let actor = Actor { account, key };
+                self.actors.insert(connection, Some(actor.clone()));
+                Some(Event::LoggedIn { connection, actor, receive })
+            }
+            ToReplica::Logout => {
+                self.actors.insert(connection, None);
+                Some(Event::LoggedOut { connection })
+            }
+            ToReplica::Request { client, sequence, timestamp, command } => {
+                let actor = self.actors.get(&connection).cloned().flatten();
+                let body = Body::Request(Request { client, sequence, actor, command });
+                Some(Event::Request { time: clock, from: connection, timestamp, body })
+            }
+            ToReplica::Query { id, timestamp, query } => {
+                let actor = self.actors.get(&connection).cloned().flatten();
+                let body = Body::Question(Question { id, actor, query });
+                Some(Event::Request { time: clock, from: connection, timestamp, body })
+            }
+            ToReplica::Ping { sent } => {
+                reply(ToClient::Pong { sent, clock });
+                None
+            }
+        }
+    }
+}
+
+/// Splits what was read into rounds, of which the last says when everything had been read.
+fn split(random: &mut Rng, mut events: Vec<Event>, drained: Option<Timestamp>) -> Vec<Round> {
+    let mut rounds = Vec::new();
+    while events.len() > 1 && random.u8(..4) == 0 {
+        let rest = events.split_off(random.usize(1..events.len()));
+        rounds.push(Round { events, drained: None });
+        events = rest;
+    }
+    rounds.push(Round { events, drained });
+    rounds
+}
+
+/// What a panic said.
+pub fn message_of(cause: &(dyn std::any::Any + Send)) -> String {
+    let text = cause.downcast_ref::<&str>().map(|text| (*text).to_string());
+    text.or_else(|| cause.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".into())
+}

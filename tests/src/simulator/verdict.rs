@@ -1,0 +1,132 @@
+//! What is checked in the end, when everything is answered and applied.
+
+use super::checks::{Checks, Place, check_store};
+use super::client::{Client, label};
+use super::node::{self, Node};
+use super::{Check, Violation};
+use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
+use stablechat_protocol::command::{PAGE_MAX, Query, Recipient};
+use stablechat_protocol::request::{Actor, Question};
+use stablechat_protocol::uid::Uid;
+use stablechat_server::store::ChatStore;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Checks what is left.
+pub fn check(checks: &Checks, nodes: &[Node], clients: &[Client]) -> Check {
+    let lasting: Vec<&Client> = clients.iter().filter(|client| client.lasting).collect();
+    let mut digests = BTreeSet::new();
+    for (node, store) in nodes.iter().enumerate().filter_map(|(node, process)| Some((node, process.store()?))) {
+        check_store(node, store)?;
+        check_log(checks, node)?;
+        for (number, one) in lasting.iter().enumerate() {
+            for other in &lasting[number + 1..] {
+                check_timeline(checks, node, store, &one.actor, &other.actor)?;
+            }
+        }
+        if checks.steady[node] {
+            digests.insert((store.applied().log_digest, store.applied().state_digest));
+            lasting.iter().try_for_each(|client| check_messages_of(checks, node, store, client))?;
+        }
+    }
+    match digests.len() {
+        1 => Ok(()),
+        _ => Err(Violation::among_all("the steady replicas end with different digests")),
+    }
+}
+
+/// A steady replica has all that was answered and all that others of its kind have; any replica has nothing else.
+fn check_log(checks: &Checks, node: usize) -> Check {
+    let seen = &checks.seen[node];
+    if let Some(uid) = seen.log.iter().find(|uid| !checks.is_in_order(**uid)) {
+        return Err(Violation::at(node, format!("{uid} is in its log, but not in those of steady replicas")));
+    }
+    if !checks.steady[node] {
+        return Ok(());
+    }
+    if seen.log.len() != checks.applied() {
+        return Err(Violation::at(node, format!("it has applied {} of {}", seen.log.len(), checks.applied())));
+    }
+    match checks.answered.iter().find(|request| !seen.effects.contains_key(request)) {
+        Some((client, sequence)) => {
+            Err(Violation::at(node, format!("{client} {sequence} is answered, but took no effect")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Between two accounts lie the messages that took effect, each once, those of a session in their order.
+fn check_timeline(checks: &Checks, node: usize, store: &ChatStore, one: &Actor, other: &Actor) -> Check {
+    let seen = &checks.seen[node];
+    let mut last = BTreeMap::new();
+    let timeline = timeline(node, store, one, other)?;
+    for message in &timeline {
+        let (text, uid) = (&message.text, message.uid);
+        let Some(Place::Next(client, sequence)) = seen.places.get(&uid) else {
+            return Err(Violation::at(node, format!("message {text} ({uid}) is there, but took no effect")));
+        };
+        if label(*client, *sequence) != *text {
+            return Err(Violation::at(node, format!("message {uid} says {text}, not {client} {sequence}")));
+        }
+        let (session, number) = text.as_str().split_once(' ').expect("texts are made so");
+        let number: u64 = number.parse().expect("texts are made so");
+        if last.insert(session, number).is_some_and(|before| before >= number) {
+            return Err(Violation::at(node, format!("message {text} comes twice or too late")));
+        }
+    }
+    let uids: BTreeSet<Uid> = timeline.iter().map(|message| message.uid).collect();
+    let both = [&one.account, &other.account];
+    for ((client, sequence), effect) in &seen.effects {
+        let is_between = |parties: &(_, _)| both.contains(&&parties.0) && both.contains(&&parties.1);
+        let is_sent = effect.answer == Some(Answer::Done) && effect.message.as_ref().is_some_and(is_between);
+        if is_sent && !uids.contains(&effect.uid) {
+            return Err(Violation::at(node, format!("message {client} {sequence} is answered, but not there")));
+        }
+    }
+    Ok(())
+}
+
+/// A client was shown every message to it, or will be: it is unread.
+fn check_messages_of(checks: &Checks, node: usize, store: &ChatStore, client: &Client) -> Check {
+    let seen = &checks.seen[node];
+    let unread: BTreeSet<Uid> = unread(node, store, &client.actor)?.iter().map(|message| message.uid).collect();
+    for effect in seen.effects.values().filter(|effect| effect.answer == Some(Answer::Done)) {
+        let is_to_it = effect.message.as_ref().is_some_and(|(_, to)| *to == client.actor.account);
+        if is_to_it && !client.shown.contains(&effect.uid) && !unread.contains(&effect.uid) {
+            let what = format!("message {} to {} is neither shown nor unread", effect.uid, client.actor.account);
+            return Err(Violation::at(node, what));
+        }
+    }
+    Ok(())
+}
+
+/// All messages between two accounts, oldest first; none where one of them is missing.
+fn timeline(node: usize, store: &ChatStore, one: &Actor, other: &Actor) -> Check<Vec<Message>> {
+    let with = Recipient::Account { name: other.account.clone() };
+    let query = Query::History { with, before: None, limit: PAGE_MAX };
+    page(node, store, one, query)
+}
+
+/// An account's unread messages.
+fn unread(node: usize, store: &ChatStore, actor: &Actor) -> Check<Vec<Message>> {
+    page(node, store, actor, Query::Unread { after: None, limit: PAGE_MAX })
+}
+
+/// The messages that answer a query. Runs are short enough for one page.
+fn page(node: usize, store: &ChatStore, actor: &Actor, query: Query) -> Check<Vec<Message>> {
+    let question = Question { id: 0, actor: Some(actor.clone()), query };
+    match store.query(&question).map_err(|error| Violation::at(node, error.to_string()))? {
+        QueryAnswer::Messages { messages, more: false } => Ok(messages),
+        QueryAnswer::Rejected { .. } => Ok(Vec::new()),
+        answer => Err(Violation::at(node, format!("{} gets {answer:?}", actor.account))),
+    }
+}
+
+/// The replicas' digests, as text.
+pub fn fingerprint(nodes: &[Node]) -> String {
+    let mut text = String::new();
+    for (index, store) in nodes.iter().enumerate().filter_map(|(index, process)| Some((index, process.store()?))) {
+        let applied = store.applied();
+        text += &format!("{} {} {} ", node::name(index), applied.log_digest, applied.state_digest);
+    }
+    text
+}

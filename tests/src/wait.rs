@@ -1,0 +1,31 @@
+//! Waiting for something to become so, with a limit.
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should come at once, on a machine that is busy with other things.
+pub const SOON: Duration = Duration::from_secs(20);
+/// How often a condition is looked at.
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// Waits until a condition holds.
+///
+/// # Panics
+/// When it does not within the limit; `what` says what was waited for.
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    wait_for(what, limit, || condition().then_some(()));
+}
+
+/// Waits until there is a value.
+///
+/// # Panics
+/// When there is none within the limit; `what` says what was waited for.
+pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(INTERVAL);
+    }
+}

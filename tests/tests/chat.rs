@@ -1,0 +1,405 @@
+//! What the service does for clients that keep to the protocol: accounts, messages, reads, sessions.
+
+use stablechat_protocol::answer::{Answer, QueryAnswer, Refusal, Rejection};
+use stablechat_protocol::command::{ACK_MAX, Command, PAGE_BYTES, Query, WINDOW};
+use stablechat_protocol::message::{Proof, ToClient, ToReplica};
+use stablechat_protocol::name::Pattern;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use stablechat_tests::cluster::Cluster;
+use stablechat_tests::pipeline::{Meaning, Pipeline};
+use stablechat_tests::raw::{RawClient, create_accounts, send_message};
+use stablechat_tests::session::{Person, Session, account, recipient, send, stamp, wall_clock};
+use stablechat_tests::wait::SOON;
+use std::time::Duration;
+
+const DELIVERY_BOUND: Duration = Duration::from_millis(200);
+
+/// A cluster of one replica with these accounts, each on a connection of its own that receives messages.
+fn with_accounts<const N: usize>(people: [&Person; N]) -> (Cluster, [RawClient; N]) {
+    let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
+    create_accounts(&mut cluster.greet("a"), &people);
+    let clients = people.map(|person| logged_in(&cluster, person));
+    (cluster, clients)
+}
+
+/// A connection of this person's that receives messages.
+fn logged_in(cluster: &Cluster, person: &Person) -> RawClient {
+    let mut client = cluster.greet("a");
+    client.login(person, true);
+    client
+}
+
+fn rejected(reason: Rejection) -> Answer {
+    Answer::Rejected { reason }
+}
+
+fn texts<'a>(messages: impl IntoIterator<Item = &'a stablechat_protocol::answer::Message>) -> Vec<&'a str> {
+    messages.into_iter().map(|message| message.text.as_str()).collect()
+}
+
+#[test]
+fn only_its_owner_speaks_for_an_account() {
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    let (cluster, [mut alice_client, mut bob_client]) = with_accounts([&alice, &bob]);
+    send_message(&mut bob_client, "alice", "for alice only");
+    assert_eq!(alice_client.delivery().text.as_str(), "for alice only");
+
+    // Someone else's key signs, which proves that key and no more.
+    let impostor = Person::new("alice");
+    let mut client = logged_in(&cluster, &impostor);
+    let not_owner = || Rejection::NotOwner { name: account("alice") };
+    for command in [send("bob", "as alice"), Command::Delete, Command::Ack { uids: vec![Uid::MIN] }] {
+        assert_eq!(client.call(command), rejected(not_owner()));
+    }
+    let history = || Query::History { with: recipient("bob"), before: None, limit: 10 };
+    for query in [Query::Unread { after: None, limit: 10 }, history()] {
+        assert_eq!(client.ask(query), QueryAnswer::Rejected { reason: not_owner() });
+    }
+
+    // Nobody in particular.
+    let mut client = cluster.greet("a");
+    for command in [send("bob", "as nobody"), Command::Delete, Command::Ack { uids: vec![] }] {
+        assert_eq!(client.call(command), rejected(Rejection::LoginRequired));
+    }
+    assert_eq!(client.ask(history()), QueryAnswer::Rejected { reason: Rejection::LoginRequired });
+
+    // An account that is not there.
+    let mut client = logged_in(&cluster, &Person::new("nobody"));
+    assert_eq!(client.call(send("bob", "x")), rejected(Rejection::NoSuchUser { name: account("nobody") }));
+
+    send_message(&mut bob_client, "alice", "still for alice only");
+    assert_eq!(alice_client.delivery().text.as_str(), "still for alice only");
+    assert_eq!(texts(&alice_client.unread()), ["for alice only", "still for alice only"]);
+    assert_eq!(bob_client.unread(), []);
+}
+
+#[test]
+fn a_login_needs_a_signature_of_this_connection() {
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    let (cluster, [_, mut bob_client]) = with_accounts([&alice, &bob]);
+    let overheard = cluster.greet("a").login_message(&alice, true);
+    let forged = |client: &RawClient, change: &dyn Fn(&mut Proof)| {
+        let mut message = client.login_message(&alice, true);
+        if let ToReplica::Login { proof, .. } = &mut message {
+            change(proof);
+        }
+        message
+    };
+    let mut client = cluster.greet("a");
+    let flipped = forged(&client, &|Proof::Signature { signature }| signature.0[5] ^= 1);
+    let empty = forged(&client, &|Proof::Signature { signature }| signature.0 = [0; 64]);
+    // The signature is for alice; the name on it is changed.
+    let mut renamed = forged(&client, &|_| {});
+    if let ToReplica::Login { account: name, .. } = &mut renamed {
+        *name = account("bob");
+    }
+    for attempt in [&flipped, &empty, &overheard, &renamed] {
+        // A login that fails ends the one before it.
+        client.login(&alice, true);
+        client.send(attempt).expect("the connection stands");
+        assert!(matches!(client.receive(), ToClient::LoginRefused { .. }), "{attempt:?}");
+        assert_eq!(client.call(send("bob", "x")), rejected(Rejection::LoginRequired));
+    }
+    client.login(&alice, true);
+    client.send(&ToReplica::Logout).expect("the connection stands");
+    let mut session = Session::default();
+    client.send(&session.next(send("bob", "x"))).expect("the connection stands");
+    let answered = client.answer_or_refusal().map(|answered| answered.answer);
+    assert_eq!(answered, Ok(rejected(Rejection::LoginRequired)));
+
+    // Who has logged out gets no messages any more.
+    send_message(&mut bob_client, "alice", "too late");
+    client.ping();
+    assert_eq!(client.delivered(), 0);
+}
+
+#[test]
+fn names_are_taken_and_recipients_have_to_exist() {
+    let alice = Person::new("alice");
+    let (_cluster, [mut client]) = with_accounts([&alice]);
+    let taken = Rejection::AlreadyExists { name: account("alice") };
+    assert_eq!(client.call(Person::new("alice").create()), rejected(taken.clone()));
+    assert_eq!(client.call(alice.create()), rejected(taken));
+    assert_eq!(client.call(send("bob", "x")), rejected(Rejection::NoSuchUser { name: account("bob") }));
+    let history = Query::History { with: recipient("bob"), before: None, limit: 1 };
+    let missing = Rejection::NoSuchUser { name: account("bob") };
+    assert_eq!(client.ask(history), QueryAnswer::Rejected { reason: missing });
+    assert_eq!(client.call(Command::Ack { uids: vec![Uid::MIN; ACK_MAX + 1] }), rejected(Rejection::TooMany));
+    assert_eq!(client.call(Command::Ack { uids: vec![Uid::MIN; ACK_MAX] }), Answer::Done);
+}
+
+#[test]
+fn texts_are_kept_as_they_are() {
+    let alice = Person::new("alice");
+    let (_cluster, [mut client]) = with_accounts([&alice]);
+    let longest = "\u{1f600}".repeat(1024);
+    let kept = [" ", "  a,  \"b\"\t ", "\u{1b}[2J\u{7}\0\r\n\u{202e}", "e\u{301} \u{e9}", &longest];
+    for text in kept {
+        send_message(&mut client, "alice", text);
+        assert_eq!(client.delivery().text.as_str(), text);
+    }
+    assert_eq!(texts(&client.unread()), kept);
+}
+
+#[test]
+fn timestamps_far_from_the_clock_are_refused_with_the_clock() {
+    let alice = Person::new("alice");
+    let (_cluster, [mut client]) = with_accounts([&alice]);
+    let hour = Duration::from_secs(3600);
+    let cases = [
+        (Timestamp::ZERO, Refusal::Late),
+        (wall_clock().before(hour), Refusal::Late),
+        (wall_clock().before(DELIVERY_BOUND), Refusal::Late),
+        (wall_clock().after(Duration::from_secs(10)), Refusal::Ahead),
+        (wall_clock().after(hour), Refusal::Ahead),
+        (Timestamp::MAX, Refusal::Ahead),
+    ];
+    for (timestamp, expected) in cases {
+        let before = wall_clock();
+        let attempts = [
+            Session::default().attempt(1, timestamp, send("alice", "x")),
+            ToReplica::Query { id: 7, timestamp, query: Query::Unread { after: None, limit: 1 } },
+        ];
+        for attempt in attempts {
+            client.send(&attempt).expect("the connection stands");
+            let ToClient::Refused { timestamp: refused, reason, clock, .. } = client.receive() else {
+                panic!("not refused")
+            };
+            assert_eq!((refused, reason), (timestamp, expected));
+            // The replica has kept its clock by itself since it started.
+            let second = Duration::from_secs(1);
+            assert!(clock >= before.before(second) && clock <= wall_clock().after(second), "{clock} after {before}");
+        }
+    }
+    assert_eq!(client.unread(), []);
+    send_message(&mut client, "alice", "the clock is right");
+}
+
+#[test]
+fn requests_take_effect_in_the_order_of_their_timestamps() {
+    let alice = Person::new("alice");
+    let (cluster, [mut client]) = with_accounts([&alice]);
+    // Sent backwards, over connections of their own.
+    let now = stamp().0;
+    let mut senders: Vec<RawClient> = (0..5).map(|_| logged_in(&cluster, &alice)).collect();
+    let base = stamp().0.max(now);
+    for (number, sender) in senders.iter_mut().enumerate().rev() {
+        let timestamp = Timestamp(base + number as u64);
+        let request = Session::default().attempt(1, timestamp, send("alice", number.to_string()));
+        sender.send(&request).expect("the connection stands");
+    }
+    for number in 0..5 {
+        assert_eq!(client.delivery().text.as_str(), number.to_string());
+    }
+}
+
+#[test]
+fn names_are_listed_in_pages() {
+    let people: Vec<Person> = (0..25).map(|number| Person::new(&format!("user-{number:02}"))).collect();
+    let cluster = Cluster::start(&["a"], Duration::from_millis(50));
+    let mut client = cluster.greet("a");
+    create_accounts(&mut client, &people.iter().collect::<Vec<_>>());
+    let mut list = |pattern: &str, limit: u16| {
+        let (mut pages, mut after) = (Vec::new(), None);
+        loop {
+            let pattern = Pattern::parse(pattern).expect("a pattern by the rules");
+            let answer = client.ask(Query::List { pattern, after, limit });
+            let QueryAnswer::Accounts { names, next } = answer else { panic!("{answer:?}") };
+            pages.push(names.iter().map(ToString::to_string).collect::<Vec<_>>());
+            after = next;
+            if after.is_none() {
+                return pages;
+            }
+        }
+    };
+    let all: Vec<String> = people.iter().map(|person| person.account.to_string()).collect();
+    assert_eq!(list("*", 1000), std::slice::from_ref(&all));
+    assert_eq!(list("*", u16::MAX), std::slice::from_ref(&all));
+    assert_eq!(list("*", 0).concat(), all);
+    assert_eq!(list("user-*", 10), [&all[..10], &all[10..20], &all[20..]]);
+    assert_eq!(list("user-?4", 1000), [["user-04", "user-14", "user-24"]]);
+    assert_eq!(list("*-2*", 2).concat(), all[20..]);
+    assert_eq!(list("nobody", 10), [[""; 0]]);
+
+    // Parameters are made up for those who have none, always the same.
+    let mut look_up = |name: &str| client.ask(Query::KeyLookup { name: account(name) });
+    assert!(matches!(look_up("user-00"), QueryAnswer::Key { .. }));
+    assert_eq!(look_up("nobody"), look_up("nobody"));
+    assert_ne!(look_up("nobody"), look_up("nobody-else"));
+}
+
+#[test]
+fn messages_are_read_in_pages_and_acknowledged_one_by_one() {
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    let (_cluster, [mut alice_client, mut bob_client]) = with_accounts([&alice, &bob]);
+    let mut session = Session::default();
+    let long = "x".repeat(4000);
+    let requests: Vec<ToReplica> =
+        (0..200).map(|number| session.next(send("bob", format!("{number} {long}")))).collect();
+    alice_client.send_all(&requests).expect("the connection stands");
+    let uids: Vec<Uid> = requests.iter().map(|_| alice_client.answer_or_refusal().expect("in time").uid).collect();
+
+    let mut page = |query: Query| match bob_client.ask(query) {
+        QueryAnswer::Messages { messages, more } => {
+            (messages.iter().map(|message| message.uid).collect::<Vec<_>>(), more)
+        }
+        other => panic!("{other:?}"),
+    };
+    let with = || recipient("alice");
+    assert_eq!(page(Query::Unread { after: None, limit: 30 }), (uids[..30].to_vec(), true));
+    assert_eq!(page(Query::Unread { after: Some(uids[29]), limit: 30 }), (uids[30..60].to_vec(), true));
+    assert_eq!(page(Query::Unread { after: Some(uids[189]), limit: 30 }), (uids[190..].to_vec(), false));
+    assert_eq!(page(Query::Unread { after: None, limit: 0 }), (uids[..1].to_vec(), true));
+    assert_eq!(page(Query::History { with: with(), before: None, limit: 30 }), (uids[170..].to_vec(), true));
+    assert_eq!(page(Query::History { with: with(), before: Some(uids[30]), limit: 60 }), (uids[..30].to_vec(), false));
+    // A page has an end also in bytes.
+    let (greatest, more) = page(Query::Unread { after: None, limit: u16::MAX });
+    assert!(more && greatest.len() * 4000 <= PAGE_BYTES && greatest.len() > 100, "{} messages", greatest.len());
+    assert_eq!(greatest, uids[..greatest.len()]);
+
+    // Exactly these, wherever they are; and what is not there is passed over.
+    let some = vec![uids[5], uids[100], uids[199], Uid::MAX];
+    for _ in 0..2 {
+        assert_eq!(bob_client.call(Command::Ack { uids: some.clone() }), Answer::Done);
+    }
+    let left: Vec<Uid> = uids.iter().copied().filter(|uid| !some.contains(uid)).collect();
+    assert_eq!(bob_client.unread().iter().map(|message| message.uid).collect::<Vec<_>>(), left);
+    // Nobody else can acknowledge them.
+    assert_eq!(alice_client.call(Command::Ack { uids: left.clone() }), Answer::Done);
+    assert_eq!(bob_client.unread().len(), left.len());
+}
+
+#[test]
+fn two_connections_of_an_account_both_get_its_messages() {
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    let (cluster, [mut sender, mut first]) = with_accounts([&alice, &bob]);
+    let mut second = logged_in(&cluster, &bob);
+    let mut deaf = cluster.greet("a");
+    deaf.login(&bob, false);
+    send_message(&mut sender, "bob", "to both");
+    assert_eq!(first.delivery(), second.delivery());
+    drop(first);
+    for number in 0..10 {
+        send_message(&mut sender, "bob", format!("to one: {number}"));
+        assert_eq!(second.delivery().text.as_str(), format!("to one: {number}"));
+    }
+    deaf.ping();
+    assert_eq!(deaf.delivered(), 0);
+    assert_eq!(second.unread().len(), 11);
+}
+
+#[test]
+fn a_new_account_of_a_name_sees_nothing_of_the_old() {
+    let (alice, old, new) = (Person::new("alice"), Person::new("bob"), Person::new("bob"));
+    let (cluster, [mut sender, mut old_client]) = with_accounts([&alice, &old]);
+    let mut new_client = logged_in(&cluster, &new);
+    let mut creator = cluster.greet("a");
+
+    // All of it is pending at a time, and what the timestamps say counts, not what comes first.
+    let base = stamp().0;
+    let at = |step: u64| Timestamp(base + step);
+    let session = Session::default();
+    let messages = [
+        session.attempt(1, at(1), send("bob", "to the old")),
+        session.attempt(2, at(3), send("bob", "to nobody")),
+        session.attempt(3, at(5), send("bob", "to the new")),
+    ];
+    creator.send(&Session::default().attempt(1, at(4), new.create())).expect("the connection stands");
+    sender.send_all(&messages).expect("the connection stands");
+    old_client.send(&Session::default().attempt(1, at(2), Command::Delete)).expect("the connection stands");
+
+    let mut answers = || sender.answer_or_refusal().expect("in time").answer;
+    assert_eq!(answers(), Answer::Done);
+    assert_eq!(answers(), rejected(Rejection::NoSuchUser { name: account("bob") }));
+    assert_eq!(answers(), Answer::Done);
+    assert_eq!(creator.answer_or_refusal().map(|answered| answered.answer), Ok(Answer::Done));
+    assert_eq!(old_client.answer_or_refusal().map(|answered| answered.answer), Ok(Answer::Done));
+
+    assert_eq!(old_client.delivery().text.as_str(), "to the old");
+    assert_eq!(new_client.delivery().text.as_str(), "to the new");
+    send_message(&mut sender, "bob", "one more");
+    assert_eq!(new_client.delivery().text.as_str(), "one more");
+    assert_eq!(texts(&new_client.unread()), ["to the new", "one more"]);
+    let history = Query::History { with: recipient("alice"), before: None, limit: 10 };
+    let QueryAnswer::Messages { messages, more: false } = new_client.ask(history) else { panic!("not a page") };
+    assert_eq!(texts(&messages), ["to the new", "one more"]);
+
+    old_client.ping();
+    assert_eq!(old_client.delivered(), 0);
+    assert_eq!(old_client.call(send("alice", "x")), rejected(Rejection::NotOwner { name: account("bob") }));
+}
+
+#[test]
+fn a_request_takes_effect_once_however_often_it_is_sent() {
+    let alice = Person::new("alice");
+    let (cluster, [mut first, mut second]) = with_accounts([&alice, &Person::new("bob")]);
+    second.login(&alice, true);
+    let mut session = Session::default();
+    let request = session.next(send("alice", "once"));
+    // The same attempt twice on one connection and once on another: one place in the order, an answer for each connection.
+    first.send_all([&request, &request]).expect("the connection stands");
+    second.send(&request).expect("the connection stands");
+    let answered = first.answer_or_refusal();
+    assert_eq!(answered.as_ref().map(|answered| &answered.answer), Ok(&Answer::Done));
+    assert_eq!(second.answer_or_refusal(), answered);
+    // Further attempts, also after the message is gone.
+    let message = first.delivery();
+    for repetition in 0..10 {
+        let client = if repetition % 2 == 0 { &mut first } else { &mut second };
+        client.send(&session.attempt(1, stamp(), send("alice", "once"))).expect("the connection stands");
+        assert_eq!(client.answer_or_refusal().map(|answered| answered.answer), Ok(Answer::Done));
+        if repetition == 5 {
+            assert_eq!(client.call(Command::Ack { uids: vec![message.uid] }), Answer::Done);
+        }
+    }
+    // Another body under the same number gets the answer of the first, and does nothing.
+    first.send(&session.attempt(1, stamp(), send("nobody", "twice"))).expect("the connection stands");
+    assert_eq!(first.answer_or_refusal().map(|answered| answered.answer), Ok(Answer::Done));
+    assert_eq!(first.unread(), []);
+    assert_eq!(second.delivery(), message);
+    assert_eq!((first.delivered(), second.delivered()), (0, 0));
+    cluster.greet("a").ping();
+}
+
+#[test]
+fn sessions_keep_their_order_their_owner_and_the_last_answers() {
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    let (_cluster, [mut client, mut other]) = with_accounts([&alice, &bob]);
+    let mut pipeline = Pipeline::default();
+    let mut frames = Vec::new();
+    for number in 1..=WINDOW {
+        pipeline.issue(send("alice", number.to_string()), &mut frames);
+    }
+    settle(&mut client, &mut pipeline, &frames);
+    let session = pipeline.session().clone();
+    let attempt = |client: &mut RawClient, sequence: u64| {
+        client.send(&session.attempt(sequence, stamp(), send("alice", "again"))).expect("the connection stands");
+        client.answer_or_refusal().expect("in time").answer
+    };
+    assert_eq!(attempt(&mut client, WINDOW + 2), rejected(Rejection::OutOfSequence { expected: WINDOW + 1 }));
+    assert_eq!(attempt(&mut client, u64::MAX), rejected(Rejection::OutOfSequence { expected: WINDOW + 1 }));
+    assert_eq!(attempt(&mut other, WINDOW + 1), rejected(Rejection::NotYourSession));
+    assert_eq!(attempt(&mut client, 1), Answer::Done);
+    assert!(matches!(attempt(&mut client, 0), Answer::Rejected { .. }), "there is no request 0");
+    // One more, and the first answer is the one too many.
+    assert_eq!(attempt(&mut client, WINDOW + 1), Answer::Done);
+    assert_eq!(attempt(&mut client, 1), rejected(Rejection::AnswerForgotten));
+    assert_eq!(attempt(&mut client, 2), Answer::Done);
+    let numbers: Vec<String> = (1..=WINDOW).map(|number| number.to_string()).chain(["again".into()]).collect();
+    assert_eq!(texts(&client.unread()), numbers);
+}
+
+/// Sends frames, and waits until everything in flight is settled.
+fn settle(client: &mut RawClient, pipeline: &mut Pipeline, frames: &[u8]) {
+    client.send_bytes(frames).expect("the connection stands");
+    while pipeline.in_flight() > 0 {
+        let (messages, stands) = client.receive_some(SOON);
+        assert!(stands && !messages.is_empty(), "answers come");
+        for message in &messages {
+            if let Meaning::Repeat(frames) = pipeline.on_message(message) {
+                client.send_bytes(&frames).expect("the connection stands");
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Connections that do not do what connections should: silent ones, ones that do not read, too many; and what idle ones cost.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use stablechat_protocol::answer::Answer;
+use stablechat_protocol::command::Query;
+use stablechat_protocol::message::{CloseReason, ToClient, ToReplica};
+use stablechat_protocol::time::Timestamp;
+use stablechat_tests::cluster::{CLUSTER, Cluster};
+use stablechat_tests::process::Program;
+use stablechat_tests::raw::{RawClient, Received, create_accounts, frame, hello};
+use stablechat_tests::session::{Person, Session, recipient, send, stamp};
+use stablechat_tests::wait::{SOON, wait_for, wait_until};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const DELIVERY_BOUND: Duration = Duration::from_millis(200);
+/// The most connections that a replica has.
+const CONNECTIONS_MAX: usize = 1024;
+const MEBIBYTE: u64 = 1024 * 1024;
+
+#[test]
+fn silent_connections_are_ended() {
+    let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
+    let start = Instant::now();
+    let mut stranger = cluster.connect("a");
+    let mut trickling = cluster.connect("a");
+    let mut greeted = cluster.greet("a");
+    let mut pinging = cluster.greet("a");
+    let hello = frame(&hello(CLUSTER));
+    let mut trickle = hello[..hello.len() - 1].iter();
+    let mut ended = [None; 3];
+    while ended.contains(&None) {
+        assert!(start.elapsed() < Duration::from_secs(40), "not all ended: {ended:?}");
+        if let (None, Some(byte)) = (ended[1], trickle.next()) {
+            trickling.send_bytes(&[*byte]).expect("the connection stands");
+        }
+        pinging.ping();
+        for (client, ended) in [&mut stranger, &mut trickling, &mut greeted].into_iter().zip(&mut ended) {
+            if ended.is_none()
+                && let Received::Message(message) = client.receive_within(Duration::from_millis(200))
+            {
+                assert_eq!(message, ToClient::Closing { reason: CloseReason::Silent });
+                assert_eq!(client.receive_within(SOON), Received::End);
+                *ended = Some(start.elapsed().as_secs());
+            }
+        }
+    }
+    // Connections are looked at once a second, and this machine may be busy.
+    assert!(matches!(ended, [Some(9..15), Some(9..15), Some(29..38)]), "{ended:?}");
+    pinging.ping();
+}
+
+/// Makes bob a mailbox with enough for a page of the greatest size.
+fn fill_mailbox(cluster: &Cluster, alice: &Person) {
+    let mut client = cluster.greet("a");
+    client.login(alice, false);
+    let mut session = Session::default();
+    let requests: Vec<ToReplica> = (0..140).map(|_| session.next(send("bob", "x".repeat(4096)))).collect();
+    client.send_all(&requests).expect("the connection stands");
+    for _ in &requests {
+        assert_eq!(client.answer_or_refusal().map(|answered| answered.answer), Ok(Answer::Done));
+    }
+}
+
+/// Waits until the replica has dropped a connection: until sending on it fails. What has come on it is not read.
+fn wait_until_dropped(client: &mut RawClient) {
+    let ping = ToReplica::Ping { sent: Timestamp(0) };
+    wait_until("the replica drops a connection", SOON, || client.send(&ping).is_err());
+}
+
+#[test]
+fn a_connection_that_asks_and_does_not_read_is_ended() {
+    let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    create_accounts(&mut cluster.greet("a"), &[&alice, &bob]);
+    fill_mailbox(&cluster, &alice);
+    let mut witness = cluster.greet("a");
+    witness.login(&alice, true);
+    let before = cluster.usage("a");
+
+    let mut deaf = cluster.greet("a");
+    deaf.login(&bob, false);
+    // Half a gigabyte of answers, of which the buffers of the sockets take some.
+    let question = |id| ToReplica::Query { id, timestamp: stamp(), query: Query::Unread { after: None, limit: 1000 } };
+    let questions: Vec<ToReplica> = (0..1000).map(question).collect();
+    deaf.send_all(&questions).expect("the connection stands");
+    wait_until_dropped(&mut deaf);
+    witness.ping();
+    assert_eq!(witness.call(send("alice", "still here")), Answer::Done);
+
+    let peak = cluster.usage("a").resident_peak;
+    println!("resident before: {} MiB, at most: {} MiB", before.resident / MEBIBYTE, peak / MEBIBYTE);
+    assert!(peak < before.resident + 400 * MEBIBYTE, "{} MiB", peak / MEBIBYTE);
+    // It learns why, if it reads after all.
+    let last = std::iter::from_fn(|| match deaf.receive_within(SOON) {
+        Received::Message(message) => Some(message),
+        _ => None,
+    })
+    .last();
+    assert!(!matches!(last, Some(ToClient::Closing { reason }) if reason != CloseReason::SlowReader));
+}
+
+#[test]
+fn a_connection_that_does_not_read_its_deliveries_is_ended_and_others_get_theirs() {
+    let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    create_accounts(&mut cluster.greet("a"), &[&alice, &bob]);
+    let before = cluster.usage("a");
+    let mut deaf = cluster.greet("a");
+    deaf.login(&bob, true);
+    let mut reader = cluster.greet("a");
+    reader.login(&bob, true);
+    let mut sender = cluster.greet("a");
+    sender.login(&alice, false);
+
+    let mut session = Session::default();
+    let mut sent = 0;
+    // Batches, until the connection is gone.
+    let ping = ToReplica::Ping { sent: Timestamp(0) };
+    let deadline = Instant::now() + SOON;
+    while deaf.send(&ping).is_ok() {
+        assert!(Instant::now() < deadline, "{} MiB wait for a connection that does not read", sent / 256);
+        let padding = "x".repeat(4000);
+        let batch: Vec<ToReplica> =
+            (0..500).map(|number| session.next(send("bob", format!("{} {padding}", sent + number)))).collect();
+        sender.send_all(&batch).expect("the connection stands");
+        for _ in &batch {
+            assert_eq!(sender.answer_or_refusal().map(|answered| answered.answer), Ok(Answer::Done));
+            let number: usize =
+                reader.delivery().text.as_str().split(' ').next().unwrap_or_default().parse().expect("a number");
+            assert_eq!(number, sent);
+            sent += 1;
+        }
+    }
+    let peak = cluster.usage("a").resident_peak;
+    println!("{sent} messages; resident before: {} MiB, at most: {} MiB", before.resident / MEBIBYTE, peak / MEBIBYTE);
+    assert!(peak < before.resident + 100 * MEBIBYTE, "{} MiB", peak / MEBIBYTE);
+    reader.login(&bob, false);
+    assert_eq!(reader.unread().len(), sent, "what the deaf one did not take is still unread");
+}
+
+/// Lets this process have as many files as a replica's connections need.
+fn allow_many_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the maximum is allowed");
+    assert!(maximum.is_none_or(|maximum| maximum > 2048), "this test opens {CONNECTIONS_MAX} connections");
+}
+
+/// Starts replica a under a limit to its files, as `ulimit` takes it.
+fn start_with_files(cluster: &Cluster, limit: &str) -> Program {
+    let replica = cluster.command("a");
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")]).arg(replica.get_program());
+    command.args(replica.get_args()).stderr(std::fs::File::create(cluster.path().join("a.log")).expect("a file"));
+    Program::spawn(command)
+}
+
+#[test]
+fn connections_beyond_the_limit_are_told_so() {
+    allow_many_files();
+    let cluster = Cluster::prepare(&["a"], DELIVERY_BOUND);
+    // The usual limit of a shell, which is less than what connections and storage need together.
+    let _replica = start_with_files(&cluster, "-Sn 1024");
+    let mut clients: Vec<RawClient> = (0..CONNECTIONS_MAX).map(|_| cluster.greet("a")).collect();
+    for _ in 0..300 {
+        assert_eq!(cluster.connect("a").closing(), CloseReason::Full);
+    }
+    // Those that have a place are served, and storage works.
+    let alice = Person::new("alice");
+    assert_eq!(clients[0].call(alice.create()), Answer::Done);
+    clients.iter_mut().for_each(RawClient::ping);
+    // A place that becomes free is given away again.
+    drop(clients.pop());
+    let mut late = wait_for("a place becomes free", SOON, || {
+        let mut client = cluster.connect("a");
+        client.greet(CLUSTER).is_ok().then_some(client)
+    });
+    late.login(&alice, false);
+    assert_eq!(late.call(send("alice", "x")), Answer::Done);
+}
+
+#[test]
+fn a_replica_without_files_left_serves_who_it_has() {
+    allow_many_files();
+    let cluster = Cluster::prepare(&["a"], DELIVERY_BOUND);
+    let mut replica = start_with_files(&cluster, "-n 100");
+    let alice = Person::new("alice");
+    let mut client = cluster.greet("a");
+    assert_eq!(client.call(alice.create()), Answer::Done);
+    // More than there are files for: the listening socket's queue takes them.
+    let crowd: Vec<RawClient> = (0..150).map(|_| cluster.connect("a")).collect();
+    client.login(&alice, true);
+    for number in 0..10 {
+        assert_eq!(client.call(send("alice", number.to_string())), Answer::Done);
+    }
+    drop(crowd);
+    cluster.greet("a").ping();
+    assert_eq!(client.unread().len(), 10);
+    assert_eq!(replica.ended(), None);
+}
+
+#[test]
+fn an_idle_replica_costs_nothing() {
+    const WATCHED: Duration = Duration::from_secs(3);
+    let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
+    let share = |what: &str, during: &mut dyn FnMut()| {
+        let (before, start) = (cluster.usage("a").processor, Instant::now());
+        while start.elapsed() < WATCHED {
+            during();
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let spent = cluster.usage("a").processor - before;
+        let share = spent.as_secs_f64() / start.elapsed().as_secs_f64();
+        println!("{what}: {:.3} % of a core", 100.0 * share);
+        assert!(share < 0.02, "{what}: {spent:?}");
+    };
+    share("without connections", &mut || {});
+    let mut clients: Vec<RawClient> = (0..10).map(|_| cluster.greet("a")).collect();
+    share("with 10 connections that ping", &mut || clients.iter_mut().for_each(RawClient::ping));
+}
+
+#[test]
+fn a_history_can_be_asked_for_by_many_at_once() {
+    let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    create_accounts(&mut cluster.greet("a"), &[&alice, &bob]);
+    fill_mailbox(&cluster, &alice);
+    let mut clients: Vec<RawClient> = (0..20).map(|_| cluster.greet("a")).collect();
+    for client in &mut clients {
+        client.login(&alice, false);
+        for id in 0..10 {
+            let query = Query::History { with: recipient("bob"), before: None, limit: 1000 };
+            client.send(&ToReplica::Query { id, timestamp: stamp(), query }).expect("the connection stands");
+        }
+    }
+    // Who reads gets all of it, though it is more than may wait for one connection at a time were it slow.
+    for client in &mut clients {
+        for _ in 0..10 {
+            assert!(matches!(client.receive(), ToClient::QueryAnswer { .. }));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! SIGKILL at random moments under load: what was answered is there, once, in order, and the store is in order.
+
+use stablechat_protocol::answer::Answer;
+use stablechat_protocol::uid::Uid;
+use stablechat_server::store::schema::Identity;
+use stablechat_server::store::{ChatStore, Medium};
+use stablechat_tests::cluster::{CLUSTER, Cluster};
+use stablechat_tests::pipeline::{Meaning, Pipeline, Settled};
+use stablechat_tests::raw::{RawClient, create_accounts};
+use stablechat_tests::session::{Person, send};
+use std::time::{Duration, Instant};
+
+const DELIVERY_BOUND: Duration = Duration::from_millis(20);
+const KILLS: usize = 50;
+/// The longest that a replica lives under load before it is killed.
+const LIFE_MAX: Duration = Duration::from_millis(300);
+/// How many requests are in flight.
+const WINDOW: usize = 64;
+
+/// A client that sends numbered messages, and what it was answered.
+struct Sender {
+    alice: Person,
+    pipeline: Pipeline,
+    random: fastrand::Rng,
+    settled: Vec<Settled>,
+}
+
+impl Sender {
+    /// Connects to a replica that has just started, and repeats what is unanswered.
+    fn connect(&mut self, cluster: &Cluster) -> RawClient {
+        let mut client = cluster.greet("a");
+        client.login(&self.alice, false);
+        // Whatever it said before, the replica may be gone again.
+        client.send_bytes(&self.pipeline.repeat_from(0)).ok();
+        client
+    }
+
+    /// Keeps the window full until a moment.
+    fn send_until(&mut self, client: &mut RawClient, end: Instant) {
+        while Instant::now() < end {
+            let mut frames = Vec::new();
+            while self.pipeline.in_flight() < WINDOW {
+                let number = self.pipeline.session().sequence + 1;
+                let padding = "x".repeat(self.random.usize(0..2000));
+                self.pipeline.issue(send("bob", format!("{number} {padding}")), &mut frames);
+            }
+            client.send_bytes(&frames).expect("the connection stands");
+            assert!(self.take_answers(client, end - Instant::now()), "the replica ended a connection");
+        }
+    }
+
+    /// Takes what comes within a limit. Returns whether the connection stands.
+    fn take_answers(&mut self, client: &mut RawClient, limit: Duration) -> bool {
+        let (messages, stands) = client.receive_some(limit);
+        for message in &messages {
+            match self.pipeline.on_message(message) {
+                Meaning::Settled(settled) => {
+                    assert_eq!(settled.answer, Answer::Done, "request {}", settled.sequence);
+                    self.settled.push(settled);
+                }
+                // The replica may have been killed meanwhile; then they are repeated later.
+                Meaning::Repeat(frames) => drop(client.send_bytes(&frames)),
+                Meaning::Nothing => {}
+            }
+        }
+        stands
+    }
+}
+
+/// Opens the store of a replica that was killed, checks it, and looks for everything that was answered.
+fn check_store(cluster: &Cluster, settled: &[Settled]) {
+    let identity = Identity { cluster: CLUSTER.into(), replica: "a".into() };
+    let store = ChatStore::open(&Medium::Directory(cluster.data("a")), &identity).expect("a store");
+    let report = store.check().expect("the store can be read");
+    assert_eq!(report.faults, [""; 0]);
+    let first = settled.iter().map(|settled| settled.uid).min().unwrap_or(Uid::MIN);
+    let log: std::collections::BTreeMap<Uid, u64> = store
+        .log(first)
+        .map(|entry| entry.map(|(uid, entry)| (uid, entry.request.sequence)).expect("the store can be read"))
+        .collect();
+    for Settled { sequence, uid, .. } in settled {
+        assert_eq!(log.get(uid), Some(sequence), "request {sequence} was answered, but {uid} is not in the log");
+    }
+}
+
+#[test]
+fn what_was_answered_survives_fifty_kills_under_load() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut cluster = Cluster::start(&["a"], DELIVERY_BOUND);
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    create_accounts(&mut cluster.greet("a"), &[&alice, &bob]);
+    let pipeline = Pipeline::default();
+    let mut sender = Sender { alice, pipeline, random: random.fork(), settled: Vec::new() };
+
+    let mut checked = 0;
+    for kill in 0..KILLS {
+        let mut client = sender.connect(&cluster);
+        sender.send_until(&mut client, Instant::now() + LIFE_MAX.mul_f64(random.f64()));
+        cluster.kill("a");
+        // An answer that was on its way is an answer.
+        while sender.take_answers(&mut client, Duration::from_secs(1)) {}
+        // All answers since the last check, and at the end all there ever were.
+        let last = kill + 1 == KILLS;
+        check_store(&cluster, &sender.settled[if last { 0 } else { checked }..]);
+        checked = sender.settled.len();
+        // Sometimes it is killed again while it starts.
+        if random.u8(..) < 64 {
+            cluster.spawn_replica("a");
+            std::thread::sleep(Duration::from_millis(random.u64(0..60)));
+            cluster.kill("a");
+        }
+        cluster.start_replica("a");
+    }
+
+    // What was not answered is repeated, and then everything is there once and in order.
+    let mut client = sender.connect(&cluster);
+    while sender.pipeline.in_flight() > 0 {
+        assert!(sender.take_answers(&mut client, Duration::from_secs(10)), "the replica ended a connection");
+    }
+    client.login(&bob, false);
+    let messages = client.unread();
+    let number = |text: &str| text.split(' ').next().and_then(|number| number.parse().ok());
+    let numbers: Vec<u64> = messages.iter().filter_map(|message| number(message.text.as_str())).collect();
+    let sent = sender.pipeline.session().sequence;
+    println!("{sent} messages, {} repetitions after refusals", sender.pipeline.repetitions());
+    let wrong = numbers.iter().zip(1..).find(|(number, expected)| **number != *expected);
+    assert_eq!((wrong, numbers.len() as u64), (None, sent), "each message once and in order");
+    assert!(sent > 10 * KILLS as u64, "only {sent} requests: that is no load");
+}

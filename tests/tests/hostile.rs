@@ -1,0 +1,318 @@
+//! What strangers and broken clients send: each connection is ended with the reason that the protocol gives for it, and
+//! nothing else is touched.
+
+use stablechat_protocol::answer::Answer;
+use stablechat_protocol::frame::FRAME_MAX;
+use stablechat_protocol::message::{CloseReason, MAGIC, Role, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::name::ClusterName;
+use stablechat_protocol::time::Timestamp;
+use stablechat_tests::cluster::{CLUSTER, Cluster};
+use stablechat_tests::raw::{RawClient, create_accounts, frame, hello};
+use stablechat_tests::session::{Person, Session, send, stamp};
+use std::time::Duration;
+
+const DELIVERY_BOUND: Duration = Duration::from_millis(200);
+
+/// A cluster of one replica.
+fn lone_replica() -> Cluster {
+    Cluster::start(&["a"], DELIVERY_BOUND)
+}
+
+/// The frame of any bytes.
+fn frame_of(item: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(item.len()).expect("short");
+    [&length.to_be_bytes()[..], item].concat()
+}
+
+/// Why the replica ends a connection on which the first thing said is this.
+fn reason_after(cluster: &Cluster, bytes: &[u8]) -> CloseReason {
+    let mut client = cluster.connect("a");
+    client.send_bytes(bytes).expect("the connection stands");
+    client.closing()
+}
+
+#[test]
+fn hellos_that_do_not_fit_are_told_why() {
+    let cluster = lone_replica();
+    let ours = ClusterName::parse(CLUSTER).expect("a name");
+    let hello = |magic: &str, version_min, version_max, role, cluster: &str| {
+        let cluster = ClusterName::parse(cluster).expect("a name");
+        frame(&ToReplica::Hello { magic: magic.into(), version_min, version_max, role, cluster })
+    };
+    let versions = CloseReason::Version { version_min: VERSION_MIN, version_max: VERSION_MAX };
+    let cases = [
+        (hello(MAGIC, 1, 1, Role::Client, "prod"), CloseReason::WrongCluster { cluster: ours }),
+        (hello(MAGIC, 0, 0, Role::Client, CLUSTER), versions.clone()),
+        (hello(MAGIC, VERSION_MAX + 1, u16::MAX, Role::Client, CLUSTER), versions.clone()),
+        (hello(MAGIC, 3, 1, Role::Client, CLUSTER), versions),
+        (hello("stablecat", 1, 1, Role::Client, CLUSTER), CloseReason::NotStablechat),
+        (hello("", 1, 1, Role::Client, CLUSTER), CloseReason::NotStablechat),
+    ];
+    for (hello, reason) in cases {
+        assert_eq!(reason_after(&cluster, &hello), reason);
+    }
+    let as_replica = reason_after(&cluster, &hello(MAGIC, 1, 1, Role::Replica, CLUSTER));
+    assert!(matches!(as_replica, CloseReason::OutOfPlace { .. }), "{as_replica}");
+
+    // Someone who speaks other versions as well is welcome.
+    let mut newer = cluster.connect("a");
+    newer.send_bytes(&hello(MAGIC, 0, u16::MAX, Role::Client, CLUSTER)).expect("the connection stands");
+    assert!(matches!(newer.receive(), ToClient::Welcome { version: VERSION_MAX, .. }));
+}
+
+#[test]
+fn strangers_are_told_what_this_is() {
+    let cluster = lone_replica();
+    let strangers: [&[u8]; 8] = [
+        b"GET / HTTP/1.1\r\nHost: chat.example\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.9\r\n",
+        // The beginning of a TLS handshake.
+        &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03],
+        &[0; 4],
+        &[0xff; 4096],
+        &frame_of(b"\xff"),
+        // Well-formed CBOR that is no message.
+        &frame_of(b"\xa1\x65hello\x65world"),
+        // What is good later is too much before the greeting.
+        &4097u32.to_be_bytes(),
+    ];
+    for stranger in strangers {
+        assert_eq!(reason_after(&cluster, stranger), CloseReason::NotStablechat, "{stranger:02x?}");
+    }
+    cluster.greet("a").ping();
+}
+
+#[test]
+fn frames_out_of_place_end_the_connection() {
+    let cluster = lone_replica();
+    let ping = frame(&ToReplica::Ping { sent: Timestamp(1) });
+    let hello = frame(&hello(CLUSTER));
+    for first in [&ping, &frame(&ToReplica::Logout), &frame(&Session::default().next(send("bob", "x")))] {
+        assert!(matches!(reason_after(&cluster, first), CloseReason::OutOfPlace { .. }));
+    }
+    let mut client = cluster.greet("a");
+    // What follows the frame that ends the connection is not looked at.
+    client.send_bytes(&[&hello[..], &ping, &ping].concat()).expect("the connection stands");
+    assert!(matches!(client.closing(), CloseReason::OutOfPlace { .. }));
+}
+
+#[test]
+fn frames_beyond_the_limit_are_refused_by_their_header() {
+    let cluster = lone_replica();
+    for length in [FRAME_MAX + 1, u32::MAX as usize] {
+        let mut client = cluster.greet("a");
+        client.send_bytes(&u32::try_from(length).expect("it fits").to_be_bytes()).expect("the connection stands");
+        let limit = FRAME_MAX as u64;
+        assert_eq!(client.closing(), CloseReason::TooLarge { length: length as u64, limit });
+    }
+    // The greatest frame is read whole before it is found to be none.
+    let mut client = cluster.greet("a");
+    let greatest = frame_of(&vec![0xff; FRAME_MAX]);
+    client.send_bytes(&greatest[..FRAME_MAX]).expect("the connection stands");
+    client.send_bytes(&greatest[FRAME_MAX..]).expect("the connection stands");
+    assert!(matches!(client.closing(), CloseReason::Malformed { .. }));
+    cluster.greet("a").ping();
+}
+
+/// CBOR, item by item, so that it can be made wrong.
+mod cbor {
+    /// The head of an item (RFC 8949, section 3).
+    pub fn head(major: u8, value: u64) -> Vec<u8> {
+        match value {
+            0..24 => vec![major << 5 | u8::try_from(value).expect("below 24")],
+            _ => [&[major << 5 | 27][..], &value.to_be_bytes()].concat(),
+        }
+    }
+
+    pub fn number(value: u64) -> Vec<u8> {
+        head(0, value)
+    }
+
+    pub fn bytes(value: &[u8]) -> Vec<u8> {
+        [head(2, value.len() as u64), value.to_vec()].concat()
+    }
+
+    pub fn text(value: &[u8]) -> Vec<u8> {
+        [head(3, value.len() as u64), value.to_vec()].concat()
+    }
+
+    pub fn array(items: &[Vec<u8>]) -> Vec<u8> {
+        [head(4, items.len() as u64), items.concat()].concat()
+    }
+}
+
+use cbor::{array, bytes, head, number, text};
+
+/// A request that sends a text to a name.
+fn send_item(to: &[u8], words: &[u8]) -> Vec<u8> {
+    let command = array(&[number(2), array(&[number(0), text(to)]), text(words)]);
+    array(&[number(3), bytes(&[7; 16]), number(1), number(stamp().0), command])
+}
+
+/// A query for names.
+fn list_item(pattern: &[u8]) -> Vec<u8> {
+    let query = array(&[number(0), text(pattern), vec![0xf6], number(10)]);
+    array(&[number(4), number(1), number(stamp().0), query])
+}
+
+#[test]
+fn malformed_frames_end_the_connection() {
+    let cluster = lone_replica();
+    let ping = array(&[number(5), number(1)]);
+    let malformed = [
+        vec![],
+        vec![0xff],
+        ping[..2].to_vec(),
+        [&ping[..], &[0]].concat(),
+        array(&[]),
+        array(&[number(6)]),
+        array(&[number(u64::MAX)]),
+        array(&[number(5)]),
+        array(&[number(5), text(b"1")]),
+        array(&[number(5), head(1, 0)]),
+        // A float and null for a number.
+        array(&[number(5), vec![0xfa, 0x3f, 0x80, 0, 0]]),
+        array(&[number(5), vec![0xf6]]),
+        // A map instead of an array.
+        [head(5, 1), number(5), number(1)].concat(),
+        // Lengths that nothing follows.
+        head(4, u64::MAX),
+        [head(4, 2), number(5)].concat(),
+        array(&[number(3), head(2, u64::MAX)]),
+        array(&[number(3), bytes(&[7; 16]), number(1), number(1), [head(4, 2), number(3), head(4, 1 << 60)].concat()]),
+        // Nested without end.
+        vec![0x81; 100_000],
+        [array(&[number(5), number(1)])[..1].to_vec(), vec![0x9f; 100_000]].concat(),
+        // Names and texts against the rules.
+        send_item(b"", b"x"),
+        send_item(b"Bob", b"x"),
+        send_item(b"-bob", b"x"),
+        send_item(b"bob\n", b"x"),
+        send_item("b\u{f6}b".as_bytes(), b"x"),
+        send_item(&[b'b'; 33], b"x"),
+        send_item(b"bob", b""),
+        send_item(b"bob", &[b'x'; 4097]),
+        send_item(b"bob", b"\xc3\x28"),
+        send_item(b"bob", b"\xed\xa0\x80"),
+        list_item(b""),
+        list_item(&[b'*'; 65]),
+        list_item(b"[a]"),
+    ];
+    for item in malformed {
+        let mut client = cluster.greet("a");
+        println!("{:02x?}", &item[..item.len().min(80)]);
+        client.send_bytes(&frame_of(&item)).expect("the connection stands");
+        let reason = client.closing();
+        assert!(matches!(reason, CloseReason::Malformed { .. }), "{reason}");
+    }
+
+    // The same items without their faults are in order, also with fields that a later version may append.
+    let mut client = cluster.greet("a");
+    let longer = array(&[number(5), number(1), text(b"more"), vec![0xf6]]);
+    for item in [ping, longer, send_item(b"bob", b"x"), list_item(b"*")] {
+        client.send_bytes(&frame_of(&item)).expect("the connection stands");
+        let answer = client.receive();
+        assert!(!matches!(answer, ToClient::Closing { .. }), "{answer:?} after {item:02x?}");
+    }
+}
+
+#[test]
+fn a_connection_may_close_at_any_byte() {
+    let cluster = lone_replica();
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    create_accounts(&mut cluster.greet("a"), &[&alice, &bob]);
+    let hello = frame(&hello(CLUSTER));
+    for cut in 0..hello.len() {
+        let mut client = cluster.connect("a");
+        client.send_bytes(&hello[..cut]).expect("the connection stands");
+    }
+    let after_greeting = |client: &RawClient| {
+        let request = Session::default().next(send("bob", "whole"));
+        [frame(&client.login_message(&alice, true)), frame(&request)].concat()
+    };
+    let length = after_greeting(&cluster.greet("a")).len();
+    for cut in 0..length - 1 {
+        let mut client = cluster.greet("a");
+        let said = after_greeting(&client);
+        // Timestamps vary in length, but not by a byte within a test.
+        assert_eq!(said.len(), length);
+        client.send_bytes(&said[..cut]).expect("the connection stands");
+        if cut % 2 == 0 {
+            client.finish().expect("the connection stands");
+            client.until_end();
+        }
+    }
+    // Nothing of what was half sent took effect, and what is sent whole still does.
+    let mut client = cluster.greet("a");
+    client.login(&bob, true);
+    assert_eq!(client.unread(), []);
+    let mut sender = cluster.greet("a");
+    sender.login(&alice, false);
+    assert_eq!(sender.call(send("bob", "whole")), Answer::Done);
+    assert_eq!(client.unread().len(), 1);
+}
+
+#[test]
+fn a_client_may_send_byte_by_byte_or_all_at_once() {
+    let cluster = lone_replica();
+    let alice = Person::new("alice");
+    create_accounts(&mut cluster.greet("a"), &[&alice]);
+    let mut byte_by_byte = cluster.connect("a");
+    for byte in frame(&hello(CLUSTER)) {
+        byte_by_byte.send_bytes(&[byte]).expect("the connection stands");
+    }
+    assert!(matches!(byte_by_byte.receive(), ToClient::Welcome { .. }));
+    for byte in
+        [frame(&ToReplica::Ping { sent: Timestamp(1) }), frame(&ToReplica::Ping { sent: Timestamp(2) })].concat()
+    {
+        byte_by_byte.send_bytes(&[byte]).expect("the connection stands");
+    }
+    for sent in [1, 2] {
+        assert!(matches!(byte_by_byte.receive(), ToClient::Pong { sent: Timestamp(number), .. } if number == sent));
+    }
+
+    // Requests need not wait for the login, nor for each other.
+    let mut at_once = cluster.greet("a");
+    let mut session = Session::default();
+    let mut messages = vec![at_once.login_message(&alice, true)];
+    messages.extend((0..100).map(|number| session.next(send("alice", format!("number {number}")))));
+    at_once.send_all(&messages).expect("the connection stands");
+    assert!(matches!(at_once.receive(), ToClient::LoggedIn { .. }));
+    for number in 0..100 {
+        assert_eq!(at_once.answer_or_refusal().map(|answered| answered.answer), Ok(Answer::Done));
+        assert_eq!(at_once.delivery().text.as_str(), format!("number {number}"));
+    }
+}
+
+#[test]
+fn mutilated_frames_harm_nobody_else() {
+    let cluster = lone_replica();
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    let mut witness = cluster.greet("a");
+    create_accounts(&mut witness, &[&alice, &bob]);
+    witness.login(&bob, true);
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..300 {
+        let mut client = cluster.greet("a");
+        let login = client.login_message(&alice, true);
+        let mut bytes = [frame(&login), frame(&Session::default().next(send("bob", "x"))), frame_of(&list_item(b"*"))];
+        let victim = random.choice(bytes.iter_mut()).expect("not empty");
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(0..victim.len());
+            victim[at] = random.u8(..);
+        }
+        client.send_bytes(&bytes.concat()).expect("the connection stands");
+        if random.bool() {
+            client.finish().expect("the connection stands");
+            client.until_end();
+        }
+        witness.ping();
+    }
+    let mut sender = cluster.greet("a");
+    sender.login(&alice, false);
+    assert_eq!(sender.call(send("bob", "after all that")), Answer::Done);
+    let unread = witness.unread();
+    assert_eq!(unread.last().map(|message| message.text.as_str()), Some("after all that"));
+}

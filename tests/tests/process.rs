@@ -1,0 +1,279 @@
+//! A replica as a process: how it starts, how it refuses to, how it stops, and how it comes back.
+
+use rustix::process::Signal;
+use stablechat_protocol::answer::{Answer, Refusal};
+use stablechat_protocol::message::{CloseReason, ToClient, ToReplica};
+use stablechat_protocol::uid::Uid;
+use stablechat_server::store::schema::{Identity, LogEntry};
+use stablechat_server::store::{ChatStore, Medium};
+use stablechat_tests::cluster::{CLUSTER, Cluster};
+use stablechat_tests::process::{built, run_to_end};
+use stablechat_tests::raw::{RawClient, Received, call_everywhere, create_accounts, send_message};
+use stablechat_tests::session::{Person, Session, send, stamp};
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const DELIVERY_BOUND: Duration = Duration::from_millis(200);
+
+/// Runs a command, and checks how it ends and what it says on which stream. The other stream stays empty.
+fn assert_ends(command: Command, code: i32, says: &str) {
+    let shown = format!("{command:?}");
+    let output = run_to_end(command);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{shown}: {stdout}{stderr}");
+    let (said, other) = if code == 0 { (stdout, stderr) } else { (stderr, stdout) };
+    assert!(said.contains(says), "{shown} says: {said}");
+    assert_eq!(other, "", "{shown}");
+}
+
+/// The program with these arguments.
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(built("stablechatd"));
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn usage_is_explained() {
+    for help in [&["--help"][..], &["help"], &["run", "--help"]] {
+        assert_ends(program(help), 0, "--cluster cluster.toml --name a --data");
+    }
+    let wrong: [(&[&str], &str); 6] = [
+        (&[], "run"),
+        (&["walk"], "walk"),
+        (&["run"], "--cluster"),
+        (&["run", "--cluster", "x", "--name", "a", "--data", "d", "extra"], "extra"),
+        (&["run", "--cluster", "x", "--name", "A!", "--data", "d"], "has a character"),
+        (&["run", "--cluster", "x", "--name", "a", "--data", "d", "--fast"], "--fast"),
+    ];
+    for (arguments, says) in wrong {
+        assert_ends(program(arguments), 2, says);
+    }
+}
+
+#[test]
+fn a_cluster_file_that_is_not_right_is_named() {
+    let cluster = Cluster::prepare(&["a"], DELIVERY_BOUND);
+    let run = |file: &std::path::Path, name: &str| {
+        let mut command = program(&["run", "--name", name]);
+        command.arg("--cluster").arg(file).arg("--data").arg(cluster.data(name));
+        command
+    };
+    let missing = cluster.path().join("missing.toml");
+    assert_ends(run(&missing, "a"), 78, "missing.toml");
+    assert_ends(run(cluster.path(), "a"), 78, "cannot read the cluster file");
+    assert_ends(run(&cluster.file(), "b"), 78, "the cluster file has no replica b; it has a");
+    let malformed = cluster.path().join("malformed.toml");
+    for (text, says) in [
+        (&b"name = "[..], "malformed.toml is wrong"),
+        (b"", "missing field `name`"),
+        (b"name = 'test'\n", "0 [[replica]] entries"),
+        (b"name = 'test'\nspeed = 3\n", "unknown field `speed`"),
+        (b"name = 'test'\n[[replica]]\nname = 'a'\naddress = 'here'\n", "not HOST:PORT"),
+        (b"name = 'test\xff'", "cannot read the cluster file"),
+    ] {
+        std::fs::write(&malformed, text).expect("temporary files can be written");
+        assert_ends(run(&malformed, "a"), 78, says);
+    }
+    assert!(!cluster.data("a").exists(), "nothing is made for a replica that cannot run");
+}
+
+#[test]
+fn a_data_directory_belongs_to_one_process_and_one_replica() {
+    let mut cluster = Cluster::start(&["a", "b"], DELIVERY_BOUND);
+    let with_data_of = |cluster: &Cluster, owner: &str, name: &str| {
+        let mut command = program(&["run", "--name", name]);
+        command.arg("--cluster").arg(cluster.file()).arg("--data").arg(cluster.data(owner));
+        command
+    };
+    assert_ends(with_data_of(&cluster, "a", "a"), 69, "is in use by another process; stop that replica first");
+    assert_ends(with_data_of(&cluster, "a", "b"), 69, "is in use by another process; stop that replica first");
+    cluster.kill("a");
+    assert_ends(with_data_of(&cluster, "a", "b"), 78, "belongs to replica a of cluster test, not to replica b");
+    cluster.start_replica("a");
+    cluster.greet("a").ping();
+    cluster.greet("b").ping();
+
+    // A directory that cannot be one.
+    let mut command = program(&["run", "--name", "a"]);
+    command.arg("--cluster").arg(cluster.file()).arg("--data").arg(cluster.file());
+    assert_ends(command, 74, "cannot make the data directory");
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let cluster = Cluster::prepare(&["a"], DELIVERY_BOUND);
+    let address = cluster.address("a");
+    let _occupant = std::net::TcpListener::bind(address).expect("the address was free");
+    let mut command = cluster.command("a");
+    command.stderr(std::process::Stdio::piped());
+    assert_ends(command, 69, &format!("the address {address} is in use by another process"));
+}
+
+#[test]
+fn a_stop_answers_what_was_accepted_and_says_goodbye() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut cluster = Cluster::start(&["a"], DELIVERY_BOUND);
+        let alice = Person::new("alice");
+        let mut client = cluster.greet("a");
+        create_accounts(&mut client, &[&alice]);
+        client.login(&alice, true);
+        let mut idle = cluster.greet("a");
+        let _stranger = cluster.connect("a");
+
+        let mut session = Session::default();
+        let requests: Vec<ToReplica> = (0..500).map(|number| session.next(send("alice", number.to_string()))).collect();
+        client.send_all(&requests).expect("the connection stands");
+        // The pong says that they were read.
+        client.ping();
+        cluster.program("a").signal(signal);
+        let messages = client.until_end();
+        let (answers, refusals, deliveries) = count(&messages);
+        assert_eq!((answers + refusals, deliveries), (500, answers));
+        assert!(answers > 0, "all refused");
+        assert_eq!(messages.last(), Some(&ToClient::Closing { reason: CloseReason::Stopping }));
+        assert_eq!(idle.closing(), CloseReason::Stopping);
+        assert_eq!(cluster.wait_for_end("a").code(), Some(0), "{}", cluster.log("a"));
+
+        cluster.start_replica("a");
+        let mut client = cluster.greet("a");
+        client.login(&alice, true);
+        assert_eq!(client.unread().len(), answers);
+    }
+}
+
+/// How many answers that something is done, refusals, and deliveries there are.
+fn count(messages: &[ToClient]) -> (usize, usize, usize) {
+    let number = |kind: fn(&ToClient) -> bool| messages.iter().filter(|message| kind(message)).count();
+    (
+        number(|message| matches!(message, ToClient::Answer { answer: Answer::Done, .. })),
+        number(|message| matches!(message, ToClient::Refused { reason: Refusal::Late, .. })),
+        number(|message| matches!(message, ToClient::Delivery { .. })),
+    )
+}
+
+#[test]
+fn a_killed_replica_comes_back_at_once_with_everything_it_answered() {
+    let mut cluster = Cluster::start(&["a"], Duration::from_millis(50));
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    create_accounts(&mut cluster.greet("a"), &[&alice, &bob]);
+    let mut connections: Vec<RawClient> = Vec::new();
+    for round in 0..5 {
+        let mut client = cluster.greet("a");
+        client.login(&alice, true);
+        send_message(&mut client, "bob", round.to_string());
+        // Kept open, so that the port is not at rest when the replica is gone.
+        connections.push(client);
+        let program = cluster.program("a");
+        program.signal(Signal::KILL);
+        assert_eq!(cluster.wait_for_end("a").signal(), Some(Signal::KILL.as_raw()));
+        cluster.start_replica("a");
+    }
+    let mut client = cluster.greet("a");
+    client.login(&bob, true);
+    let texts: Vec<String> = client.unread().iter().map(|message| message.text.to_string()).collect();
+    assert_eq!(texts, ["0", "1", "2", "3", "4"]);
+    assert!(cluster.log("a").contains("epoch 6, 7 requests applied"), "{}", cluster.log("a"));
+}
+
+#[test]
+fn a_replica_that_hung_goes_on_with_the_same_order_as_the_others() {
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+    // Long enough that this test's own process does not pause for as long on a busy machine.
+    let delivery_bound = Duration::from_secs(1);
+    let pause = 2 * delivery_bound;
+    let mut cluster = Cluster::start(&NAMES, delivery_bound);
+    let alice = Person::new("alice");
+    let mut clients: Vec<RawClient> = NAMES.iter().map(|name| cluster.greet(name)).collect();
+    call_everywhere(&mut clients, &alice.create());
+
+    // Several clients at a time, with several connections each: the replica that hung finds much to read, and the order is
+    // more than that of one connection.
+    let mut sessions: Vec<(Session, Vec<RawClient>)> = (0..4)
+        .map(|_| {
+            let mut clients: Vec<RawClient> = NAMES.iter().map(|name| cluster.greet(name)).collect();
+            clients.iter_mut().for_each(|client| client.login(&alice, false));
+            (Session::default(), clients)
+        })
+        .collect();
+    let start = Instant::now();
+    let mut sent = 0;
+    let mut paused = false;
+    while start.elapsed() < pause + 2 * delivery_bound {
+        let hang = start.elapsed() > delivery_bound / 2 && start.elapsed() < delivery_bound / 2 + pause;
+        if hang != paused {
+            cluster.program("b").signal(if hang { Signal::STOP } else { Signal::CONT });
+            paused = hang;
+        }
+        for (session, clients) in &mut sessions {
+            let request = session.next(send("alice", sent.to_string()));
+            clients.iter_mut().for_each(|client| client.send(&request).expect("the connection stands"));
+            sent += 1;
+        }
+        // The load: a bit more than a thousand requests a second, which sockets hold for the time of the pause.
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    let each = sent / sessions.len();
+    for (_, clients) in &mut sessions {
+        let answers: Vec<BTreeMap<Uid, Answer>> = clients.iter_mut().map(|client| answers_of(client, each)).collect();
+        assert!(answers[0] == answers[1] && answers[0] == answers[2], "the answers differ");
+        assert!(answers[0].values().all(|answer| *answer == Answer::Done));
+    }
+
+    let logs: Vec<Vec<(Uid, LogEntry)>> = NAMES
+        .iter()
+        .map(|name| {
+            assert_eq!(cluster.stop(name).code(), Some(0));
+            log_of(&cluster, name)
+        })
+        .collect();
+    assert_eq!(logs[0].len(), sent + 1);
+    assert!(logs[0] == logs[1] && logs[0] == logs[2], "the logs differ");
+}
+
+/// As many answers as this, by what they answer.
+fn answers_of(client: &mut RawClient, number: usize) -> BTreeMap<Uid, Answer> {
+    let mut answers = BTreeMap::new();
+    while answers.len() < number {
+        match client.receive() {
+            ToClient::Answer { uid, answer, .. } => assert_eq!(answers.insert(uid, answer), None),
+            ToClient::Refused { reason, .. } => panic!("refused: {reason}"),
+            _ => {}
+        }
+    }
+    answers
+}
+
+/// The log of a replica that does not run, whose store is in order.
+fn log_of(cluster: &Cluster, name: &str) -> Vec<(Uid, LogEntry)> {
+    let identity = Identity { cluster: CLUSTER.into(), replica: name.into() };
+    let store = ChatStore::open(&Medium::Directory(cluster.data(name)), &identity).expect("a store");
+    assert_eq!(store.check().expect("the store can be read").faults, [""; 0]);
+    store.log(Uid::MIN).collect::<Result<_, _>>().expect("the store can be read")
+}
+
+#[test]
+fn requests_while_stopping_are_refused() {
+    let mut cluster = Cluster::start(&["a"], Duration::from_secs(2));
+    let alice = Person::new("alice");
+    let mut client = cluster.greet("a");
+    let mut session = Session::default();
+    client.send(&session.next(alice.create())).expect("the connection stands");
+    client.ping();
+    cluster.program("a").signal(Signal::TERM);
+    // Until what was accepted is stable, the replica is there and says that it stops.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let refusal = loop {
+        assert!(Instant::now() < deadline, "requests are accepted while stopping");
+        client.send(&Session::default().attempt(1, stamp(), alice.create())).expect("the connection stands");
+        if let Received::Message(message) = client.receive_within(Duration::from_millis(20)) {
+            break message;
+        }
+    };
+    assert!(matches!(refusal, ToClient::Refused { reason: Refusal::NotServing, .. }), "{refusal:?}");
+    let (answers, _, _) = count(&client.until_end());
+    assert_eq!(answers, 1);
+    assert_eq!(cluster.wait_for_end("a").code(), Some(0));
+}
