@@ -49,7 +49,12 @@ impl Applier {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub fn start(settings: Settings, store: ChatStore, now: Timestamp) -> Result<Applier, StoreError> {
+    pub fn start(settings: Settings, mut store: ChatStore, now: Timestamp) -> Result<Applier, StoreError> {
+        // An incarnation on a disk that was wiped must not have the number of one before.
+        let seconds = now.0 / 1_000_000_000;
+        if store.epoch() < seconds {
+            store.begin_epoch(seconds)?;
+        }
         let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
         let recent = store.log(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect::<Result<_, _>>()?;
         let start = Start { epoch: store.epoch(), applied: store.applied().uid, recent, now };

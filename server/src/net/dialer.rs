@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The longest wait after the first failure; it doubles with each further one.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// The longest wait between two attempts.
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// The longest wait between two attempts. Short, since a replica that starts waits to be dialed before it goes on alone.
+const BACKOFF_MAX: Duration = Duration::from_millis(150);
 /// How long connecting may take.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
+const CONNECT_MAX: Duration = Duration::from_millis(300);
 
 /// What a thread found out: the addresses that a peer's host name stands for.
 type Resolved = (PeerId, io::Result<Vec<SocketAddr>>);

@@ -15,8 +15,6 @@ use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How often a replica says that it lives, at least.
-pub const HEARTBEAT: Duration = Duration::from_millis(50);
 /// How long to wait for a client's own copy of what a peer has listed, before the peer is asked for its copy.
 const FETCH_DELAY: Duration = Duration::from_millis(2);
 /// The most refused requests that are remembered for an answer; the oldest are forgotten.
@@ -27,8 +25,10 @@ const REFUSED_MAX: usize = 10_000;
 pub struct Missing {
     /// Those who hold it.
     pub listed_by: PeerSet,
-    /// When to ask one of them for it; `None` when that has been done.
-    pub fetch_at: Option<Timestamp>,
+    /// Those of them who have been asked for it.
+    pub asked: PeerSet,
+    /// When to ask the next of them.
+    pub fetch_at: Timestamp,
 }
 
 impl Replica {
@@ -69,7 +69,8 @@ impl Replica {
     fn refusal(&self, time: Timestamp, timestamp: Timestamp) -> Option<Refusal> {
         if self.status != Status::Serving || self.stopping || self.is_muted() {
             Some(Refusal::NotServing)
-        } else if timestamp <= self.closed {
+        } else if timestamp <= self.closed.max(self.now.before(self.grace.max())) {
+            // After a stall, what has closed lags behind what it should be.
             Some(Refusal::Late)
         } else if timestamp > time.after(self.settings.ahead) {
             Some(Refusal::Ahead)
@@ -117,8 +118,11 @@ impl Replica {
             }
             let ripe = self.closed >= uid.timestamp || uid <= self.applied;
             let fetch_at = if ripe { self.now } else { self.now.after(FETCH_DELAY) };
-            let missing =
-                self.missing.entry(uid).or_insert(Missing { listed_by: PeerSet::default(), fetch_at: Some(fetch_at) });
+            let missing = self.missing.entry(uid).or_insert(Missing {
+                listed_by: PeerSet::default(),
+                asked: PeerSet::default(),
+                fetch_at,
+            });
             missing.listed_by.insert(from);
         }
         if !old.is_empty() {
@@ -161,18 +165,23 @@ impl Replica {
         }
     }
 
-    /// Asks for what is missing, as soon as its time has come.
+    /// Asks for what is missing, as soon as its time has come: one peer after the other, until it is here.
     pub(super) fn fetch(&mut self, outputs: &mut Vec<Output>) {
         let mut by_peer: BTreeMap<PeerId, Vec<Uid>> = BTreeMap::new();
         let connected: PeerSet = self.connected().collect();
+        let again_at = self.now.after(self.settings.delivery_bound / 8);
         for (uid, missing) in &mut self.missing {
-            if missing.fetch_at.is_none_or(|at| at > self.now) {
+            if missing.fetch_at > self.now {
                 continue;
             }
-            if let Some(from) = missing.listed_by.iter().find(|peer| connected.contains(*peer)) {
-                missing.fetch_at = None;
-                by_peer.entry(from).or_default().push(*uid);
+            let can_ask = missing.listed_by.both(connected);
+            if can_ask.without(missing.asked).is_empty() {
+                missing.asked = PeerSet::default();
             }
+            let Some(from) = can_ask.without(missing.asked).iter().next() else { continue };
+            missing.asked.insert(from);
+            missing.fetch_at = again_at;
+            by_peer.entry(from).or_default().push(*uid);
         }
         for (to, uids) in by_peer {
             for uids in uids.chunks(UIDS_MAX) {
@@ -184,8 +193,8 @@ impl Replica {
     /// When the next missing request is to be asked for.
     pub(super) fn fetch_deadline(&self) -> Option<Timestamp> {
         let connected: PeerSet = self.connected().collect();
-        let can_ask = |missing: &&Missing| missing.listed_by.iter().any(|peer| connected.contains(peer));
-        self.missing.values().filter(can_ask).filter_map(|missing| missing.fetch_at).min()
+        let can_ask = |missing: &&Missing| !missing.listed_by.both(connected).is_empty();
+        self.missing.values().filter(can_ask).map(|missing| missing.fetch_at).min()
     }
 
     /// Tells all peers what is new, if there is something or if it is time to show that we live.
@@ -193,7 +202,7 @@ impl Replica {
         let is_new = !self.unannounced.is_empty();
         let has_closed = self.status == Status::Serving
             && self.pending.first_above(self.announced).is_some_and(|timestamp| timestamp <= self.closed);
-        if !is_new && !has_closed && self.now < self.announced_at.after(HEARTBEAT) {
+        if !is_new && !has_closed && self.now < self.announced_at.after(self.settings.heartbeat()) {
             return;
         }
         (self.announced, self.announced_at) = (self.closed, self.now);

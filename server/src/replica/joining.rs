@@ -33,7 +33,7 @@ impl Replica {
     }
 
     /// The replica runs. If it has not done so for long, it begins again.
-    pub(super) fn on_woken(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
+    pub(super) fn notice_pause(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
         let paused = time.since(self.now);
         self.now = self.now.max(time);
         let may_be_dead_to_others = !self.peers.is_empty() && self.status != Status::CatchingUp;
@@ -60,7 +60,7 @@ impl Replica {
             }
         }
         for (id, peer) in &mut self.peers {
-            *peer = Peer::new(peer.is_connected, self.now);
+            *peer = Peer::new(peer.is_connected, self.now.after(self.settings.delivery_bound));
             outputs.push(Output::Disconnect { peer: *id });
         }
         self.begin();
@@ -70,7 +70,7 @@ impl Replica {
     pub(super) fn on_peer_connected(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.is_connected = true;
-        peer.is_caught_up_with = false;
+        peer.caught_up_at = None;
         outputs.push(Output::PeerSeen { peer: id });
         match self.status {
             Status::CatchingUp => {
@@ -80,9 +80,7 @@ impl Replica {
         }
         outputs.push(Output::SendProbe { to: id });
         // What was asked for on the old connection may never come.
-        for missing in self.missing.values_mut() {
-            missing.fetch_at.get_or_insert(self.now);
-        }
+        self.missing.values_mut().for_each(|missing| missing.fetch_at = missing.fetch_at.min(self.now));
     }
 
     /// A connection is gone.
@@ -91,9 +89,7 @@ impl Replica {
             peer.is_connected = false;
         }
         self.stop_following(id, outputs);
-        for missing in self.missing.values_mut() {
-            missing.fetch_at.get_or_insert(self.now);
-        }
+        self.missing.values_mut().for_each(|missing| missing.fetch_at = missing.fetch_at.min(self.now));
     }
 
     /// Asks a peer to consult us.
@@ -106,17 +102,16 @@ impl Replica {
     /// accepted requests and told others than us.
     fn meet(&mut self, id: PeerId, epoch: u64) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let is_new = peer.epoch != epoch;
-        let was_missed = peer.standing == Standing::Down;
-        let is_first = peer.epoch == 0;
-        let was_reader = peer.standing == Standing::Reader;
-        if is_new {
-            peer.epoch = epoch;
-            peer.closed = Timestamp::ZERO;
-            peer.has_welcomed = false;
-            self.pending.forget_holder(id);
+        if peer.epoch == epoch {
+            return;
         }
-        if is_new && !is_first && !was_missed && !was_reader {
+        peer.epoch = epoch;
+        peer.closed = Timestamp::ZERO;
+        peer.has_welcomed = false;
+        let may_have_accepted = matches!(peer.standing, Standing::Unknown | Standing::Linked);
+        self.pending.forget_holder(id);
+        self.forget_listed(id);
+        if may_have_accepted {
             self.raise_barrier();
         }
     }
@@ -172,6 +167,11 @@ impl Replica {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.standing = Standing::Down;
         peer.has_welcomed = false;
+        self.forget_listed(id);
+    }
+
+    /// Waits no more for what only this peer has listed.
+    fn forget_listed(&mut self, id: PeerId) {
         self.missing.retain(|_, missing| {
             missing.listed_by.remove(id);
             !missing.listed_by.is_empty()
@@ -182,9 +182,10 @@ impl Replica {
     pub(super) fn on_prefix(&mut self, id: PeerId, common: Option<Mark>, last: Mark, outputs: &mut Vec<Output>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let common_position = common.map_or(0, |mark| mark.position);
-        peer.is_caught_up_with = last.position <= common_position;
-        peer.waits_for_turn = !peer.is_caught_up_with && self.following.is_some();
-        if !peer.is_caught_up_with && !peer.waits_for_turn {
+        let is_caught_up = last.position <= common_position;
+        peer.caught_up_at = is_caught_up.then_some(self.now);
+        peer.waits_for_turn = !is_caught_up && self.following.is_some();
+        if !is_caught_up && !peer.waits_for_turn {
             self.following = Some(id);
             let after = common.map_or(Uid::MIN, |mark| mark.uid);
             outputs.push(Output::Send { to: id, message: PeerMessage::Tail { after } });
@@ -231,7 +232,7 @@ impl Replica {
     fn on_tail_end(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
         self.take_applied(outputs);
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.is_caught_up_with = true;
+            peer.caught_up_at = Some(self.now);
         }
         self.following = None;
         self.probe_waiting(outputs);
@@ -275,24 +276,45 @@ impl Replica {
     pub(super) fn on_logs_differ(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
         if let Some(peer) = self.peers.get_mut(&id)
             && peer.is_connected
-            && peer.is_caught_up_with
+            && peer.caught_up_at.take().is_some()
         {
-            peer.is_caught_up_with = false;
             outputs.push(Output::SendProbe { to: id });
         }
     }
 
-    /// Joins once everyone is caught up with, and serves once everyone has welcomed us. Nobody is waited for who is down.
+    /// Joins once everyone is caught up with, and serves once everyone has welcomed us and we hold all that they may have
+    /// applied without us. Nobody is waited for who is down.
     pub(super) fn advance(&mut self, outputs: &mut Vec<Output>) {
         let is_down = |peer: &Peer| peer.standing == Standing::Down;
-        if self.status == Status::CatchingUp && self.peers.values().all(|peer| is_down(peer) || peer.is_caught_up_with)
+        if self.status == Status::CatchingUp {
+            self.compare_again(outputs);
+        }
+        if self.status == Status::CatchingUp
+            && self.peers.values().all(|peer| is_down(peer) || peer.caught_up_at.is_some())
         {
             self.status = Status::Joining;
             let to: Vec<PeerId> = self.connected().collect();
             to.into_iter().for_each(|to| self.join(to, outputs));
         }
-        if self.status == Status::Joining && self.peers.values().all(|peer| is_down(peer) || peer.has_welcomed) {
+        // What a peer may have applied and answered without us has to be here first: the peer may die at any time.
+        let has_all = self.missing.first_key_value().is_none_or(|(missing, _)| missing.timestamp > self.closed);
+        let is_welcome = self.peers.values().all(|peer| is_down(peer) || peer.has_welcomed);
+        if self.status == Status::Joining && is_welcome && has_all {
             self.status = Status::Serving;
+        }
+    }
+
+    /// Compares logs again with whom we were caught up with longer ago than what peers list when they welcome us.
+    fn compare_again(&mut self, outputs: &mut Vec<Output>) {
+        if self.following.is_some() {
+            return;
+        }
+        let long_ago = self.now.before(self.settings.delivery_bound);
+        for (to, peer) in &mut self.peers {
+            if peer.is_connected && peer.caught_up_at.is_some_and(|at| at < long_ago) {
+                peer.caught_up_at = None;
+                outputs.push(Output::SendProbe { to: *to });
+            }
         }
     }
 }

@@ -227,6 +227,9 @@ pub enum Output {
     Stopped,
 }
 
+/// How often a replica says that it lives, at least, whatever the delivery bound.
+const HEARTBEAT_MAX: Duration = Duration::from_millis(50);
+
 /// What does not change while a replica runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -254,6 +257,11 @@ pub struct Start {
 }
 
 impl Settings {
+    /// How often a replica says that it lives, at least.
+    pub fn heartbeat(&self) -> Duration {
+        HEARTBEAT_MAX.min(self.delivery_bound / 8)
+    }
+
     /// How far back a replica remembers what it has applied. Nothing older is announced while the delivery bound holds.
     pub fn memory(&self) -> Duration {
         2 * self.delivery_bound + Duration::from_secs(2)
@@ -331,7 +339,11 @@ impl Replica {
         let mut replica = Replica {
             epoch,
             status: Status::CatchingUp,
-            peers: settings.peers.iter().map(|peer| (*peer, Peer::new(false, now))).collect(),
+            peers: settings
+                .peers
+                .iter()
+                .map(|peer| (*peer, Peer::new(false, now.after(settings.delivery_bound))))
+                .collect(),
             closed: applied.timestamp,
             grace: Grace::new(share),
             barrier: now,
@@ -361,7 +373,7 @@ impl Replica {
     /// Takes one input, and appends what is to be done about it.
     pub fn step(&mut self, input: Input, outputs: &mut Vec<Output>) {
         match input {
-            Input::Woken { time } => self.on_woken(time, outputs),
+            Input::Woken { time } => self.notice_pause(time, outputs),
             Input::Request { time, from, timestamp, body } => self.on_request(time, from, timestamp, body, outputs),
             Input::PeerConnected { peer } => self.on_peer_connected(peer, outputs),
             Input::PeerDisconnected { peer } => self.on_peer_disconnected(peer, outputs),

@@ -27,8 +27,8 @@ pub struct Peer {
     pub is_connected: bool,
     /// Whether this incarnation of ours has been welcomed by it.
     pub has_welcomed: bool,
-    /// Whether we have everything that its log had when we last asked.
-    pub is_caught_up_with: bool,
+    /// When we had everything that its log then had; none when we lack something, or do not know.
+    pub caught_up_at: Option<Timestamp>,
     /// Whether its log has what ours lacks, and we have not asked for it because another peer is sending us its log.
     pub waits_for_turn: bool,
     /// It accepts no client's request up to here, and has listed to us all that it accepted up to here.
@@ -40,17 +40,17 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer of which nothing is known.
-    pub fn new(is_connected: bool, now: Timestamp) -> Peer {
+    /// A peer of which nothing is known, and which is waited for as if it had been heard then.
+    pub fn new(is_connected: bool, heard: Timestamp) -> Peer {
         Peer {
             standing: Standing::Unknown,
             epoch: 0,
             is_connected,
             has_welcomed: false,
-            is_caught_up_with: false,
+            caught_up_at: None,
             waits_for_turn: false,
             closed: Timestamp::ZERO,
-            heard: now,
+            heard,
             offset: Offset::default(),
         }
     }

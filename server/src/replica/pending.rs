@@ -47,6 +47,16 @@ impl PeerSet {
         self.0.count_ones() as u8
     }
 
+    /// Who is in it and in the other.
+    pub fn both(self, other: PeerSet) -> PeerSet {
+        PeerSet(self.0 & other.0)
+    }
+
+    /// Who is in it and not in the other.
+    pub fn without(self, other: PeerSet) -> PeerSet {
+        PeerSet(self.0 & !other.0)
+    }
+
     /// Its members.
     pub fn iter(self) -> impl Iterator<Item = PeerId> {
         (0..16).map(PeerId).filter(move |peer| self.contains(*peer))

@@ -10,7 +10,6 @@
 //! that had not been missed comes back as another incarnation: in each case someone may have accepted requests and told
 //! others than us.
 
-use super::agreement::HEARTBEAT;
 use super::peer::{Peer, Standing};
 use super::pending::Pending;
 use super::{Body, Output, PeerId, Replica, Status};
@@ -39,7 +38,7 @@ impl Replica {
 
     /// Closes, says what there is to say, and applies what is stable.
     pub(super) fn on_handled(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
-        self.now = self.now.max(time);
+        self.notice_pause(time, outputs);
         self.advance(outputs);
         if self.status == Status::Serving {
             self.closed = self.closed.max(self.now.before(self.grace.current()));
@@ -59,7 +58,7 @@ impl Replica {
         let real_time = first.map(|(uid, _)| uid.timestamp.after(self.settings.delivery_bound).next());
         let unclosed = self.pending.first_above(self.closed).filter(|_| is_serving);
         let closing = unclosed.map(|timestamp| timestamp.after(self.grace.current()));
-        let heartbeat = (!self.peers.is_empty()).then(|| self.announced_at.after(HEARTBEAT));
+        let heartbeat = (!self.peers.is_empty()).then(|| self.announced_at.after(self.settings.heartbeat()));
         let others = self.peers.values().filter(|peer| peer.standing != Standing::Down);
         let silence = others.map(|peer| peer.heard.after(self.settings.delivery_bound).next()).min();
         [real_time, closing, heartbeat, silence, self.fetch_deadline()].into_iter().flatten().min()
@@ -136,9 +135,10 @@ impl Replica {
         }
     }
 
-    /// Lets only the real-time test decide up to now.
+    /// Lets only the real-time test decide up to now: up to the highest timestamp that any clock would accept by now.
     pub(super) fn raise_barrier(&mut self) {
-        self.barrier = self.barrier.max(self.now.after(self.settings.ahead));
+        let skew = self.grace.max();
+        self.barrier = self.barrier.max(self.now.after(self.settings.ahead + skew));
     }
 
     /// Leaves, after having been asked to stop, once what we hold is applied or in the hands of all others.
