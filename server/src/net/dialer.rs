@@ -270,12 +270,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_second() {
+    fn waits_double_up_to_the_longest() {
         let waits =
             |mut backoff: Backoff, jitter| -> Vec<u128> { (0..6).map(|_| backoff.next(jitter).as_millis()).collect() };
-        assert_eq!(waits(Backoff::default(), 0), [50, 100, 200, 400, 500, 500]);
-        assert_eq!(waits(Backoff::default(), u8::MAX), [100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(waits(Backoff::longest(), u8::MAX), [1000; 6]);
+        assert_eq!(waits(Backoff::default(), 0), [25, 50, 75, 75, 75, 75]);
+        assert_eq!(waits(Backoff::default(), u8::MAX), [50, 100, 150, 150, 150, 150]);
+        assert_eq!(waits(Backoff::longest(), u8::MAX), [150; 6]);
         assert_eq!(Backoff { failures: 1000 }.next(u8::MAX), BACKOFF_MAX);
     }
 }
