@@ -241,7 +241,8 @@ impl Replica {
         }
     }
 
-    /// Joins once everyone is caught up with, and serves once everyone has welcomed us. Nobody is waited for who is down.
+    /// Joins once everyone is caught up with, and serves once everyone has welcomed us and we hold all that they may have
+    /// applied without us. Nobody is waited for who is down.
     pub(super) fn advance(&mut self, outputs: &mut Vec<Output>) {
         let is_down = |peer: &Peer| peer.standing == Standing::Down;
         if self.status == Status::CatchingUp && self.peers.values().all(|peer| is_down(peer) || peer.is_caught_up_with)
@@ -250,7 +251,10 @@ impl Replica {
             let to: Vec<PeerId> = self.connected().collect();
             to.into_iter().for_each(|to| self.join(to, outputs));
         }
-        if self.status == Status::Joining && self.peers.values().all(|peer| is_down(peer) || peer.has_welcomed) {
+        // What a peer may have applied and answered without us has to be here first: the peer may die at any time.
+        let has_all = self.missing.first_key_value().is_none_or(|(missing, _)| missing.timestamp > self.closed);
+        let is_welcome = self.peers.values().all(|peer| is_down(peer) || peer.has_welcomed);
+        if self.status == Status::Joining && is_welcome && has_all {
             self.status = Status::Serving;
         }
     }
