@@ -67,6 +67,8 @@ pub struct Node {
     pub paused: bool,
     /// How it is to die.
     pub death: Option<Death>,
+    /// Whether it has been asked to stop.
+    pub leaving: bool,
 }
 
 /// Something that has arrived.
@@ -120,6 +122,7 @@ impl Node {
             turn: None,
             paused: false,
             death: None,
+            leaving: false,
         }
     }
 
@@ -149,7 +152,8 @@ impl Node {
         self.inbox.clear();
         self.actors.clear();
         self.links = [PeerLink::default(); REPLICAS];
-        (self.reading, self.turn, self.paused, self.death) = (None, None, false, None);
+        (self.reading, self.turn, self.death) = (None, None, None);
+        (self.paused, self.leaving) = (false, false);
     }
 
     /// Whether the process is there, running or paused.
@@ -236,11 +240,6 @@ impl Node {
     /// Whether the loop is half-way through a turn.
     pub fn is_in_turn(&self) -> bool {
         self.reading.is_some()
-    }
-
-    /// Whether nothing waits to be read.
-    pub fn is_drained(&self) -> bool {
-        self.inbox.is_empty() && !self.is_in_turn()
     }
 
     /// The first half of a turn.

@@ -66,9 +66,9 @@ impl World {
     fn can_spare(&self, node: usize) -> bool {
         let is_well = |other: usize| {
             let other = &self.nodes[other];
-            other.is_serving() && !other.paused && other.death.is_none()
+            other.is_serving() && !other.paused && !other.leaving && other.death.is_none()
         };
-        self.mode == Mode::Beyond || (0..REPLICAS).any(|other| other != node && !self.stopping[other] && is_well(other))
+        self.mode == Mode::Beyond || (0..REPLICAS).any(|other| other != node && is_well(other))
     }
 
     /// Breaks a client's connection.
@@ -175,6 +175,7 @@ impl World {
             self.tally.count("replicas stopped");
             self.note(Some(node), || "is asked to stop".into());
             self.stopping[node] = true;
+            self.nodes[node].leaving = true;
             self.plan_turn_at_once(node);
         }
     }
