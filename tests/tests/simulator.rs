@@ -1,6 +1,6 @@
 //! Whole runs in virtual time: a fixed set of seeds, whose faults have to be of every kind.
 
-use stablechat_tests::simulator::{self, Failure, Tally};
+use stablechat_tests::simulator::{self, Failure, Mode, Tally};
 use std::thread;
 
 /// How many seeds are run: as many as a machine of two cores does in half a minute.
@@ -10,7 +10,7 @@ const SEEDS: u64 = 240;
 fn run_some(first: u64, step: usize) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
     for seed in (first..SEEDS).step_by(step) {
-        tally.merge(&simulator::run(seed)?.tally);
+        tally.merge(&simulator::run(Mode::Bounds, seed)?.tally);
     }
     Ok(tally)
 }
@@ -47,7 +47,7 @@ fn all_invariants_hold_whatever_goes_wrong() {
 #[test]
 fn a_seed_reproduces_a_run_exactly() {
     for seed in [3, 14] {
-        let run = simulator::run(seed).unwrap_or_else(|failure| panic!("{failure}"));
-        assert_eq!(run, simulator::run(seed).unwrap_or_else(|failure| panic!("{failure}")));
+        let run = simulator::run(Mode::Bounds, seed).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(run, simulator::run(Mode::Bounds, seed).unwrap_or_else(|failure| panic!("{failure}")));
     }
 }

@@ -140,6 +140,12 @@ impl Client {
         format!("{} at {:?}, next request {}", self.actor.account, self.stage, self.session.next_sequence())
     }
 
+    /// Sends so many messages more, after its plan is worked off.
+    pub fn speak_again(&mut self, now: Timestamp, messages: u32) {
+        self.plan.extend([Stage::Speak(messages), Stage::Over]);
+        self.next_burst = now;
+    }
+
     /// What is to be sent: on one link, or on all that are ready.
     pub fn take_outbox(&mut self) -> Vec<(Option<usize>, ToReplica)> {
         std::mem::take(&mut self.outbox)
@@ -316,12 +322,9 @@ impl Client {
 
     /// A connection was made.
     pub fn on_connected(&mut self, now: Timestamp, link: usize, connection: ConnectionId) {
-        let hello = self.clock(now);
-        self.links[link] = Link { connection: Some(connection), hello, ready: false };
-        let cluster = ClusterName::parse("simulated").expect("a name");
-        let (magic, version_min, version_max) = (MAGIC.to_string(), VERSION_MIN, VERSION_MAX);
-        let hello = ToReplica::Hello { magic, version_min, version_max, role: Role::Client, cluster };
-        self.outbox.push((Some(link), hello));
+        let clock = self.clock(now);
+        self.links[link] = Link { connection: Some(connection), hello: clock, ready: false };
+        self.outbox.push((Some(link), hello()));
     }
 
     /// A connection was lost.
@@ -401,6 +404,23 @@ impl Client {
         assert!(self.shown.insert(uid), "message {uid} is shown twice");
         self.inbox.on_shown(uid);
     }
+}
+
+/// What a client says that sends one message from `from` to `to` and dies.
+pub fn speech(from: &Client, to: &Client, client: ClientId, timestamp: Timestamp, text: MessageText) -> Vec<ToReplica> {
+    let Actor { account, key } = from.actor.clone();
+    let proof = Proof::Signature { signature: Signature([0; 64]) };
+    let login = ToReplica::Login { account, key, receive: false, proof };
+    let to = Recipient::Account { name: to.actor.account.clone() };
+    let request = ToReplica::Request { client, sequence: 1, timestamp, command: Command::Send { to, text } };
+    vec![hello(), login, request]
+}
+
+/// The first message on a connection.
+fn hello() -> ToReplica {
+    let cluster = ClusterName::parse("simulated").expect("a name");
+    let (magic, version_min, version_max) = (MAGIC.to_string(), VERSION_MIN, VERSION_MAX);
+    ToReplica::Hello { magic, version_min, version_max, role: Role::Client, cluster }
 }
 
 /// A question as it is sent.

@@ -3,6 +3,7 @@
 //! The loop's turn has two halves, as the real one has: it takes a reading of its clock, and some time later reads what has
 //! arrived by then. A process that is paused goes on where it was, half-way through a turn or not.
 
+use super::links::LinkId;
 use super::{DELIVERY_BOUND, REPLICAS};
 use fastrand::Rng;
 use stablechat_protocol::id::Challenge;
@@ -12,7 +13,8 @@ use stablechat_protocol::request::{Actor, Question, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_server::applier::Applier;
 use stablechat_server::net::{Event, Round, Sent};
-use stablechat_server::replica::{Body, ConnectionId, Replica};
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_server::replica::{Body, ConnectionId, PeerId, Settings, Status};
 use stablechat_server::store::schema::Identity;
 use stablechat_server::store::{ChatStore, Medium};
 use std::collections::BTreeMap;
@@ -34,8 +36,8 @@ pub fn name(node: usize) -> &'static str {
 pub enum Death {
     /// In its next turn, with requests applied and not committed, if there are any.
     BeforeCommit,
-    /// In its next turn, when it has let answers out.
-    AfterRelease,
+    /// In its next turn, when it has let something out so many times: what it says to peers comes before the answers.
+    AfterRelease(u8),
 }
 
 /// A replica's process and disk.
@@ -48,9 +50,13 @@ pub struct Node {
     /// The number of starts.
     pub incarnation: u64,
     /// How far its clock is ahead of the true time, in nanoseconds.
-    skew: i64,
-    /// What has arrived and was not read; none stands for the end of a connection.
-    inbox: Vec<(ConnectionId, Option<ToReplica>)>,
+    pub skew: i64,
+    /// What its clock has shown: it never goes back while the process runs.
+    shown: Timestamp,
+    /// What has arrived and was not read.
+    inbox: Vec<Arrival>,
+    /// The loop's connections with peers; none with itself.
+    links: [PeerLink; REPLICAS],
     /// The connections that have been greeted, and for whom they speak.
     actors: BTreeMap<ConnectionId, Option<Actor>>,
     /// The loop's reading of the clock, in the middle of a turn.
@@ -61,6 +67,29 @@ pub struct Node {
     pub paused: bool,
     /// How it is to die.
     pub death: Option<Death>,
+    /// Whether it has been asked to stop.
+    pub leaving: bool,
+}
+
+/// Something that has arrived.
+enum Arrival {
+    /// From a client; none is the end of the connection.
+    Client(ConnectionId, Option<ToReplica>),
+    /// The beginning of a connection with a peer.
+    PeerConnected(PeerId),
+    /// From a peer.
+    Peer(PeerId, PeerMessage),
+    /// The end of a connection with a peer.
+    PeerDisconnected(PeerId),
+}
+
+/// What the loop knows of the connection with a peer.
+#[derive(Clone, Copy, Debug, Default)]
+struct PeerLink {
+    /// The connection.
+    link: Option<LinkId>,
+    /// How many connections the applier does not know of yet: until it does, what it sends was meant for earlier ones.
+    unseen: usize,
 }
 
 /// What a turn came to.
@@ -85,24 +114,35 @@ impl Node {
             applier: None,
             incarnation: 0,
             skew: 0,
+            shown: Timestamp::ZERO,
             inbox: Vec::new(),
+            links: [PeerLink::default(); REPLICAS],
             actors: BTreeMap::new(),
             reading: None,
             turn: None,
             paused: false,
             death: None,
+            leaving: false,
         }
+    }
+
+    /// Loses all that is on the disk.
+    pub fn wipe(&mut self) {
+        self.medium = Medium::in_memory().expect("memory can be had");
     }
 
     /// Starts the process. Its clock is set anew.
     pub fn start(&mut self, random: &mut Rng, now: Timestamp) -> Result<(), String> {
         self.incarnation += 1;
         self.skew = random.i64(-SKEW_MAX..=SKEW_MAX);
+        self.shown = Timestamp::ZERO;
         let identity = Identity { cluster: "simulated".into(), replica: name(self.index).into() };
         let store = ChatStore::open(&self.medium, &identity).map_err(|error| error.to_string())?;
         debug_assert!(AHEAD * REPLICAS as u32 <= DELIVERY_BOUND);
-        let replica = Replica::new(DELIVERY_BOUND, AHEAD, store.applied().uid, self.clock(now));
-        self.applier = Some(Applier::new(replica, store));
+        let peers = (0..REPLICAS).filter(|peer| *peer != self.index).map(|peer| PeerId(peer as u8)).collect();
+        let settings = Settings { delivery_bound: DELIVERY_BOUND, ahead: AHEAD, peers, min_live: 1 };
+        let clock = self.clock(now);
+        self.applier = Some(Applier::start(settings, store, clock).map_err(|error| error.to_string())?);
         Ok(())
     }
 
@@ -111,7 +151,9 @@ impl Node {
         self.applier = None;
         self.inbox.clear();
         self.actors.clear();
-        (self.reading, self.turn, self.paused, self.death) = (None, None, false, None);
+        self.links = [PeerLink::default(); REPLICAS];
+        (self.reading, self.turn, self.death) = (None, None, None);
+        (self.paused, self.leaving) = (false, false);
     }
 
     /// Whether the process is there, running or paused.
@@ -119,9 +161,15 @@ impl Node {
         self.applier.is_some()
     }
 
+    /// Whether the process is there and accepts clients' requests.
+    pub fn is_serving(&self) -> bool {
+        self.applier.as_ref().is_some_and(|applier| applier.replica().status() == Status::Serving)
+    }
+
     /// What its clock shows.
-    pub fn clock(&self, now: Timestamp) -> Timestamp {
-        now.offset_by(self.skew)
+    fn clock(&mut self, now: Timestamp) -> Timestamp {
+        self.shown = self.shown.max(now.offset_by(self.skew));
+        self.shown
     }
 
     /// The store of a process that is up.
@@ -129,9 +177,52 @@ impl Node {
         self.applier.as_ref().map(Applier::store)
     }
 
-    /// Something arrived, and waits to be read.
+    /// Something arrived from a client, and waits to be read.
     pub fn arrive(&mut self, connection: ConnectionId, message: Option<ToReplica>) {
-        self.inbox.push((connection, message));
+        self.inbox.push(Arrival::Client(connection, message));
+    }
+
+    /// A connection with a peer was made, in place of an earlier one. Returns the earlier one.
+    pub fn begin_link(&mut self, peer: usize, link: LinkId) -> Option<LinkId> {
+        let earlier = self.links[peer].link.replace(link);
+        if earlier.is_some() {
+            self.inbox.push(Arrival::PeerDisconnected(PeerId(peer as u8)));
+        }
+        self.links[peer].unseen += 1;
+        self.inbox.push(Arrival::PeerConnected(PeerId(peer as u8)));
+        earlier
+    }
+
+    /// Something arrived from a peer, if the connection is still the one with it.
+    pub fn arrive_from_peer(&mut self, peer: usize, link: LinkId, message: PeerMessage) {
+        if self.links[peer].link == Some(link) {
+            self.inbox.push(Arrival::Peer(PeerId(peer as u8), message));
+        }
+    }
+
+    /// A connection with a peer is gone. Says whether it was the one with it.
+    pub fn end_link(&mut self, peer: usize, link: LinkId) -> bool {
+        let is_present = self.links[peer].link == Some(link);
+        if is_present {
+            self.links[peer].link = None;
+            self.inbox.push(Arrival::PeerDisconnected(PeerId(peer as u8)));
+        }
+        is_present
+    }
+
+    /// The connection with a peer.
+    pub fn link(&self, peer: usize) -> Option<LinkId> {
+        self.links[peer].link
+    }
+
+    /// The connection that the applier means when it speaks of a peer's: none while it does not know of the present one.
+    pub fn seen_link(&self, peer: usize) -> Option<LinkId> {
+        self.links[peer].link.filter(|_| self.links[peer].unseen == 0)
+    }
+
+    /// The applier knows of a connection with a peer.
+    pub fn on_peer_seen(&mut self, peer: usize) {
+        self.links[peer].unseen = self.links[peer].unseen.saturating_sub(1);
     }
 
     /// When the loop wants its next turn: at once while something waits, else when something becomes stable.
@@ -151,11 +242,6 @@ impl Node {
         self.reading.is_some()
     }
 
-    /// Whether nothing waits to be read.
-    pub fn is_drained(&self) -> bool {
-        self.inbox.is_empty() && !self.is_in_turn()
-    }
-
     /// The first half of a turn.
     pub fn take_reading(&mut self, now: Timestamp) {
         self.reading = Some(self.clock(now));
@@ -166,14 +252,20 @@ impl Node {
         let clock = self.clock(now);
         let mut sent = Vec::new();
         let mut events: Vec<Event> = Vec::new();
-        for (connection, message) in std::mem::take(&mut self.inbox) {
-            events.extend(self.greet(connection, message, clock, &mut sent));
+        for arrival in std::mem::take(&mut self.inbox) {
+            events.extend(match arrival {
+                Arrival::Client(connection, message) => self.greet(connection, message, clock, &mut sent),
+                Arrival::PeerConnected(peer) => Some(Event::PeerConnected { peer }),
+                Arrival::Peer(peer, message) => Some(Event::Peer { time: clock, peer, message }),
+                Arrival::PeerDisconnected(peer) => Some(Event::PeerDisconnected { peer }),
+            });
         }
         events.extend(stop.then_some(Event::Stop));
         let read = events.clone();
         let rounds = split(random, events, self.reading.take());
         let Some(applier) = self.applier.as_mut() else { return Err("it has a turn while it is down".into()) };
         let death = self.death.take();
+        let mut released = 0;
         let dies_before_commit = || match death {
             Some(Death::BeforeCommit) => resume_unwind(Box::new(Killed)),
             _ => None,
@@ -185,7 +277,8 @@ impl Node {
                 || clock,
                 |batch| {
                     sent.extend(batch);
-                    if death == Some(Death::AfterRelease) {
+                    released += 1;
+                    if death == Some(Death::AfterRelease(released)) {
                         resume_unwind(Box::new(Killed));
                     }
                 },
@@ -210,7 +303,7 @@ impl Node {
         let Some(message) = message else {
             return self.actors.remove(&connection).map(|_| Event::Closed { connection });
         };
-        let mut reply = |message| sent.push(Sent { to: connection, message });
+        let mut reply = |message| sent.push(Sent::ToClient { to: connection, message });
         match message {
             ToReplica::Hello { .. } => {
                 self.actors.insert(connection, None);

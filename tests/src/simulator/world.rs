@@ -1,22 +1,26 @@
 //! The world of a run: its time, what happens next, and whom it concerns.
 
+mod peers;
 mod trouble;
 
 use super::checks::Checks;
 use super::client::Client;
 use super::faults;
+use super::links::{LinkId, Links};
 use super::network::{Network, Way};
 use super::node::{self, Node, Turn};
-use super::tally::Tally;
+use super::tally::{Latencies, Tally};
 use super::trace::Trace;
-use super::{Check, REPLICAS, Run, START, Violation, verdict};
+use super::{Check, DELIVERY_BOUND, Mode, REPLICAS, Run, START, Violation, verdict};
 use fastrand::Rng;
 use stablechat_client::session::Verdict;
-use stablechat_protocol::answer::Refusal;
+use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::id::ClientId;
 use stablechat_protocol::message::{RequestId, ToClient, ToReplica};
 use stablechat_protocol::time::Timestamp;
-use stablechat_server::net::Event;
+use stablechat_protocol::uid::Uid;
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_server::net::{Event, Sent};
 use stablechat_server::replica::ConnectionId;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +28,10 @@ use std::time::Duration;
 
 /// When everything must have been answered, after the start.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// How long nothing goes wrong before it is looked at how fast answers are, and after that before the end.
+const CALM: Duration = Duration::from_secs(6);
+/// How many requests each client then issues.
+const EPILOGUE: u32 = 12;
 /// The most nanoseconds that either half of a replica's turn takes to begin.
 const TURN_MAX: u64 = 2_000_000;
 /// The most milliseconds before a client makes a lost connection again.
@@ -35,6 +43,12 @@ enum Happening {
     AtNode(ConnectionId, Option<ToReplica>),
     /// A message reaches a client; none is the end of the connection.
     AtClient(ConnectionId, Option<ToClient>),
+    /// A message reaches a peer; none is the end of the connection.
+    AtPeer { node: usize, link: LinkId, message: Option<PeerMessage> },
+    /// A replica dials another.
+    Dial { from: usize, to: usize, incarnation: u64 },
+    /// The greeting of a replica that was dialed has come.
+    Greeted { node: usize, link: LinkId },
     /// A replica begins a turn, if it still is what it wants.
     Turn { node: usize, incarnation: u64 },
     /// A replica goes on with its turn.
@@ -49,10 +63,35 @@ enum Happening {
     Connect { client: usize, node: usize },
     /// Something goes wrong.
     Fault,
+    /// The only replica that a client has reached is killed.
+    Ambush { node: usize },
+    /// From here on all is within bounds.
+    Heal,
+    /// Clients speak once more, to see how fast answers are when nothing goes wrong.
+    Epilogue,
+    /// All is said and done.
+    End,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Things go wrong, and clients work off their plans.
+    Trouble,
+    /// Nothing happens, for [`CALM`].
+    Calm,
+    /// Clients speak once more.
+    Epilogue,
+    /// Nothing happens, for [`CALM`].
+    Ending,
+    /// It is over.
+    Over,
 }
 
 /// A run.
 pub struct World {
+    mode: Mode,
+    phase: Phase,
     now: Timestamp,
     step: u64,
     random: Rng,
@@ -60,6 +99,7 @@ pub struct World {
     queue: BTreeMap<(Timestamp, u64), Happening>,
     planned: u64,
     network: Network,
+    links: Links,
     nodes: Vec<Node>,
     /// What was to happen to paused replicas.
     withheld: Vec<Vec<Happening>>,
@@ -68,24 +108,34 @@ pub struct World {
     clients: Vec<Client>,
     /// When each client's next wake is planned.
     wakes: Vec<Option<Timestamp>>,
-    /// When each client's connection to each replica was last welcomed.
-    welcomed: BTreeMap<(usize, usize), Timestamp>,
+    /// When requests that are not answered were first sent.
+    sent_at: BTreeMap<(ClientId, u64), Timestamp>,
     checks: Checks,
     tally: Tally,
+    latencies: Latencies,
+    /// Those of the epilogue.
+    calm_latencies: Latencies,
     trace: Trace,
 }
 
 impl World {
     /// A world before its start.
-    pub fn new(seed: u64, trace: Trace) -> World {
+    pub fn new(mode: Mode, seed: u64, trace: Trace) -> World {
         let mut random = Rng::with_seed(seed);
         let count = random.usize(2..=4);
         let clients = (0..count).map(|number| Client::new(&mut random, number, count, START)).collect();
-        let checks = Checks::new(faults::steady(&mut random));
+        let network = Network::new(&mut random);
+        let mut links = Links::new(network.usual_delay);
+        if mode == Mode::Beyond && random.bool() {
+            links.late_one_in = 2000;
+        }
         World {
+            mode,
+            phase: Phase::Trouble,
             now: START,
             step: 0,
-            network: Network::new(&mut random),
+            network,
+            links,
             random,
             queue: BTreeMap::new(),
             planned: 0,
@@ -94,9 +144,11 @@ impl World {
             stopping: [false; REPLICAS],
             wakes: vec![None; count],
             clients,
-            welcomed: BTreeMap::new(),
-            checks,
+            sent_at: BTreeMap::new(),
+            checks: Checks::new(mode),
             tally: Tally::default(),
+            latencies: Latencies::default(),
+            calm_latencies: Latencies::default(),
             trace,
         }
     }
@@ -127,7 +179,7 @@ impl World {
         }
         self.plan(faults::BEGIN, Happening::Fault);
         (0..self.clients.len()).for_each(|client| self.after_client(client));
-        while !self.is_over() {
+        while self.phase != Phase::Over {
             let Some(((at, _), happening)) = self.queue.pop_first() else {
                 return Err(Violation::among_all("nothing happens any more"));
             };
@@ -138,25 +190,55 @@ impl World {
             self.now = at;
             self.step += 1;
             self.happen_caught(happening)?;
+            self.go_on();
         }
-        verdict::check(&self.checks, &self.nodes, &self.clients)?;
+        verdict::check(&self.checks, &self.nodes, &self.clients, self.mode)?;
+        self.check_calm()?;
         self.tally.add("messages shown after later ones", self.clients.iter().map(|client| client.misplaced).sum());
         self.tally.add("messages shown under two uids", self.clients.iter().map(|client| client.doubled).sum());
         self.tally.add("steps", self.step);
         self.tally.add("requests applied", self.checks.applied() as u64);
-        Ok(Run { tally: self.tally.clone(), fingerprint: verdict::fingerprint(&self.nodes) })
+        self.tally.add("requests undone and applied again", self.checks.undone());
+        Ok(Run {
+            tally: self.tally.clone(),
+            latencies: self.latencies.clone(),
+            calm_latencies: self.calm_latencies.clone(),
+            fingerprint: verdict::fingerprint(&self.nodes),
+        })
     }
 
-    /// Whether all is said, applied and answered.
-    fn is_over(&self) -> bool {
+    /// Begins the next phase when the present one is over.
+    fn go_on(&mut self) {
+        match self.phase {
+            Phase::Trouble if self.now.since(START) > faults::END && self.is_quiet() => {
+                self.phase = Phase::Calm;
+                self.plan(CALM, Happening::Epilogue);
+            }
+            Phase::Epilogue if self.is_quiet() => {
+                self.phase = Phase::Ending;
+                self.plan(CALM, Happening::End);
+            }
+            _ => {}
+        }
+    }
+
+    /// When nothing goes wrong, all is stable by the closed test, and soon.
+    fn check_calm(&self) -> Check {
+        let Latencies { closed, real_time, micros } = &self.calm_latencies;
+        if *real_time > 0 || micros.iter().any(|micros| *micros > DELIVERY_BOUND.as_micros() as u32) {
+            let what = format!("in the end {closed} answers come by the closed test and {real_time} by the other");
+            return Err(Violation::among_all(what));
+        }
+        Ok(())
+    }
+
+    /// Whether all is said, applied and answered, and every replica serves.
+    fn is_quiet(&self) -> bool {
         let is_idle = |node: &Node| {
             let applier = node.applier.as_ref();
-            !node.paused && node.is_drained() && applier.is_some_and(|applier| applier.replica().pending() == 0)
+            !node.paused && node.is_serving() && applier.is_some_and(|applier| applier.replica().pending() == 0)
         };
-        self.now.since(START) > faults::END
-            && self.clients.iter().all(Client::is_over)
-            && self.nodes.iter().all(is_idle)
-            && !self.queue.values().any(|next| matches!(next, Happening::AtNode(..) | Happening::AtClient(..)))
+        self.clients.iter().all(Client::is_over) && self.nodes.iter().all(is_idle)
     }
 
     /// Plans something for later.
@@ -186,6 +268,9 @@ impl World {
         match happening {
             Happening::AtNode(connection, message) => self.on_arrival_at_node(connection, message),
             Happening::AtClient(connection, message) => self.on_arrival_at_client(connection, message)?,
+            Happening::AtPeer { node, link, message } => self.on_arrival_at_peer(node, link, message),
+            Happening::Dial { from, to, incarnation } => self.on_dial(from, to, incarnation),
+            Happening::Greeted { node, link } => self.on_greeted(node, link),
             Happening::Turn { node, incarnation } | Happening::Read { node, incarnation }
                 if self.nodes[node].paused && self.nodes[node].incarnation == incarnation =>
             {
@@ -198,6 +283,10 @@ impl World {
             Happening::Wake { client } => self.on_wake(client),
             Happening::Connect { client, node } => self.on_connect(client, node),
             Happening::Fault => self.on_fault(),
+            Happening::Ambush { node } => self.kill(node, None),
+            Happening::Heal => self.on_heal(),
+            Happening::Epilogue => self.on_epilogue(),
+            Happening::End => self.phase = Phase::Over,
         }
         Ok(())
     }
@@ -228,23 +317,20 @@ impl World {
         if self.network.is_lost(id, Way::Down) {
             return Ok(());
         }
-        match &message {
-            ToClient::Welcome { .. } => {
-                self.welcomed.insert((client, node), self.now);
-            }
-            ToClient::Refused { reason, .. } => self.tally.count(refusal(*reason)),
-            _ => {}
+        if let ToClient::Refused { reason, .. } = &message {
+            self.tally.count(refusal(*reason));
         }
-        let request = match &message {
-            ToClient::Answer { client, sequence, .. } => Some((*client, *sequence)),
+        let answered = match &message {
+            ToClient::Answer { client, sequence, uid, note, .. } => Some(((*client, *sequence), *uid, note.stability)),
             _ => None,
         };
         let verdict = self.clients[client].on_message(self.now, node, message);
-        self.judge(client, node, request, verdict)?;
-        let Client { misplaced, doubled, actor, .. } = &self.clients[client];
-        if self.checks.steady == [true; REPLICAS] && misplaced + doubled > 0 {
-            let what = format!("{} is shown a message after a later one, or under two uids", actor.account);
-            return Err(Violation::among_all(what));
+        if let (Some((request, uid, stability)), Some(verdict)) = (answered, verdict) {
+            self.judge(client, request, uid, stability, verdict)?;
+        }
+        let Client { doubled, actor, .. } = &self.clients[client];
+        if self.mode == Mode::Bounds && *doubled > 0 {
+            return Err(Violation::among_all(format!("{} is shown a message under two uids", actor.account)));
         }
         self.after_client(client);
         Ok(())
@@ -254,26 +340,45 @@ impl World {
     fn judge(
         &mut self,
         client: usize,
-        node: usize,
-        request: Option<(ClientId, u64)>,
-        verdict: Option<Verdict>,
+        request: (ClientId, u64),
+        uid: Uid,
+        stability: Stability,
+        verdict: Verdict,
     ) -> Check {
-        match (request, verdict) {
-            (Some(request), Some(Verdict::Answered)) => {
-                self.checks.answered.insert(request);
+        match verdict {
+            Verdict::Answered => {
+                self.checks.on_answered(request, uid);
                 self.tally.count("requests answered");
+                if let Some(sent) = self.sent_at.remove(&request) {
+                    self.latencies.add(self.now.since(sent), stability);
+                    if self.phase == Phase::Epilogue {
+                        self.calm_latencies.add(self.now.since(sent), stability);
+                    }
+                }
             }
-            (Some((_, sequence)), Some(Verdict::Differs { link, answer })) => {
-                if self.checks.steady[node] && self.checks.steady[link] {
+            Verdict::Differs { answer, .. } => {
+                if self.mode == Mode::Bounds || self.phase == Phase::Epilogue {
                     let account = &self.clients[client].actor.account;
-                    let what = format!("{account} got another answer than {answer:?} to its request {sequence}");
+                    let what = format!("{account} got another answer than {answer:?} to its request {}", request.1);
                     return Err(Violation::among_all(what));
                 }
-                self.tally.count("answers of replicas that missed something");
+                self.tally.count("answers that differ");
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Lets the clients speak once more.
+    fn on_epilogue(&mut self) {
+        self.phase = Phase::Epilogue;
+        self.checks.on_epilogue();
+        for client in 0..self.clients.len() {
+            if self.clients[client].lasting {
+                self.clients[client].speak_again(self.now, EPILOGUE);
+            }
+            self.after_client(client);
+        }
     }
 
     fn on_turn(&mut self, node: usize, incarnation: u64) {
@@ -297,22 +402,24 @@ impl World {
         let network = &self.network;
         self.checks.on_sent(node, &sent, |connection| network.connection(connection).client)?;
         for sent in sent {
-            self.note(Some(node), || format!("sends {:?}", sent.message));
-            self.send_to_client(sent.to, sent.message);
+            self.note(Some(node), || describe_sent(&sent));
+            match sent {
+                Sent::ToClient { to, message } => self.send_to_client(to, message),
+                Sent::ToPeer { to, message } => self.send_to_peer(node, to, message),
+                Sent::PeerSeen { peer } => self.nodes[node].on_peer_seen(usize::from(peer.0)),
+                Sent::Disconnect { peer } => self.disconnect(node, peer),
+            }
         }
         if killed {
             self.end(node, "killed in a turn");
             return Ok(());
         }
-        if let Some(store) = self.nodes[node].store() {
-            self.checks.on_written(node, store)?;
-        }
-        if let Some(applier) = self.nodes[node].applier.as_ref().filter(|applier| applier.is_stopped()) {
-            if applier.replica().pending() > 0 {
-                return Err(Violation::at(node, "it has stopped with requests pending that it had accepted"));
+        if let Some(applier) = self.nodes[node].applier.as_ref() {
+            self.checks.on_written(node, applier.store(), applier.undone())?;
+            if applier.is_stopped() {
+                self.end(node, "stopped");
+                return Ok(());
             }
-            self.end(node, "stopped");
-            return Ok(());
         }
         self.plan_turn(node);
         Ok(())
@@ -336,10 +443,12 @@ impl World {
     fn on_start(&mut self, node: usize) -> Check {
         self.nodes[node].start(&mut self.random, self.now).map_err(|what| Violation::at(node, what))?;
         self.note(Some(node), || "starts".into());
-        match self.nodes[node].store() {
-            Some(store) => self.checks.on_start(node, store),
-            None => Ok(()),
+        if let Some(store) = self.nodes[node].store() {
+            self.checks.on_start(node, store)?;
         }
+        self.dial_all(node);
+        self.plan_turn(node);
+        Ok(())
     }
 
     fn on_wake(&mut self, client: usize) {
@@ -373,6 +482,7 @@ impl World {
     /// Sends what a client wants sent, and sees to it that it is woken in time.
     fn after_client(&mut self, client: usize) {
         for (link, message) in self.clients[client].take_outbox() {
+            self.on_said(client, &message);
             for node in 0..REPLICAS {
                 let to = &self.clients[client].links[node];
                 let is_meant = link.map_or(to.ready, |link| link == node);
@@ -389,6 +499,18 @@ impl World {
                 self.wakes[client] = Some(at);
                 self.plan_at(at, Happening::Wake { client });
             }
+        }
+    }
+
+    /// A client says something: what it is told from here on has to take account of all that was answered before.
+    fn on_said(&mut self, client: usize, message: &ToReplica) {
+        match message {
+            ToReplica::Request { client, sequence, .. } => {
+                self.sent_at.entry((*client, *sequence)).or_insert(self.now);
+                self.checks.on_issued((*client, *sequence));
+            }
+            ToReplica::Query { id, .. } => self.checks.on_asked((client, *id)),
+            _ => {}
         }
     }
 
@@ -425,5 +547,14 @@ fn describe(event: &Event) -> String {
             format!("reads {what} of {timestamp} from {}, uid {}", from.0, body.uid(*timestamp))
         }
         other => format!("reads {other:?}"),
+    }
+}
+
+/// What is sent, for the trace.
+fn describe_sent(sent: &Sent) -> String {
+    match sent {
+        Sent::ToClient { to, message } => format!("sends {message:?} on {}", to.0),
+        Sent::ToPeer { to, message } => format!("sends {} {message:?}", super::node::name(usize::from(to.0))),
+        other => format!("{other:?}"),
     }
 }
