@@ -4,7 +4,9 @@
 use crate::session::Person;
 use mio::{Events, Poll, Token, Waker};
 use stablechat_client::clock::{LocalClock, Offsets};
-use stablechat_client::links::{Identity, LinkEvent, Links};
+use stablechat_client::greeting::Identity;
+use stablechat_client::link::LinkEvent;
+use stablechat_client::links::Links;
 use stablechat_client::session::{Outgoing, Session, Verdict};
 use stablechat_protocol::answer::{Answer, Stability};
 use stablechat_protocol::cluster::Cluster;
