@@ -7,6 +7,7 @@
 
 use crate::process::{Program, Usage, built};
 use crate::raw::RawClient;
+use crate::session::stamp;
 use crate::wait::{SOON, wait_for, wait_until};
 use rustix::process::Signal;
 use stablechat_protocol::cluster::Cluster as ClusterFile;
@@ -15,7 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The name of every cluster that tests make.
@@ -43,7 +44,7 @@ impl Cluster {
         let directory = tempfile::Builder::new().prefix("stablechat-").tempdir().expect("temporary files can be made");
         let cluster = Cluster { replicas: names.iter().map(replica).collect(), delivery_bound, directory };
         std::fs::write(cluster.file(), cluster.text()).expect("temporary files can be written");
-        ClusterFile::parse(&cluster.text()).expect("a cluster file as it should be");
+        cluster.parsed();
         cluster
     }
 
@@ -65,6 +66,11 @@ impl Cluster {
     /// The cluster file.
     pub fn file(&self) -> PathBuf {
         self.path().join("cluster.toml")
+    }
+
+    /// The cluster file, as programs read it.
+    pub fn parsed(&self) -> ClusterFile {
+        ClusterFile::parse(&self.text()).expect("a cluster file as it should be")
     }
 
     /// The directory that everything of the cluster lies in.
@@ -162,6 +168,51 @@ impl Cluster {
     /// Waits until a replica has ended by itself.
     pub fn wait_for_end(&mut self, name: &str) -> ExitStatus {
         self.replica_mut(name).program.take().expect("a replica that was started").wait()
+    }
+
+    /// Deletes what a replica that does not run has stored.
+    pub fn wipe(&mut self, name: &str) {
+        assert!(self.replica(name).program.is_none(), "replica {name} runs");
+        std::fs::remove_dir_all(self.data(name)).expect("the data of a replica that ran");
+    }
+
+    /// Waits until all replicas answer the same question from the same log, and returns how long that is. The question has
+    /// one place in the order, so this works under load.
+    ///
+    /// # Panics
+    /// They do not within the limit.
+    pub fn wait_until_same(&self, limit: Duration) -> u64 {
+        let mut clients: Vec<Option<RawClient>> = self.replicas.iter().map(|_| None).collect();
+        let deadline = Instant::now() + limit;
+        loop {
+            let timestamp = stamp();
+            for (client, replica) in clients.iter_mut().zip(&self.replicas) {
+                // Not as `greet` does: it may listen and hang.
+                if client.is_none() {
+                    *client = RawClient::connect(replica.address).ok();
+                    client.as_mut().and_then(|client| client.greet(CLUSTER).ok());
+                }
+                if client.as_mut().is_some_and(|client| client.ask_for_position(timestamp).is_err()) {
+                    *client = None;
+                }
+            }
+            let positions: Vec<_> = clients
+                .iter_mut()
+                .map(|client| client.as_mut().and_then(|client| client.position(timestamp)))
+                .collect();
+            if let Some(Some((position, _))) = positions.first()
+                && positions.iter().all(|position| *position == positions[0])
+            {
+                return *position;
+            }
+            for (client, position) in clients.iter_mut().zip(&positions) {
+                if position.is_none() {
+                    *client = None;
+                }
+            }
+            assert!(Instant::now() < deadline, "after {limit:?} the replicas are at {positions:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// A connection to a replica, on which nothing has been said.

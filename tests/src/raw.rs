@@ -8,10 +8,10 @@ use crate::wait::SOON;
 use stablechat_protocol::answer::{Answer, Message, Note, QueryAnswer, Refusal};
 use stablechat_protocol::command::{Command, Query};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
-use stablechat_protocol::id::Challenge;
+use stablechat_protocol::id::{Challenge, Digest};
 use stablechat_protocol::login::{Signature, Statement};
 use stablechat_protocol::message::{CloseReason, MAGIC, Proof, RequestId, Role, ToClient, ToReplica};
-use stablechat_protocol::name::{ClusterName, ReplicaName};
+use stablechat_protocol::name::{ClusterName, Pattern, ReplicaName};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::VecDeque;
@@ -284,6 +284,29 @@ impl RawClient {
                 }
                 ToClient::Refused { reason: Refusal::Late, .. } => {}
                 other => panic!("waited for the answer to {query:?}, but got {other:?}"),
+            }
+        }
+    }
+
+    /// Asks something, the answer to which matters less than what is said around it; see [`RawClient::position`].
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn ask_for_position(&mut self, timestamp: Timestamp) -> io::Result<()> {
+        let query = Query::List { pattern: Pattern::parse("nobody").expect("a pattern"), after: None, limit: 1 };
+        self.send(&ToReplica::Query { id: timestamp.0, timestamp, query })
+    }
+
+    /// How long the log was at the place of the question asked before, and its digest; none when the replica refuses to say
+    /// or the connection is gone.
+    pub fn position(&mut self, asked: Timestamp) -> Option<(u64, Digest)> {
+        loop {
+            match self.receive_within(SOON) {
+                Received::Message(ToClient::QueryAnswer { id, note, .. }) if id == asked.0 => {
+                    return Some((note.position, note.log_digest));
+                }
+                Received::Message(ToClient::Delivery { .. }) => {}
+                _ => return None,
             }
         }
     }

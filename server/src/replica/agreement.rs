@@ -116,6 +116,9 @@ impl Replica {
                 old.push(uid);
                 continue;
             }
+            if !self.missing.contains_key(&uid) {
+                self.observe_indirect(uid);
+            }
             let ripe = self.closed >= uid.timestamp || uid <= self.applied;
             let fetch_at = if ripe { self.now } else { self.now.after(FETCH_DELAY) };
             let missing = self.missing.entry(uid).or_insert(Missing {
@@ -127,6 +130,14 @@ impl Replica {
         }
         if !old.is_empty() {
             outputs.push(Output::FetchMissing { from, uids: old });
+        }
+    }
+
+    /// Lets the grace follow what we first hear of from a peer, in case no client speaks to us.
+    fn observe_indirect(&mut self, uid: Uid) {
+        let delay = self.now.since(uid.timestamp);
+        if delay <= self.settings.delivery_bound {
+            self.grace.observe_indirect(self.now, delay);
         }
     }
 

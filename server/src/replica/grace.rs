@@ -2,6 +2,9 @@
 //!
 //! A short grace makes answers fast; a grace shorter than the delays of clients refuses what comes late. So it follows the
 //! delays that are observed between the timestamps of requests and their direct arrival: their p99.9, and a quarter on top.
+//!
+//! A replica that no client speaks to, as after a restart, has nobody to be patient with, and must not keep the others
+//! waiting. There what is first heard of from a peer counts instead.
 
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
@@ -23,6 +26,8 @@ pub struct Grace {
     counts: [u32; BUCKETS],
     /// The sum of `counts`.
     total: u32,
+    /// When a request last came from its client.
+    observed_at: Timestamp,
     /// When `counts` were last halved.
     halved_at: Timestamp,
     /// The most that the grace may be: Δ/N.
@@ -34,7 +39,14 @@ pub struct Grace {
 impl Grace {
     /// Begins with the longest grace, until delays have been observed.
     pub fn new(max: Duration) -> Grace {
-        Grace { counts: [0; BUCKETS], total: 0, halved_at: Timestamp::ZERO, max, current: max }
+        Grace {
+            counts: [0; BUCKETS],
+            total: 0,
+            observed_at: Timestamp::ZERO,
+            halved_at: Timestamp::ZERO,
+            max,
+            current: max,
+        }
     }
 
     /// The most that it may be: Δ/N.
@@ -47,8 +59,18 @@ impl Grace {
         self.current
     }
 
+    /// Takes in the delay of a request that was first heard of from a peer. It counts only when none has come from a client
+    /// lately, and then alone: there is nobody whom too short a grace could harm.
+    pub fn observe_indirect(&mut self, now: Timestamp, delay: Duration) {
+        if now.since(self.observed_at) > HALF_LIFE {
+            (self.counts, self.total) = ([0; BUCKETS], 0);
+            self.count(delay);
+        }
+    }
+
     /// Takes in the delay of a request that came from its client at `now`.
     pub fn observe(&mut self, now: Timestamp, delay: Duration) {
+        self.observed_at = now;
         let half_lives = now.since(self.halved_at).as_nanos() / HALF_LIFE.as_nanos();
         if half_lives > 0 {
             self.halved_at = now;
@@ -56,6 +78,11 @@ impl Grace {
             self.counts.iter_mut().for_each(|count| *count >>= shift);
             self.total = self.counts.iter().sum();
         }
+        self.count(delay);
+    }
+
+    /// Counts a delay.
+    fn count(&mut self, delay: Duration) {
         let doublings = (delay.as_nanos() as f64 / FIRST_BUCKET_NS).max(1.0).log2();
         let bucket = ((doublings * 4.0).ceil() as usize).min(BUCKETS - 1);
         self.counts[bucket] += 1;
@@ -104,6 +131,21 @@ mod tests {
         assert!(grace.current() < Duration::from_millis(1), "{:?}", grace.current());
         (0..50).for_each(|_| grace.observe(NOW, Duration::from_millis(100)));
         assert!(grace.current() > Duration::from_millis(99), "{:?}", grace.current());
+    }
+
+    #[test]
+    fn what_peers_say_counts_while_no_client_speaks() {
+        let mut grace = Grace::new(MAX);
+        grace.observe_indirect(NOW, Duration::from_millis(200));
+        grace.observe_indirect(NOW, Duration::from_millis(1));
+        assert!(grace.current() < Duration::from_millis(2), "{:?}", grace.current());
+        grace.observe(NOW, Duration::from_millis(100));
+        assert!(grace.current() > Duration::from_millis(99), "{:?}", grace.current());
+        let later = NOW.after(HALF_LIFE).next();
+        grace.observe_indirect(later.before(HALF_LIFE / 2), Duration::from_millis(1));
+        assert!(grace.current() > Duration::from_millis(99), "{:?}", grace.current());
+        grace.observe_indirect(later, Duration::from_millis(1));
+        assert!(grace.current() < Duration::from_millis(2), "{:?}", grace.current());
     }
 
     #[test]
