@@ -157,7 +157,7 @@ wire_enum! {
         /// The answer to a request for status.
         9 => Status {
             /// What the replica says of itself.
-            report: StatusReport,
+            report: Box<StatusReport>,
         },
         /// The answer to a command that was answered before is another since the replica has learned of requests from
         /// before it. Sent to the connection that the command's session last used.

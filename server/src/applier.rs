@@ -315,7 +315,7 @@ impl Applier {
         if self.asking_for_status.is_empty() {
             return;
         }
-        let report = self.report();
+        let report = Box::new(self.report());
         for to in std::mem::take(&mut self.asking_for_status) {
             unsent.to_client(to, ToClient::Status { report: report.clone() });
         }

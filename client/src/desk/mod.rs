@@ -293,7 +293,7 @@ impl Desk {
             }
             ToClient::Refused { request: RequestId::Query { id }, .. } => self.questions.on_refused(now, link, id),
             ToClient::Delivery { message } => self.on_delivery(message),
-            ToClient::Status { report } => self.on_report(link, report),
+            ToClient::Status { report } => self.on_report(link, *report),
             ToClient::Changed { client, sequence, uid, answer } if client == self.person.session.client() => {
                 self.on_changed(sequence, uid, answer);
             }

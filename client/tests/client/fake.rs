@@ -250,7 +250,7 @@ impl Replica {
                 Vec::new()
             }
             ToReplica::Ping { sent } => vec![ToClient::Pong { sent, clock }],
-            ToReplica::Status => vec![ToClient::Status { report: self.report(state) }],
+            ToReplica::Status => vec![ToClient::Status { report: Box::new(self.report(state)) }],
             ToReplica::Query { id, timestamp, query } => {
                 state.timestamps.push(timestamp);
                 if take_one(&mut state.manners.refuses_queries) {

@@ -1,6 +1,6 @@
 //! What `status` says of replicas, and what is said when an answer has changed.
 
-use super::run::Cluster;
+use super::run::{Cluster, wait_until};
 use serde_json::{Value, json};
 use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::name::AccountName;
@@ -80,6 +80,7 @@ fn an_answer_that_changed_is_told_once() {
         let mut talk = cluster.talk(options);
         talk.type_line("send bob hello");
         talk.line();
+        wait_until("both have answered", || cluster.replicas.iter().all(|replica| replica.state().sent.len() == 1));
         cluster.replicas.iter().for_each(|replica| replica.change_answers(&gone));
         // What follows on the same connections comes after it.
         talk.type_line("status");
