@@ -7,9 +7,11 @@
 use crate::clock::{LocalClock, Offsets};
 use crate::desk::{Desk, Effect, Mode, Settings};
 use crate::exit::{self, Failure};
+use crate::greeting::Identity;
 use crate::input::Input;
 use crate::keys::Keys;
-use crate::links::{Identity, LinkEvent, Links};
+use crate::link::LinkEvent;
+use crate::links::Links;
 use crate::places;
 use crate::print::{Printer, Say, What};
 use crate::prompt::{Prompt, Typed};

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod desk;
 pub mod exit;
+pub mod greeting;
 pub mod inbox;
 pub mod input;
 pub mod job;

@@ -14,10 +14,10 @@ mod post;
 mod survey;
 
 use crate::exit::{self, Failure};
+use crate::greeting::Identity;
 use crate::job::{Content, Job, Reply, Stage};
 use crate::keys::Keys;
 use crate::lines::LineError;
-use crate::links::Identity;
 use crate::print::{Answerer, Say, What};
 use crate::questions::{Asking, Questions};
 use crate::reach::LinkSet;

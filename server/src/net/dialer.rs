@@ -6,7 +6,7 @@
 
 use super::Identity;
 use super::channel::Signals;
-use super::poll_loop::Registrar;
+use super::registrar::Registrar;
 use crate::replica::{ConnectionId, PeerId};
 use crossbeam_channel::{Receiver, Sender};
 use mio::net::TcpStream;

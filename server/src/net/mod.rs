@@ -18,6 +18,7 @@ mod intake;
 mod listener;
 mod peer_greeting;
 mod poll_loop;
+mod registrar;
 #[cfg(test)]
 mod tests;
 

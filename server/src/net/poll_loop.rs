@@ -7,12 +7,13 @@ use super::connection::{Connection, FAREWELL, ReadEnd};
 use super::dialer::Dialer;
 use super::greeting::{Greeting, Reaction};
 use super::intake::Intake;
+use super::registrar::{FIRST_CONNECTION, Registrar};
 use super::{Event, Identity, Listener, Round, Sent};
 use crate::clock::Clock;
 use crate::replica::{ConnectionId, PeerId};
 use crossbeam_channel::{Receiver, TryRecvError};
 use mio::net::{TcpStream, UnixStream};
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use mio::{Events, Interest, Poll, Token, Waker};
 use peers::Link;
 use stablechat_protocol::cluster::REPLICAS_MAX;
 use stablechat_protocol::frame::{Decoded, FrameError};
@@ -43,8 +44,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 const STOP: Token = Token(2);
-/// The token of the first connection; tokens of connections are never used again.
-const FIRST_CONNECTION: usize = 3;
 
 /// Everything the loop has.
 pub struct PollLoop {
@@ -83,26 +82,6 @@ impl Party {
     }
 }
 
-/// Numbers connections, and has the poll watch them.
-pub struct Registrar {
-    registry: Registry,
-    next: u64,
-}
-
-impl Registrar {
-    /// Gives a socket a number that is never used again.
-    ///
-    /// # Errors
-    /// The operating system has no room for one more.
-    pub fn register(&mut self, stream: &mut TcpStream) -> io::Result<ConnectionId> {
-        let id = ConnectionId(self.next);
-        let token = Token(FIRST_CONNECTION + usize::try_from(id.0).map_err(io::Error::other)?);
-        self.registry.register(stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        self.next += 1;
-        Ok(id)
-    }
-}
-
 impl PollLoop {
     /// A loop that serves a listening socket until `stop` becomes readable, and the applier's side of it.
     ///
@@ -120,7 +99,7 @@ impl PollLoop {
         let (applier, mailbox, rounds) = connect(Waker::new(poll.registry(), WAKER)?);
         let now = Instant::now();
         let poll_loop = PollLoop {
-            registrar: Registrar { registry: poll.registry().try_clone()?, next: 0 },
+            registrar: Registrar::new(poll.registry().try_clone()?),
             poll,
             listener,
             stop,
@@ -190,8 +169,8 @@ impl PollLoop {
             LISTENER => self.listener.set_ready(),
             WAKER => {}
             STOP => self.on_stop(),
-            Token(token) => {
-                let id = ConnectionId((token - FIRST_CONNECTION) as u64);
+            token => {
+                let Some(id) = Registrar::connection(token) else { return };
                 let now = Instant::now();
                 if let Some((peer, stream)) = self.dialer.take_connected(id, now) {
                     self.greet(id, peer, stream, now);

@@ -49,7 +49,7 @@ impl Replica {
         }
         let delay = time.since(timestamp);
         if delay <= self.settings.delivery_bound {
-            self.grace.observe(delay);
+            self.grace.observe(time, delay);
         }
         match self.refusal(time, timestamp) {
             None => self.hold(uid, body, vec![from], outputs),

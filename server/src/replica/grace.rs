@@ -3,6 +3,7 @@
 //! A short grace makes answers fast; a grace shorter than the delays of clients refuses what comes late. So it follows the
 //! delays that are observed between the timestamps of requests and their direct arrival: their p99.9, and a quarter on top.
 
+use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
 /// The least grace.
@@ -10,8 +11,8 @@ pub const GRACE_MIN: Duration = Duration::from_micros(200);
 /// Buckets double in width every four; the first ends at [`FIRST_BUCKET_NS`], the last lies beyond any delivery bound.
 const BUCKETS: usize = 128;
 const FIRST_BUCKET_NS: f64 = 10_000.0;
-/// After so many delays, what was observed before counts half.
-const HALF_LIFE: u32 = 4096;
+/// After so long, what was observed before counts half.
+const HALF_LIFE: Duration = Duration::from_secs(1);
 /// The share of delays that may be longer than the grace: one in so many.
 const LATE_ONE_IN: u32 = 1000;
 
@@ -22,8 +23,8 @@ pub struct Grace {
     counts: [u32; BUCKETS],
     /// The sum of `counts`.
     total: u32,
-    /// How many delays were observed since `counts` were last halved.
-    observed: u32,
+    /// When `counts` were last halved.
+    halved_at: Timestamp,
     /// The most that the grace may be: Δ/N.
     max: Duration,
     /// The grace, from `counts`.
@@ -33,7 +34,7 @@ pub struct Grace {
 impl Grace {
     /// Begins with the longest grace, until delays have been observed.
     pub fn new(max: Duration) -> Grace {
-        Grace { counts: [0; BUCKETS], total: 0, observed: 0, max, current: max }
+        Grace { counts: [0; BUCKETS], total: 0, halved_at: Timestamp::ZERO, max, current: max }
     }
 
     /// The most that it may be: Δ/N.
@@ -46,18 +47,19 @@ impl Grace {
         self.current
     }
 
-    /// Takes in the delay of a request that came from its client.
-    pub fn observe(&mut self, delay: Duration) {
+    /// Takes in the delay of a request that came from its client at `now`.
+    pub fn observe(&mut self, now: Timestamp, delay: Duration) {
+        let half_lives = now.since(self.halved_at).as_nanos() / HALF_LIFE.as_nanos();
+        if half_lives > 0 {
+            self.halved_at = now;
+            let shift = half_lives.min(31) as u32;
+            self.counts.iter_mut().for_each(|count| *count >>= shift);
+            self.total = self.counts.iter().sum();
+        }
         let doublings = (delay.as_nanos() as f64 / FIRST_BUCKET_NS).max(1.0).log2();
         let bucket = ((doublings * 4.0).ceil() as usize).min(BUCKETS - 1);
         self.counts[bucket] += 1;
         self.total += 1;
-        self.observed += 1;
-        if self.observed == HALF_LIFE {
-            self.observed = 0;
-            self.counts.iter_mut().for_each(|count| *count /= 2);
-            self.total = self.counts.iter().sum();
-        }
         self.current = self.quantile();
     }
 
@@ -80,27 +82,37 @@ mod tests {
 
     const MAX: Duration = Duration::from_millis(333);
 
+    const NOW: Timestamp = Timestamp(1_700_000_000_000_000_000);
+
     #[test]
     fn it_begins_long_and_follows_what_is_observed() {
         let mut grace = Grace::new(MAX);
         assert_eq!(grace.current(), MAX);
-        grace.observe(Duration::from_micros(30));
+        grace.observe(NOW, Duration::from_micros(30));
         assert_eq!(grace.current(), GRACE_MIN);
-        (0..3).for_each(|_| grace.observe(Duration::from_millis(10)));
+        (0..3).for_each(|_| grace.observe(NOW, Duration::from_millis(10)));
         assert!((10..16).contains(&grace.current().as_millis()), "{:?}", grace.current());
-        grace.observe(Duration::from_secs(100));
+        grace.observe(NOW, Duration::from_secs(100));
         assert_eq!(grace.current(), MAX);
     }
 
     #[test]
-    fn one_in_many_may_be_late_and_is_forgotten() {
+    fn one_in_many_may_be_late() {
         let mut grace = Grace::new(MAX);
-        (0..5000).for_each(|_| grace.observe(Duration::from_micros(400)));
-        grace.observe(Duration::from_millis(100));
+        (0..5000).for_each(|_| grace.observe(NOW, Duration::from_micros(400)));
+        grace.observe(NOW, Duration::from_millis(100));
         assert!(grace.current() < Duration::from_millis(1), "{:?}", grace.current());
-        (0..50).for_each(|_| grace.observe(Duration::from_millis(100)));
+        (0..50).for_each(|_| grace.observe(NOW, Duration::from_millis(100)));
         assert!(grace.current() > Duration::from_millis(99), "{:?}", grace.current());
-        (0..100_000).for_each(|_| grace.observe(Duration::from_micros(400)));
+    }
+
+    #[test]
+    fn what_was_observed_is_forgotten_with_time() {
+        let mut grace = Grace::new(MAX);
+        (0..1000).for_each(|_| grace.observe(NOW, Duration::from_millis(100)));
+        grace.observe(NOW.after(HALF_LIFE), Duration::from_micros(400));
+        assert!(grace.current() > Duration::from_millis(99), "{:?}", grace.current());
+        grace.observe(NOW.after(HALF_LIFE * 12), Duration::from_micros(400));
         assert!(grace.current() < Duration::from_millis(1), "{:?}", grace.current());
     }
 }

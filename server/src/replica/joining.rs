@@ -9,11 +9,15 @@
 //! been restarted.
 
 use super::peer::{Peer, Standing};
+use super::pending::{PeerSet, Pending};
 use super::{Body, Output, PeerId, Replica, Status};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::peer::{Held, Mark, PeerMessage};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+
+/// The most requests of a peer's log that are gathered before they are inserted below the end of our own.
+const ARRIVING_MAX: usize = 100_000;
 
 impl Replica {
     /// Begins an incarnation: only what is applied survives.
@@ -22,6 +26,7 @@ impl Replica {
         self.closed = self.closed.max(self.now.before(self.grace.current())).max(self.applied.timestamp);
         self.raise_barrier();
         self.slow_since = None;
+        (self.following, self.arriving) = (None, Vec::new());
         self.missing.clear();
         self.refused.clear();
         self.unannounced.clear();
@@ -81,10 +86,11 @@ impl Replica {
     }
 
     /// A connection is gone.
-    pub(super) fn on_peer_disconnected(&mut self, id: PeerId) {
+    pub(super) fn on_peer_disconnected(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.is_connected = false;
         }
+        self.stop_following(id, outputs);
         for missing in self.missing.values_mut() {
             missing.fetch_at.get_or_insert(self.now);
         }
@@ -172,49 +178,84 @@ impl Replica {
         });
     }
 
-    /// A peer says where our logs part: what it has after that, we want.
+    /// A peer says where our logs part: what it has after that, we want, of one peer after the other.
     pub(super) fn on_prefix(&mut self, id: PeerId, common: Option<Mark>, last: Mark, outputs: &mut Vec<Output>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let common_position = common.map_or(0, |mark| mark.position);
-        if last.position > common_position {
+        peer.is_caught_up_with = last.position <= common_position;
+        peer.waits_for_turn = !peer.is_caught_up_with && self.following.is_some();
+        if !peer.is_caught_up_with && !peer.waits_for_turn {
+            self.following = Some(id);
             let after = common.map_or(Uid::MIN, |mark| mark.uid);
             outputs.push(Output::Send { to: id, message: PeerMessage::Tail { after } });
-        } else {
-            peer.is_caught_up_with = true;
         }
     }
 
-    /// A peer sends a piece of its log.
-    pub(super) fn on_entries(&mut self, id: PeerId, requests: Vec<Held>, is_end: bool, outputs: &mut Vec<Output>) {
-        let last = requests.last().map(|held| held.uid);
-        self.take_applied(requests, outputs);
-        match last {
-            Some(after) if !is_end => {
-                outputs.push(Output::Send { to: id, message: PeerMessage::Tail { after } });
-            }
-            _ => {
-                if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.is_caught_up_with = true;
-                }
-            }
+    /// Compares logs again with the peers whose turn it was not: what they had may have come from another by now.
+    fn probe_waiting(&mut self, outputs: &mut Vec<Output>) {
+        let waiting = self.peers.iter_mut().filter(|(_, peer)| peer.is_connected && peer.waits_for_turn);
+        for (to, peer) in waiting {
+            peer.waits_for_turn = false;
+            outputs.push(Output::SendProbe { to: *to });
         }
+    }
+
+    /// Follows a peer's log no more, when it was the one.
+    fn stop_following(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
+        if self.following == Some(id) {
+            self.following = None;
+            self.take_applied(outputs);
+            self.probe_waiting(outputs);
+        }
+    }
+
+    /// A peer sends a piece of its log. What continues our own is taken at once. What belongs below its end is gathered
+    /// first, since inserting it piece by piece would undo and apply again all that follows, for each piece.
+    pub(super) fn on_entries(&mut self, id: PeerId, requests: Vec<Held>, is_end: bool, outputs: &mut Vec<Output>) {
+        let Some(last) = requests.last().map(|held| held.uid) else { return self.on_tail_end(id, outputs) };
+        let is_new = |held: &Held| held.is_genuine() && !self.is_known(held.uid);
+        let requests: Vec<Held> = requests.into_iter().filter(is_new).collect();
+        self.arriving.extend(requests);
+        let continues = self.arriving.first().is_none_or(|held| held.uid > self.applied);
+        if continues || is_end || self.arriving.len() >= ARRIVING_MAX {
+            self.take_applied(outputs);
+        }
+        if is_end {
+            self.on_tail_end(id, outputs);
+        } else {
+            outputs.push(Output::Send { to: id, message: PeerMessage::Tail { after: last } });
+        }
+    }
+
+    /// A peer's log has come to its end.
+    fn on_tail_end(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
+        self.take_applied(outputs);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.is_caught_up_with = true;
+        }
+        self.following = None;
+        self.probe_waiting(outputs);
+    }
+
+    /// Whether a request is pending, or applied as far as we remember.
+    fn is_known(&self, uid: Uid) -> bool {
+        self.recent.contains(&uid) || self.pending.get(uid).is_some()
     }
 
     /// Takes in requests that a peer has applied. While we catch up they need no test of our own; afterwards those that come
     /// after what we have applied take their turn with what is pending.
-    fn take_applied(&mut self, requests: Vec<Held>, outputs: &mut Vec<Output>) {
+    fn take_applied(&mut self, outputs: &mut Vec<Output>) {
         let horizon = self.now.before(self.settings.memory());
         let mut insert = Vec::new();
-        for held in requests {
+        for held in std::mem::take(&mut self.arriving) {
             let uid = held.uid;
-            if self.recent.contains(&uid) || self.pending.get(uid).is_some() || !held.is_genuine() {
+            if self.is_known(uid) {
                 continue;
             }
             self.missing.remove(&uid);
             if self.status != Status::CatchingUp && uid > self.applied {
-                let (waiting, held_by) = (Vec::new(), Default::default());
-                self.pending
-                    .insert(uid, super::pending::Pending { body: Body::Request(held.request), waiting, held_by });
+                let (waiting, held_by) = (Vec::new(), PeerSet::default());
+                self.pending.insert(uid, Pending { body: Body::Request(held.request), waiting, held_by });
                 self.unannounced.push(uid);
                 continue;
             }

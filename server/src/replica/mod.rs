@@ -304,6 +304,10 @@ pub struct Replica {
     missing: BTreeMap<Uid, agreement::Missing>,
     /// What was refused and may yet come from a peer, and who would get the answer.
     refused: BTreeMap<Uid, Vec<ConnectionId>>,
+    /// The peer that is sending us its log.
+    following: Option<PeerId>,
+    /// What of it has come and is not yet taken in.
+    arriving: Vec<Held>,
     /// What is held since the last announcement.
     unannounced: Vec<Uid>,
     /// The closed timestamp that was last announced.
@@ -341,6 +345,8 @@ impl Replica {
             pending: PendingRequests::default(),
             missing: BTreeMap::new(),
             refused: BTreeMap::new(),
+            following: None,
+            arriving: Vec::new(),
             unannounced: Vec::new(),
             announced: Timestamp::ZERO,
             announced_at: now,
@@ -361,7 +367,7 @@ impl Replica {
             Input::Woken { time } => self.on_woken(time, outputs),
             Input::Request { time, from, timestamp, body } => self.on_request(time, from, timestamp, body, outputs),
             Input::PeerConnected { peer } => self.on_peer_connected(peer, outputs),
-            Input::PeerDisconnected { peer } => self.on_peer_disconnected(peer),
+            Input::PeerDisconnected { peer } => self.on_peer_disconnected(peer, outputs),
             Input::Peer { time, peer, message } => self.on_peer(time, peer, message, outputs),
             Input::Drained { time } => self.on_drained(time, outputs),
             Input::Handled { time } => self.on_handled(time, outputs),

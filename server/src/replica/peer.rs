@@ -29,6 +29,8 @@ pub struct Peer {
     pub has_welcomed: bool,
     /// Whether we have everything that its log had when we last asked.
     pub is_caught_up_with: bool,
+    /// Whether its log has what ours lacks, and we have not asked for it because another peer is sending us its log.
+    pub waits_for_turn: bool,
     /// It accepts no client's request up to here, and has listed to us all that it accepted up to here.
     pub closed: Timestamp,
     /// When we last heard from it, or began to wait for it.
@@ -46,6 +48,7 @@ impl Peer {
             is_connected,
             has_welcomed: false,
             is_caught_up_with: false,
+            waits_for_turn: false,
             closed: Timestamp::ZERO,
             heard: now,
             offset: Offset::default(),

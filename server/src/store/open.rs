@@ -5,7 +5,10 @@ use super::repair::ChunkLimit;
 use super::rows::{Rows, decode, family};
 use super::schema::{self, Applied, Column, Identity};
 use super::{Boundaries, ChatStore, Repair, synced};
-use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options, WriteBatch};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options,
+    WriteBatch,
+};
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 use std::fs::{File, TryLockError};
@@ -33,6 +36,8 @@ impl Medium {
 
 /// Memory for rows not yet in sorted files, over all column families, in bytes.
 const WRITE_BUFFERS: usize = 16 * 1024 * 1024;
+/// Memory for blocks of sorted files, their indexes and filters, over all column families, in bytes.
+const CACHE: usize = 32 * 1024 * 1024;
 /// The write-ahead log above which RocksDB writes out what holds it, in bytes. Bounds the time that opening takes.
 const WRITE_AHEAD_LOG_MAX: u64 = 64 * 1024 * 1024;
 /// RocksDB's own log: files kept, and the size of each in bytes.
@@ -59,8 +64,9 @@ pub fn open_as_left(medium: &Medium, identity: &Identity) -> Result<ChatStore, O
     };
     let names =
         [schema::LOG, schema::UNDO, schema::UNDONE, schema::META].into_iter().chain(Column::ALL.map(Column::name));
-    let families = names.map(|name| ColumnFamilyDescriptor::new(name, options(medium)));
-    let db = DB::open_cf_descriptors(&options(medium), path, families)
+    let cache = Cache::new_lru_cache(CACHE);
+    let families = names.map(|name| ColumnFamilyDescriptor::new(name, options(medium, &cache)));
+    let db = DB::open_cf_descriptors(&options(medium, &cache), path, families)
         .map_err(|error| StoreError::Rocks("opening the store", error))?;
     claim(&db, medium, identity)?;
     let epoch = next_epoch(&db)?;
@@ -101,8 +107,13 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
 }
 
 /// RocksDB's settings, the same for the database and each column family.
-fn options(medium: &Medium) -> Options {
+fn options(medium: &Medium, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_bloom_filter(10.0, false);
     let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_compression_type(DBCompressionType::Lz4);

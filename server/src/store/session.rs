@@ -75,8 +75,3 @@ fn record(
     }
     Ok(())
 }
-
-/// A request without effect.
-pub fn rejected(reason: Rejection) -> Outcome {
-    Outcome { answer: Answer::Rejected { reason }, delivery: None }
-}
