@@ -88,8 +88,15 @@ wire_struct! {
         pub closed: Option<Timestamp>,
         /// How long ago something was last heard from it.
         pub silence_ns: u64,
-        /// How far its clock is ahead of the reporting one's; none before that was estimated.
-        pub clock_offset_ns: Option<i64>,
+        /// What its clock shows, as the reporting one estimates it; none before that was done.
+        pub clock: Option<Timestamp>,
+    }
+}
+
+impl PeerReport {
+    /// How far the peer's clock is ahead of the clock of the report that this is a part of, in nanoseconds, if it is known.
+    pub fn clock_offset_ns(&self, report: &StatusReport) -> Option<i64> {
+        self.clock.map(|clock| clock.0.wrapping_sub(report.clock.0).cast_signed())
     }
 }
 

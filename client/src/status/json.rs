@@ -76,7 +76,7 @@ fn peer(report: &StatusReport, peer: &PeerReport) -> Value {
         "connected": peer.is_connected,
         "closed_lag_ns": peer.closed.map(|closed| report.clock.0.saturating_sub(closed.0)),
         "silence_ns": peer.silence_ns,
-        "clock_offset_ns": peer.clock_offset_ns,
+        "clock_offset_ns": peer.clock_offset_ns(report),
     })
 }
 

@@ -31,7 +31,7 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
         is_connected: true,
         closed: Some(Timestamp(clock.0 - 900_000)),
         silence_ns: 20_000_000,
-        clock_offset_ns: Some(-1500),
+        clock: Some(Timestamp(clock.0 - 1500)),
     };
     StatusReport {
         replica: name(replica),

@@ -124,6 +124,7 @@ fn json_is_a_line_for_each_replica_and_the_verdict() {
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!((&lines[0]["status"], &lines[0]["closed_lag_ns"]), (&json!("serving"), &json!(400_000)));
     assert_eq!(lines[0]["peers"][1]["closed_lag_ns"], json!(900_000));
+    assert_eq!(lines[0]["peers"][1]["clock_offset_ns"], json!(-1500));
     assert_eq!(lines[0]["counters"]["refused"]["not_serving"], json!(3));
     assert_eq!((&lines[0]["settled_s"], &lines[0]["catching_up"]), (&Value::Null, &Value::Null));
     assert_eq!(lines[2], json!({"type": "status", "replica": "c", "in_reach": false}));

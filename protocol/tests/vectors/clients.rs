@@ -12,9 +12,9 @@ use stablechat_protocol::name::{ClusterName, Pattern};
 use stablechat_protocol::time::Timestamp;
 
 wire_enums! {
-    "to-replica" ToReplica { Hello, Login, Logout, Request, Query, Ping }
+    "to-replica" ToReplica { Hello, Login, Logout, Request, Query, Ping, Status }
     "to-client" ToClient {
-        Welcome, Closing, LoggedIn, LoginRefused, Answer, QueryAnswer, Refused, Delivery, Pong
+        Welcome, Closing, LoggedIn, LoginRefused, Answer, QueryAnswer, Refused, Delivery, Pong, Status, Changed
     }
     "role" Role { Client, Replica }
     "proof" Proof { Signature }

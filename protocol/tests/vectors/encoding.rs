@@ -57,7 +57,7 @@ impl Vectors {
         self.add_refused::<ToReplica>("no array", "to-replica", &[0x02]);
         self.add_refused::<ToReplica>("an array without a tag", "to-replica", &[0x80]);
         self.add_refused::<ToReplica>("an unknown tag", "to-replica", &[0x81, 0x18, 0x63]);
-        self.add_refused::<ToClient>("an unknown tag", "to-client", &[0x81, 0x09]);
+        self.add_refused::<ToClient>("an unknown tag", "to-client", &[0x81, 0x18, 0x63]);
         self.add_refused::<PeerMessage>("an unknown tag", "peer-message", &[0x81, 0x18, 0x63]);
         self.add_refused::<ToReplica>("a missing field", "to-replica", &[0x81, 0x05]);
         self.add_refused::<ToReplica>("a negative timestamp", "to-replica", &[0x82, 0x05, 0x20]);

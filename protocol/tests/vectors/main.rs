@@ -6,6 +6,7 @@
 //!
 //! - [`clients`]: what clients and replicas say to each other.
 //! - [`peers`]: what replicas say to each other.
+//! - [`status`]: what a replica says of itself.
 //! - [`encoding`]: appended and refused bytes, frames, uids, logins, sessions.
 //! - [`samples`]: the values that they are made of.
 //!
@@ -34,6 +35,7 @@ mod clients;
 mod encoding;
 mod peers;
 mod samples;
+mod status;
 
 use ciborium::Value;
 use serde::Serialize;
@@ -62,8 +64,11 @@ fn the_file_is_what_this_crate_encodes() {
 #[test]
 fn every_variant_has_a_vector() {
     let have = Vectors::build().variants;
-    let missing: Vec<_> =
-        [clients::VARIANTS, peers::VARIANTS].concat().into_iter().filter(|variant| !have.contains(variant)).collect();
+    let missing: Vec<_> = [clients::VARIANTS, peers::VARIANTS, status::VARIANTS]
+        .concat()
+        .into_iter()
+        .filter(|variant| !have.contains(variant))
+        .collect();
     assert!(missing.is_empty(), "without a vector: {missing:?}");
 }
 
@@ -157,6 +162,7 @@ impl Vectors {
         vectors.add_messages_to_replicas();
         vectors.add_messages_to_clients();
         vectors.add_messages_between_replicas();
+        vectors.add_status();
         vectors.add_commands_and_queries();
         vectors.add_answers();
         vectors.add_small_enums();

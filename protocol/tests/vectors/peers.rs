@@ -13,7 +13,7 @@ use stablechat_protocol::uid::Uid;
 wire_enums! {
     "peer-message" PeerMessage {
         Greeting, Closing, Reading, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, Probe, Prefix, Tail, Entries,
-        Boundary
+        Boundary, Ping, Pong, TooSlow
     }
 }
 
@@ -48,6 +48,10 @@ impl Vectors {
         let (log_digest, state_digest) = (Digest([0xd1; 32]), Digest([0xd2; 32]));
         let digests = BoundaryDigests { second: NOW.0 / 1_000_000_000, position: 100_000, log_digest, state_digest };
         self.add("", PeerMessage::Boundary { digests });
+
+        self.add("", PeerMessage::Ping { sent: NOW });
+        self.add("", PeerMessage::Pong { sent: NOW, clock: NOW.next() });
+        self.add("", PeerMessage::TooSlow);
     }
 }
 

@@ -58,7 +58,7 @@ fn peers(us: &Identity, overview: &Overview) -> Vec<PeerReport> {
         is_connected: peer.is_connected,
         closed: peer.closed,
         silence_ns: nanoseconds(peer.silence),
-        clock_offset_ns: peer.clock_offset_ns,
+        clock: peer.clock_offset_ns.map(|offset| overview.now.offset_by(offset)),
     };
     us.peers().filter_map(named).map(report).collect()
 }
