@@ -187,10 +187,10 @@ impl Applier {
         let mut reads = Vec::new();
         for output in std::mem::take(&mut self.outputs) {
             match output {
-                Output::Send { to, message } => unsent.to_peer(to, message),
+                Output::Send { to, message } => unsent.for_peer(to, message),
                 Output::Refuse { to, request, timestamp, reason } => {
                     self.tally.on_refusal(reason);
-                    unsent.to_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
+                    unsent.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
                 }
                 Output::PeerSeen { peer } => unsent.add(Sent::PeerSeen { peer }),
                 Output::Disconnect { peer } => unsent.add(Sent::Disconnect { peer }),
@@ -236,7 +236,7 @@ impl Applier {
         match output {
             Output::Apply { uid, body, stability, copies, waiting } => {
                 let answer = self.apply(uid, body, stability, copies, unsent)?;
-                waiting.into_iter().for_each(|to| unsent.to_client(to, answer.clone()));
+                waiting.into_iter().for_each(|to| unsent.for_client(to, answer.clone()));
                 Ok(())
             }
             Output::Insert { requests, waiting } => {
@@ -297,14 +297,14 @@ impl Applier {
         for (Held { uid, request }, Outcome { answer, delivery }) in repair.inserted {
             let note = self.note(Stability::RealTime, 1);
             let answer = ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note };
-            waiting.get(&uid).into_iter().flatten().for_each(|to| unsent.to_client(*to, answer.clone()));
+            waiting.get(&uid).into_iter().flatten().for_each(|to| unsent.for_client(*to, answer.clone()));
             delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
         }
         for Changed { client, sequence, uid, answer, delivery } in repair.changed {
             log::warn!("what request {sequence} of session {client} came to has changed");
             delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
             if let Some(to) = self.sessions.connection(client) {
-                unsent.to_client(to, ToClient::Changed { client, sequence, uid, answer });
+                unsent.for_client(to, ToClient::Changed { client, sequence, uid, answer });
             }
         }
         Ok(repair.undone)
@@ -317,7 +317,7 @@ impl Applier {
         }
         let report = Box::new(self.report());
         for to in std::mem::take(&mut self.asking_for_status) {
-            unsent.to_client(to, ToClient::Status { report: report.clone() });
+            unsent.for_client(to, ToClient::Status { report: report.clone() });
         }
     }
 
@@ -327,7 +327,7 @@ impl Applier {
             Output::SendBodies { to, mut held, uids } => {
                 held.extend(self.store.bodies(&uids, SENT_MAX)?);
                 for requests in in_messages(held) {
-                    unsent.to_peer(to, PeerMessage::Bodies { requests });
+                    unsent.for_peer(to, PeerMessage::Bodies { requests });
                 }
             }
             Output::FetchMissing { from, mut uids } => {
@@ -343,17 +343,17 @@ impl Applier {
                     return Err(error);
                 }
                 if !uids.is_empty() {
-                    unsent.to_peer(from, PeerMessage::Fetch { uids });
+                    unsent.for_peer(from, PeerMessage::Fetch { uids });
                 }
             }
-            Output::SendProbe { to } => unsent.to_peer(to, PeerMessage::Probe { marks: self.store.marks()? }),
+            Output::SendProbe { to } => unsent.for_peer(to, PeerMessage::Probe { marks: self.store.marks()? }),
             Output::SendPrefix { to, marks } => {
                 let (common, last) = (self.store.common(&marks)?, self.store.last_mark());
-                unsent.to_peer(to, PeerMessage::Prefix { common, last });
+                unsent.for_peer(to, PeerMessage::Prefix { common, last });
             }
             Output::SendTail { to, after } => {
                 let (requests, is_end) = self.store.tail(after, BODIES_BYTES)?;
-                unsent.to_peer(to, PeerMessage::Entries { after, requests, is_end });
+                unsent.for_peer(to, PeerMessage::Entries { after, requests, is_end });
             }
             _ => {}
         }

@@ -31,7 +31,7 @@ impl Boundaries {
         self.second = second;
         if let Some(digests) = store.boundary(second) {
             for peer in replica.connected() {
-                unsent.to_peer(peer, PeerMessage::Boundary { digests });
+                unsent.for_peer(peer, PeerMessage::Boundary { digests });
             }
         }
     }
