@@ -228,6 +228,9 @@ impl App {
                 }
             }
         }
+        if self.links.are_tried() {
+            self.desk.on_all_tried();
+        }
         let is_gathered = self.links.are_tried() || self.began.after(GATHERING) <= now;
         if !self.desk.is_open() && self.desk.has_reach() && is_gathered {
             self.desk.open(now);

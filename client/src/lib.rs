@@ -30,4 +30,5 @@ pub mod reach;
 pub mod screen;
 pub mod session;
 pub mod signals;
+pub mod status;
 pub mod verb;

@@ -19,6 +19,7 @@ pub mod message;
 pub mod name;
 pub mod peer;
 pub mod request;
+pub mod status;
 pub mod text;
 pub mod time;
 pub mod uid;

@@ -7,6 +7,7 @@ use crate::command::{Command, Query};
 use crate::id::{Challenge, ClientId, Digest};
 use crate::login::{PublicKey, Signature};
 use crate::name::{AccountName, ClusterName, ReplicaName};
+use crate::status::StatusReport;
 use crate::time::Timestamp;
 use crate::uid::Uid;
 use std::fmt;
@@ -73,6 +74,8 @@ wire_enum! {
             /// The client's clock, to be sent back.
             sent: Timestamp,
         },
+        /// Asks for a [`ToClient::Status`]. Needs no login.
+        6 => Status,
     }
 }
 
@@ -150,6 +153,23 @@ wire_enum! {
             sent: Timestamp,
             /// The replica's clock.
             clock: Timestamp,
+        },
+        /// The answer to a request for status.
+        9 => Status {
+            /// What the replica says of itself.
+            report: Box<StatusReport>,
+        },
+        /// The answer to a command that was answered before is another since the replica has learned of requests from
+        /// before it. Sent to the connection that the command's session last used.
+        10 => Changed {
+            /// The session.
+            client: ClientId,
+            /// The place in it.
+            sequence: u64,
+            /// The uid of the request that is answered: of one of its repetitions.
+            uid: Uid,
+            /// The answer as it is now; it may be what it was.
+            answer: Answer,
         },
     }
 }

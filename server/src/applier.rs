@@ -6,21 +6,26 @@
 
 mod audience;
 mod boundaries;
+mod counters;
+mod report;
+mod sessions;
 mod unsent;
 
 use crate::clock::Clock;
-use crate::net::{Event, Mailbox, Round, Sent};
-use crate::replica::{Body, ConnectionId, Input, Output, Replica, Settings, Start, in_messages};
-use crate::store::{ChatStore, Outcome, StoreError};
+use crate::net::{Event, Identity, Mailbox, Round, Sent};
+use crate::replica::{Body, ConnectionId, Input, Output, PeerId, Replica, Settings, Start, in_messages};
+use crate::store::{Changed, ChatStore, Outcome, StoreError};
 use audience::Audience;
-use boundaries::Boundaries;
+use boundaries::{Boundaries, Comparison};
+use counters::Tally;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use sessions::Sessions;
 use stablechat_protocol::answer::{Note, Stability};
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::peer::{BODIES_BYTES, Held, PeerMessage};
+use stablechat_protocol::peer::{BODIES_BYTES, BoundaryDigests, Held, PeerMessage};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use unsent::Unsent;
 
 /// The most requests that one batch of the store holds, which bounds its memory.
@@ -35,21 +40,30 @@ pub struct Applier {
     replica: Replica,
     store: ChatStore,
     audience: Audience,
+    sessions: Sessions,
     boundaries: Boundaries,
+    tally: Tally,
+    /// Who we are, and who the peers are.
+    identity: Identity,
+    /// Who has asked for the status in this wake; each gets one, however often it asks.
+    asking_for_status: BTreeSet<ConnectionId>,
     /// What the replica wants done; empty between wakes.
     outputs: Vec<Output>,
-    /// How many requests have been undone and applied again since the start.
-    undone: u64,
     /// Whether the replica has stopped.
     stopped: bool,
 }
 
 impl Applier {
-    /// A replica that starts at `now`, by its clock, with what its store holds, and with nobody listening.
+    /// The replica `identity` that starts at `now`, by its clock, with what its store holds, and with nobody listening.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub fn start(settings: Settings, mut store: ChatStore, now: Timestamp) -> Result<Applier, StoreError> {
+    pub fn start(
+        identity: Identity,
+        settings: Settings,
+        mut store: ChatStore,
+        now: Timestamp,
+    ) -> Result<Applier, StoreError> {
         // An incarnation on a disk that was wiped must not have the number of one before.
         let seconds = now.0 / 1_000_000_000;
         if store.epoch() < seconds {
@@ -62,9 +76,12 @@ impl Applier {
             replica: Replica::new(settings, start),
             store,
             audience: Audience::default(),
+            sessions: Sessions::default(),
             boundaries: Boundaries::default(),
+            tally: Tally::default(),
+            identity,
+            asking_for_status: BTreeSet::new(),
             outputs: Vec::new(),
-            undone: 0,
             stopped: false,
         })
     }
@@ -81,7 +98,7 @@ impl Applier {
 
     /// How many requests have been undone and applied again since the start: none while the assumption holds.
     pub fn undone(&self) -> u64 {
-        self.undone
+        self.tally.counters().undone
     }
 
     /// Whether the replica has stopped, after [`Event::Stop`].
@@ -113,13 +130,21 @@ impl Applier {
         let now = clock();
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
         self.boundaries.exchange(now, &self.replica, &self.store, &mut unsent);
-        self.perform(now, &mut unsent, &mut post)
+        self.perform(&clock, now, &mut unsent, &mut post)?;
+        self.report_to_all_who_ask(&mut unsent);
+        unsent.release(&mut post);
+        Ok(())
     }
 
     /// Passes an event on to whom it concerns.
     fn on_event(&mut self, event: Event) {
         let input = match event {
-            Event::Request { time, from, timestamp, body } => Input::Request { time, from, timestamp, body },
+            Event::Request { time, from, timestamp, body } => {
+                if let Body::Request(request) = &body {
+                    self.sessions.on_heard(request.client, from);
+                }
+                Input::Request { time, from, timestamp, body }
+            }
             Event::LoggedIn { connection, actor, receive } => {
                 return self.audience.set(connection, receive.then_some(actor));
             }
@@ -129,21 +154,36 @@ impl Applier {
             Event::PeerConnected { peer } => Input::PeerConnected { peer },
             Event::PeerDisconnected { peer } => Input::PeerDisconnected { peer },
             Event::Peer { peer, message: PeerMessage::Boundary { digests }, .. } => {
-                if !self.boundaries.agree(peer, &digests, &self.replica, &self.store) {
-                    self.replica.step(Input::LogsDiffer { peer }, &mut self.outputs);
-                }
-                return;
+                return self.compare(peer, &digests);
             }
             Event::Peer { time, peer, message } => Input::Peer { time, peer, message },
+            Event::Status { from } => {
+                self.asking_for_status.insert(from);
+                return;
+            }
             Event::Stop => Input::Stop,
         };
         self.replica.step(input, &mut self.outputs);
+    }
+
+    /// Compares a peer's log and state as of a boundary with ours.
+    fn compare(&mut self, peer: PeerId, theirs: &BoundaryDigests) {
+        match self.boundaries.compare(theirs, &self.replica, &self.store) {
+            Comparison::Same | Comparison::Unknown => {}
+            Comparison::LogsDiffer => self.replica.step(Input::LogsDiffer { peer }, &mut self.outputs),
+            Comparison::StatesDiffer => {
+                let PeerId(peer) = peer;
+                log::error!("BUG: the state at position {} differs from that of replica {peer}", theirs.position);
+                self.tally.on_state_disagreement();
+            }
+        }
     }
 
     /// Performs what the replica wants done: first what may be said at once, then what has to be durable first, then what
     /// is read from the log. Releases what has gathered when it is much.
     fn perform(
         &mut self,
+        clock: &impl Fn() -> Timestamp,
         now: Timestamp,
         unsent: &mut Unsent,
         post: &mut impl FnMut(Vec<Sent>),
@@ -152,13 +192,17 @@ impl Applier {
         let mut reads = Vec::new();
         for output in std::mem::take(&mut self.outputs) {
             match output {
-                Output::Send { to, message } => unsent.to_peer(to, message),
+                Output::Send { to, message } => unsent.for_peer(to, message),
                 Output::Refuse { to, request, timestamp, reason } => {
-                    unsent.to_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
+                    self.tally.on_refusal(reason);
+                    unsent.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
                 }
                 Output::PeerSeen { peer } => unsent.add(Sent::PeerSeen { peer }),
                 Output::Disconnect { peer } => unsent.add(Sent::Disconnect { peer }),
-                Output::NewEpoch { epoch } => self.store.begin_epoch(epoch)?,
+                Output::NewEpoch { epoch } => {
+                    self.tally.on_rejoin();
+                    self.store.begin_epoch(epoch)?;
+                }
                 Output::Apply { .. } | Output::Insert { .. } => changes.push(output),
                 Output::Stopped => self.stopped = true,
                 Output::SendBodies { .. }
@@ -170,7 +214,7 @@ impl Applier {
         }
         unsent.release(post);
         for output in changes {
-            self.change(output, unsent)?;
+            self.change(output, clock, unsent)?;
             if self.store.uncommitted() >= BATCH_MAX || unsent.bytes() >= SENT_MAX {
                 self.store.commit()?;
                 unsent.release(post);
@@ -188,14 +232,26 @@ impl Applier {
     }
 
     /// Changes the state, and gathers the answers.
-    fn change(&mut self, output: Output, unsent: &mut Unsent) -> Result<(), StoreError> {
+    fn change(
+        &mut self,
+        output: Output,
+        clock: &impl Fn() -> Timestamp,
+        unsent: &mut Unsent,
+    ) -> Result<(), StoreError> {
         match output {
             Output::Apply { uid, body, stability, copies, waiting } => {
                 let answer = self.apply(uid, body, stability, copies, unsent)?;
-                waiting.into_iter().for_each(|to| unsent.to_client(to, answer.clone()));
+                waiting.into_iter().for_each(|to| unsent.for_client(to, answer.clone()));
                 Ok(())
             }
-            Output::Insert { requests, waiting } => self.insert(requests, waiting, unsent),
+            Output::Insert { requests, waiting } => {
+                let began = clock();
+                let undone = self.insert(requests, waiting, unsent)?;
+                if undone > 0 {
+                    self.tally.on_repair(undone, clock().since(began));
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -211,6 +267,7 @@ impl Applier {
     ) -> Result<ToClient, StoreError> {
         match body {
             Body::Request(request) => {
+                self.tally.on_request(stability);
                 let Outcome { answer, delivery } = self.store.apply(uid, &request)?;
                 if let Some(delivery) = delivery {
                     self.audience.deliver(delivery, unsent);
@@ -219,19 +276,20 @@ impl Applier {
                 Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note })
             }
             Body::Question(question) => {
+                self.tally.on_question(stability);
                 let answer = self.store.query(&question)?;
                 Ok(ToClient::QueryAnswer { id: question.id, answer, note: self.note(stability, copies) })
             }
         }
     }
 
-    /// Inserts requests where they belong, which undoes and applies again what follows them.
+    /// Inserts requests where they belong, which undoes and applies again what follows them. Returns how many that were.
     fn insert(
         &mut self,
         requests: Vec<Held>,
         waiting: Vec<(Uid, Vec<ConnectionId>)>,
         unsent: &mut Unsent,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let repair = self.store.insert(requests)?;
         if repair.undone > 0 {
             log::warn!(
@@ -239,20 +297,33 @@ impl Applier {
                 repair.inserted.len(),
                 repair.undone
             );
-            self.undone += repair.undone;
         }
         let waiting: BTreeMap<Uid, Vec<ConnectionId>> = waiting.into_iter().collect();
         for (Held { uid, request }, Outcome { answer, delivery }) in repair.inserted {
             let note = self.note(Stability::RealTime, 1);
             let answer = ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note };
-            waiting.get(&uid).into_iter().flatten().for_each(|to| unsent.to_client(*to, answer.clone()));
+            waiting.get(&uid).into_iter().flatten().for_each(|to| unsent.for_client(*to, answer.clone()));
             delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
         }
-        for changed in repair.changed {
-            log::warn!("the answer to request {} of session {} has changed", changed.sequence, changed.client);
-            changed.delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
+        for Changed { client, sequence, uid, answer, delivery } in repair.changed {
+            log::warn!("what request {sequence} of session {client} came to has changed");
+            delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
+            if let Some(to) = self.sessions.connection(client) {
+                unsent.for_client(to, ToClient::Changed { client, sequence, uid, answer });
+            }
         }
-        Ok(())
+        Ok(repair.undone)
+    }
+
+    /// Gathers a report for each who has asked for one.
+    fn report_to_all_who_ask(&mut self, unsent: &mut Unsent) {
+        if self.asking_for_status.is_empty() {
+            return;
+        }
+        let report = Box::new(self.report());
+        for to in std::mem::take(&mut self.asking_for_status) {
+            unsent.for_client(to, ToClient::Status { report: report.clone() });
+        }
     }
 
     /// Reads the log for a peer, and gathers what to send it.
@@ -261,7 +332,7 @@ impl Applier {
             Output::SendBodies { to, mut held, uids } => {
                 held.extend(self.store.bodies(&uids, SENT_MAX)?);
                 for requests in in_messages(held) {
-                    unsent.to_peer(to, PeerMessage::Bodies { requests });
+                    unsent.for_peer(to, PeerMessage::Bodies { requests });
                 }
             }
             Output::FetchMissing { from, mut uids } => {
@@ -277,17 +348,17 @@ impl Applier {
                     return Err(error);
                 }
                 if !uids.is_empty() {
-                    unsent.to_peer(from, PeerMessage::Fetch { uids });
+                    unsent.for_peer(from, PeerMessage::Fetch { uids });
                 }
             }
-            Output::SendProbe { to } => unsent.to_peer(to, PeerMessage::Probe { marks: self.store.marks()? }),
+            Output::SendProbe { to } => unsent.for_peer(to, PeerMessage::Probe { marks: self.store.marks()? }),
             Output::SendPrefix { to, marks } => {
                 let (common, last) = (self.store.common(&marks)?, self.store.last_mark());
-                unsent.to_peer(to, PeerMessage::Prefix { common, last });
+                unsent.for_peer(to, PeerMessage::Prefix { common, last });
             }
             Output::SendTail { to, after } => {
                 let (requests, is_end) = self.store.tail(after, BODIES_BYTES)?;
-                unsent.to_peer(to, PeerMessage::Entries { after, requests, is_end });
+                unsent.for_peer(to, PeerMessage::Entries { after, requests, is_end });
             }
             _ => {}
         }

@@ -99,7 +99,7 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     let address = listener.address().map_err(listen)?;
     let stop = stop_signal().map_err(|error| ServiceError::System("watch for signals", error))?;
     let peers = identity.peers().map(|(peer, _)| peer).collect();
-    let (poll_loop, rounds, mailbox) = PollLoop::new(listener, stop, identity, clock.clone())
+    let (poll_loop, rounds, mailbox) = PollLoop::new(listener, stop, identity.clone(), clock.clone())
         .map_err(|error| ServiceError::System("watch sockets", error))?;
 
     let applied = store.applied().clone();
@@ -112,7 +112,7 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     );
     let Cluster { delivery_bound, min_live, .. } = settings.cluster;
     let protocol = replica::Settings { delivery_bound, ahead: settings.cluster.ahead(), peers, min_live };
-    let applier = Applier::start(protocol, store, clock.now()).map_err(ServiceError::Store)?;
+    let applier = Applier::start(identity, protocol, store, clock.now()).map_err(ServiceError::Store)?;
     let thread = std::thread::Builder::new()
         .name("applier".into())
         .spawn(move || applier::run(applier, &rounds, &mailbox, clock))

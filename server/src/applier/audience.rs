@@ -36,7 +36,7 @@ impl Audience {
     /// Sends a message to all who listen for its recipient, with the recipient's key.
     pub fn deliver(&self, delivery: Delivery, unsent: &mut Unsent) {
         for to in self.connections.get(&delivery.to).into_iter().flatten() {
-            unsent.to_client(*to, ToClient::Delivery { message: delivery.message.clone() });
+            unsent.for_client(*to, ToClient::Delivery { message: delivery.message.clone() });
         }
     }
 }

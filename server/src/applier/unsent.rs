@@ -24,7 +24,7 @@ impl Unsent {
     }
 
     /// Adds a message for a client.
-    pub fn to_client(&mut self, to: ConnectionId, message: ToClient) {
+    pub fn for_client(&mut self, to: ConnectionId, message: ToClient) {
         let text = |message: &Message| OVERHEAD + message.text.as_str().len();
         self.bytes += match &message {
             ToClient::QueryAnswer { answer: QueryAnswer::Messages { messages, .. }, .. } => {
@@ -38,7 +38,7 @@ impl Unsent {
     }
 
     /// Adds a message for a peer.
-    pub fn to_peer(&mut self, to: PeerId, message: PeerMessage) {
+    pub fn for_peer(&mut self, to: PeerId, message: PeerMessage) {
         let requests = |requests: &Vec<Held>| OVERHEAD * 2 * requests.len();
         self.bytes += match &message {
             PeerMessage::Bodies { requests: held } | PeerMessage::Entries { requests: held, .. } => requests(held),

@@ -42,6 +42,8 @@ pub enum Reaction {
     LoggedOut(Option<ToClient>),
     /// Pass this on.
     Request(Timestamp, Body),
+    /// Pass on that the connection asks for the status.
+    Status,
     /// End the connection.
     Close(CloseReason),
 }
@@ -89,6 +91,7 @@ impl Greeting {
                 let question = Question { id, actor: self.actor.clone(), query };
                 Reaction::Request(timestamp, Body::Question(question))
             }
+            ToReplica::Status => Reaction::Status,
             ToReplica::Ping { sent } => Reaction::Reply(ToClient::Pong { sent, clock: now }),
         }
     }

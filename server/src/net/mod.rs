@@ -138,6 +138,11 @@ pub enum Event {
         /// What it sent: any message but a greeting or a closing.
         message: PeerMessage,
     },
+    /// A client asks for the replica's status.
+    Status {
+        /// The connection that it asked on.
+        from: ConnectionId,
+    },
     /// The process shall stop.
     Stop,
 }

@@ -310,6 +310,7 @@ impl PollLoop {
                 let time = self.clock.now();
                 self.intake.push(Event::Request { time, from: id, timestamp, body });
             }
+            Reaction::Status => self.intake.push(Event::Status { from: id }),
             Reaction::Close(reason) => self.close(id, reason, now),
         }
     }

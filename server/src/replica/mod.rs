@@ -23,13 +23,16 @@ mod agreement;
 mod clocks;
 mod grace;
 mod joining;
+mod overview;
 mod peer;
 mod pending;
 mod stability;
 
 pub use agreement::in_messages;
 use grace::Grace;
+pub use overview::{Overview, PeerOverview};
 use peer::Peer;
+pub use peer::Standing;
 use pending::PendingRequests;
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::message::RequestId;

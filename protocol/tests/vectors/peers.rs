@@ -1,0 +1,70 @@
+//! What replicas say to each other.
+
+use super::Vectors;
+use super::samples::*;
+use stablechat_protocol::command::Command;
+use stablechat_protocol::id::Digest;
+use stablechat_protocol::message::CloseReason;
+use stablechat_protocol::peer::{BoundaryDigests, Held, Mark, PeerMessage};
+use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+
+wire_enums! {
+    "peer-message" PeerMessage {
+        Greeting, Closing, Reading, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, Probe, Prefix, Tail, Entries,
+        Boundary, Ping, Pong, TooSlow
+    }
+}
+
+impl Vectors {
+    pub fn add_messages_between_replicas(&mut self) {
+        self.add("", PeerMessage::Greeting { version: 1, replica: replica("b") });
+        self.add("", PeerMessage::Closing { reason: CloseReason::OtherClusterFile });
+
+        self.add("", PeerMessage::Reading { epoch: 3 });
+        self.add("of two requests", PeerMessage::Listed { uids: vec![uid(1), uid(2)] });
+        self.add("", PeerMessage::Join { epoch: 3, closed: NOW });
+        self.add("", PeerMessage::Welcome { to: 3, closed: NOW.next() });
+        self.add("of nothing new", PeerMessage::Announce { closed: NOW, uids: vec![] });
+        self.add("of a request", PeerMessage::Announce { closed: NOW, uids: vec![uid(1)] });
+        self.add("with the greatest numbers", PeerMessage::Join { epoch: u64::MAX, closed: Timestamp::MAX });
+
+        self.add("", PeerMessage::Fetch { uids: vec![uid(1)] });
+        self.add("", PeerMessage::Bodies { requests: vec![held(24, send("hello, bob")), held(25, Command::Delete)] });
+        self.add("", PeerMessage::Leave);
+
+        self.add("of a log", PeerMessage::Probe { marks: vec![mark(100_000), mark(99_000), mark(1)] });
+        self.add("of an empty log", PeerMessage::Probe { marks: vec![] });
+        self.add("of logs that begin alike", PeerMessage::Prefix { common: Some(mark(99_000)), last: mark(100_001) });
+        let begin = Mark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO };
+        self.add("of logs that have nothing in common", PeerMessage::Prefix { common: None, last: begin });
+        self.add("", PeerMessage::Tail { after: uid(1) });
+        let entries = |requests, is_end| PeerMessage::Entries { after: uid(1), requests, is_end };
+        self.add("of which more follow", entries(vec![held(24, send("hello, bob"))], false));
+        self.add("up to the end", entries(vec![held(25, Command::Delete)], true));
+        self.add("after the last of a log", entries(vec![], true));
+
+        let (log_digest, state_digest) = (Digest([0xd1; 32]), Digest([0xd2; 32]));
+        let digests = BoundaryDigests { second: NOW.0 / 1_000_000_000, position: 100_000, log_digest, state_digest };
+        self.add("", PeerMessage::Boundary { digests });
+
+        self.add("", PeerMessage::Ping { sent: NOW });
+        self.add("", PeerMessage::Pong { sent: NOW, clock: NOW.next() });
+        self.add("", PeerMessage::TooSlow);
+    }
+}
+
+/// A request of alice's session with its uid.
+fn held(sequence: u64, command: Command) -> Held {
+    let actor = Some(Actor { account: account("alice"), key: secret_key().public() });
+    let request = Request { client: CLIENT, sequence, actor, command };
+    let held = Held { uid: request.uid(NOW), request };
+    assert!(held.is_genuine());
+    held
+}
+
+/// A place in a log.
+fn mark(position: u64) -> Mark {
+    Mark { uid: uid(position as u8), position, log_digest: Digest([position as u8; 32]) }
+}
