@@ -69,6 +69,10 @@ impl Applier {
         if store.epoch() < seconds {
             store.begin_epoch(seconds)?;
         }
+        let resumed = store.take_resumed_repair();
+        if resumed.undone > 0 {
+            log::warn!("completed a repair that a crash had interrupted: {} requests applied again", resumed.undone);
+        }
         let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
         let recent = store.log(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect::<Result<_, _>>()?;
         let start = Start { epoch: store.epoch(), applied: store.applied().uid, recent, now };

@@ -4,6 +4,7 @@
 
 use super::{Identity, peer_greeting};
 use crate::replica::{Body, PeerId};
+use stablechat_protocol::command::{ACK_MAX, Command};
 use stablechat_protocol::id::Challenge;
 use stablechat_protocol::login::Statement;
 use stablechat_protocol::message::{CloseReason, MAGIC, Proof, Role, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
@@ -82,6 +83,10 @@ impl Greeting {
             ToReplica::Logout => {
                 self.actor = None;
                 Reaction::LoggedOut(None)
+            }
+            ToReplica::Request { command: Command::Ack { uids }, .. } if uids.len() > ACK_MAX => {
+                // What is accepted has to fit into the messages between replicas.
+                Reaction::Close(CloseReason::Malformed { detail: format!("an ack of more than {ACK_MAX} uids") })
             }
             ToReplica::Request { client, sequence, timestamp, command } => {
                 let request = Request { client, sequence, actor: self.actor.clone(), command };

@@ -41,7 +41,6 @@ impl Replica {
         body: Body,
         outputs: &mut Vec<Output>,
     ) {
-        self.now = self.now.max(time);
         let uid = body.uid(timestamp);
         // A repetition of what is held is no new request, whatever we would say of one now.
         if self.pending.wait_for(uid, from) {
@@ -211,7 +210,7 @@ impl Replica {
     /// Tells all peers what is new, if there is something or if it is time to show that we live.
     pub(super) fn announce(&mut self, outputs: &mut Vec<Output>) {
         let is_new = !self.unannounced.is_empty();
-        let has_closed = self.status == Status::Serving
+        let has_closed = self.status != Status::CatchingUp
             && self.pending.first_above(self.announced).is_some_and(|timestamp| timestamp <= self.closed);
         if !is_new && !has_closed && self.now < self.announced_at.after(self.settings.heartbeat()) {
             return;
@@ -251,11 +250,12 @@ pub fn in_messages(requests: Vec<Held>) -> Vec<Vec<Held>> {
     let mut messages: Vec<Vec<Held>> = Vec::new();
     let mut bytes = usize::MAX;
     for held in requests {
-        if bytes >= BODIES_BYTES {
+        let length = stablechat_protocol::wire::to_cbor(&held).len();
+        if bytes.saturating_add(length) > BODIES_BYTES {
             messages.push(Vec::new());
             bytes = 0;
         }
-        bytes += stablechat_protocol::wire::to_cbor(&held).len();
+        bytes += length;
         if let Some(message) = messages.last_mut() {
             message.push(held);
         }

@@ -24,7 +24,7 @@ impl Replica {
     pub(super) fn begin(&mut self) {
         self.status = Status::CatchingUp;
         self.closed = self.closed.max(self.now.before(self.grace.current())).max(self.applied.timestamp);
-        self.raise_barrier();
+        self.raise_barrier(self.settings.delivery_bound - self.grace.max());
         self.slow_since = None;
         (self.following, self.arriving) = (None, Vec::new());
         self.missing.clear();
@@ -60,7 +60,7 @@ impl Replica {
             }
         }
         for (id, peer) in &mut self.peers {
-            *peer = Peer::new(peer.is_connected, self.now.after(self.settings.delivery_bound));
+            *peer = Peer::new(self.now.after(self.settings.delivery_bound));
             outputs.push(Output::Disconnect { peer: *id });
         }
         self.begin();
@@ -112,7 +112,8 @@ impl Replica {
         self.pending.forget_holder(id);
         self.forget_listed(id);
         if may_have_accepted {
-            self.raise_barrier();
+            // What it told others may still be on its way to them, over all hops but its own.
+            self.raise_barrier(self.settings.delivery_bound - self.grace.max());
         }
     }
 
@@ -155,10 +156,15 @@ impl Replica {
         let was_reader = self.peers.get(&id).is_some_and(|peer| peer.standing == Standing::Reader);
         self.stand_down(id);
         if !was_reader {
-            self.raise_barrier();
+            // What it told others has arrived everywhere since, and only clocks may differ.
+            self.raise_barrier(self.grace.max());
         }
-        if self.peers.get(&id).is_some_and(|peer| peer.is_connected) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.is_connected
+        {
+            peer.is_connected = false;
             outputs.push(Output::Disconnect { peer: id });
+            self.stop_following(id, outputs);
         }
     }
 
@@ -168,6 +174,7 @@ impl Replica {
         peer.standing = Standing::Down;
         peer.has_welcomed = false;
         self.forget_listed(id);
+        self.pending.forget_holder(id);
     }
 
     /// Waits no more for what only this peer has listed.
@@ -205,7 +212,7 @@ impl Replica {
     fn stop_following(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
         if self.following == Some(id) {
             self.following = None;
-            self.take_applied(outputs);
+            self.take_applied(id, outputs);
             self.probe_waiting(outputs);
         }
     }
@@ -219,7 +226,7 @@ impl Replica {
         self.arriving.extend(requests);
         let continues = self.arriving.first().is_none_or(|held| held.uid > self.applied);
         if continues || is_end || self.arriving.len() >= ARRIVING_MAX {
-            self.take_applied(outputs);
+            self.take_applied(id, outputs);
         }
         if is_end {
             self.on_tail_end(id, outputs);
@@ -230,7 +237,7 @@ impl Replica {
 
     /// A peer's log has come to its end.
     fn on_tail_end(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
-        self.take_applied(outputs);
+        self.take_applied(id, outputs);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.caught_up_at = Some(self.now);
         }
@@ -245,7 +252,7 @@ impl Replica {
 
     /// Takes in requests that a peer has applied. While we catch up they need no test of our own; afterwards those that come
     /// after what we have applied take their turn with what is pending.
-    fn take_applied(&mut self, outputs: &mut Vec<Output>) {
+    fn take_applied(&mut self, from: PeerId, outputs: &mut Vec<Output>) {
         let horizon = self.now.before(self.settings.memory());
         let mut insert = Vec::new();
         for held in std::mem::take(&mut self.arriving) {
@@ -253,9 +260,11 @@ impl Replica {
             if self.is_known(uid) {
                 continue;
             }
-            self.missing.remove(&uid);
+            let missing = self.missing.remove(&uid);
             if self.status != Status::CatchingUp && uid > self.applied {
-                let (waiting, held_by) = (Vec::new(), PeerSet::default());
+                let mut held_by = missing.map_or(PeerSet::default(), |missing| missing.listed_by);
+                held_by.insert(from);
+                let waiting = self.refused.remove(&uid).unwrap_or_default();
                 self.pending.insert(uid, Pending { body: Body::Request(held.request), waiting, held_by });
                 self.unannounced.push(uid);
                 continue;

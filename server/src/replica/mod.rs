@@ -342,11 +342,7 @@ impl Replica {
         let mut replica = Replica {
             epoch,
             status: Status::CatchingUp,
-            peers: settings
-                .peers
-                .iter()
-                .map(|peer| (*peer, Peer::new(false, now.after(settings.delivery_bound))))
-                .collect(),
+            peers: settings.peers.iter().map(|peer| (*peer, Peer::new(now.after(settings.delivery_bound)))).collect(),
             closed: applied.timestamp,
             grace: Grace::new(share),
             barrier: now,
@@ -411,8 +407,8 @@ impl Replica {
 
     /// Passes a peer's message on to whom it concerns.
     fn on_peer(&mut self, time: Timestamp, from: PeerId, message: PeerMessage, outputs: &mut Vec<Output>) {
-        self.now = self.now.max(time);
-        let Some(peer) = self.peers.get_mut(&from) else { return };
+        // After we have ended a connection, what still comes from it is of another time.
+        let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.is_connected) else { return };
         peer.heard = peer.heard.max(time);
         match message {
             PeerMessage::Reading { epoch } => self.on_reading(from, epoch),

@@ -40,12 +40,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer of which nothing is known, and which is waited for as if it had been heard then.
-    pub fn new(is_connected: bool, heard: Timestamp) -> Peer {
+    /// A peer that is not connected and of which nothing is known, and which is waited for as if it had been heard then.
+    pub fn new(heard: Timestamp) -> Peer {
         Peer {
             standing: Standing::Unknown,
             epoch: 0,
-            is_connected,
+            is_connected: false,
             has_welcomed: false,
             caught_up_at: None,
             waits_for_turn: false,

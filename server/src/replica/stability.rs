@@ -17,12 +17,12 @@ use stablechat_protocol::answer::Stability;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+use std::time::Duration;
 
 impl Replica {
     /// Everything that had arrived by `time` has been put in: those who were silent until then are lost.
     pub(super) fn on_drained(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
         self.drained = self.drained.max(time);
-        self.now = self.now.max(time);
         let silent: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| self.is_silent(peer)).map(|(id, _)| *id).collect();
         silent.into_iter().for_each(|peer| self.lose(peer, outputs));
@@ -40,7 +40,7 @@ impl Replica {
     pub(super) fn on_handled(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
         self.notice_pause(time, outputs);
         self.advance(outputs);
-        if self.status == Status::Serving {
+        if self.status != Status::CatchingUp {
             self.closed = self.closed.max(self.now.before(self.grace.current()));
         }
         self.fetch(outputs);
@@ -56,7 +56,7 @@ impl Replica {
         let is_serving = self.status == Status::Serving;
         let first = self.pending.first().filter(|_| is_serving);
         let real_time = first.map(|(uid, _)| uid.timestamp.after(self.settings.delivery_bound).next());
-        let unclosed = self.pending.first_above(self.closed).filter(|_| is_serving);
+        let unclosed = self.pending.first_above(self.closed).filter(|_| self.status != Status::CatchingUp);
         let closing = unclosed.map(|timestamp| timestamp.after(self.grace.current()));
         let heartbeat = (!self.peers.is_empty()).then(|| self.announced_at.after(self.settings.heartbeat()));
         let others = self.peers.values().filter(|peer| peer.standing != Standing::Down);
@@ -135,10 +135,10 @@ impl Replica {
         }
     }
 
-    /// Lets only the real-time test decide up to now: up to the highest timestamp that any clock would accept by now.
-    pub(super) fn raise_barrier(&mut self) {
-        let skew = self.grace.max();
-        self.barrier = self.barrier.max(self.now.after(self.settings.ahead + skew));
+    /// Lets only the real-time test decide up to now: up to the highest timestamp that anyone would accept by now, and
+    /// `beyond` it.
+    pub(super) fn raise_barrier(&mut self, beyond: Duration) {
+        self.barrier = self.barrier.max(self.now.after(self.settings.ahead + beyond));
     }
 
     /// Leaves, after having been asked to stop, once what we hold is applied or in the hands of all others.

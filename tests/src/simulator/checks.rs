@@ -210,7 +210,10 @@ impl Checks {
     pub fn on_written(&mut self, node: usize, store: &ChatStore, undone: u64) -> Check {
         if undone > self.seen[node].undone {
             if self.mode == Mode::Bounds || self.is_epilogue {
-                return Err(Violation::at(node, format!("it has repaired its log: {undone} requests are applied again")));
+                return Err(Violation::at(
+                    node,
+                    format!("it has repaired its log: {undone} requests are applied again"),
+                ));
             }
             self.forget_log(node);
             self.seen[node].undone = undone;

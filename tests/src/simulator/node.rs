@@ -6,14 +6,15 @@
 use super::links::LinkId;
 use super::{DELIVERY_BOUND, REPLICAS};
 use fastrand::Rng;
+use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::id::Challenge;
 use stablechat_protocol::message::{ToClient, ToReplica, VERSION_MAX};
 use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, Question, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_server::applier::Applier;
 use stablechat_server::net::{Event, Round, Sent};
-use stablechat_protocol::peer::PeerMessage;
 use stablechat_server::replica::{Body, ConnectionId, PeerId, Settings, Status};
 use stablechat_server::store::schema::Identity;
 use stablechat_server::store::{ChatStore, Medium};
@@ -142,8 +143,18 @@ impl Node {
         let peers = (0..REPLICAS).filter(|peer| *peer != self.index).map(|peer| PeerId(peer as u8)).collect();
         let settings = Settings { delivery_bound: DELIVERY_BOUND, ahead: AHEAD, peers, min_live: 1 };
         let clock = self.clock(now);
-        self.applier = Some(Applier::start(settings, store, clock).map_err(|error| error.to_string())?);
+        let started = Applier::start(self.identity(), settings, store, clock);
+        self.applier = Some(started.map_err(|error| error.to_string())?);
         Ok(())
+    }
+
+    /// What the replica says of itself.
+    fn identity(&self) -> stablechat_server::net::Identity {
+        let entry = |index: usize| format!("[[replica]]\nname = '{0}'\naddress = '{0}:1'\n", name(index));
+        let file = (0..REPLICAS).map(entry).fold("name = 'simulated'\n".to_string(), |file, entry| file + &entry);
+        let cluster = Cluster::parse(&file).expect("a good cluster file");
+        let replica = ReplicaName::parse(name(self.index)).expect("a letter is a name");
+        stablechat_server::net::Identity::of(&cluster, &replica).expect("one of the cluster's")
     }
 
     /// Ends the process, with all that it had in memory.
@@ -317,6 +328,7 @@ impl Node {
                 self.actors.insert(connection, Some(actor.clone()));
                 Some(Event::LoggedIn { connection, actor, receive })
             }
+            ToReplica::Status => None,
             ToReplica::Logout => {
                 self.actors.insert(connection, None);
                 Some(Event::LoggedOut { connection })
