@@ -82,7 +82,7 @@ impl Survey {
         }
     }
 
-    /// For people: a table of at most [`table::WIDTH_MAX`] columns, and the verdict. Ends without a line's end.
+    /// For people: a table of at most 100 columns, and the verdict. Ends without a line's end.
     pub fn to_text(&self) -> String {
         format!("{}{}", table::table(self), self.verdict_line())
     }

@@ -8,10 +8,10 @@
 //! no socket, disk, clock or randomness in here: time comes with the inputs, and [`Replica::deadline`] says when the next
 //! wake will be wanted. The simulator drives this very type.
 //!
-//! - [`agreement`]: what one replica accepts spreads to all, whoever dies on the way, by announcing and fetching.
-//! - [`stability`]: closing, and the two tests by which a request is stable.
-//! - [`joining`]: starting, catching up, joining, being consulted; losing peers.
-//! - [`clocks`]: how the peers' clocks stand to ours.
+//! - `agreement`: what one replica accepts spreads to all, whoever dies on the way, by announcing and fetching.
+//! - `stability`: closing, and the two tests by which a request is stable.
+//! - `joining`: starting, catching up, joining, being consulted; losing peers.
+//! - `clocks`: how the peers' clocks stand to ours.
 //!
 //! **Time is an input.** Two readings of the clock come in, and they differ. The time of a message, and of a wake, is simply
 //! the clock then. That of an [`Input::Drained`] was taken *before* the sockets were last read until empty: everything that
