@@ -3,8 +3,9 @@
 
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::frame::FRAME_MAX;
+use stablechat_protocol::id::Digest;
 use stablechat_protocol::message::{CloseReason, MAGIC, Role, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
-use stablechat_protocol::name::ClusterName;
+use stablechat_protocol::name::{ClusterName, ReplicaName};
 use stablechat_protocol::time::Timestamp;
 use stablechat_tests::cluster::{CLUSTER, Cluster};
 use stablechat_tests::raw::{RawClient, create_accounts, frame, hello};
@@ -51,8 +52,9 @@ fn hellos_that_do_not_fit_are_told_why() {
     for (hello, reason) in cases {
         assert_eq!(reason_after(&cluster, &hello), reason);
     }
-    let as_replica = reason_after(&cluster, &hello(MAGIC, 1, 1, Role::Replica, CLUSTER));
-    assert!(matches!(as_replica, CloseReason::OutOfPlace { .. }), "{as_replica}");
+    let name = ReplicaName::parse("a").expect("a name");
+    let stranger = Role::Replica { name, cluster_file: Digest::ZERO };
+    assert_eq!(reason_after(&cluster, &hello(MAGIC, 1, 1, stranger, CLUSTER)), CloseReason::OtherClusterFile);
 
     // Someone who speaks other versions as well is welcome.
     let mut newer = cluster.connect("a");
