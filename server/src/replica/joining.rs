@@ -109,6 +109,7 @@ impl Replica {
             peer.closed = Timestamp::ZERO;
             peer.has_welcomed = false;
             self.pending.forget_holder(id);
+            self.forget_listed(id);
         }
         if is_new && !is_first && !was_missed && !was_reader {
             self.raise_barrier();
@@ -161,11 +162,16 @@ impl Replica {
         }
     }
 
-    /// Waits for a peer no more, nor for what only it had listed.
+    /// Waits for a peer no more, nor for what only it has listed.
     fn stand_down(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.standing = Standing::Down;
         peer.has_welcomed = false;
+        self.forget_listed(id);
+    }
+
+    /// Waits no more for what a peer has listed, unless another has listed it too: what only a dead incarnation held is gone.
+    fn forget_listed(&mut self, id: PeerId) {
         self.missing.retain(|_, missing| {
             missing.listed_by.remove(id);
             !missing.listed_by.is_empty()
