@@ -46,8 +46,10 @@ impl Replica {
         if self.pending.wait_for(uid, from) {
             return;
         }
+        // What is sent again, to one that was away or after others have it, says nothing of how long messages take.
         let delay = time.since(timestamp);
-        if delay <= self.settings.delivery_bound {
+        let is_first = self.status == Status::Serving && !self.recent.contains(&uid) && !self.missing.contains_key(&uid);
+        if is_first && delay <= self.settings.delivery_bound {
             self.grace.observe(time, delay);
         }
         match self.refusal(time, timestamp) {

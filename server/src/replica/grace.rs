@@ -18,6 +18,8 @@ const FIRST_BUCKET_NS: f64 = 10_000.0;
 const HALF_LIFE: Duration = Duration::from_secs(1);
 /// The share of delays that may be longer than the grace: one in so many.
 const LATE_ONE_IN: u32 = 1000;
+/// From so many delays on, one of them does not count: a single one that was sent again would make all wait for long.
+const OUTLIER_FROM: u32 = 32;
 
 /// Delays as they are observed, and what follows from them.
 #[derive(Debug)]
@@ -92,7 +94,7 @@ impl Grace {
 
     /// The end of the bucket that all but one in [`LATE_ONE_IN`] delays lie below, and a quarter of it.
     fn quantile(&self) -> Duration {
-        let mut above = self.total / LATE_ONE_IN;
+        let mut above = (self.total / LATE_ONE_IN).max(u32::from(self.total >= OUTLIER_FROM));
         let mut bucket = BUCKETS - 1;
         while bucket > 0 && self.counts[bucket] <= above {
             above -= self.counts[bucket];

@@ -168,7 +168,7 @@ impl Replica {
         }
     }
 
-    /// Waits for a peer no more, nor for what only it had listed.
+    /// Waits for a peer no more, nor for what only it has listed.
     fn stand_down(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.standing = Standing::Down;

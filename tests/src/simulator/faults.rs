@@ -1,7 +1,7 @@
 //! What goes wrong, and when: chosen at random, within the bounds of a mode.
 //!
-//! *Within bounds*, what is accepted anywhere reaches everyone who lives well within Δ: pauses and breaks are short, clocks
-//! agree, and at any time one replica serves that nothing happens to. *Beyond bounds*, nothing of this holds.
+//! *Within bounds*, what is accepted anywhere reaches everyone who lives well within Δ: pauses are short, or as good as a
+//! restart, breaks are short, clocks agree, and at any time one replica serves that nothing happens to. *Beyond bounds*, nothing of this holds.
 
 use super::node::Death;
 use super::{DELIVERY_BOUND, Mode, REPLICAS};
@@ -82,8 +82,11 @@ pub const BEGIN: Duration = Duration::from_millis(2000);
 pub const END: Duration = Duration::from_secs(12);
 /// The most milliseconds from one fault to the next.
 const GAP_MAX_MS: u64 = 300;
-/// The longest pause within bounds, in milliseconds.
+/// The longest short pause, in milliseconds.
 const SHORT_PAUSE_MS: u64 = 60;
+/// How far a long pause exceeds half the bound at most, in milliseconds. Who is paused for so long begins again as after a
+/// restart, so it is within bounds as a restart is.
+const LONG_PAUSE_MS: u64 = 2500;
 
 /// The time until the next fault.
 pub fn gap(random: &mut Rng) -> Duration {
@@ -102,7 +105,8 @@ pub fn choose(random: &mut Rng, mode: Mode, clients: usize) -> Fault {
         0..2 => Fault::Break { client, node },
         2 => Fault::Isolate { client },
         3..6 => Fault::Sever { one: node, other },
-        6..9 => Fault::Pause { node, pause: Duration::from_millis(random.u64(1..SHORT_PAUSE_MS)) },
+        6..8 => Fault::Pause { node, pause: Duration::from_millis(random.u64(1..SHORT_PAUSE_MS)) },
+        8 => Fault::Pause { node, pause: DELIVERY_BOUND / 2 + Duration::from_millis(random.u64(1..LONG_PAUSE_MS)) },
         9..11 => Fault::Stray { ambush: false },
         11..14 => Fault::Stray { ambush: true },
         14..16 => Fault::Stop { node },

@@ -9,8 +9,9 @@ use crate::simulator::{DELIVERY_BOUND, Mode, REPLICAS, START};
 use stablechat_protocol::id::ClientId;
 use std::time::Duration;
 
-/// The most milliseconds after which the only replica that heard a client dies.
-const AMBUSH_MAX_MS: u64 = 80;
+/// The most microseconds after which the only replica that heard a client dies: before it has told the others, while they
+/// fetch what it has told them of, or later.
+const AMBUSH_MAX_US: [u64; 3] = [3_000, 12_000, 80_000];
 
 impl World {
     /// Something goes wrong.
@@ -19,7 +20,10 @@ impl World {
         if self.now.after(wait).since(START) < faults::END {
             self.plan(wait, Happening::Fault);
         } else {
+            // The last word is had by one whose only hearer dies: nothing that comes of it may last.
+            self.stray(true);
             self.plan(wait, Happening::Heal);
+            return;
         }
         match faults::choose(&mut self.random, self.mode, self.clients.len()) {
             Fault::Break { client, node } => self.break_link(client, node, "connections broken"),
@@ -102,21 +106,25 @@ impl World {
         }
         self.tally.count(if ambush { "clients dead whose only replica dies" } else { "clients dead half-way" });
         let session = ClientId(self.random.u128(..).to_be_bytes());
-        let timestamp = self.now.offset_by(self.random.i64(-20_000_000..=30_000_000));
+        let oldest = if self.random.bool() { -20_000_000 } else { -320_000_000 };
+        let timestamp = self.now.offset_by(self.random.i64(oldest..=30_000_000));
         let said = speech(&self.clients[0], &self.clients[1], session, timestamp, label(session, 1));
+        let mut heard = self.now;
         for node in &reached {
             let id = self.network.connect(usize::MAX, *node, self.nodes[*node].incarnation);
             for message in said.clone() {
                 if let Some(at) = self.network.send(&mut self.random, self.now, id, Way::Up) {
                     self.plan_at(at, Happening::AtNode(id, Some(message)));
+                    heard = at;
                 }
             }
             let [gone, _] = self.network.break_off(&mut self.random, self.now, id, [false, true]);
             self.plan_at(gone, Happening::AtNode(id, None));
         }
         if let (true, &[node]) = (ambush, &reached[..]) {
-            let wait = Duration::from_micros(self.random.u64(..1000 * AMBUSH_MAX_MS));
-            self.plan(wait, Happening::Ambush { node });
+            let most = AMBUSH_MAX_US[self.random.usize(..AMBUSH_MAX_US.len())];
+            let wait = Duration::from_micros(self.random.u64(..most));
+            self.plan_at(heard.after(wait), Happening::Ambush { node });
         }
     }
 
