@@ -40,6 +40,7 @@ impl Replica {
     /// Closes, says what there is to say, and applies what is stable.
     pub(super) fn on_handled(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
         self.now = self.now.max(time);
+        self.insert_belated(outputs);
         self.advance(outputs);
         if self.status == Status::Serving {
             self.closed = self.closed.max(self.now.before(self.grace.current()));
