@@ -5,6 +5,7 @@
 //! that are counted up. Connections that the test opens come from 127.0.0.1, so they can neither take such a port while its
 //! replica is down nor be connected to themselves.
 
+use crate::network::Network;
 use crate::process::{Program, Usage, built};
 use crate::raw::RawClient;
 use crate::session::stamp;
@@ -27,6 +28,8 @@ pub struct Cluster {
     replicas: Vec<Replica>,
     delivery_bound: Duration,
     directory: TempDir,
+    /// Whose hosts the replicas run on, if they have hosts of their own.
+    network: Option<Network>,
 }
 
 /// A replica of a cluster.
@@ -40,9 +43,21 @@ struct Replica {
 impl Cluster {
     /// Writes the cluster file for replicas of these names, and starts none.
     pub fn prepare(names: &[&str], delivery_bound: Duration) -> Cluster {
-        let replica = |name: &&str| Replica { name: (*name).to_string(), address: unused_address(), program: None };
+        Cluster::prepare_on(None, names, delivery_bound)
+    }
+
+    /// A cluster of which all replicas run and listen, each on the host of its name.
+    pub fn start_on(network: Network, names: &[&str], delivery_bound: Duration) -> Cluster {
+        let mut cluster = Cluster::prepare_on(Some(network), names, delivery_bound);
+        names.iter().for_each(|name| cluster.start_replica(name));
+        cluster
+    }
+
+    fn prepare_on(network: Option<Network>, names: &[&str], delivery_bound: Duration) -> Cluster {
+        let address = |name: &str| network.as_ref().map_or_else(unused_address, |network| network.address(name));
+        let replica = |name: &&str| Replica { name: (*name).to_string(), address: address(name), program: None };
         let directory = tempfile::Builder::new().prefix("stablechat-").tempdir().expect("temporary files can be made");
-        let cluster = Cluster { replicas: names.iter().map(replica).collect(), delivery_bound, directory };
+        let cluster = Cluster { replicas: names.iter().map(replica).collect(), delivery_bound, directory, network };
         std::fs::write(cluster.file(), cluster.text()).expect("temporary files can be written");
         cluster.parsed();
         cluster
@@ -71,6 +86,11 @@ impl Cluster {
     /// The cluster file, as programs read it.
     pub fn parsed(&self) -> ClusterFile {
         ClusterFile::parse(&self.text()).expect("a cluster file as it should be")
+    }
+
+    /// The network that the replicas have hosts of their own on.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("a cluster on a network")
     }
 
     /// The directory that everything of the cluster lies in.
@@ -107,6 +127,9 @@ impl Cluster {
         let log = std::fs::File::options().append(true).create(true).open(self.log_file(name));
         let mut command = Command::new(built("stablechatd"));
         command.arg("run").arg("--cluster").arg(self.file()).args(["--name", name]).arg("--data").arg(self.data(name));
+        if let Some(network) = &self.network {
+            command = network.on_host(name, &command);
+        }
         command.stdin(std::process::Stdio::null()).stderr(log.expect("temporary files can be written"));
         command
     }

@@ -5,12 +5,14 @@
 //! - [`talker`] is the command line's client, which goes on whatever happens; [`ledger`] compares what it was told with what
 //!   replicas have.
 //! - [`load`] keeps replicas busy and measures it.
+//! - [`network`] puts replicas on hosts of their own, whose cables can be pulled.
 //! - [`plot`] draws latencies over time.
 //! - [`wait`] waits for conditions.
 
 pub mod cluster;
 pub mod ledger;
 pub mod load;
+pub mod network;
 pub mod pipeline;
 pub mod plot;
 pub mod process;

@@ -1,6 +1,7 @@
 //! A client that goes on whatever happens to the replicas: the links and the session of the command line, sending numbered
 //! messages as fast as it is told to, and remembering what became of each.
 
+use crate::network::enter;
 use crate::session::Person;
 use mio::{Events, Poll, Token, Waker};
 use stablechat_client::clock::{LocalClock, Offsets};
@@ -19,6 +20,7 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,6 +40,8 @@ pub struct Plan {
     pub account: AccountName,
     /// The account's key.
     pub secret: SecretKey,
+    /// The network namespace that it lives in, if not ours.
+    pub namespace: Option<PathBuf>,
     /// How many requests it keeps in flight.
     pub window: usize,
     /// How long it waits from one request to the next, at least.
@@ -104,6 +108,7 @@ impl Plan {
             cluster: cluster.parsed(),
             account: person.account.clone(),
             secret: person.secret.clone(),
+            namespace: None,
             window: 1,
             pace: Duration::ZERO,
             messages_max: u64::MAX,
@@ -115,7 +120,11 @@ impl Plan {
     pub fn start(self) -> Talker {
         let shared = Arc::new(Shared::default());
         let for_thread = shared.clone();
-        Talker { thread: std::thread::spawn(move || Talking::new(self, for_thread)?.run()), shared }
+        let talk = move || {
+            self.namespace.iter().for_each(|namespace| enter(namespace));
+            Talking::new(self, for_thread)?.run()
+        };
+        Talker { thread: std::thread::spawn(talk), shared }
     }
 }
 

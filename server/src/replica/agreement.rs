@@ -53,7 +53,7 @@ impl Replica {
             self.grace.observe(time, delay);
         }
         match self.refusal(time, timestamp) {
-            None => self.hold(uid, body, vec![from], outputs),
+            None => self.hold(uid, body, vec![from]),
             Some(reason) => {
                 outputs.push(Output::Refuse { to: from, request: body.id(), timestamp, reason });
                 if matches!(body, Body::Request(_)) {
@@ -83,7 +83,7 @@ impl Replica {
     }
 
     /// Holds what was not held, and is not applied as far as we remember.
-    fn hold(&mut self, uid: Uid, body: Body, mut waiting: Vec<ConnectionId>, outputs: &mut Vec<Output>) {
+    fn hold(&mut self, uid: Uid, body: Body, mut waiting: Vec<ConnectionId>) {
         let missing = self.missing.remove(&uid);
         let held_by = missing.map_or(PeerSet::default(), |missing| missing.listed_by);
         waiting.extend(self.refused.remove(&uid).into_iter().flatten());
@@ -97,7 +97,7 @@ impl Replica {
         } else {
             // The assumption broke: this belongs before what has been applied.
             self.recent.insert(uid);
-            outputs.push(Output::Insert { requests: vec![Held { uid, request }], waiting: vec![(uid, waiting)] });
+            self.belated.push((Held { uid, request }, waiting));
         }
     }
 
@@ -165,15 +165,25 @@ impl Replica {
     }
 
     /// A peer sends bodies.
-    pub(super) fn on_bodies(&mut self, from: PeerId, requests: Vec<Held>, outputs: &mut Vec<Output>) {
+    pub(super) fn on_bodies(&mut self, from: PeerId, requests: Vec<Held>) {
         if self.status == Status::CatchingUp {
             return;
         }
         for held in requests {
             let known = self.pending.note_holder(held.uid, from) || self.recent.contains(&held.uid);
             if !known && held.is_genuine() {
-                self.hold(held.uid, Body::Request(held.request), Vec::new(), outputs);
+                self.hold(held.uid, Body::Request(held.request), Vec::new());
             }
+        }
+    }
+
+    /// Inserts what belongs before what is applied: all that a wake brought at once, since each repair undoes and applies
+    /// again everything that follows.
+    pub(super) fn insert_belated(&mut self, outputs: &mut Vec<Output>) {
+        if !self.belated.is_empty() {
+            let place = |(held, waiting): (Held, Vec<ConnectionId>)| ((held.uid, waiting), held);
+            let (waiting, requests) = std::mem::take(&mut self.belated).into_iter().map(place).unzip();
+            outputs.push(Output::Insert { requests, waiting });
         }
     }
 

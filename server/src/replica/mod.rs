@@ -316,6 +316,8 @@ pub struct Replica {
     following: Option<PeerId>,
     /// What of it has come and is not yet taken in.
     arriving: Vec<Held>,
+    /// What has come in this wake and belongs before what is applied, and who waits for it.
+    belated: Vec<(Held, Vec<ConnectionId>)>,
     /// What is held since the last announcement.
     unannounced: Vec<Uid>,
     /// The closed timestamp that was last announced.
@@ -355,6 +357,7 @@ impl Replica {
             refused: BTreeMap::new(),
             following: None,
             arriving: Vec::new(),
+            belated: Vec::new(),
             unannounced: Vec::new(),
             announced: Timestamp::ZERO,
             announced_at: now,
@@ -417,7 +420,7 @@ impl Replica {
             PeerMessage::Welcome { to, closed } => self.on_welcome(from, to, closed),
             PeerMessage::Announce { closed, uids } => self.on_announce(from, closed, uids, outputs),
             PeerMessage::Fetch { uids } => self.on_fetch(from, uids, outputs),
-            PeerMessage::Bodies { requests } => self.on_bodies(from, requests, outputs),
+            PeerMessage::Bodies { requests } => self.on_bodies(from, requests),
             PeerMessage::Leave => self.on_leave(from),
             PeerMessage::Probe { marks } => outputs.push(Output::SendPrefix { to: from, marks }),
             PeerMessage::Prefix { common, last } => self.on_prefix(from, common, last, outputs),

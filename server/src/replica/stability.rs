@@ -38,6 +38,7 @@ impl Replica {
 
     /// Closes, says what there is to say, and applies what is stable.
     pub(super) fn on_handled(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
+        self.insert_belated(outputs);
         self.notice_pause(time, outputs);
         self.advance(outputs);
         if self.status != Status::CatchingUp {
