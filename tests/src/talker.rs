@@ -121,7 +121,7 @@ impl Plan {
         let shared = Arc::new(Shared::default());
         let for_thread = shared.clone();
         let talk = move || {
-            self.namespace.iter().for_each(|namespace| enter(namespace));
+            self.namespace.iter().for_each(enter);
             Talking::new(self, for_thread)?.run()
         };
         Talker { thread: std::thread::spawn(talk), shared }

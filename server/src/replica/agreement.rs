@@ -48,7 +48,8 @@ impl Replica {
         }
         // What is sent again, to one that was away or after others have it, says nothing of how long messages take.
         let delay = time.since(timestamp);
-        let is_first = self.status == Status::Serving && !self.recent.contains(&uid) && !self.missing.contains_key(&uid);
+        let is_first =
+            self.status == Status::Serving && !self.recent.contains(&uid) && !self.missing.contains_key(&uid);
         if is_first && delay <= self.settings.delivery_bound {
             self.grace.observe(time, delay);
         }
