@@ -108,6 +108,7 @@ impl Applier {
         let now = clock();
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
         self.boundaries.exchange(now, &self.replica, &self.store, &mut unsent);
+        self.boundaries.settle(&self.replica, &mut self.store);
         self.perform(now, &mut unsent, &mut post)
     }
 
@@ -327,3 +328,6 @@ pub fn run(mut applier: Applier, rounds: &Receiver<Round>, mailbox: &Mailbox, cl
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

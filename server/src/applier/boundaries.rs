@@ -3,40 +3,80 @@
 //! While the assumption of the protocol holds, nothing can differ. So a difference in logs is what is left of a time when it
 //! did not hold, and sets off a comparison that finds and repairs it; a difference in states under equal logs is a bug.
 //! A comparison that cannot be made says nothing.
+//!
+//! What all replicas have said to be the same is *settled*. Each says so only when it holds nothing from before the boundary
+//! that it has not applied, and accepts nothing there any more. So whatever is not in the log by then is nowhere.
 
 use super::unsent::Unsent;
 use crate::replica::{PeerId, Replica, Status};
 use crate::store::ChatStore;
 use stablechat_protocol::peer::{BoundaryDigests, PeerMessage};
 use stablechat_protocol::time::Timestamp;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How far behind the clock boundaries are compared, beyond the delivery bound: time for a repair to have come to pass.
 const LAG: Duration = Duration::from_secs(1);
+/// The most seconds of which it is remembered who said what; the oldest are forgotten, and later ones settle them.
+const SECONDS_MAX: usize = 16;
+/// Nanoseconds.
+const SECOND: u64 = 1_000_000_000;
 
-/// Which boundary was exchanged last.
+/// What has been said of the last boundaries.
 #[derive(Default)]
 pub struct Boundaries {
+    /// The last one of which we told the peers.
     second: u64,
+    /// Those not yet settled.
+    said: BTreeMap<u64, Said>,
+}
+
+/// What has been said of one boundary.
+#[derive(Default)]
+struct Said {
+    /// By us.
+    ours: Option<BoundaryDigests>,
+    /// By the peers.
+    theirs: BTreeMap<PeerId, BoundaryDigests>,
+}
+
+impl Said {
+    /// How many replicas, we included, have said what we have.
+    fn agreeing(&self) -> usize {
+        1 + self.theirs.values().filter(|theirs| Some(**theirs) == self.ours).count()
+    }
 }
 
 impl Boundaries {
     /// Tells the peers of the last boundary that lies far enough back, once for each.
     pub fn exchange(&mut self, now: Timestamp, replica: &Replica, store: &ChatStore, unsent: &mut Unsent) {
-        let second = now.before(replica.settings().delivery_bound + LAG).0 / 1_000_000_000;
-        if second <= self.second || replica.status() != Status::Serving {
+        let second = now.before(replica.settings().delivery_bound + LAG).0 / SECOND;
+        if second <= self.second || !replica.has_passed(Timestamp(second * SECOND)) {
             return;
         }
         self.second = second;
         if let Some(digests) = store.boundary(second) {
+            self.note(second).ours = Some(digests);
             for peer in replica.connected() {
                 unsent.to_peer(peer, PeerMessage::Boundary { digests });
             }
         }
     }
 
+    /// Settles the log up to the last boundary that is the same everywhere.
+    pub fn settle(&mut self, replica: &Replica, store: &mut ChatStore) {
+        let replicas = replica.settings().peers.len() + 1;
+        let newest_first = self.said.values().rev();
+        let agreed = newest_first.filter(|said| said.agreeing() == replicas).find_map(|said| said.ours);
+        if let Some(agreed) = agreed {
+            store.settle_boundary(&agreed);
+            self.said = self.said.split_off(&(agreed.second + 1));
+        }
+    }
+
     /// Whether a peer's log is ours, as far as it can be said.
-    pub fn agree(&self, peer: PeerId, theirs: &BoundaryDigests, replica: &Replica, store: &ChatStore) -> bool {
+    pub fn agree(&mut self, peer: PeerId, theirs: &BoundaryDigests, replica: &Replica, store: &ChatStore) -> bool {
+        self.note(theirs.second).theirs.insert(peer, *theirs);
         let Some(ours) = store.boundary(theirs.second) else { return true };
         if replica.status() != Status::Serving {
             return true;
@@ -47,5 +87,13 @@ impl Boundaries {
             log::error!("BUG: the state at position {} differs from that of replica {peer}", ours.position);
         }
         same_log
+    }
+
+    /// What has been said of a boundary.
+    fn note(&mut self, second: u64) -> &mut Said {
+        while self.said.len() >= SECONDS_MAX && !self.said.contains_key(&second) {
+            self.said.pop_first();
+        }
+        self.said.entry(second).or_default()
     }
 }

@@ -159,7 +159,18 @@ impl ChatStore {
     /// The digests as of all requests with timestamps before this second, what is not committed included. None when they are
     /// not known: longer ago than about two minutes of requests, or before the start of this process.
     pub fn boundary(&self, second: u64) -> Option<BoundaryDigests> {
-        self.boundaries.at(second, &self.applied)
+        let known = self.boundaries.at(second, &self.applied)?;
+        let Applied { position, log_digest, state_digest, .. } = *known;
+        Some(BoundaryDigests { second, position, log_digest, state_digest })
+    }
+
+    /// Settles the log up to a boundary at which all agree, if this is still what it is; see [`ChatStore::settle`].
+    pub fn settle_boundary(&mut self, agreed: &BoundaryDigests) {
+        if self.boundary(agreed.second) == Some(*agreed)
+            && let Some(known) = self.boundaries.at(agreed.second, &self.applied)
+        {
+            self.settle(known.uid);
+        }
     }
 
     /// Makes everything that was applied durable, in one synced batch. Does nothing when nothing has changed.
@@ -202,6 +213,6 @@ fn synced() -> WriteOptions {
 }
 
 #[cfg(test)]
-mod testing;
+pub mod testing;
 #[cfg(test)]
 mod tests;
