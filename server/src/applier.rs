@@ -6,21 +6,23 @@
 
 mod audience;
 mod boundaries;
+mod snapshots;
 mod unsent;
 
 use crate::clock::Clock;
 use crate::net::{Event, Mailbox, Round, Sent};
 use crate::replica::{Body, ConnectionId, Input, Output, Replica, Settings, Start, in_messages};
-use crate::store::{ChatStore, Outcome, StoreError};
+use crate::store::{ChatStore, Outcome, Parting, StoreError};
 use audience::Audience;
 use boundaries::Boundaries;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use snapshots::{Snapshots, Taken};
 use stablechat_protocol::answer::{Note, Stability};
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::peer::{BODIES_BYTES, Held, PeerMessage};
+use stablechat_protocol::peer::{BODIES_BYTES, Held, Mark, PeerMessage};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use unsent::Unsent;
 
 /// The most requests that one batch of the store holds, which bounds its memory.
@@ -33,10 +35,12 @@ const ROUNDS_MAX: usize = 64;
 /// The protocol, the store, and who listens.
 pub struct Applier {
     replica: Replica,
+    /// Before the store, which must not be closed while a snapshot of it is read.
+    snapshots: Snapshots,
     store: ChatStore,
     audience: Audience,
     boundaries: Boundaries,
-    /// What the replica wants done; empty between wakes.
+    /// What the replica wants done. Between wakes, what came of having done the rest.
     outputs: Vec<Output>,
     /// How many requests have been undone and applied again since the start.
     undone: u64,
@@ -50,11 +54,11 @@ impl Applier {
     /// # Errors
     /// The log cannot be read.
     pub fn start(settings: Settings, store: ChatStore, now: Timestamp) -> Result<Applier, StoreError> {
-        let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
-        let recent = store.log(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect::<Result<_, _>>()?;
+        let recent = recent(&settings, &store, now)?;
         let start = Start { epoch: store.epoch(), applied: store.applied().uid, recent, now };
         Ok(Applier {
             replica: Replica::new(settings, start),
+            snapshots: Snapshots::default(),
             store,
             audience: Audience::default(),
             boundaries: Boundaries::default(),
@@ -99,7 +103,7 @@ impl Applier {
         self.replica.step(Input::Woken { time: clock() }, &mut self.outputs);
         for round in rounds {
             for event in round.events {
-                self.on_event(event);
+                self.on_event(event)?;
             }
             if let Some(time) = round.drained {
                 self.replica.step(Input::Drained { time }, &mut self.outputs);
@@ -109,31 +113,50 @@ impl Applier {
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
         self.boundaries.exchange(now, &self.replica, &self.store, &mut unsent);
         self.boundaries.settle(&self.replica, &mut self.store);
+        self.snapshots.expire(now);
+        if !self.snapshots.is_sending() {
+            self.store.truncate()?;
+        }
         self.perform(now, &mut unsent, &mut post)
     }
 
     /// Passes an event on to whom it concerns.
-    fn on_event(&mut self, event: Event) {
+    fn on_event(&mut self, event: Event) -> Result<(), StoreError> {
         let input = match event {
             Event::Request { time, from, timestamp, body } => Input::Request { time, from, timestamp, body },
             Event::LoggedIn { connection, actor, receive } => {
-                return self.audience.set(connection, receive.then_some(actor));
+                self.audience.set(connection, receive.then_some(actor));
+                return Ok(());
             }
             Event::LoggedOut { connection } | Event::Closed { connection } => {
-                return self.audience.set(connection, None);
+                self.audience.set(connection, None);
+                return Ok(());
             }
             Event::PeerConnected { peer } => Input::PeerConnected { peer },
-            Event::PeerDisconnected { peer } => Input::PeerDisconnected { peer },
+            Event::PeerDisconnected { peer } => {
+                self.snapshots.on_disconnected(peer);
+                Input::PeerDisconnected { peer }
+            }
             Event::Peer { peer, message: PeerMessage::Boundary { digests }, .. } => {
                 if !self.boundaries.agree(peer, &digests, &self.replica, &self.store) {
                     self.replica.step(Input::LogsDiffer { peer }, &mut self.outputs);
                 }
-                return;
+                return Ok(());
+            }
+            Event::Peer { time, peer, message: PeerMessage::Prefix { common, last, base, settled } } => {
+                let prefix = |common| PeerMessage::Prefix { common, last, base, settled };
+                match self.store.parting(common, base, settled)? {
+                    Parting::GiveWay => Input::Outdated { peer },
+                    Parting::Follow => Input::Peer { time, peer, message: prefix(common) },
+                    // Nothing is to be had from it; what only it has, it will submit again.
+                    Parting::TheyGiveWay => Input::Peer { time, peer, message: prefix(Some(last)) },
+                }
             }
             Event::Peer { time, peer, message } => Input::Peer { time, peer, message },
             Event::Stop => Input::Stop,
         };
         self.replica.step(input, &mut self.outputs);
+        Ok(())
     }
 
     /// Performs what the replica wants done: first what may be said at once, then what has to be durable first, then what
@@ -155,18 +178,19 @@ impl Applier {
                 Output::PeerSeen { peer } => unsent.add(Sent::PeerSeen { peer }),
                 Output::Disconnect { peer } => unsent.add(Sent::Disconnect { peer }),
                 Output::NewEpoch { epoch } => self.store.begin_epoch(epoch)?,
-                Output::Apply { .. } | Output::Insert { .. } => changes.push(output),
+                Output::Apply { .. } | Output::Insert { .. } | Output::TakeSnapshotPart { .. } => changes.push(output),
                 Output::Stopped => self.stopped = true,
                 Output::SendBodies { .. }
                 | Output::FetchMissing { .. }
                 | Output::SendProbe { .. }
                 | Output::SendPrefix { .. }
-                | Output::SendTail { .. } => reads.push(output),
+                | Output::SendTail { .. }
+                | Output::SendSnapshotPart { .. } => reads.push(output),
             }
         }
         unsent.release(post);
         for output in changes {
-            self.change(output, unsent)?;
+            self.change(now, output, unsent)?;
             if self.store.uncommitted() >= BATCH_MAX || unsent.bytes() >= SENT_MAX {
                 self.store.commit()?;
                 unsent.release(post);
@@ -174,7 +198,7 @@ impl Applier {
         }
         self.store.commit()?;
         for output in reads {
-            self.read(output, unsent)?;
+            self.read(now, output, unsent)?;
             if unsent.bytes() >= SENT_MAX {
                 unsent.release(post);
             }
@@ -184,7 +208,7 @@ impl Applier {
     }
 
     /// Changes the state, and gathers the answers.
-    fn change(&mut self, output: Output, unsent: &mut Unsent) -> Result<(), StoreError> {
+    fn change(&mut self, now: Timestamp, output: Output, unsent: &mut Unsent) -> Result<(), StoreError> {
         match output {
             Output::Apply { uid, body, stability, copies, waiting } => {
                 let answer = self.apply(uid, body, stability, copies, unsent)?;
@@ -192,6 +216,18 @@ impl Applier {
                 Ok(())
             }
             Output::Insert { requests, waiting } => self.insert(requests, waiting, unsent),
+            Output::TakeSnapshotPart { from, part, rows, end } => {
+                let input = match self.snapshots.take(now, from, part, (rows, end), &mut self.store, unsent)? {
+                    Taken::More => return Ok(()),
+                    Taken::Not => Input::NotInstalled { peer: from },
+                    Taken::Installed => {
+                        let applied = self.store.applied().uid;
+                        Input::Installed { applied, recent: recent(self.replica.settings(), &self.store, now)? }
+                    }
+                };
+                self.replica.step(input, &mut self.outputs);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -252,7 +288,7 @@ impl Applier {
     }
 
     /// Reads the log for a peer, and gathers what to send it.
-    fn read(&mut self, output: Output, unsent: &mut Unsent) -> Result<(), StoreError> {
+    fn read(&mut self, now: Timestamp, output: Output, unsent: &mut Unsent) -> Result<(), StoreError> {
         match output {
             Output::SendBodies { to, mut held, uids } => {
                 held.extend(self.store.bodies(&uids, SENT_MAX)?);
@@ -262,6 +298,9 @@ impl Applier {
             }
             Output::FetchMissing { from, mut uids } => {
                 let mut failure = None;
+                // What is not in the log by now and settled can no longer be put there.
+                let settled = self.store.settled();
+                uids.retain(|uid| *uid > settled);
                 uids.retain(|uid| match self.store.contains(*uid) {
                     Ok(is_there) => !is_there,
                     Err(error) => {
@@ -278,16 +317,28 @@ impl Applier {
             }
             Output::SendProbe { to } => unsent.to_peer(to, PeerMessage::Probe { marks: self.store.marks()? }),
             Output::SendPrefix { to, marks } => {
-                let (common, last) = (self.store.common(&marks)?, self.store.last_mark());
-                unsent.to_peer(to, PeerMessage::Prefix { common, last });
+                let common = self.store.common(&marks)?;
+                unsent.to_peer(to, self.prefix(common)?);
             }
             Output::SendTail { to, after } => {
+                if after < self.store.base().uid {
+                    // What would come next has been truncated meanwhile.
+                    unsent.to_peer(to, self.prefix(None)?);
+                    return Ok(());
+                }
                 let (requests, is_end) = self.store.tail(after, BODIES_BYTES)?;
                 unsent.to_peer(to, PeerMessage::Entries { after, requests, is_end });
             }
+            Output::SendSnapshotPart { to, part } => self.snapshots.send(now, to, part, &self.store, unsent)?,
             _ => {}
         }
         Ok(())
+    }
+
+    /// What a peer has to know about our log, of which it has the part up to `common`.
+    fn prefix(&self, common: Option<Mark>) -> Result<PeerMessage, StoreError> {
+        let (last, base, settled) = (self.store.last_mark(), self.store.base(), self.store.settled_mark()?);
+        Ok(PeerMessage::Prefix { common, last, base, settled })
     }
 
     /// What is said around an answer.
@@ -295,6 +346,12 @@ impl Applier {
         let applied = self.store.applied();
         Note { position: applied.position, log_digest: applied.log_digest, stability, copies }
     }
+}
+
+/// The applied requests of the last [`Settings::memory`].
+fn recent(settings: &Settings, store: &ChatStore, now: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
+    let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
+    store.log(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect()
 }
 
 /// The applier's thread: waits for rounds of the poll loop, or until a wake is wanted, and ends when the replica has stopped.

@@ -63,11 +63,18 @@ impl Boundaries {
         }
     }
 
-    /// Settles the log up to the last boundary that is the same everywhere.
+    /// Settles the log up to the last boundary that is the same everywhere. When the log is too long, those who are away are
+    /// not waited for, if it is the same at more than half of all: so when replicas are cut off from each other, at most one
+    /// side drops what another has not seen, and what the other sides have they still have when all meet again.
     pub fn settle(&mut self, replica: &Replica, store: &mut ChatStore) {
         let replicas = replica.settings().peers.len() + 1;
         let newest_first = self.said.values().rev();
-        let agreed = newest_first.filter(|said| said.agreeing() == replicas).find_map(|said| said.ours);
+        let is_enough = |said: &Said| {
+            let with_all_here = || replica.connected().all(|peer| said.theirs.get(&peer) == said.ours.as_ref());
+            let agreeing = said.agreeing();
+            agreeing == replicas || store.is_log_too_long() && 2 * agreeing > replicas && with_all_here()
+        };
+        let agreed = newest_first.filter(|said| is_enough(said)).find_map(|said| said.ours);
         if let Some(agreed) = agreed {
             store.settle_boundary(&agreed);
             self.said = self.said.split_off(&(agreed.second + 1));

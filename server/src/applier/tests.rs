@@ -165,3 +165,41 @@ fn what_is_the_same_everywhere_is_settled() {
     cluster.assert_same();
     assert!(cluster.applier(1).store().settled() > before);
 }
+
+#[test]
+fn who_was_away_while_the_log_was_truncated_comes_back_by_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    cluster.issue(create(&actor("ann", 1)));
+    cluster.chat(10);
+    cluster.run(Duration::from_secs(4));
+    cluster.chat(5);
+    cluster.kill(2);
+    for place in 0..2 {
+        cluster.nodes[place].applier.as_mut().expect("it is up").store.retain(10_000);
+    }
+    for _ in 0..10 {
+        cluster.chat(20);
+        cluster.run(Duration::from_secs(3));
+    }
+    let store = cluster.applier(0).store();
+    assert!(store.base().position > 100, "{:?}", store.base());
+    assert_sound(store);
+
+    cluster.start(2);
+    cluster.chat(20);
+    cluster.run(Duration::from_secs(8));
+    cluster.assert_same();
+    assert!(cluster.applier(2).store().base().position > 100);
+
+    cluster.kill(1);
+    cluster.nodes[1].medium = memory();
+    cluster.start(1);
+    cluster.chat(20);
+    cluster.run(Duration::from_secs(8));
+    cluster.assert_same();
+    let settled = cluster.applier(0).store().settled();
+    cluster.chat(1);
+    cluster.run(Duration::from_secs(5));
+    cluster.assert_same();
+    assert!(cluster.applier(0).store().settled() > settled);
+}

@@ -11,7 +11,9 @@
 //! A request that becomes known too late is put in its place by [`ChatStore::insert`], which undoes and applies again what
 //! follows it (as Bayou does: Terry et al. 1995).
 //!
-//! Left out here: rooms, truncating the log.
+//! The log does not grow for ever: [`ChatStore::truncate`]. Who lacks what was truncated gets a snapshot: [`snapshot`].
+//!
+//! Left out here: rooms.
 
 mod boundary;
 mod chat;
@@ -25,11 +27,15 @@ mod repair;
 mod rows;
 pub mod schema;
 mod session;
+mod snapshot;
+mod truncation;
 
 pub use check::CheckReport;
 pub use error::{OpenError, StoreError};
 pub use open::Medium;
 pub use repair::{Changed, Repair};
+pub use snapshot::{Export, Import, ImportError};
+pub use truncation::Parting;
 
 use boundary::Boundaries;
 use repair::ChunkLimit;
@@ -52,6 +58,12 @@ pub struct ChatStore {
     committed: Mark,
     /// Up to here nothing is undone any more. Never above `applied`.
     settled: Uid,
+    /// After this request the log begins; what comes before it was truncated. Not above `settled`.
+    base: Mark,
+    /// How many bytes the applied entries of the log take.
+    log_bytes: u64,
+    /// How many of them are kept.
+    retention: u64,
     /// Digests at whole seconds of the recent past.
     boundaries: Boundaries,
     /// Log entries and undo records not yet committed.
@@ -142,7 +154,9 @@ impl ChatStore {
             LogEntry { position: self.applied.position, log_digest: self.applied.log_digest, request: request.clone() };
         let undo = self.rows.take_undo();
         let db = self.rows.db();
-        self.pending.put_cf(family(db, schema::LOG), uid.to_bytes(), to_cbor(&entry));
+        let entry = to_cbor(&entry);
+        self.log_bytes += entry.len() as u64;
+        self.pending.put_cf(family(db, schema::LOG), uid.to_bytes(), entry);
         self.pending.put_cf(family(db, schema::UNDO), uid.to_bytes(), to_cbor(&undo));
         self.uncommitted += 1;
         Ok(outcome)
@@ -185,7 +199,9 @@ impl ChatStore {
         self.count_commit()?;
         let mut batch = std::mem::take(&mut self.pending);
         self.rows.drain_into(&mut batch);
-        batch.put_cf(family(self.rows.db(), schema::META), schema::META_APPLIED, to_cbor(&self.applied));
+        let meta = family(self.rows.db(), schema::META);
+        batch.put_cf(meta, schema::META_APPLIED, to_cbor(&self.applied));
+        batch.put_cf(meta, schema::META_LOG_BYTES, to_cbor(&self.log_bytes));
         self.rows
             .db()
             .write_opt(batch, &synced())
