@@ -6,6 +6,7 @@
 
 mod audience;
 mod boundaries;
+mod resubmission;
 mod snapshots;
 mod unsent;
 
@@ -16,6 +17,7 @@ use crate::store::{ChatStore, Outcome, Parting, StoreError};
 use audience::Audience;
 use boundaries::Boundaries;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use resubmission::Resubmission;
 use snapshots::{Snapshots, Taken};
 use stablechat_protocol::answer::{Note, Stability};
 use stablechat_protocol::message::ToClient;
@@ -40,6 +42,7 @@ pub struct Applier {
     store: ChatStore,
     audience: Audience,
     boundaries: Boundaries,
+    resubmission: Resubmission,
     /// What the replica wants done. Between wakes, what came of having done the rest.
     outputs: Vec<Output>,
     /// How many requests have been undone and applied again since the start.
@@ -62,6 +65,7 @@ impl Applier {
             store,
             audience: Audience::default(),
             boundaries: Boundaries::default(),
+            resubmission: Resubmission::default(),
             outputs: Vec::new(),
             undone: 0,
             stopped: false,
@@ -110,6 +114,7 @@ impl Applier {
             }
         }
         let now = clock();
+        self.resubmission.go_on(now, &mut self.replica, &mut self.store, &mut self.outputs)?;
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
         self.boundaries.exchange(now, &self.replica, &self.store, &mut unsent);
         self.boundaries.settle(&self.replica, &mut self.store);
@@ -221,6 +226,7 @@ impl Applier {
                     Taken::More => return Ok(()),
                     Taken::Not => Input::NotInstalled { peer: from },
                     Taken::Installed => {
+                        self.resubmission.begin();
                         let applied = self.store.applied().uid;
                         Input::Installed { applied, recent: recent(self.replica.settings(), &self.store, now)? }
                     }

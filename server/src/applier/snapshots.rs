@@ -5,8 +5,8 @@
 
 use super::unsent::Unsent;
 use crate::replica::PeerId;
-use crate::store::{ChatStore, Export, Import, ImportError, StoreError};
-use stablechat_protocol::peer::{PeerMessage, SnapshotEnd, SnapshotRow};
+use crate::store::{ChatStore, Export, Import, ImportError, Part, StoreError};
+use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ impl Snapshots {
         to: PeerId,
         part: u64,
         store: &ChatStore,
-    ) -> Result<Option<(Vec<SnapshotRow>, Option<SnapshotEnd>)>, StoreError> {
+    ) -> Result<Option<Part>, StoreError> {
         if part == 0 {
             self.outgoing.take_if(|outgoing| outgoing.to == to);
             if self.outgoing.is_none() {
@@ -121,7 +121,7 @@ impl Snapshots {
         now: Timestamp,
         from: PeerId,
         part: u64,
-        (rows, end): (Vec<SnapshotRow>, Option<SnapshotEnd>),
+        (rows, end): Part,
         store: &mut ChatStore,
         unsent: &mut Unsent,
     ) -> Result<Taken, StoreError> {

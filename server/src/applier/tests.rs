@@ -29,6 +29,8 @@ struct Cluster {
     now: Timestamp,
     /// How many requests have been issued, all of one session.
     issued: u64,
+    /// Who is cut off from all others.
+    cut_off: Option<u8>,
 }
 
 impl Cluster {
@@ -36,7 +38,7 @@ impl Cluster {
     fn new(replicas: u8) -> Cluster {
         let node = || Node { medium: memory(), applier: None, inbox: VecDeque::new() };
         let nodes = (0..replicas).map(|_| node()).collect();
-        let mut cluster = Cluster { nodes, now: Timestamp(1_000_000_000_000), issued: 0 };
+        let mut cluster = Cluster { nodes, now: Timestamp(1_000_000_000_000), issued: 0, cut_off: None };
         (0..replicas).for_each(|place| cluster.start(place));
         cluster.run(Duration::from_secs(4));
         cluster
@@ -67,8 +69,20 @@ impl Cluster {
     fn kill(&mut self, place: u8) {
         self.nodes[usize::from(place)].applier = None;
         self.nodes[usize::from(place)].inbox.clear();
+        self.cut_off.take_if(|cut_off| *cut_off == place);
         for node in &mut self.nodes {
             node.inbox.push_back(Event::PeerDisconnected { peer: PeerId(place) });
+        }
+    }
+
+    /// Cuts a replica off from all others, until it is killed.
+    fn cut_off(&mut self, place: u8) {
+        self.cut_off = Some(place);
+        for other in 0..self.nodes.len() as u8 {
+            if other != place {
+                self.nodes[usize::from(other)].inbox.push_back(Event::PeerDisconnected { peer: PeerId(place) });
+                self.nodes[usize::from(place)].inbox.push_back(Event::PeerDisconnected { peer: PeerId(other) });
+            }
         }
     }
 
@@ -90,8 +104,9 @@ impl Cluster {
             }
             for (from, sent) in posted {
                 if let Sent::ToPeer { to: PeerId(to), message } = sent {
+                    let is_cut_off = self.cut_off.is_some_and(|place| place == from || place == to);
                     let to = &mut self.nodes[usize::from(to)];
-                    if to.applier.is_some() {
+                    if to.applier.is_some() && !is_cut_off {
                         to.inbox.push_back(Event::Peer { time: self.now, peer: PeerId(from), message });
                     }
                 }
@@ -202,4 +217,46 @@ fn who_was_away_while_the_log_was_truncated_comes_back_by_a_snapshot() {
     cluster.run(Duration::from_secs(5));
     cluster.assert_same();
     assert!(cluster.applier(0).store().settled() > settled);
+}
+
+#[test]
+fn what_only_a_returning_replica_held_is_submitted_again() {
+    let mut cluster = Cluster::new(3);
+    let (ann, bob) = (actor("ann", 1), actor("bob", 2));
+    cluster.issue(create(&ann));
+    cluster.run(Duration::from_secs(4));
+    // Replica 2 is cut off, and takes two requests of a session that nobody else sees.
+    cluster.cut_off(2);
+    cluster.run(Duration::from_secs(3));
+    for (sequence, command) in [(1, create(&bob)), (2, send(&ann, "from the other side"))] {
+        let request = Request { client: ClientId([2; 16]), sequence, actor: Some(bob.clone()), command };
+        let (from, time) = (ConnectionId(0), cluster.now.after(STEP));
+        let body = Body::Request(request);
+        cluster.nodes[2].inbox.push_back(Event::Request { time, from, timestamp: time, body });
+        cluster.run(Duration::from_secs(2));
+    }
+    let held = cluster.applier(2).store().applied().position;
+    assert_eq!(held, 3);
+    cluster.kill(2);
+    for place in 0..2 {
+        cluster.nodes[place].applier.as_mut().expect("it is up").store.retain(2_000);
+    }
+    for _ in 0..5 {
+        cluster.chat(10);
+        cluster.run(Duration::from_secs(3));
+    }
+    let before = cluster.applier(0).store().applied().position;
+    assert!(cluster.applier(0).store().base().position > held);
+    cluster.start(2);
+    cluster.run(Duration::from_secs(10));
+    cluster.assert_same();
+    let store = cluster.applier(0).store();
+    assert_eq!(store.applied().position, before + 2);
+    assert_eq!(cluster.applier(2).store().aside(10).expect("it reads"), []);
+    let last: Vec<Command> = store
+        .log(Uid::MIN)
+        .map(|entry| entry.expect("it reads").1.request.command)
+        .skip_while(|command| *command != create(&bob))
+        .collect();
+    assert_eq!(last, [create(&bob), send(&ann, "from the other side")]);
 }

@@ -46,6 +46,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// No connection: nobody waits for the answer.
+pub const NOBODY: ConnectionId = ConnectionId(u64::MAX);
+
 /// Another replica, by its place in the cluster file, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u8);

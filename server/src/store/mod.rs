@@ -15,6 +15,7 @@
 //!
 //! Left out here: rooms.
 
+mod aside;
 mod boundary;
 mod chat;
 mod check;
@@ -34,7 +35,7 @@ pub use check::CheckReport;
 pub use error::{OpenError, StoreError};
 pub use open::Medium;
 pub use repair::{Changed, Repair};
-pub use snapshot::{Export, Import, ImportError};
+pub use snapshot::{Export, Import, ImportError, Part};
 pub use truncation::Parting;
 
 use boundary::Boundaries;

@@ -65,9 +65,8 @@ pub fn open_as_left(medium: &Medium, identity: &Identity) -> Result<ChatStore, O
         Medium::Directory(directory) => (directory.join("store"), Some(lock(directory)?)),
         Medium::Memory(_) => (PathBuf::from("/store"), None),
     };
-    let names = [schema::LOG, schema::UNDO, schema::UNDONE, schema::INCOMING, schema::META]
-        .into_iter()
-        .chain(Column::ALL.map(Column::name));
+    let others = [schema::LOG, schema::UNDO, schema::UNDONE, schema::INCOMING, schema::ASIDE, schema::META];
+    let names = others.into_iter().chain(Column::ALL.map(Column::name));
     let cache = Cache::new_lru_cache(CACHE);
     let families = names.map(|name| ColumnFamilyDescriptor::new(name, options(medium, &cache)));
     let db = DB::open_cf_descriptors(&options(medium, &cache), path, families)

@@ -29,6 +29,8 @@ pub const UNDO: &str = "undo";
 pub const UNDONE: &str = "undone";
 /// The column family of a snapshot that is coming in: rows under the number of their column family and their key.
 pub const INCOMING: &str = "incoming";
+/// The column family of [`Request`] by uid: what was in our log when a snapshot took its place, and may have been in no other.
+pub const ASIDE: &str = "aside";
 /// The column family of facts about this replica and its state as a whole.
 pub const META: &str = "meta";
 

@@ -5,6 +5,7 @@
 //!
 //! An [`Import`] gathers the parts in a column family of its own. When they are complete and come to what they should, one
 //! synced write says so, and from there on the old rows are removed and the new ones are put in their places, in batches.
+//! What only the old log has is put aside first, to be submitted again: [`ChatStore::aside`].
 //! All of this can be done twice, so after a crash [`ChatStore::open`] does it again from the beginning; the last batch says
 //! how far the log is applied, and that it is done. A crash before that write leaves the store as it was.
 
@@ -14,7 +15,7 @@ use super::rows::{Rows, decode, family, row_digest};
 use super::schema::{self, Applied, Bytes, Column, LogEntry};
 use super::{Boundaries, ChatStore, log, synced};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rocksdb::{DB, IteratorMode, Snapshot, WriteBatch, WriteOptions};
+use rocksdb::{DB, IteratorMode, ReadOptions, Snapshot, WriteBatch, WriteOptions};
 use stablechat_protocol::id::Digest;
 use stablechat_protocol::peer::{BODIES_BYTES, Mark, SnapshotEnd, SnapshotRow};
 use stablechat_protocol::uid::Uid;
@@ -91,77 +92,69 @@ struct Exporting<'a> {
     bytes: usize,
 }
 
-/// Nobody wants more parts.
-struct Unwanted;
+/// Why reading ended before the last part.
+enum Stop {
+    /// Nobody wants more.
+    Unwanted,
+    /// Storage failed, or is corrupt.
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Stop::Failed(error)
+    }
+}
 
 impl Exporting<'_> {
     /// Sends all parts, as long as they are wanted.
     fn run(mut self) {
-        match self.read() {
-            Ok(Ok(end)) => {
-                let rows = std::mem::take(&mut self.rows);
-                // Whether it is still wanted no longer matters.
-                self.sender.send(Ok((rows, Some(end)))).unwrap_or(());
-            }
-            Ok(Err(Unwanted)) => {}
-            Err(error) => self.sender.send(Err(error)).unwrap_or(()),
-        }
+        let last = match self.read() {
+            Ok(end) => Ok((std::mem::take(&mut self.rows), Some(end))),
+            Err(Stop::Failed(error)) => Err(error),
+            Err(Stop::Unwanted) => return,
+        };
+        // Whether it is still wanted no longer matters.
+        self.sender.send(last).unwrap_or(());
     }
 
     /// Sends all parts but the last.
-    fn read(&mut self) -> Result<Result<SnapshotEnd, Unwanted>, StoreError> {
+    fn read(&mut self) -> Result<SnapshotEnd, Stop> {
         let applied = self.meta(schema::META_APPLIED)?.unwrap_or(Applied::NOTHING);
         let settled: Uid = self.meta(schema::META_SETTLED)?.unwrap_or(Uid::MIN);
         for column in Column::ALL {
-            if self.family(column as u8, column.name(), &[])?.is_err() {
-                return Ok(Err(Unwanted));
-            }
+            self.send_family(column as u8, column.name(), &[])?;
         }
         let from = settled.to_bytes();
-        let Ok((log_bytes, base)) = self.family(schema::LOG_NUMBER, schema::LOG, &from)? else {
-            return Ok(Err(Unwanted));
-        };
-        if self.family(schema::UNDO_NUMBER, schema::UNDO, &from)?.is_err() {
-            return Ok(Err(Unwanted));
-        }
-        let base = match base {
-            Some(first) => self.mark_before(&first)?,
-            None => applied.mark(),
-        };
+        let base = self.mark_before(&from)?;
+        let log_bytes = self.send_family(schema::LOG_NUMBER, schema::LOG, &from)?;
+        self.send_family(schema::UNDO_NUMBER, schema::UNDO, &from)?;
         let (applied, state_digest) = (applied.mark(), applied.state_digest);
-        Ok(Ok(SnapshotEnd { base, settled, applied, state_digest, log_bytes }))
+        Ok(SnapshotEnd { base, settled, applied, state_digest, log_bytes })
     }
 
-    /// Sends the rows of a column family from a key on. Returns how many bytes they take, and the first key.
-    fn family(
-        &mut self,
-        number: u8,
-        name: &str,
-        from: &[u8],
-    ) -> Result<Result<(u64, Option<Box<[u8]>>), Unwanted>, StoreError> {
+    /// Sends the rows of a column family from a key on. Returns how many bytes their values take.
+    fn send_family(&mut self, number: u8, name: &str, from: &[u8]) -> Result<u64, Stop> {
         let mode = IteratorMode::From(from, rocksdb::Direction::Forward);
-        let mut options = rocksdb::ReadOptions::default();
+        let mut options = ReadOptions::default();
         // Everything is read once: what others read again and again is not to make way for it.
         options.fill_cache(false);
-        let (mut total, mut first) = (0, None);
-        let (rows, sender) = (&mut self.rows, &self.sender);
+        let mut total = 0;
         for row in self.snapshot.iterator_cf_opt(family(self.db, name), options, mode) {
             let (key, value) = row.map_err(|error| StoreError::Rocks("reading a snapshot", error))?;
             total += value.len() as u64;
             self.bytes += key.len() + value.len();
-            first.get_or_insert_with(|| key.clone());
-            rows.push(SnapshotRow { family: number, key: Bytes(key.into_vec()), value: Bytes(value.into_vec()) });
+            self.rows.push(SnapshotRow { family: number, key: Bytes(key.into_vec()), value: Bytes(value.into_vec()) });
             if self.bytes >= BODIES_BYTES {
                 self.bytes = 0;
-                if sender.send(Ok((std::mem::take(rows), None))).is_err() {
-                    return Ok(Err(Unwanted));
-                }
+                let rows = std::mem::take(&mut self.rows);
+                self.sender.send(Ok((rows, None))).map_err(|_| Stop::Unwanted)?;
             }
         }
-        Ok(Ok((total, first)))
+        Ok(total)
     }
 
-    /// The place in the log before the request with this key.
+    /// The last request of the log before this key.
     fn mark_before(&self, key: &[u8]) -> Result<Mark, StoreError> {
         let base = self.meta(schema::META_BASE)?.unwrap_or(log::BEGIN);
         let mode = IteratorMode::From(key, rocksdb::Direction::Reverse);
@@ -286,6 +279,7 @@ impl ChatStore {
             let is_empty = db.iterator_cf(family(db, schema::INCOMING), IteratorMode::Start).next().is_none();
             return if is_empty { Ok(()) } else { self.begin_import().map(drop) };
         };
+        self.put_aside(self.settled)?;
         self.remove_all()?;
         self.move_incoming()?;
         let SnapshotEnd { base, settled, applied, state_digest, log_bytes } = end;
@@ -305,6 +299,25 @@ impl ChatStore {
         (self.applied, self.settled, self.base, self.log_bytes) = (applied, settled, base, log_bytes);
         self.boundaries = Boundaries::default();
         Ok(())
+    }
+
+    /// Puts aside what the log has after a request and the one that came in has not. What of it is gone already, because this
+    /// is done again, was put aside before.
+    fn put_aside(&mut self, after: Uid) -> Result<(), StoreError> {
+        let db: Arc<DB> = self.rows.shared_db();
+        let mut batch = WriteBatch::default();
+        for entry in log::entries(&db, after).skip_while(|entry| entry.as_ref().is_ok_and(|(uid, _)| *uid <= after)) {
+            let (uid, LogEntry { request, .. }) = entry?;
+            let place = [&[schema::LOG_NUMBER][..], &uid.to_bytes()].concat();
+            let came_in = db.get_pinned_cf(family(&db, schema::INCOMING), place);
+            if came_in.map_err(|error| StoreError::Rocks("reading what came in", error))?.is_none() {
+                batch.put_cf(family(&db, schema::ASIDE), uid.to_bytes(), to_cbor(&request));
+            }
+            if batch.size_in_bytes() >= BATCH_BYTES {
+                self.write(std::mem::take(&mut batch), false)?;
+            }
+        }
+        self.write(batch, false)
     }
 
     /// Removes the log and the state.

@@ -200,9 +200,11 @@ fn a_crash_leaves_the_old_state_or_the_new() {
         let store = ChatStore::open(&medium, &identity()).expect("the store opens");
         assert_sound(&store);
         if contents(&store) == contents(&old) {
+            assert_eq!(store.aside(100).expect("it reads"), []);
             assert_eq!((store.applied(), news), (old.applied(), 0));
             olds += 1;
         } else {
+            assert_eq!(store.aside(100).expect("it reads"), stream(&mut Dice(7), 20), "nothing of the old log is lost");
             assert_eq!((store.applied(), contents(&store)), (source.applied(), contents_after_settled(&source)));
             news += 1;
         }
