@@ -104,7 +104,11 @@ impl Snapshots {
             self.outgoing.take_if(|outgoing| outgoing.to == to);
             if self.outgoing.is_none() {
                 match store.export() {
-                    Ok(export) => self.outgoing = Some(Outgoing { to, export, next: 0, asked: now }),
+                    Ok(export) => {
+                        let PeerId(peer) = to;
+                        log::info!("sending a snapshot to replica {peer}");
+                        self.outgoing = Some(Outgoing { to, export, next: 0, asked: now });
+                    }
                     Err(error) => log::warn!("cannot read a snapshot for a peer: {error}"),
                 }
             }
