@@ -10,10 +10,12 @@ use crate::name::ReplicaName;
 use crate::request::Request;
 use crate::time::Timestamp;
 use crate::uid::Uid;
+use crate::wire::Bytes;
 
 /// The most uids in one message.
 pub const UIDS_MAX: usize = 20_000;
-/// The most bytes of requests in one [`PeerMessage::Bodies`] or [`PeerMessage::Entries`], but for the last of them.
+/// The most bytes of requests in one [`PeerMessage::Bodies`] or [`PeerMessage::Entries`], and of rows in one
+/// [`PeerMessage::SnapshotPart`], but for the last of them.
 pub const BODIES_BYTES: usize = 256 * 1024;
 
 wire_enum! {
@@ -82,12 +84,16 @@ wire_enum! {
             /// The marks, newest first.
             marks: Vec<Mark>,
         },
-        /// The answer to a probe.
+        /// The answer to a probe, and to a request for a tail that is not there any more.
         11 => Prefix {
             /// The newest mark that is in the sender's log with the same chain hash; none when no mark is.
             common: Option<Mark>,
             /// The sender's last applied request.
             last: Mark,
+            /// The last request that is no longer in the sender's log, after which it begins.
+            base: Mark,
+            /// Up to here nothing can be inserted into the sender's log any more.
+            settled: Mark,
         },
         /// Asks for the log after a request.
         12 => Tail {
@@ -122,6 +128,22 @@ wire_enum! {
         },
         /// The receiver is alive, but so slow that others had to do without it for long: it has to begin again.
         17 => TooSlow,
+        /// Asks for a part of a snapshot of the log and the state.
+        18 => FetchSnapshot {
+            /// Its number, from 0, which begins a new snapshot.
+            part: u64,
+        },
+        /// A part of a snapshot.
+        19 => SnapshotPart {
+            /// Its number.
+            part: u64,
+            /// The rows that come next, by the numbers of their column families and by their keys.
+            rows: Vec<SnapshotRow>,
+            /// After the last part: what they come to.
+            end: Option<SnapshotEnd>,
+        },
+        /// There is no such part of a snapshot for now: ask again later, from the first.
+        20 => SnapshotBusy,
     }
 }
 
@@ -153,6 +175,36 @@ wire_struct! {
         pub position: u64,
         /// The chain hash over them.
         pub log_digest: Digest,
+    }
+}
+
+wire_struct! {
+    /// A row of a snapshot.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct SnapshotRow {
+        /// The number of its column family.
+        pub family: u8,
+        /// Its key.
+        pub key: Bytes,
+        /// Its value.
+        pub value: Bytes,
+    }
+}
+
+wire_struct! {
+    /// What the rows of a snapshot come to.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct SnapshotEnd {
+        /// After this request the log begins.
+        pub base: Mark,
+        /// Up to this request nothing can be inserted into it any more.
+        pub settled: Uid,
+        /// With this request it ends.
+        pub applied: Mark,
+        /// The digest over the state then.
+        pub state_digest: Digest,
+        /// How many bytes the rows of the log take.
+        pub log_bytes: u64,
     }
 }
 

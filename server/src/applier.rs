@@ -8,21 +8,25 @@ mod audience;
 mod boundaries;
 mod counters;
 mod report;
+mod resubmission;
 mod sessions;
+mod snapshots;
 mod unsent;
 
 use crate::clock::Clock;
 use crate::net::{Event, Identity, Mailbox, Round, Sent};
 use crate::replica::{Body, ConnectionId, Input, Output, PeerId, Replica, Settings, Start, in_messages};
-use crate::store::{Changed, ChatStore, Outcome, StoreError};
+use crate::store::{Changed, ChatStore, Outcome, Parting, StoreError};
 use audience::Audience;
 use boundaries::{Boundaries, Comparison};
 use counters::Tally;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use resubmission::Resubmission;
 use sessions::Sessions;
+use snapshots::{Snapshots, Taken};
 use stablechat_protocol::answer::{Note, Stability};
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::peer::{BODIES_BYTES, BoundaryDigests, Held, PeerMessage};
+use stablechat_protocol::peer::{BODIES_BYTES, BoundaryDigests, Held, Mark, PeerMessage};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,16 +42,19 @@ const ROUNDS_MAX: usize = 64;
 /// The protocol, the store, and who listens.
 pub struct Applier {
     replica: Replica,
+    /// Before the store, which must not be closed while a snapshot of it is read.
+    snapshots: Snapshots,
     store: ChatStore,
     audience: Audience,
     sessions: Sessions,
     boundaries: Boundaries,
+    resubmission: Resubmission,
     tally: Tally,
     /// Who we are, and who the peers are.
     identity: Identity,
     /// Who has asked for the status in this wake; each gets one, however often it asks.
     asking_for_status: BTreeSet<ConnectionId>,
-    /// What the replica wants done; empty between wakes.
+    /// What the replica wants done. Between wakes, what came of having done the rest.
     outputs: Vec<Output>,
     /// Whether the replica has stopped.
     stopped: bool,
@@ -73,15 +80,16 @@ impl Applier {
         if resumed.undone > 0 {
             log::warn!("completed a repair that a crash had interrupted: {} requests applied again", resumed.undone);
         }
-        let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
-        let recent = store.log(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect::<Result<_, _>>()?;
+        let recent = recent(&settings, &store, now)?;
         let start = Start { epoch: store.epoch(), applied: store.applied().uid, recent, now };
         Ok(Applier {
             replica: Replica::new(settings, start),
+            snapshots: Snapshots::default(),
             store,
             audience: Audience::default(),
             sessions: Sessions::default(),
             boundaries: Boundaries::default(),
+            resubmission: Resubmission::default(),
             tally: Tally::default(),
             identity,
             asking_for_status: BTreeSet::new(),
@@ -125,15 +133,21 @@ impl Applier {
         self.replica.step(Input::Woken { time: clock() }, &mut self.outputs);
         for round in rounds {
             for event in round.events {
-                self.on_event(event);
+                self.on_event(event)?;
             }
             if let Some(time) = round.drained {
                 self.replica.step(Input::Drained { time }, &mut self.outputs);
             }
         }
         let now = clock();
+        self.resubmission.go_on(now, &mut self.replica, &mut self.store, &mut self.outputs)?;
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
         self.boundaries.exchange(now, &self.replica, &self.store, &mut unsent);
+        self.boundaries.settle(&self.replica, &mut self.store);
+        self.snapshots.expire(now);
+        if !self.snapshots.is_sending() {
+            self.store.truncate()?;
+        }
         self.perform(&clock, now, &mut unsent, &mut post)?;
         self.report_to_all_who_ask(&mut unsent);
         unsent.release(&mut post);
@@ -141,7 +155,7 @@ impl Applier {
     }
 
     /// Passes an event on to whom it concerns.
-    fn on_event(&mut self, event: Event) {
+    fn on_event(&mut self, event: Event) -> Result<(), StoreError> {
         let input = match event {
             Event::Request { time, from, timestamp, body } => {
                 if let Body::Request(request) = &body {
@@ -150,29 +164,45 @@ impl Applier {
                 Input::Request { time, from, timestamp, body }
             }
             Event::LoggedIn { connection, actor, receive } => {
-                return self.audience.set(connection, receive.then_some(actor));
+                self.audience.set(connection, receive.then_some(actor));
+                return Ok(());
             }
             Event::LoggedOut { connection } | Event::Closed { connection } => {
-                return self.audience.set(connection, None);
+                self.audience.set(connection, None);
+                return Ok(());
             }
             Event::PeerConnected { peer } => Input::PeerConnected { peer },
-            Event::PeerDisconnected { peer } => Input::PeerDisconnected { peer },
+            Event::PeerDisconnected { peer } => {
+                self.snapshots.on_disconnected(peer);
+                Input::PeerDisconnected { peer }
+            }
             Event::Peer { peer, message: PeerMessage::Boundary { digests }, .. } => {
-                return self.compare(peer, &digests);
+                self.compare(peer, &digests);
+                return Ok(());
+            }
+            Event::Peer { time, peer, message: PeerMessage::Prefix { common, last, base, settled } } => {
+                let prefix = |common| PeerMessage::Prefix { common, last, base, settled };
+                match self.store.parting(common, base, settled)? {
+                    Parting::GiveWay => Input::Outdated { peer },
+                    Parting::Follow => Input::Peer { time, peer, message: prefix(common) },
+                    // Nothing is to be had from it; what only it has, it will submit again.
+                    Parting::TheyGiveWay => Input::Peer { time, peer, message: prefix(Some(last)) },
+                }
             }
             Event::Peer { time, peer, message } => Input::Peer { time, peer, message },
             Event::Status { from } => {
                 self.asking_for_status.insert(from);
-                return;
+                return Ok(());
             }
             Event::Stop => Input::Stop,
         };
         self.replica.step(input, &mut self.outputs);
+        Ok(())
     }
 
     /// Compares a peer's log and state as of a boundary with ours.
     fn compare(&mut self, peer: PeerId, theirs: &BoundaryDigests) {
-        match self.boundaries.compare(theirs, &self.replica, &self.store) {
+        match self.boundaries.compare(peer, theirs, &self.replica, &self.store) {
             Comparison::Same | Comparison::Unknown => {}
             Comparison::LogsDiffer => self.replica.step(Input::LogsDiffer { peer }, &mut self.outputs),
             Comparison::StatesDiffer => {
@@ -207,18 +237,19 @@ impl Applier {
                     self.tally.on_rejoin();
                     self.store.begin_epoch(epoch)?;
                 }
-                Output::Apply { .. } | Output::Insert { .. } => changes.push(output),
+                Output::Apply { .. } | Output::Insert { .. } | Output::TakeSnapshotPart { .. } => changes.push(output),
                 Output::Stopped => self.stopped = true,
                 Output::SendBodies { .. }
                 | Output::FetchMissing { .. }
                 | Output::SendProbe { .. }
                 | Output::SendPrefix { .. }
-                | Output::SendTail { .. } => reads.push(output),
+                | Output::SendTail { .. }
+                | Output::SendSnapshotPart { .. } => reads.push(output),
             }
         }
         unsent.release(post);
         for output in changes {
-            self.change(output, clock, unsent)?;
+            self.change(output, clock, now, unsent)?;
             if self.store.uncommitted() >= BATCH_MAX || unsent.bytes() >= SENT_MAX {
                 self.store.commit()?;
                 unsent.release(post);
@@ -226,7 +257,7 @@ impl Applier {
         }
         self.store.commit()?;
         for output in reads {
-            self.read(output, unsent)?;
+            self.read(now, output, unsent)?;
             if unsent.bytes() >= SENT_MAX {
                 unsent.release(post);
             }
@@ -240,6 +271,7 @@ impl Applier {
         &mut self,
         output: Output,
         clock: &impl Fn() -> Timestamp,
+        now: Timestamp,
         unsent: &mut Unsent,
     ) -> Result<(), StoreError> {
         match output {
@@ -254,6 +286,19 @@ impl Applier {
                 if undone > 0 {
                     self.tally.on_repair(undone, clock().since(began));
                 }
+                Ok(())
+            }
+            Output::TakeSnapshotPart { from, part, rows, end } => {
+                let input = match self.snapshots.take(now, from, part, (rows, end), &mut self.store, unsent)? {
+                    Taken::More => return Ok(()),
+                    Taken::Not => Input::NotInstalled { peer: from },
+                    Taken::Installed => {
+                        self.resubmission.begin();
+                        let applied = self.store.applied().uid;
+                        Input::Installed { applied, recent: recent(self.replica.settings(), &self.store, now)? }
+                    }
+                };
+                self.replica.step(input, &mut self.outputs);
                 Ok(())
             }
             _ => Ok(()),
@@ -331,7 +376,7 @@ impl Applier {
     }
 
     /// Reads the log for a peer, and gathers what to send it.
-    fn read(&mut self, output: Output, unsent: &mut Unsent) -> Result<(), StoreError> {
+    fn read(&mut self, now: Timestamp, output: Output, unsent: &mut Unsent) -> Result<(), StoreError> {
         match output {
             Output::SendBodies { to, mut held, uids } => {
                 held.extend(self.store.bodies(&uids, SENT_MAX)?);
@@ -341,6 +386,9 @@ impl Applier {
             }
             Output::FetchMissing { from, mut uids } => {
                 let mut failure = None;
+                // What is not in the log by now and settled can no longer be put there.
+                let settled = self.store.settled();
+                uids.retain(|uid| *uid > settled);
                 uids.retain(|uid| match self.store.contains(*uid) {
                     Ok(is_there) => !is_there,
                     Err(error) => {
@@ -357,16 +405,28 @@ impl Applier {
             }
             Output::SendProbe { to } => unsent.for_peer(to, PeerMessage::Probe { marks: self.store.marks()? }),
             Output::SendPrefix { to, marks } => {
-                let (common, last) = (self.store.common(&marks)?, self.store.last_mark());
-                unsent.for_peer(to, PeerMessage::Prefix { common, last });
+                let common = self.store.common(&marks)?;
+                unsent.for_peer(to, self.prefix(common)?);
             }
             Output::SendTail { to, after } => {
+                if after < self.store.base().uid {
+                    // What would come next has been truncated meanwhile.
+                    unsent.for_peer(to, self.prefix(None)?);
+                    return Ok(());
+                }
                 let (requests, is_end) = self.store.tail(after, BODIES_BYTES)?;
                 unsent.for_peer(to, PeerMessage::Entries { after, requests, is_end });
             }
+            Output::SendSnapshotPart { to, part } => self.snapshots.send(now, to, part, &self.store, unsent)?,
             _ => {}
         }
         Ok(())
+    }
+
+    /// What a peer has to know about our log, of which it has the part up to `common`.
+    fn prefix(&self, common: Option<Mark>) -> Result<PeerMessage, StoreError> {
+        let (last, base, settled) = (self.store.last_mark(), self.store.base(), self.store.settled_mark()?);
+        Ok(PeerMessage::Prefix { common, last, base, settled })
     }
 
     /// What is said around an answer.
@@ -374,6 +434,12 @@ impl Applier {
         let applied = self.store.applied();
         Note { position: applied.position, log_digest: applied.log_digest, stability, copies }
     }
+}
+
+/// The applied requests of the last [`Settings::memory`].
+fn recent(settings: &Settings, store: &ChatStore, now: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
+    let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
+    store.log(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect()
 }
 
 /// The applier's thread: waits for rounds of the poll loop, or until a wake is wanted, and ends when the replica has stopped.
@@ -407,3 +473,6 @@ pub fn run(mut applier: Applier, rounds: &Receiver<Round>, mailbox: &Mailbox, cl
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

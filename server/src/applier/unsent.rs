@@ -4,7 +4,7 @@ use crate::net::Sent;
 use crate::replica::{ConnectionId, PeerId};
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::peer::{Held, PeerMessage};
+use stablechat_protocol::peer::{BODIES_BYTES, Held, PeerMessage};
 
 /// About how many bytes a message takes beside its texts.
 const OVERHEAD: usize = 256;
@@ -42,6 +42,7 @@ impl Unsent {
         let requests = |requests: &Vec<Held>| OVERHEAD * 2 * requests.len();
         self.bytes += match &message {
             PeerMessage::Bodies { requests: held } | PeerMessage::Entries { requests: held, .. } => requests(held),
+            PeerMessage::SnapshotPart { .. } => OVERHEAD + BODIES_BYTES,
             PeerMessage::Announce { uids, .. } | PeerMessage::Listed { uids } => size_of_val(&uids[..]),
             _ => OVERHEAD,
         };

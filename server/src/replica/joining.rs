@@ -27,6 +27,7 @@ impl Replica {
         self.raise_barrier(self.settings.delivery_bound - self.grace.max());
         self.slow_since = None;
         (self.following, self.arriving) = (None, Vec::new());
+        self.snapshot_at = None;
         self.missing.clear();
         self.refused.clear();
         self.unannounced.clear();
@@ -50,7 +51,7 @@ impl Replica {
     }
 
     /// Begins again as another incarnation, as after a restart.
-    fn rejoin(&mut self, outputs: &mut Vec<Output>) {
+    pub(super) fn rejoin(&mut self, outputs: &mut Vec<Output>) {
         self.epoch += 1;
         outputs.push(Output::NewEpoch { epoch: self.epoch });
         while let Some((uid, pending)) = self.pending.pop() {
@@ -200,7 +201,7 @@ impl Replica {
     }
 
     /// Compares logs again with the peers whose turn it was not: what they had may have come from another by now.
-    fn probe_waiting(&mut self, outputs: &mut Vec<Output>) {
+    pub(super) fn probe_waiting(&mut self, outputs: &mut Vec<Output>) {
         let waiting = self.peers.iter_mut().filter(|(_, peer)| peer.is_connected && peer.waits_for_turn);
         for (to, peer) in waiting {
             peer.waits_for_turn = false;
@@ -294,6 +295,7 @@ impl Replica {
     /// Joins once everyone is caught up with, and serves once everyone has welcomed us and we hold all that they may have
     /// applied without us. Nobody is waited for who is down.
     pub(super) fn advance(&mut self, outputs: &mut Vec<Output>) {
+        self.retry_snapshot(outputs);
         let is_down = |peer: &Peer| peer.standing == Standing::Down;
         if self.status == Status::CatchingUp {
             self.compare_again(outputs);

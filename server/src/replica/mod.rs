@@ -11,6 +11,7 @@
 //! - `agreement`: what one replica accepts spreads to all, whoever dies on the way, by announcing and fetching.
 //! - `stability`: closing, and the two tests by which a request is stable.
 //! - `joining`: starting, catching up, joining, being consulted; losing peers.
+//! - `replacing`: catching up by a snapshot, when the logs cannot be brought together.
 //! - `clocks`: how the peers' clocks stand to ours.
 //!
 //! **Time is an input.** Two readings of the clock come in, and they differ. The time of a message, and of a wake, is simply
@@ -26,6 +27,7 @@ mod joining;
 mod overview;
 mod peer;
 mod pending;
+mod replacing;
 mod stability;
 
 pub use agreement::in_messages;
@@ -36,7 +38,7 @@ pub use peer::Standing;
 use pending::PendingRequests;
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::message::RequestId;
-use stablechat_protocol::peer::{Held, Mark, PeerMessage};
+use stablechat_protocol::peer::{Held, Mark, PeerMessage, SnapshotEnd, SnapshotRow};
 use stablechat_protocol::request::{Question, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -46,6 +48,9 @@ use std::time::Duration;
 /// A connection, by a number that is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
+
+/// No connection: nobody waits for the answer.
+pub const NOBODY: ConnectionId = ConnectionId(u64::MAX);
 
 /// Another replica, by its place in the cluster file, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +106,23 @@ pub enum Input {
     },
     /// Our log differs from a peer's, which it should not.
     LogsDiffer {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A peer's log cannot be brought together with ours any more: a snapshot of it has to take its place.
+    Outdated {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The snapshot of a peer has taken the place of log and state.
+    Installed {
+        /// The last applied request.
+        applied: Uid,
+        /// The applied requests of the last [`Settings::memory`], as the log has them.
+        recent: BTreeSet<Uid>,
+    },
+    /// The snapshot of a peer could not be had.
+    NotInstalled {
         /// The peer.
         peer: PeerId,
     },
@@ -211,6 +233,24 @@ pub enum Output {
         /// From the first request after this one.
         after: Uid,
     },
+    /// Send a peer a part of a snapshot.
+    SendSnapshotPart {
+        /// The peer.
+        to: PeerId,
+        /// Its number.
+        part: u64,
+    },
+    /// Take in a part of a peer's snapshot, and ask for the next one or install it.
+    TakeSnapshotPart {
+        /// The peer.
+        from: PeerId,
+        /// Its number.
+        part: u64,
+        /// The rows.
+        rows: Vec<SnapshotRow>,
+        /// What all come to, after the last one.
+        end: Option<SnapshotEnd>,
+    },
     /// What follows for this peer is meant for its new connection.
     PeerSeen {
         /// The peer.
@@ -314,6 +354,8 @@ pub struct Replica {
     refused: BTreeMap<Uid, Vec<ConnectionId>>,
     /// The peer that is sending us its log.
     following: Option<PeerId>,
+    /// When to ask again for a snapshot that could not be had.
+    snapshot_at: Option<Timestamp>,
     /// What of it has come and is not yet taken in.
     arriving: Vec<Held>,
     /// What has come in this wake and belongs before what is applied, and who waits for it.
@@ -356,6 +398,7 @@ impl Replica {
             missing: BTreeMap::new(),
             refused: BTreeMap::new(),
             following: None,
+            snapshot_at: None,
             arriving: Vec::new(),
             belated: Vec::new(),
             unannounced: Vec::new(),
@@ -383,6 +426,9 @@ impl Replica {
             Input::Drained { time } => self.on_drained(time, outputs),
             Input::Handled { time } => self.on_handled(time, outputs),
             Input::LogsDiffer { peer } => self.on_logs_differ(peer, outputs),
+            Input::Outdated { peer } => self.on_outdated(peer, outputs),
+            Input::Installed { applied, recent } => self.on_installed(applied, recent, outputs),
+            Input::NotInstalled { peer } => self.on_not_installed(peer),
             Input::Stop => self.stopping = true,
         }
         self.check_invariants();
@@ -423,12 +469,15 @@ impl Replica {
             PeerMessage::Bodies { requests } => self.on_bodies(from, requests),
             PeerMessage::Leave => self.on_leave(from),
             PeerMessage::Probe { marks } => outputs.push(Output::SendPrefix { to: from, marks }),
-            PeerMessage::Prefix { common, last } => self.on_prefix(from, common, last, outputs),
+            PeerMessage::Prefix { common, last, .. } => self.on_prefix(from, common, last, outputs),
             PeerMessage::Tail { after } => outputs.push(Output::SendTail { to: from, after }),
             PeerMessage::Entries { requests, is_end, .. } => self.on_entries(from, requests, is_end, outputs),
             PeerMessage::Ping { sent } => self.on_ping(from, time, sent, outputs),
             PeerMessage::Pong { sent, clock } => self.on_pong(from, time, sent, clock),
             PeerMessage::TooSlow => self.on_too_slow(outputs),
+            PeerMessage::FetchSnapshot { part } => outputs.push(Output::SendSnapshotPart { to: from, part }),
+            PeerMessage::SnapshotPart { part, rows, end } => self.on_snapshot_part(from, part, rows, end, outputs),
+            PeerMessage::SnapshotBusy => self.on_not_installed(from),
             // The poll loop keeps these to itself, and the applier those.
             PeerMessage::Greeting { .. } | PeerMessage::Closing { .. } | PeerMessage::Boundary { .. } => {}
         }

@@ -36,6 +36,15 @@ impl Replica {
         peer.standing != Standing::Down && self.drained > peer.heard.after(self.settings.delivery_bound)
     }
 
+    /// Whether all that we hold or know of up to this timestamp is applied, and we accept no more of it from clients.
+    pub fn has_passed(&self, timestamp: Timestamp) -> bool {
+        let lies_after = |uid: Uid| uid.timestamp > timestamp;
+        self.status == Status::Serving
+            && self.closed >= timestamp
+            && self.pending.first().is_none_or(|(uid, _)| lies_after(uid))
+            && self.missing.first_key_value().is_none_or(|(uid, _)| lies_after(*uid))
+    }
+
     /// Closes, says what there is to say, and applies what is stable.
     pub(super) fn on_handled(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
         self.insert_belated(outputs);

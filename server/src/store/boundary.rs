@@ -4,7 +4,6 @@
 //! nothing about the state, so a second that is not known is none.
 
 use super::schema::Applied;
-use stablechat_protocol::peer::BoundaryDigests;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::VecDeque;
@@ -48,16 +47,11 @@ impl Boundaries {
         self.left.retain(|left| left.uid < applied);
     }
 
-    /// The digests as of all requests before `second`, when `applied` is how far the log has been applied.
-    pub fn at(&self, second: u64, applied: &Applied) -> Option<BoundaryDigests> {
+    /// How far the log had been applied before `second`, when `applied` is how far it has been by now.
+    pub fn at<'a>(&'a self, second: u64, applied: &'a Applied) -> Option<&'a Applied> {
         let begin = begin_of(second);
         let mut newest_first = std::iter::once(applied).chain(self.left.iter().rev());
-        newest_first.find(|known| known.uid < begin).map(|known| BoundaryDigests {
-            second,
-            position: known.position,
-            log_digest: known.log_digest,
-            state_digest: known.state_digest,
-        })
+        newest_first.find(|known| known.uid < begin)
     }
 
     /// The last requests of their seconds that are remembered, oldest first.
@@ -92,7 +86,7 @@ mod tests {
     #[test]
     fn a_boundary_is_after_all_requests_before_its_second() {
         let (boundaries, last) = after(&[11, 19, 20, 52, 53]);
-        let position = |second| boundaries.at(second, &last).map(|digests| digests.position);
+        let position = |second| boundaries.at(second, &last).map(|known| known.position);
         assert_eq!(position(0), None);
         assert_eq!(position(1), Some(0));
         assert_eq!(position(2), Some(2), "a request at the boundary is after it");
@@ -108,7 +102,7 @@ mod tests {
         boundaries.go_on(&applied(7, 35), Timestamp(4 * SECOND));
         let last = applied(8, 40);
         assert_eq!(boundaries.at(3, &last), None);
-        assert_eq!(boundaries.at(4, &last).map(|digests| digests.position), Some(7));
+        assert_eq!(boundaries.at(4, &last).map(|known| known.position), Some(7));
     }
 
     #[test]
@@ -117,7 +111,7 @@ mod tests {
         let (boundaries, last) = after(&tenths);
         assert_eq!(boundaries.iter().count(), SECONDS_MAX);
         assert_eq!(boundaries.at(10, &last), None);
-        assert_eq!(boundaries.at(11, &last).map(|digests| digests.position), Some(10));
+        assert_eq!(boundaries.at(11, &last).map(|known| known.position), Some(10));
     }
 
     #[test]
@@ -125,7 +119,7 @@ mod tests {
         let (mut boundaries, _) = after(&[11, 19, 20, 52]);
         let back = applied(2, 19);
         boundaries.go_back(back.uid);
-        let position = |second| boundaries.at(second, &back).map(|digests| digests.position);
+        let position = |second| boundaries.at(second, &back).map(|known| known.position);
         assert_eq!((position(1), position(2), position(3)), (Some(0), Some(2), Some(2)));
         assert_eq!(boundaries.iter().count(), 1, "another request may follow in the second of the last one");
     }

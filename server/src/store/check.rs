@@ -10,6 +10,7 @@ use rocksdb::{DB, IteratorMode};
 use stablechat_protocol::id::Digest;
 use stablechat_protocol::peer::Mark;
 use stablechat_protocol::uid::Uid;
+use stablechat_protocol::wire::to_cbor;
 use std::collections::BTreeMap;
 
 /// What a check found.
@@ -49,10 +50,12 @@ pub fn check(store: &ChatStore) -> Result<CheckReport, StoreError> {
 
 /// The log is a chain without gaps that ends where it is said to end, each request under its own uid.
 fn check_log(store: &ChatStore, report: &mut CheckReport) -> Result<(), StoreError> {
-    let mut end = log::BEGIN;
+    let mut end = store.base;
+    let mut bytes = 0;
     for entry in store.log(Uid::MIN) {
         let (uid, entry) = entry?;
         end = Mark { uid, position: end.position + 1, log_digest: end.log_digest.chain(uid) };
+        bytes += to_cbor(&entry).len() as u64;
         if entry.position != end.position {
             report.fault(format!("request {uid} says position {}, but is number {}", entry.position, end.position));
         }
@@ -63,7 +66,10 @@ fn check_log(store: &ChatStore, report: &mut CheckReport) -> Result<(), StoreErr
             report.fault(format!("the request under {uid} is not the one that the uid names"));
         }
     }
-    report.requests = end.position;
+    report.requests = end.position - store.base.position;
+    if bytes != store.log_bytes {
+        report.fault(format!("the log has {bytes} bytes, not {}", store.log_bytes));
+    }
     let Mark { uid, position, .. } = store.applied.mark();
     if end != store.applied.mark() {
         report.fault(format!("the log ends at {} ({}), not at {position} ({uid})", end.position, end.uid));
@@ -110,10 +116,10 @@ fn uids<'a>(db: &'a DB, name: &'static str) -> impl Iterator<Item = Result<Uid, 
 
 /// What is remembered as the end of a second is the last request before the next one.
 fn check_boundaries(store: &ChatStore, report: &mut CheckReport) -> Result<(), StoreError> {
-    for left in store.boundaries.iter() {
+    for left in store.boundaries.iter().filter(|left| left.position >= store.base.position) {
         let second = second_of(left.uid.timestamp);
         let last = log::last_before(store.rows.db(), begin_of(second + 1))?;
-        let last = last.map_or(log::BEGIN, |(uid, entry)| log::mark(uid, &entry));
+        let last = last.map_or(store.base, |(uid, entry)| log::mark(uid, &entry));
         if last != left.mark() {
             report.fault(format!("second {second} is remembered to end with {}, but ends with {}", left.uid, last.uid));
         }

@@ -44,10 +44,11 @@ impl ChatStore {
     }
 
     /// Marks for finding where another log parts from this one, newest first: the last request, the last ones that are
-    /// more than 1 s, 2 s, 4 s, … older, and the first. At most 37, since timestamps have 64 bits; none of an empty log.
+    /// more than 1 s, 2 s, 4 s, … older, the last one that is settled, and the first, or the one before if it is known. At
+    /// most 39, since timestamps have 64 bits; none of an empty log.
     pub fn marks(&self) -> Result<Vec<Mark>, StoreError> {
         let db = self.rows.db();
-        let Some(first) = entries(db, Uid::MIN).next().transpose()? else { return Ok(Vec::new()) };
+        let Some(first) = entries(db, self.base.uid).next().transpose()? else { return Ok(Vec::new()) };
         let first = mark(first.0, &first.1);
         let mut marks = vec![self.committed];
         let mut distance = Duration::from_secs(1);
@@ -59,15 +60,18 @@ impl ChatStore {
             }
             distance *= 2;
         }
-        if marks.last() != Some(&first) {
-            marks.push(first);
-        }
+        marks.extend([first, self.settled_mark()?, self.base].into_iter().filter(|mark| mark.position > 0));
+        marks.sort_by_key(|mark| std::cmp::Reverse(mark.position));
+        marks.dedup();
         Ok(marks)
     }
 
     /// The first of these marks up to which this log is the same.
     pub fn common(&self, marks: &[Mark]) -> Result<Option<Mark>, StoreError> {
         for other in marks {
+            if *other == self.base {
+                return Ok(Some(*other));
+            }
             if let Some(entry) = entry(self.rows.db(), other.uid)?
                 && mark(other.uid, &entry) == *other
             {
@@ -154,7 +158,7 @@ fn value(db: &DB, uid: Uid) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 /// The uid that a key of the log is.
-fn uid_of_key(key: &[u8]) -> Result<Uid, StoreError> {
+pub fn uid_of_key(key: &[u8]) -> Result<Uid, StoreError> {
     Uid::from_bytes(key).ok_or_else(|| StoreError::Corrupt("a key in the log is no uid".into()))
 }
 

@@ -11,8 +11,11 @@
 //! A request that becomes known too late is put in its place by [`ChatStore::insert`], which undoes and applies again what
 //! follows it (as Bayou does: Terry et al. 1995).
 //!
-//! Left out here: rooms, truncating the log.
+//! The log does not grow for ever: [`ChatStore::truncate`]. Who lacks what was truncated gets a snapshot: [`snapshot`].
+//!
+//! Left out here: rooms.
 
+mod aside;
 mod boundary;
 mod chat;
 mod check;
@@ -25,11 +28,15 @@ mod repair;
 mod rows;
 pub mod schema;
 mod session;
+mod snapshot;
+mod truncation;
 
 pub use check::CheckReport;
 pub use error::{OpenError, StoreError};
 pub use open::Medium;
 pub use repair::{Changed, Repair};
+pub use snapshot::{Export, Import, ImportError, Part};
+pub use truncation::Parting;
 
 use boundary::Boundaries;
 use repair::ChunkLimit;
@@ -52,6 +59,12 @@ pub struct ChatStore {
     committed: Mark,
     /// Up to here nothing is undone any more. Never above `applied`.
     settled: Uid,
+    /// After this request the log begins; what comes before it was truncated. Not above `settled`.
+    base: Mark,
+    /// How many bytes the applied entries of the log take.
+    log_bytes: u64,
+    /// How many of them are kept.
+    retention: u64,
     /// Digests at whole seconds of the recent past.
     boundaries: Boundaries,
     /// Log entries and undo records not yet committed.
@@ -142,7 +155,9 @@ impl ChatStore {
             LogEntry { position: self.applied.position, log_digest: self.applied.log_digest, request: request.clone() };
         let undo = self.rows.take_undo();
         let db = self.rows.db();
-        self.pending.put_cf(family(db, schema::LOG), uid.to_bytes(), to_cbor(&entry));
+        let entry = to_cbor(&entry);
+        self.log_bytes += entry.len() as u64;
+        self.pending.put_cf(family(db, schema::LOG), uid.to_bytes(), entry);
         self.pending.put_cf(family(db, schema::UNDO), uid.to_bytes(), to_cbor(&undo));
         self.uncommitted += 1;
         Ok(outcome)
@@ -159,7 +174,18 @@ impl ChatStore {
     /// The digests as of all requests with timestamps before this second, what is not committed included. None when they are
     /// not known: longer ago than about two minutes of requests, or before the start of this process.
     pub fn boundary(&self, second: u64) -> Option<BoundaryDigests> {
-        self.boundaries.at(second, &self.applied)
+        let known = self.boundaries.at(second, &self.applied)?;
+        let Applied { position, log_digest, state_digest, .. } = *known;
+        Some(BoundaryDigests { second, position, log_digest, state_digest })
+    }
+
+    /// Settles the log up to a boundary at which all agree, if this is still what it is; see [`ChatStore::settle`].
+    pub fn settle_boundary(&mut self, agreed: &BoundaryDigests) {
+        if self.boundary(agreed.second) == Some(*agreed)
+            && let Some(known) = self.boundaries.at(agreed.second, &self.applied)
+        {
+            self.settle(known.uid);
+        }
     }
 
     /// Makes everything that was applied durable, in one synced batch. Does nothing when nothing has changed.
@@ -174,7 +200,9 @@ impl ChatStore {
         self.count_commit()?;
         let mut batch = std::mem::take(&mut self.pending);
         self.rows.drain_into(&mut batch);
-        batch.put_cf(family(self.rows.db(), schema::META), schema::META_APPLIED, to_cbor(&self.applied));
+        let meta = family(self.rows.db(), schema::META);
+        batch.put_cf(meta, schema::META_APPLIED, to_cbor(&self.applied));
+        batch.put_cf(meta, schema::META_LOG_BYTES, to_cbor(&self.log_bytes));
         self.rows
             .db()
             .write_opt(batch, &synced())
@@ -202,6 +230,6 @@ fn synced() -> WriteOptions {
 }
 
 #[cfg(test)]
-mod testing;
+pub mod testing;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,8 @@ use super::error::{OpenError, StoreError};
 use super::repair::ChunkLimit;
 use super::rows::{Rows, decode, family};
 use super::schema::{self, Applied, Column, Identity};
-use super::{Boundaries, ChatStore, Repair, synced};
+use super::truncation::LOG_RETENTION;
+use super::{Boundaries, ChatStore, Repair, log, synced};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options,
     WriteBatch,
@@ -13,6 +14,7 @@ use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where a store lives.
 #[derive(Clone)]
@@ -52,6 +54,7 @@ const DELETIONS_TO_COMPACT: (usize, usize, f64) = (128, 64, 0.5);
 /// See [`ChatStore::open`].
 pub fn open(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
     let mut store = open_as_left(medium, identity)?;
+    store.resume_install()?;
     store.resume_repair()?;
     Ok(store)
 }
@@ -62,8 +65,8 @@ pub fn open_as_left(medium: &Medium, identity: &Identity) -> Result<ChatStore, O
         Medium::Directory(directory) => (directory.join("store"), Some(lock(directory)?)),
         Medium::Memory(_) => (PathBuf::from("/store"), None),
     };
-    let names =
-        [schema::LOG, schema::UNDO, schema::UNDONE, schema::META].into_iter().chain(Column::ALL.map(Column::name));
+    let others = [schema::LOG, schema::UNDO, schema::UNDONE, schema::INCOMING, schema::ASIDE, schema::META];
+    let names = others.into_iter().chain(Column::ALL.map(Column::name));
     let cache = Cache::new_lru_cache(CACHE);
     let families = names.map(|name| ColumnFamilyDescriptor::new(name, options(medium, &cache)));
     let db = DB::open_cf_descriptors(&options(medium, &cache), path, families)
@@ -72,11 +75,16 @@ pub fn open_as_left(medium: &Medium, identity: &Identity) -> Result<ChatStore, O
     let epoch = next_epoch(&db)?;
     let applied: Applied = read_meta(&db, schema::META_APPLIED)?.unwrap_or(Applied::NOTHING);
     let settled = read_meta(&db, schema::META_SETTLED)?.unwrap_or(Uid::MIN);
+    let base = read_meta(&db, schema::META_BASE)?.unwrap_or(log::BEGIN);
+    let log_bytes = read_meta(&db, schema::META_LOG_BYTES)?.unwrap_or(0);
     Ok(ChatStore {
-        rows: Rows::new(db, applied.state_digest),
+        rows: Rows::new(Arc::new(db), applied.state_digest),
         committed: applied.mark(),
         applied,
         settled,
+        base,
+        log_bytes,
+        retention: LOG_RETENTION,
         boundaries: Boundaries::default(),
         pending: WriteBatch::default(),
         uncommitted: 0,
@@ -182,7 +190,7 @@ pub fn write_epoch(db: &DB, epoch: u64) -> Result<(), StoreError> {
 }
 
 /// A fact from the column family of facts.
-fn read_meta<T: serde::de::DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, StoreError> {
+pub fn read_meta<T: serde::de::DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, StoreError> {
     let bytes = db.get_cf(family(db, schema::META), key).map_err(|error| StoreError::Rocks("reading", error))?;
     bytes.map(|bytes| decode(schema::META, &bytes)).transpose()
 }

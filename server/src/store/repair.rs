@@ -154,10 +154,11 @@ impl ChatStore {
         let undo = db.get_cf(family(db, schema::UNDO), uid.to_bytes());
         let undo = undo.map_err(|error| StoreError::Rocks("reading undo records", error))?;
         let undo: UndoRecord = decode(schema::UNDO, &undo.ok_or_else(|| corrupt("it has no undo record"))?)?;
-        let before = log::last_before(db, uid)?.map_or(log::BEGIN, |(uid, entry)| log::mark(uid, &entry));
+        let before = log::last_before(db, uid)?.map_or(self.base, |(uid, entry)| log::mark(uid, &entry));
         if (before.position + 1, before.log_digest.chain(uid)) != (entry.position, entry.log_digest) {
             return Err(corrupt("the log has a gap before it"));
         }
+        self.log_bytes -= to_cbor(&entry).len() as u64;
         let undone = self.undone(&entry.request, &undo)?;
         self.rows.undo(undo)?;
         let Mark { uid: last, position, log_digest } = before;

@@ -11,6 +11,7 @@ use stablechat_protocol::wire::{from_cbor, to_cbor};
 use std::collections::BTreeMap;
 use std::collections::btree_map::{Entry, Range};
 use std::iter::Peekable;
+use std::sync::Arc;
 
 /// A row's key and value.
 pub type Row = (Vec<u8>, Vec<u8>);
@@ -29,8 +30,8 @@ pub enum Direction {
 
 /// The rows of all columns.
 pub struct Rows {
-    /// What is committed, and the column families that are not replicated state.
-    db: DB,
+    /// What is committed, and the column families that are not replicated state. Shared with a snapshot that is read.
+    db: Arc<DB>,
     /// What was written since, per column.
     overlay: [Overlay; Column::ALL.len()],
     /// The digest over all rows, overlay included.
@@ -43,13 +44,18 @@ pub struct Rows {
 
 impl Rows {
     /// The rows of a database whose state has this digest.
-    pub fn new(db: DB, digest: Digest) -> Rows {
+    pub fn new(db: Arc<DB>, digest: Digest) -> Rows {
         Rows { db, overlay: Default::default(), digest, replaced: BTreeMap::new(), written_bytes: 0 }
     }
 
     /// The database beneath.
     pub fn db(&self) -> &DB {
         &self.db
+    }
+
+    /// The database beneath, for as long as the caller wants it.
+    pub fn shared_db(&self) -> Arc<DB> {
+        Arc::clone(&self.db)
     }
 
     /// The digest over all rows.
