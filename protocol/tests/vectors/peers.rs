@@ -5,15 +5,16 @@ use super::samples::*;
 use stablechat_protocol::command::Command;
 use stablechat_protocol::id::Digest;
 use stablechat_protocol::message::CloseReason;
-use stablechat_protocol::peer::{BoundaryDigests, Held, Mark, PeerMessage};
+use stablechat_protocol::peer::{BoundaryDigests, Held, Mark, PeerMessage, SnapshotEnd, SnapshotRow};
 use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+use stablechat_protocol::wire::Bytes;
 
 wire_enums! {
     "peer-message" PeerMessage {
         Greeting, Closing, Reading, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, Probe, Prefix, Tail, Entries,
-        Boundary, Ping, Pong, TooSlow
+        Boundary, Ping, Pong, TooSlow, FetchSnapshot, SnapshotPart, SnapshotBusy
     }
 }
 
@@ -36,9 +37,11 @@ impl Vectors {
 
         self.add("of a log", PeerMessage::Probe { marks: vec![mark(100_000), mark(99_000), mark(1)] });
         self.add("of an empty log", PeerMessage::Probe { marks: vec![] });
-        self.add("of logs that begin alike", PeerMessage::Prefix { common: Some(mark(99_000)), last: mark(100_001) });
         let begin = Mark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO };
-        self.add("of logs that have nothing in common", PeerMessage::Prefix { common: None, last: begin });
+        let (common, last, base, settled) = (Some(mark(99_000)), mark(100_001), mark(1), mark(98_000));
+        self.add("of logs that begin alike", PeerMessage::Prefix { common, last, base, settled });
+        let nothing = PeerMessage::Prefix { common: None, last: begin, base: begin, settled: begin };
+        self.add("of logs that have nothing in common", nothing);
         self.add("", PeerMessage::Tail { after: uid(1) });
         let entries = |requests, is_end| PeerMessage::Entries { after: uid(1), requests, is_end };
         self.add("of which more follow", entries(vec![held(24, send("hello, bob"))], false));
@@ -52,6 +55,14 @@ impl Vectors {
         self.add("", PeerMessage::Ping { sent: NOW });
         self.add("", PeerMessage::Pong { sent: NOW, clock: NOW.next() });
         self.add("", PeerMessage::TooSlow);
+
+        self.add("of the first part", PeerMessage::FetchSnapshot { part: 0 });
+        let row = SnapshotRow { family: 3, key: Bytes(b"alice".to_vec()), value: Bytes(vec![0xf6]) };
+        self.add("of which more follow", PeerMessage::SnapshotPart { part: 0, rows: vec![row], end: None });
+        let (base, settled, applied) = (mark(1), uid(2), mark(100_000));
+        let end = Some(SnapshotEnd { base, settled, applied, state_digest, log_bytes: 1 << 30 });
+        self.add("that is the last", PeerMessage::SnapshotPart { part: 1, rows: vec![], end });
+        self.add("", PeerMessage::SnapshotBusy);
     }
 }
 
