@@ -426,3 +426,6 @@ impl Replica {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;
