@@ -37,8 +37,8 @@ impl Replica {
     pub(super) fn notice_pause(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
         let paused = time.since(self.now);
         self.now = self.now.max(time);
-        let may_be_dead_to_others = !self.peers.is_empty() && self.status != Status::CatchingUp;
-        if may_be_dead_to_others && paused > self.settings.delivery_bound / 2 {
+        // That nobody was heard meanwhile says nothing of them, so one that catches up has to begin again too.
+        if !self.peers.is_empty() && paused > self.settings.delivery_bound / 2 {
             self.rejoin(outputs);
         }
     }

@@ -495,3 +495,6 @@ impl Replica {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;
