@@ -48,7 +48,8 @@ impl Replica {
             return;
         }
         let delay = time.since(timestamp);
-        if delay <= self.settings.delivery_bound {
+        // While we catch up, we are slow to read: that says nothing of the clients.
+        if delay <= self.settings.delivery_bound && self.status != Status::CatchingUp {
             self.grace.observe(time, delay);
         }
         match self.refusal(time, timestamp) {
