@@ -243,8 +243,11 @@ impl Applier {
             waiting.get(&uid).into_iter().flatten().for_each(|to| unsent.to_client(*to, answer.clone()));
             delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
         }
+        if !repair.changed.is_empty() {
+            log::warn!("the repair has changed {} answers", repair.changed.len());
+        }
         for changed in repair.changed {
-            log::warn!("the answer to request {} of session {} has changed", changed.sequence, changed.client);
+            log::debug!("the answer to request {} of session {} has changed", changed.sequence, changed.client);
             changed.delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
         }
         Ok(())
