@@ -354,8 +354,11 @@ impl Applier {
             waiting.get(&uid).into_iter().flatten().for_each(|to| unsent.for_client(*to, answer.clone()));
             delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
         }
+        if !repair.changed.is_empty() {
+            log::warn!("the repair has changed {} answers", repair.changed.len());
+        }
         for Changed { client, sequence, uid, answer, delivery } in repair.changed {
-            log::warn!("what request {sequence} of session {client} came to has changed");
+            log::debug!("the answer to request {sequence} of session {client} has changed");
             delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
             if let Some(to) = self.sessions.connection(client) {
                 unsent.for_client(to, ToClient::Changed { client, sequence, uid, answer });

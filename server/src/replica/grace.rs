@@ -14,8 +14,8 @@ pub const GRACE_MIN: Duration = Duration::from_micros(200);
 /// Buckets double in width every four; the first ends at [`FIRST_BUCKET_NS`], the last lies beyond any delivery bound.
 const BUCKETS: usize = 128;
 const FIRST_BUCKET_NS: f64 = 10_000.0;
-/// After so long, what was observed before counts half.
-const HALF_LIFE: Duration = Duration::from_secs(1);
+/// What was observed in the current stretch of this length counts, and in the one before.
+const STRETCH: Duration = Duration::from_secs(1);
 /// The share of delays that may be longer than the grace: one in so many.
 const LATE_ONE_IN: u32 = 1000;
 /// From so many delays on, one of them does not count: a single one that was sent again would make all wait for long.
@@ -24,14 +24,14 @@ const OUTLIER_FROM: u32 = 32;
 /// Delays as they are observed, and what follows from them.
 #[derive(Debug)]
 pub struct Grace {
-    /// How many delays fell into each bucket, the older ones counting less.
+    /// How many delays fell into each bucket in the current stretch.
     counts: [u32; BUCKETS],
-    /// The sum of `counts`.
-    total: u32,
+    /// And in the stretch before, the last in which there were any.
+    before: [u32; BUCKETS],
     /// When a request last came from its client.
     observed_at: Timestamp,
-    /// When `counts` were last halved.
-    halved_at: Timestamp,
+    /// When the current stretch began.
+    began_at: Timestamp,
     /// The most that the grace may be: Δ/N.
     max: Duration,
     /// The grace, from `counts`.
@@ -43,9 +43,9 @@ impl Grace {
     pub fn new(max: Duration) -> Grace {
         Grace {
             counts: [0; BUCKETS],
-            total: 0,
+            before: [0; BUCKETS],
             observed_at: Timestamp::ZERO,
-            halved_at: Timestamp::ZERO,
+            began_at: Timestamp::ZERO,
             max,
             current: max,
         }
@@ -64,8 +64,8 @@ impl Grace {
     /// Takes in the delay of a request that was first heard of from a peer. It counts only when none has come from a client
     /// lately, and then alone: there is nobody whom too short a grace could harm.
     pub fn observe_indirect(&mut self, now: Timestamp, delay: Duration) {
-        if now.since(self.observed_at) > HALF_LIFE {
-            (self.counts, self.total) = ([0; BUCKETS], 0);
+        if now.since(self.observed_at) > STRETCH {
+            (self.counts, self.before) = ([0; BUCKETS], [0; BUCKETS]);
             self.count(delay);
         }
     }
@@ -73,12 +73,9 @@ impl Grace {
     /// Takes in the delay of a request that came from its client at `now`.
     pub fn observe(&mut self, now: Timestamp, delay: Duration) {
         self.observed_at = now;
-        let half_lives = now.since(self.halved_at).as_nanos() / HALF_LIFE.as_nanos();
-        if half_lives > 0 {
-            self.halved_at = now;
-            let shift = half_lives.min(31) as u32;
-            self.counts.iter_mut().for_each(|count| *count >>= shift);
-            self.total = self.counts.iter().sum();
+        if now.since(self.began_at) >= STRETCH {
+            self.began_at = now;
+            self.before = std::mem::replace(&mut self.counts, [0; BUCKETS]);
         }
         self.count(delay);
     }
@@ -88,16 +85,17 @@ impl Grace {
         let doublings = (delay.as_nanos() as f64 / FIRST_BUCKET_NS).max(1.0).log2();
         let bucket = ((doublings * 4.0).ceil() as usize).min(BUCKETS - 1);
         self.counts[bucket] += 1;
-        self.total += 1;
         self.current = self.quantile();
     }
 
     /// The end of the bucket that all but one in [`LATE_ONE_IN`] delays lie below, and a quarter of it.
     fn quantile(&self) -> Duration {
-        let mut above = (self.total / LATE_ONE_IN).max(u32::from(self.total >= OUTLIER_FROM));
+        let count = |bucket: usize| self.counts[bucket] + self.before[bucket];
+        let total = (0..BUCKETS).map(count).sum::<u32>();
+        let mut above = (total / LATE_ONE_IN).max(u32::from(total >= OUTLIER_FROM));
         let mut bucket = BUCKETS - 1;
-        while bucket > 0 && self.counts[bucket] <= above {
-            above -= self.counts[bucket];
+        while bucket > 0 && count(bucket) <= above {
+            above -= count(bucket);
             bucket -= 1;
         }
         let end_ns = FIRST_BUCKET_NS * (bucket as f64 / 4.0).exp2();
@@ -143,8 +141,8 @@ mod tests {
         assert!(grace.current() < Duration::from_millis(2), "{:?}", grace.current());
         grace.observe(NOW, Duration::from_millis(100));
         assert!(grace.current() > Duration::from_millis(99), "{:?}", grace.current());
-        let later = NOW.after(HALF_LIFE).next();
-        grace.observe_indirect(later.before(HALF_LIFE / 2), Duration::from_millis(1));
+        let later = NOW.after(STRETCH).next();
+        grace.observe_indirect(later.before(STRETCH / 2), Duration::from_millis(1));
         assert!(grace.current() > Duration::from_millis(99), "{:?}", grace.current());
         grace.observe_indirect(later, Duration::from_millis(1));
         assert!(grace.current() < Duration::from_millis(2), "{:?}", grace.current());
@@ -154,9 +152,9 @@ mod tests {
     fn what_was_observed_is_forgotten_with_time() {
         let mut grace = Grace::new(MAX);
         (0..1000).for_each(|_| grace.observe(NOW, Duration::from_millis(100)));
-        grace.observe(NOW.after(HALF_LIFE), Duration::from_micros(400));
+        grace.observe(NOW.after(STRETCH), Duration::from_micros(400));
         assert!(grace.current() > Duration::from_millis(99), "{:?}", grace.current());
-        grace.observe(NOW.after(HALF_LIFE * 12), Duration::from_micros(400));
+        grace.observe(NOW.after(STRETCH * 2), Duration::from_micros(400));
         assert!(grace.current() < Duration::from_millis(1), "{:?}", grace.current());
     }
 }

@@ -98,6 +98,8 @@ impl Script {
             Output::SendProbe { to } => format!("to {}: probe", peer_name(*to)),
             Output::SendPrefix { to, .. } => format!("to {}: prefix", peer_name(*to)),
             Output::SendTail { to, .. } => format!("to {}: tail", peer_name(*to)),
+            Output::SendSnapshotPart { to, .. } => format!("to {}: snapshot part", peer_name(*to)),
+            Output::TakeSnapshotPart { from, .. } => format!("take a snapshot part of {}", peer_name(*from)),
             Output::PeerSeen { peer } => format!("{} is seen", peer_name(*peer)),
             Output::Disconnect { peer } => format!("disconnect {}", peer_name(*peer)),
             Output::NewEpoch { epoch } => format!("new epoch {epoch}"),
@@ -146,7 +148,7 @@ impl Script {
             "leave" => PeerMessage::Leave,
             "too_slow" => PeerMessage::TooSlow,
             // Nothing is missing.
-            "prefix" => PeerMessage::Prefix { common: None, last: Mark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO } },
+            "prefix" => nothing_in_common(),
             "entries" => PeerMessage::Entries { after: Uid::MIN, requests, is_end: true },
             _ => return Err(format!("peers do not say {what}").into()),
         };
@@ -186,9 +188,8 @@ impl Runner for Script {
                 self.replica = start(now_ms, Uid::MIN, 2);
                 let closed = now.before(AHEAD);
                 for peer in [PeerId(1), PeerId(2)] {
-                    let none = Mark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO };
                     let said = [
-                        PeerMessage::Prefix { common: None, last: none },
+                        nothing_in_common(),
                         PeerMessage::Join { epoch: 1, closed },
                         PeerMessage::Welcome { to: 1, closed },
                     ];
@@ -279,6 +280,12 @@ fn request(name: &str) -> Body {
 fn question(name: &str) -> Body {
     let id = u64::from_be_bytes(client(name).0[..8].try_into().expect("eight of sixteen bytes"));
     Body::Question(Question { id, actor: None, query: Query::List { pattern: Pattern::all(), after: None, limit: 1 } })
+}
+
+/// The answer to a probe of a replica whose log is empty, as ours.
+fn nothing_in_common() -> PeerMessage {
+    let begin = Mark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO };
+    PeerMessage::Prefix { common: None, last: begin, base: begin, settled: begin }
 }
 
 /// A time in milliseconds with up to six decimals.
