@@ -29,6 +29,8 @@ impl Replica {
         let horizon = Uid { timestamp: self.drained.before(self.settings.memory()), digest: [0; 16] };
         self.recent = self.recent.split_off(&horizon);
         self.refused = self.refused.split_off(&horizon);
+        // What is missing for so long nobody has any more, or only in a log that is compared with ours.
+        self.missing = self.missing.split_off(&horizon);
     }
 
     /// Whether a peer has been silent for the delivery bound.
