@@ -11,7 +11,7 @@
 //! A request that becomes known too late is put in its place by [`ChatStore::insert`], which undoes and applies again what
 //! follows it (as Bayou does: Terry et al. 1995).
 //!
-//! The log does not grow for ever: [`ChatStore::truncate`]. Who lacks what was truncated gets a snapshot: [`snapshot`].
+//! The log does not grow for ever: [`ChatStore::truncate`]. Who lacks what was truncated gets a snapshot: see `snapshot`.
 //!
 //! Left out here: rooms.
 
