@@ -250,7 +250,8 @@ impl RawClient {
             match self.answer_or_refusal() {
                 Ok(answered) => return answered,
                 // The machine is busy: it took longer than the delivery bound to get the request through.
-                Err(Refusal::Late) => {
+                // Or the replica is still finding its peers.
+                Err(Refusal::Late | Refusal::NotServing) => {
                     let again = self.session.attempt(self.session.sequence, stamp(), command.clone());
                     self.send(&again).expect("the connection stands");
                 }

@@ -412,6 +412,8 @@ impl Replica {
             settings,
         };
         replica.begin();
+        // Who has no peers has nothing to wait for, and nobody to tell.
+        replica.advance(&mut Vec::new());
         replica
     }
 
