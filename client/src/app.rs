@@ -7,9 +7,11 @@
 use crate::clock::{LocalClock, Offsets};
 use crate::desk::{Desk, Effect, Mode, Settings};
 use crate::exit::{self, Failure};
+use crate::greeting::Identity;
 use crate::input::Input;
 use crate::keys::Keys;
-use crate::links::{Identity, LinkEvent, Links};
+use crate::link::LinkEvent;
+use crate::links::Links;
 use crate::places;
 use crate::print::{Printer, Say, What};
 use crate::prompt::{Prompt, Typed};
@@ -225,6 +227,9 @@ impl App {
                     self.screen.say(&say, self.prompt.as_mut())?;
                 }
             }
+        }
+        if self.links.are_tried() {
+            self.desk.on_all_tried();
         }
         let is_gathered = self.links.are_tried() || self.began.after(GATHERING) <= now;
         if !self.desk.is_open() && self.desk.has_reach() && is_gathered {

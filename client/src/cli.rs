@@ -78,6 +78,7 @@ enum Subcommand {
     Unread(Unread),
     Listen(Listen),
     History(History),
+    Status(Status),
 }
 
 /// Make an account, and a key for it.
@@ -153,6 +154,21 @@ struct History {
     count: u32,
 }
 
+/// Show what the replicas do, and whether they are the same.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "status",
+    example = "stablechat status\nstablechat --json status",
+    note = "log, state: digests. lag: how far behind its clock a replica has closed.
+links: the peers that it consults, a dash before those it does not.
+answers: by the closed test / by the real-time test.",
+    error_code(0, "all replicas serve and are the same"),
+    error_code(1, "they do not, or are not, or it is not known"),
+    error_code(69, "no replica reachable")
+)]
+struct Status {}
+
 /// What the command line comes to.
 pub enum Parsed {
     /// Something to do.
@@ -190,6 +206,7 @@ fn plan(arguments: Arguments) -> Result<Plan, Failure> {
         Some(Subcommand::List(List { glob })) => {
             (Mode::Once, once(Verb::List { pattern: glob.unwrap_or_else(Pattern::all) }))
         }
+        Some(Subcommand::Status(Status {})) => (Mode::Once, once(Verb::Status)),
         Some(Subcommand::Listen(Listen { once })) => {
             let mode = if once { Mode::Once } else { Mode::Listen };
             let first = Some(Verb::Connect { name: required(account)? });

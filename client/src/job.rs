@@ -42,6 +42,8 @@ pub enum Stage {
         /// The question's number.
         number: u64,
     },
+    /// All replicas are being asked for their status.
+    Survey,
     /// There is nothing to wait for.
     Local,
 }

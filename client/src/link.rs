@@ -3,7 +3,7 @@
 //! A link knows frames, the greeting and logins, and nothing of what the other frames are about. It is moved by readiness
 //! events and by time; what happens is put into a list of [`LinkEvent`]s.
 
-use crate::links::{Greeting, Identity, LinkEvent};
+use crate::greeting::{Greeting, Identity};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use stablechat_protocol::answer::Refusal;
@@ -28,6 +28,46 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How many bytes are read at a time.
 const CHUNK: usize = 64 * 1024;
+
+/// What happens on links.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// Requests may be sent: the link is greeted and logged in.
+    Ready {
+        /// Which link.
+        link: usize,
+    },
+    /// A link that was ready is not any more.
+    Lost {
+        /// Which link.
+        link: usize,
+    },
+    /// A frame came.
+    Message {
+        /// On which link.
+        link: usize,
+        /// The frame.
+        message: ToClient,
+    },
+    /// A replica showed its clock.
+    Sample {
+        /// Which link.
+        link: usize,
+        /// Our clock when it was asked.
+        sent: Timestamp,
+        /// Its clock.
+        clock: Timestamp,
+        /// Our clock when it had answered.
+        received: Timestamp,
+    },
+    /// A replica is not what the cluster file says. Reported once for each link.
+    Misconfigured {
+        /// Which link.
+        link: usize,
+        /// What is wrong with it.
+        fault: String,
+    },
+}
 
 /// A link to a replica. `L` below is its number.
 pub struct Link {

@@ -1,89 +1,17 @@
 //! The links to all replicas of a cluster.
 
-use crate::link::Link;
+use crate::greeting::{Greeting, Identity};
+use crate::link::{Link, LinkEvent};
 use mio::{Registry, Waker};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::frame;
-use stablechat_protocol::login::SecretKey;
-use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
-use stablechat_protocol::name::{AccountName, ClusterName};
+use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::time::Timestamp;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// An account and its key.
-pub struct Identity {
-    /// The account.
-    pub account: AccountName,
-    /// Its key.
-    pub secret: SecretKey,
-}
-
-/// What every new connection begins with.
-pub struct Greeting {
-    /// The cluster we look for.
-    pub cluster: ClusterName,
-    /// Whom we speak for.
-    pub identity: Option<Rc<Identity>>,
-    /// Whether its messages shall be pushed to us.
-    pub receive: bool,
-}
-
-impl Greeting {
-    /// The first frame.
-    pub fn hello(&self) -> ToReplica {
-        ToReplica::Hello {
-            magic: MAGIC.into(),
-            version_min: VERSION_MIN,
-            version_max: VERSION_MAX,
-            role: Role::Client,
-            cluster: self.cluster.clone(),
-        }
-    }
-}
-
-/// What happens on links.
-#[derive(Debug)]
-pub enum LinkEvent {
-    /// Requests may be sent: the link is greeted and logged in.
-    Ready {
-        /// Which link.
-        link: usize,
-    },
-    /// A link that was ready is not any more.
-    Lost {
-        /// Which link.
-        link: usize,
-    },
-    /// A frame came.
-    Message {
-        /// On which link.
-        link: usize,
-        /// The frame.
-        message: ToClient,
-    },
-    /// A replica showed its clock.
-    Sample {
-        /// Which link.
-        link: usize,
-        /// Our clock when it was asked.
-        sent: Timestamp,
-        /// Its clock.
-        clock: Timestamp,
-        /// Our clock when it had answered.
-        received: Timestamp,
-    },
-    /// A replica is not what the cluster file says. Reported once for each link.
-    Misconfigured {
-        /// Which link.
-        link: usize,
-        /// What is wrong with it.
-        fault: String,
-    },
-}
 
 /// Addresses that were looked up for a link.
 type Lookup = (usize, io::Result<Vec<SocketAddr>>);

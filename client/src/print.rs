@@ -1,13 +1,18 @@
 //! How results are written: for people, or as one JSON object a line.
 
 use crate::exit::Failure;
+use crate::status::Survey;
 use crate::verb::HELP;
 use serde_json::{Value, json};
-use stablechat_protocol::answer::Message;
+use stablechat_protocol::answer::{Answer, Message};
+use stablechat_protocol::command::Command;
 use stablechat_protocol::name::{AccountName, ReplicaName};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::fmt::Write;
+
+/// How many characters of a message are shown where it is only named.
+const SUBJECT_MAX: usize = 40;
 
 /// Something to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +72,21 @@ pub enum What {
     Message(Message),
     /// A message of an exchange, in either direction.
     Exchanged(Message),
+    /// What the replicas say of themselves.
+    Status(Survey),
+    /// The answer to a command is another than the one that was shown.
+    Changed {
+        /// The command.
+        command: Command,
+        /// Its place in the session.
+        sequence: u64,
+        /// The uid of the request that is answered now.
+        uid: Uid,
+        /// What the answer was.
+        before: Answer,
+        /// What it is.
+        after: Answer,
+    },
     /// The verbs.
     Help,
     /// Something was not done.
@@ -108,6 +128,12 @@ impl Printer {
         let mut written = Vec::new();
         match &say.what {
             What::Notice(text) => written.push(self.remark(text)),
+            What::Status(survey) if self.json => written.push(Written::Result(survey.to_json_lines())),
+            What::Changed { command, before, after, .. } => {
+                let (before, after) = (in_words(before), in_words(after));
+                let text = format!("the answer to {} changed: it was {before}, it is {after}", subject(command));
+                written.push(self.remark(&text));
+            }
             What::Failed { line, failure, .. } => {
                 let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
                 written.push(self.remark(&format!("{place}{}{failure}", self.prefix(say))));
@@ -165,9 +191,11 @@ impl Printer {
                 let (time, text) = (utc(message.uid.timestamp), visible(message.text.as_str()));
                 format!("[{time}] {} -> {}: {text}", message.from, message.to)
             }
+            What::Status(survey) => survey.to_text(),
             What::Help => HELP.to_string(),
             What::Failed { failure, .. } => failure.to_string(),
-            What::Notice(text) => text.clone(),
+            // Those are remarks.
+            What::Notice(_) | What::Changed { .. } => String::new(),
         }
     }
 }
@@ -190,6 +218,14 @@ fn object(what: &What) -> Option<Value> {
             "to": message.to.to_string(),
             "text": message.text.as_str(),
         }),
+        What::Changed { command, sequence, uid, before, after } => json!({
+            "type": "changed",
+            "verb": verb(command),
+            "sequence": sequence,
+            "uid": uid.to_string(),
+            "before": in_words(before),
+            "after": in_words(after),
+        }),
         What::Help => json!({"type": "help", "text": HELP}),
         // Only where there may be several is it of use to say in the results which one failed.
         What::Failed { line, verb, failure } => {
@@ -200,8 +236,41 @@ fn object(what: &What) -> Option<Value> {
             }
             object
         }
-        What::Notice(_) => return None,
+        // A survey is several objects.
+        What::Notice(_) | What::Status(_) => return None,
     })
+}
+
+/// The verb that issues a command.
+fn verb(command: &Command) -> &'static str {
+    match command {
+        Command::Create { .. } => "create",
+        Command::Delete => "delete",
+        Command::Send { .. } => "send",
+        Command::Ack { .. } => "ack",
+    }
+}
+
+/// A command by which a person knows it again.
+fn subject(command: &Command) -> String {
+    let verb = verb(command);
+    match command {
+        Command::Create { name, .. } => format!("{verb} {name}"),
+        Command::Send { to, text } => {
+            let is_cut = text.as_str().chars().nth(SUBJECT_MAX).is_some();
+            let text: String = text.as_str().chars().take(SUBJECT_MAX).collect();
+            format!("{verb} {to} \"{text}{}\"", if is_cut { "\u{2026}" } else { "" })
+        }
+        Command::Delete | Command::Ack { .. } => verb.into(),
+    }
+}
+
+/// An answer in a sentence.
+fn in_words(answer: &Answer) -> String {
+    match answer {
+        Answer::Done => "done".into(),
+        Answer::Rejected { reason } => format!("rejected: {reason}"),
+    }
 }
 
 /// Text of others with everything made visible that would move the cursor, colour the screen, or turn the direction of

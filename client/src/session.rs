@@ -56,6 +56,15 @@ pub enum Verdict {
     Passed,
 }
 
+/// A command whose answer has changed since it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The command.
+    pub command: Command,
+    /// The answer that was known until now.
+    pub before: Answer,
+}
+
 /// A session. Invariant: sequence numbers in flight lie within one [`WINDOW`], and their timestamps increase with them.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -71,8 +80,8 @@ pub struct Session {
     highest: Timestamp,
     /// Commands without an answer.
     in_flight: BTreeMap<u64, InFlight>,
-    /// The first answers to the last commands, at most [`WINDOW`], to compare later answers with.
-    answered: BTreeMap<u64, (usize, Answer)>,
+    /// The last commands that were answered, at most [`WINDOW`], to compare later answers with the first.
+    answered: BTreeMap<u64, Answered>,
     /// The links that are ready.
     reach: LinkSet,
     /// The links whose replicas lack commands that others have answered, as far as they have said.
@@ -83,6 +92,17 @@ pub struct Session {
     retry_at: Option<Timestamp>,
     /// How long to wait before the next such repetition.
     backoff: Duration,
+}
+
+/// A command with an answer.
+#[derive(Clone, Debug)]
+struct Answered {
+    /// What to do.
+    command: Command,
+    /// The link that answered first.
+    link: usize,
+    /// What it said, or what it is since it has changed.
+    answer: Answer,
 }
 
 /// A command without an answer.
@@ -210,10 +230,10 @@ impl Session {
             return Verdict::Passed;
         }
         self.lacking.remove(link);
-        if self.in_flight.remove(&sequence).is_none() {
+        let Some(InFlight { command, .. }) = self.in_flight.remove(&sequence) else {
             return self.compare(sequence, answer);
-        }
-        self.answered.insert(sequence, (link, answer.clone()));
+        };
+        self.answered.insert(sequence, Answered { command, link, answer: answer.clone() });
         if self.answered.len() as u64 > WINDOW {
             self.answered.pop_first();
         }
@@ -221,6 +241,18 @@ impl Session {
         self.backoff = BACKOFF_MIN;
         self.check_invariants();
         Verdict::Answered
+    }
+
+    /// A replica says that the answer to a command is this now. Returns what has changed, if that is news: every replica
+    /// that changes its answer says so.
+    pub fn on_changed(&mut self, sequence: u64, uid: Uid, answer: &Answer) -> Option<Change> {
+        self.observe(uid.timestamp);
+        let answered = self.answered.get_mut(&sequence)?;
+        if answered.answer == *answer || is_about_session(answer) {
+            return None;
+        }
+        let before = std::mem::replace(&mut answered.answer, answer.clone());
+        Some(Change { command: answered.command.clone(), before })
     }
 
     /// Takes a refusal of an attempt.
@@ -314,9 +346,9 @@ impl Session {
     /// Compares a later answer with the first.
     fn compare(&self, sequence: u64, answer: &Answer) -> Verdict {
         match self.answered.get(&sequence) {
-            Some((_, first)) if first == answer => Verdict::Repeated,
-            Some((link, first)) if !is_about_session(first) && !is_about_session(answer) => {
-                Verdict::Differs { link: *link, answer: first.clone() }
+            Some(first) if first.answer == *answer => Verdict::Repeated,
+            Some(first) if !is_about_session(&first.answer) && !is_about_session(answer) => {
+                Verdict::Differs { link: first.link, answer: first.answer.clone() }
             }
             _ => Verdict::Passed,
         }

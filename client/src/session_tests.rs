@@ -204,3 +204,20 @@ fn the_window_is_counted_from_the_oldest() {
     session.on_answer(at(1), 0, 1, uid(sent[0].timestamp), &Answer::Done);
     assert!(session.can_issue());
 }
+
+#[test]
+fn a_change_is_news_once() {
+    let mut session = session(2);
+    let sent = session.issue(at(0), Command::Delete);
+    assert_eq!(session.on_changed(1, uid(sent.timestamp), &taken()), None, "it was not answered");
+    session.on_answer(at(9), 0, 1, uid(sent.timestamp), &Answer::Done);
+    assert_eq!(session.on_changed(1, uid(sent.timestamp), &Answer::Done), None);
+    let change = Change { command: Command::Delete, before: Answer::Done };
+    assert_eq!(session.on_changed(1, uid(sent.timestamp), &taken()), Some(change));
+    assert_eq!(session.on_changed(1, uid(sent.timestamp), &taken()), None, "the next replica says the same");
+    assert_eq!(session.on_answer(at(9), 1, 1, uid(sent.timestamp), &taken()), Verdict::Repeated);
+    let forgotten = Answer::Rejected { reason: Rejection::AnswerForgotten };
+    assert_eq!(session.on_changed(1, uid(sent.timestamp), &forgotten), None);
+    assert_eq!(session.on_changed(2, uid(at(99)), &taken()), None);
+    assert!(session.highest() >= at(99), "what was seen comes before what follows");
+}

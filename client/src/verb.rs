@@ -18,6 +18,7 @@ list [GLOB]         the accounts, or those that match: list a*
 send NAME TEXT...   send a message; the text is sent as typed
 unread              show unread messages, and leave them unread
 history NAME [N]    the last N messages exchanged with NAME (20)
+status              what the replicas do, and whether they are the same
 help                this
 quit                end; so does Ctrl-D";
 
@@ -60,6 +61,8 @@ pub enum Verb {
         /// At most how many.
         limit: u32,
     },
+    /// Show what the replicas do, and whether they are the same.
+    Status,
     /// Show the verbs.
     Help,
     /// End.
@@ -86,6 +89,7 @@ impl Verb {
             ("unread", []) => Ok(Some(Verb::Unread)),
             ("history", [name]) => Ok(Some(Verb::History { with: account(name)?, limit: HISTORY_DEFAULT })),
             ("history", [name, count]) => Ok(Some(Verb::History { with: account(name)?, limit: parse_count(count)? })),
+            ("status", []) => Ok(Some(Verb::Status)),
             ("help", _) => Ok(Some(Verb::Help)),
             ("quit" | "exit", []) => Ok(Some(Verb::Quit)),
             _ => Err(complaint(verb)),
@@ -102,6 +106,7 @@ impl Verb {
             Verb::Send { .. } => "send",
             Verb::Unread => "unread",
             Verb::History { .. } => "history",
+            Verb::Status => "status",
             Verb::Help => "help",
             Verb::Quit => "quit",
         }

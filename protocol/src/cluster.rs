@@ -1,5 +1,6 @@
 //! The cluster file: what every replica and client of a cluster knows about it.
 
+use crate::id::Digest;
 use crate::name::{ClusterName, ReplicaName};
 use serde::Deserialize;
 use std::fmt;
@@ -11,6 +12,10 @@ const DELIVERY_BOUND_DEFAULT_MS: u64 = 1000;
 const DELIVERY_BOUND_MIN_MS: u64 = 10;
 /// The greatest delivery bound that a cluster file may give, in milliseconds.
 const DELIVERY_BOUND_MAX_MS: u64 = 60_000;
+/// How much of its log a replica keeps when a cluster file does not say, in MiB.
+const LOG_RETENTION_DEFAULT_MIB: u64 = 1024;
+/// The most that a cluster file may have it keep, in MiB: a pebibyte.
+const LOG_RETENTION_MAX_MIB: u64 = 1 << 30;
 /// The most replicas in a cluster.
 pub const REPLICAS_MAX: usize = 9;
 /// The furthest that an accepted timestamp may be ahead of a replica's clock, whatever the delivery bound.
@@ -23,6 +28,11 @@ pub struct Cluster {
     pub name: ClusterName,
     /// Δ: at least `N·(δ+ε)` for N replicas, a message delay of at most δ and clocks that agree within ε.
     pub delivery_bound: Duration,
+    /// How many replicas, itself included, a replica must be in contact with to answer anything: 1 for one that goes on
+    /// alone, a majority for one that rather refuses than diverges in a partition.
+    pub min_live: usize,
+    /// How many bytes of its log a replica keeps for others that have been away. Who was away for longer gets a snapshot.
+    pub log_retention: u64,
     /// The replicas, at least one, with distinct names and addresses.
     pub replicas: Vec<ReplicaEntry>,
 }
@@ -55,6 +65,8 @@ impl std::error::Error for ClusterError {}
 struct File {
     name: ClusterName,
     delivery_bound_ms: Option<u64>,
+    min_live: Option<usize>,
+    log_retention_mib: Option<u64>,
     #[serde(default)]
     replica: Vec<ReplicaEntry>,
 }
@@ -102,12 +114,38 @@ impl Cluster {
                 }
             }
         }
-        Ok(Cluster { name: file.name, delivery_bound: Duration::from_millis(bound), replicas: file.replica })
+        let min_live = file.min_live.unwrap_or(1);
+        if !(1..=file.replica.len()).contains(&min_live) {
+            return Err(ClusterError(format!(
+                "min_live is {min_live}; it must be from 1 to the number of replicas, {}",
+                file.replica.len()
+            )));
+        }
+        let retention = file.log_retention_mib.unwrap_or(LOG_RETENTION_DEFAULT_MIB);
+        if !(1..=LOG_RETENTION_MAX_MIB).contains(&retention) {
+            return Err(ClusterError(format!(
+                "log_retention_mib is {retention}; it must be from 1 to {LOG_RETENTION_MAX_MIB}"
+            )));
+        }
+        let (delivery_bound, log_retention) = (Duration::from_millis(bound), retention << 20);
+        Ok(Cluster { name: file.name, delivery_bound, min_live, log_retention, replicas: file.replica })
     }
 
     /// The replica with this name.
     pub fn replica(&self, name: &ReplicaName) -> Option<&ReplicaEntry> {
         self.replicas.iter().find(|replica| replica.name == *name)
+    }
+
+    /// What a peer's cluster file must agree on: the digest of everything in it but its layout, and but how much of the log is
+    /// kept, which can be changed at one replica after the other.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new_derive_key("stablechat cluster file, version 1");
+        let milliseconds = self.delivery_bound.as_millis();
+        hasher.update(format!("{}\n{milliseconds}\n{}\n", self.name, self.min_live).as_bytes());
+        for ReplicaEntry { name, address } in &self.replicas {
+            hasher.update(format!("{name}\n{address}\n").as_bytes());
+        }
+        Digest(*hasher.finalize().as_bytes())
     }
 
     /// How far an accepted timestamp may be ahead of a replica's clock: min(50 ms, Δ/N).
@@ -130,6 +168,9 @@ mod tests {
         assert_eq!(cluster.delivery_bound, Duration::from_millis(1000));
         assert_eq!(cluster.replicas[1].address, "host.example:7402");
         assert_eq!(cluster.ahead(), Duration::from_millis(50));
+        assert_eq!(cluster.log_retention, 1 << 30);
+        let short = Cluster::parse(&format!("log_retention_mib = 2\n{GOOD}")).expect("a good file");
+        assert_eq!((short.log_retention, short.digest()), (2 << 20, cluster.digest()));
         let tight = Cluster::parse(&format!("delivery_bound_ms = 60\n{GOOD}")).expect("a good file");
         assert_eq!(tight.ahead(), Duration::from_millis(30));
         assert!(cluster.replica(&ReplicaName::parse("b").expect("a name")).is_some());
@@ -146,6 +187,10 @@ mod tests {
             (format!("delivery_bound = 5\n{GOOD}"), "unknown field"),
             (format!("delivery_bound_ms = 5\n{GOOD}"), "delivery_bound_ms is 5"),
             (format!("delivery_bound_ms = -5\n{GOOD}"), "line 1"),
+            (format!("min_live = 0\n{GOOD}"), "min_live is 0"),
+            (format!("min_live = 3\n{GOOD}"), "min_live is 3"),
+            (format!("log_retention_mib = 0\n{GOOD}"), "log_retention_mib is 0"),
+            (format!("log_retention_mib = 2000000000\n{GOOD}"), "log_retention_mib is 2000000000"),
             (GOOD.replace("'b'", "'a'"), "two replicas are named a"),
             (GOOD.replace("host.example:7402", "127.0.0.1:7401"), "have the same address"),
             (GOOD.replace("host.example:7402", "host.example"), "is not HOST:PORT"),

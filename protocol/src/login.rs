@@ -54,6 +54,7 @@ impl Statement {
 }
 
 /// An account's private key.
+#[derive(Clone)]
 pub struct SecretKey(ed25519_dalek::SigningKey);
 
 impl SecretKey {

@@ -4,9 +4,10 @@
 
 use crate::answer::{Answer, Message, Note, QueryAnswer, Refusal};
 use crate::command::{Command, Query};
-use crate::id::{Challenge, ClientId};
+use crate::id::{Challenge, ClientId, Digest};
 use crate::login::{PublicKey, Signature};
 use crate::name::{AccountName, ClusterName, ReplicaName};
+use crate::status::StatusReport;
 use crate::time::Timestamp;
 use crate::uid::Uid;
 use std::fmt;
@@ -73,6 +74,8 @@ wire_enum! {
             /// The client's clock, to be sent back.
             sent: Timestamp,
         },
+        /// Asks for a [`ToClient::Status`]. Needs no login.
+        6 => Status,
     }
 }
 
@@ -151,17 +154,40 @@ wire_enum! {
             /// The replica's clock.
             clock: Timestamp,
         },
+        /// The answer to a request for status.
+        9 => Status {
+            /// What the replica says of itself.
+            report: Box<StatusReport>,
+        },
+        /// The answer to a command that was answered before is another since the replica has learned of requests from
+        /// before it. Sent to the connection that the command's session last used.
+        10 => Changed {
+            /// The session.
+            client: ClientId,
+            /// The place in it.
+            sequence: u64,
+            /// The uid of the request that is answered: of one of its repetitions.
+            uid: Uid,
+            /// The answer as it is now; it may be what it was.
+            answer: Answer,
+        },
     }
 }
 
 wire_enum! {
     /// What a connection's sender is.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Role {
         /// A client.
         0 => Client,
-        /// Another replica of the cluster.
-        1 => Replica,
+        /// Another replica of the cluster. What follows on the connection, both ways, are
+        /// [`crate::peer::PeerMessage`]s.
+        1 => Replica {
+            /// Which one.
+            name: ReplicaName,
+            /// The digest of its cluster file, see [`crate::cluster::Cluster::digest`].
+            cluster_file: Digest,
+        },
     }
 }
 
@@ -239,6 +265,8 @@ wire_enum! {
         8 => Stopping,
         /// The replica has as many connections as it can serve.
         9 => Full,
+        /// A peer's cluster file differs from the replica's own, or does not name the peer.
+        10 => OtherClusterFile,
     }
 }
 
@@ -259,6 +287,7 @@ impl fmt::Display for CloseReason {
             CloseReason::SlowReader => write!(formatter, "what it sent was not read"),
             CloseReason::Stopping => write!(formatter, "it is stopping"),
             CloseReason::Full => write!(formatter, "it has too many connections"),
+            CloseReason::OtherClusterFile => write!(formatter, "its cluster file differs"),
         }
     }
 }

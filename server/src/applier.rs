@@ -1,20 +1,40 @@
 //! The applier: performs what the replication protocol wants on the store, and says what to send.
 //!
-//! [`Applier::wake`] is one wake: take in what the poll loop read, apply what became stable, commit it with one sync, and
-//! only then let the answers out. It has no thread and no channel, so that the simulator can drive it; [`run`] is the thread
-//! around it.
+//! [`Applier::wake`] is one wake: take in what the poll loop read, tell the peers what is new, apply what became stable,
+//! commit it with one sync, and only then let the answers out. It has no thread and no channel, so that the simulator can
+//! drive it; [`run`] is the thread around it.
+
+mod audience;
+mod boundaries;
+mod counters;
+mod insertion;
+mod logs;
+mod progress;
+mod report;
+mod resubmission;
+mod sessions;
+mod snapshots;
+mod unsent;
 
 use crate::clock::Clock;
-use crate::net::{Event, Mailbox, Round, Sent};
-use crate::replica::{Body, ConnectionId, Input, Output, Replica};
-use crate::store::{ChatStore, Delivery, Outcome, StoreError};
+use crate::net::{Event, Identity, Mailbox, Round, Sent};
+use crate::replica::{Body, ConnectionId, Input, Output, Replica, Settings, Start, Status};
+use crate::store::{ChatStore, Outcome, StoreError};
+use audience::Audience;
+use boundaries::Boundaries;
+use counters::Tally;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use stablechat_protocol::answer::{Message, Note, QueryAnswer, Stability};
+use insertion::Insertion;
+use progress::Progress;
+use resubmission::Resubmission;
+use sessions::Sessions;
+use snapshots::{Snapshots, Taken};
+use stablechat_protocol::answer::{Note, Stability};
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::request::Actor;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
+use unsent::Unsent;
 
 /// The most requests that one batch of the store holds, which bounds its memory.
 const BATCH_MAX: usize = 4096;
@@ -26,18 +46,73 @@ const ROUNDS_MAX: usize = 64;
 /// The protocol, the store, and who listens.
 pub struct Applier {
     replica: Replica,
+    /// Before the store, which must not be closed while a snapshot of it is read.
+    snapshots: Snapshots,
     store: ChatStore,
     audience: Audience,
-    /// What the replica wants done; empty between wakes.
+    sessions: Sessions,
+    boundaries: Boundaries,
+    resubmission: Resubmission,
+    progress: Progress,
+    tally: Tally,
+    /// Who we are, and who the peers are.
+    identity: Identity,
+    /// Who has asked for the status in this wake; each gets one, however often it asks.
+    asking_for_status: BTreeSet<ConnectionId>,
+    /// What the replica wants done. Between wakes, what came of having done the rest.
     outputs: Vec<Output>,
+    /// What of it changes the store and is not done: it waits for an insertion to be through. While the replica catches up these are
+    /// the next insertions, as many as the protocol allows at a time, and parts of a snapshot, of which one is asked for at a time.
+    changes: VecDeque<Output>,
+    /// What of it reads the log as a whole and is not done, for the same reason: what a peer asks for on one connection without
+    /// having been answered, which is little.
+    reads: VecDeque<Output>,
+    /// The insertion that is under way.
+    insertion: Option<Insertion>,
     /// Whether the replica has stopped.
     stopped: bool,
 }
 
 impl Applier {
-    /// An applier for a replica and its store, with nobody listening.
-    pub fn new(replica: Replica, store: ChatStore) -> Applier {
-        Applier { replica, store, audience: Audience::default(), outputs: Vec::new(), stopped: false }
+    /// The replica `identity` that starts at `now`, by its clock, with what its store holds, and with nobody listening.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn start(
+        identity: Identity,
+        settings: Settings,
+        mut store: ChatStore,
+        now: Timestamp,
+    ) -> Result<Applier, StoreError> {
+        // An incarnation on a disk that was wiped must not have the number of one before.
+        let seconds = now.0 / 1_000_000_000;
+        if store.epoch() < seconds {
+            store.begin_epoch(seconds)?;
+        }
+        let resumed = store.take_resumed_repair();
+        if resumed.undone > 0 {
+            log::warn!("completed a repair that a crash had interrupted: {} requests applied again", resumed.undone);
+        }
+        let recent = recent(&settings, &store, now)?;
+        let start = Start { epoch: store.epoch(), applied: store.applied().uid, recent, now };
+        Ok(Applier {
+            replica: Replica::new(settings, start),
+            snapshots: Snapshots::default(),
+            store,
+            audience: Audience::default(),
+            sessions: Sessions::default(),
+            boundaries: Boundaries::default(),
+            resubmission: Resubmission::default(),
+            progress: Progress::default(),
+            tally: Tally::default(),
+            identity,
+            asking_for_status: BTreeSet::new(),
+            outputs: Vec::new(),
+            changes: VecDeque::new(),
+            reads: VecDeque::new(),
+            insertion: None,
+            stopped: false,
+        })
     }
 
     /// The protocol's state.
@@ -50,13 +125,26 @@ impl Applier {
         &self.store
     }
 
+    /// When the next wake is wanted.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        match self.insertion.is_some() || !self.outputs.is_empty() || !self.changes.is_empty() {
+            true => Some(Timestamp::ZERO),
+            false => self.replica.deadline(),
+        }
+    }
+
+    /// How many requests have been undone and applied again since the start: none while the assumption holds.
+    pub fn undone(&self) -> u64 {
+        self.tally.counters().undone
+    }
+
     /// Whether the replica has stopped, after [`Event::Stop`].
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
     /// Takes in rounds of the poll loop, in their order, and posts what is to be sent. Everything that a posted answer says
-    /// is durable. `clock` reads the replica's clock, for refusals to report.
+    /// is durable. `clock` reads the replica's clock.
     ///
     /// # Errors
     /// Storage failed; the process has to end.
@@ -66,65 +154,188 @@ impl Applier {
         clock: impl Fn() -> Timestamp,
         mut post: impl FnMut(Vec<Sent>),
     ) -> Result<(), StoreError> {
-        let mut sent = Unsent::default();
+        let mut unsent = Unsent::default();
+        self.replica.step(Input::Woken { time: clock() }, &mut self.outputs);
         for round in rounds {
             for event in round.events {
-                self.on_event(event);
-                self.perform(&mut sent, &clock, &mut post)?;
+                self.on_event(event)?;
             }
             if let Some(time) = round.drained {
                 self.replica.step(Input::Drained { time }, &mut self.outputs);
-                self.perform(&mut sent, &clock, &mut post)?;
             }
         }
-        self.release(&mut sent, &mut post)
-    }
-
-    /// Makes what was applied durable, then lets the answers out.
-    fn release(&mut self, sent: &mut Unsent, post: &mut impl FnMut(Vec<Sent>)) -> Result<(), StoreError> {
-        self.store.commit()?;
-        let Unsent { messages, .. } = std::mem::take(sent);
-        if !messages.is_empty() {
-            post(messages);
+        let now = clock();
+        self.resubmission.go_on(now, &mut self.replica, &mut self.store, &mut self.outputs)?;
+        self.replica.step(Input::Handled { time: now }, &mut self.outputs);
+        self.boundaries.exchange(now, &self.replica, &self.store, &mut unsent);
+        if self.insertion.is_none() {
+            self.boundaries.settle(&self.replica, &mut self.store);
         }
+        self.snapshots.expire(now);
+        if self.replica.status() != Status::CatchingUp {
+            self.progress.end();
+        }
+        if let Some(text) = self.progress.next_line(now, |peer| self.identity.name_of(peer)) {
+            log::info!("{text}");
+        }
+        if !self.snapshots.is_sending() {
+            self.store.truncate()?;
+        }
+        self.perform(&clock, now, &mut unsent, &mut post)?;
+        self.report_to_all_who_ask(&mut unsent);
+        unsent.release(&mut post);
         Ok(())
     }
 
     /// Passes an event on to whom it concerns.
-    fn on_event(&mut self, event: Event) {
-        match event {
+    fn on_event(&mut self, event: Event) -> Result<(), StoreError> {
+        let input = match event {
             Event::Request { time, from, timestamp, body } => {
-                self.replica.step(Input::Request { time, from, timestamp, body }, &mut self.outputs);
+                if let Body::Request(request) = &body {
+                    self.sessions.on_heard(request.client, from);
+                }
+                Input::Request { time, from, timestamp, body }
             }
-            Event::LoggedIn { connection, actor, receive } => self.audience.set(connection, receive.then_some(actor)),
-            Event::LoggedOut { connection } | Event::Closed { connection } => self.audience.set(connection, None),
-            Event::Stop => self.replica.step(Input::Stop, &mut self.outputs),
-        }
+            Event::LoggedIn { connection, actor, receive } => {
+                self.audience.set(connection, receive.then_some(actor));
+                return Ok(());
+            }
+            Event::LoggedOut { connection } | Event::Closed { connection } => {
+                self.audience.set(connection, None);
+                return Ok(());
+            }
+            Event::PeerConnected { peer } => Input::PeerConnected { peer },
+            Event::PeerDisconnected { peer } => {
+                self.snapshots.on_disconnected(peer);
+                self.progress.on_disconnected(peer);
+                self.reads.retain(|read| logs::reader(read) != Some(peer));
+                let is_stale =
+                    |change: &Output| matches!(change, Output::TakeSnapshotPart { from, .. } if *from == peer);
+                self.changes.retain(|change| !is_stale(change));
+                self.outputs.retain(|output| !is_stale(output));
+                Input::PeerDisconnected { peer }
+            }
+            Event::Peer { time, peer, message } => match self.input_from(time, peer, message)? {
+                Some(input) => input,
+                None => return Ok(()),
+            },
+            Event::Status { from } => {
+                self.asking_for_status.insert(from);
+                return Ok(());
+            }
+            Event::Stop => Input::Stop,
+        };
+        self.replica.step(input, &mut self.outputs);
+        Ok(())
     }
 
-    /// Performs what the replica wants done, and releases what has gathered when it is much.
+    /// Performs what the replica wants done: first what may be said at once, then what has to be durable first, then what
+    /// is read from the log. Releases what has gathered when it is much.
     fn perform(
         &mut self,
-        sent: &mut Unsent,
         clock: &impl Fn() -> Timestamp,
+        now: Timestamp,
+        unsent: &mut Unsent,
         post: &mut impl FnMut(Vec<Sent>),
     ) -> Result<(), StoreError> {
         for output in std::mem::take(&mut self.outputs) {
             match output {
-                Output::Apply { uid, body, stability, copies, waiting } => {
-                    let answer = self.apply(uid, body, stability, copies, sent)?;
-                    waiting.into_iter().for_each(|to| sent.push(to, answer.clone()));
-                }
+                Output::Send { to, message } => unsent.for_peer(to, message),
                 Output::Refuse { to, request, timestamp, reason } => {
-                    sent.push(to, ToClient::Refused { request, timestamp, reason, clock: clock() });
+                    self.tally.on_refusal(reason);
+                    unsent.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
+                }
+                Output::PeerSeen { peer } => unsent.add(Sent::PeerSeen { peer }),
+                Output::Disconnect { peer } => unsent.add(Sent::Disconnect { peer }),
+                Output::NewEpoch { epoch } => {
+                    self.tally.on_rejoin();
+                    self.store.begin_epoch(epoch)?;
                 }
                 Output::Stopped => self.stopped = true,
-            }
-            if self.store.uncommitted() >= BATCH_MAX || sent.bytes >= SENT_MAX {
-                self.release(sent, post)?;
+                Output::Apply { .. } | Output::Insert { .. } | Output::TakeSnapshotPart { .. } => {
+                    self.changes.push_back(output);
+                }
+                // What is held or in the log is so whatever becomes of the rest of the log.
+                Output::SendBodies { .. } => self.read(now, output, unsent)?,
+                Output::SendProbe { .. }
+                | Output::SendPrefix { .. }
+                | Output::SendTail { .. }
+                | Output::SendSnapshotPart { .. } => self.reads.push_back(output),
             }
         }
+        unsent.release(post);
+        self.make_changes(clock, now, unsent, post)?;
+        while self.insertion.is_none()
+            && let Some(output) = self.reads.pop_front()
+        {
+            self.read(now, output, unsent)?;
+            if unsent.bytes() >= SENT_MAX {
+                unsent.release(post);
+            }
+        }
+        unsent.release(post);
         Ok(())
+    }
+
+    /// Changes the store as far as this wake gets: while we catch up, one batch of an insertion is enough, so that who asks for
+    /// something else need not wait; and between two insertions, those come first who have asked for our log. Everything that was
+    /// done is committed when it returns.
+    fn make_changes(
+        &mut self,
+        clock: &impl Fn() -> Timestamp,
+        now: Timestamp,
+        unsent: &mut Unsent,
+        post: &mut impl FnMut(Vec<Sent>),
+    ) -> Result<(), StoreError> {
+        loop {
+            if self.insertion.is_some() {
+                self.go_on_inserting(clock, unsent)?;
+                let has_to_wait = self.insertion.is_some() || !self.reads.is_empty();
+                if has_to_wait && self.replica.status() == Status::CatchingUp {
+                    return Ok(());
+                }
+            } else if let Some(output) = self.changes.pop_front() {
+                self.change(output, clock, now, unsent)?;
+            } else {
+                return self.store.commit();
+            }
+            if self.store.uncommitted() >= BATCH_MAX || unsent.bytes() >= SENT_MAX {
+                self.store.commit()?;
+                unsent.release(post);
+            }
+        }
+    }
+
+    /// Changes the state, and gathers the answers.
+    fn change(
+        &mut self,
+        output: Output,
+        clock: &impl Fn() -> Timestamp,
+        now: Timestamp,
+        unsent: &mut Unsent,
+    ) -> Result<(), StoreError> {
+        match output {
+            Output::Apply { uid, body, stability, copies, waiting } => {
+                let answer = self.apply(uid, body, stability, copies, unsent)?;
+                waiting.into_iter().for_each(|to| unsent.for_client(to, answer.clone()));
+                Ok(())
+            }
+            Output::Insert { requests, waiting } => self.begin_inserting(clock(), requests, waiting),
+            Output::TakeSnapshotPart { from, part, rows, end } => {
+                let input = match self.snapshots.take(from, part, (rows, end), &mut self.store, unsent)? {
+                    Taken::More => return Ok(()),
+                    Taken::Not => Input::NotInstalled { peer: from },
+                    Taken::Installed => {
+                        self.resubmission.begin();
+                        let applied = self.store.applied().uid;
+                        Input::Installed { applied, recent: recent(self.replica.settings(), &self.store, now)? }
+                    }
+                };
+                self.replica.step(input, &mut self.outputs);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Applies a request or answers a question, and returns the answer for who waits.
@@ -134,21 +345,34 @@ impl Applier {
         body: Body,
         stability: Stability,
         copies: u8,
-        sent: &mut Unsent,
+        unsent: &mut Unsent,
     ) -> Result<ToClient, StoreError> {
         match body {
             Body::Request(request) => {
+                self.tally.on_request(stability);
                 let Outcome { answer, delivery } = self.store.apply(uid, &request)?;
                 if let Some(delivery) = delivery {
-                    self.audience.deliver(delivery, sent);
+                    self.audience.deliver(delivery, unsent);
                 }
                 let note = self.note(stability, copies);
                 Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note })
             }
             Body::Question(question) => {
+                self.tally.on_question(stability);
                 let answer = self.store.query(&question)?;
                 Ok(ToClient::QueryAnswer { id: question.id, answer, note: self.note(stability, copies) })
             }
+        }
+    }
+
+    /// Gathers a report for each who has asked for one.
+    fn report_to_all_who_ask(&mut self, unsent: &mut Unsent) {
+        if self.asking_for_status.is_empty() {
+            return;
+        }
+        let report = Box::new(self.report());
+        for to in std::mem::take(&mut self.asking_for_status) {
+            unsent.for_client(to, ToClient::Status { report: report.clone() });
         }
     }
 
@@ -159,67 +383,13 @@ impl Applier {
     }
 }
 
-/// What is to be sent once what it says is durable.
-#[derive(Default)]
-struct Unsent {
-    messages: Vec<Sent>,
-    /// About how many bytes they take.
-    bytes: usize,
+/// The applied requests of the last [`Settings::memory`].
+fn recent(settings: &Settings, store: &ChatStore, now: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
+    let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
+    store.log(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect()
 }
 
-impl Unsent {
-    /// Adds a message.
-    fn push(&mut self, to: ConnectionId, message: ToClient) {
-        const OVERHEAD: usize = 256;
-        let text = |message: &Message| OVERHEAD + message.text.as_str().len();
-        self.bytes += match &message {
-            ToClient::QueryAnswer { answer: QueryAnswer::Messages { messages, .. }, .. } => {
-                OVERHEAD + messages.iter().map(text).sum::<usize>()
-            }
-            ToClient::QueryAnswer { answer: QueryAnswer::Accounts { names, .. }, .. } => OVERHEAD * (1 + names.len()),
-            ToClient::Delivery { message } => text(message),
-            _ => OVERHEAD,
-        };
-        self.messages.push(Sent { to, message });
-    }
-}
-
-/// Which connections get the messages to which account.
-#[derive(Default)]
-struct Audience {
-    /// For whom a connection listens.
-    accounts: BTreeMap<ConnectionId, Actor>,
-    /// The inverse.
-    connections: BTreeMap<Actor, BTreeSet<ConnectionId>>,
-}
-
-impl Audience {
-    /// Lets a connection listen for this account and no other, or for none.
-    fn set(&mut self, connection: ConnectionId, actor: Option<Actor>) {
-        if let Some(before) = self.accounts.remove(&connection)
-            && let Some(connections) = self.connections.get_mut(&before)
-        {
-            connections.remove(&connection);
-            if connections.is_empty() {
-                self.connections.remove(&before);
-            }
-        }
-        if let Some(actor) = actor {
-            self.connections.entry(actor.clone()).or_default().insert(connection);
-            self.accounts.insert(connection, actor);
-        }
-    }
-
-    /// Sends a message to all who listen for its recipient, with the recipient's key.
-    fn deliver(&self, delivery: Delivery, sent: &mut Unsent) {
-        for to in self.connections.get(&delivery.to).into_iter().flatten() {
-            sent.push(*to, ToClient::Delivery { message: delivery.message.clone() });
-        }
-    }
-}
-
-/// The applier's thread: waits for rounds of the poll loop, or until something becomes stable, and ends when the replica has
-/// stopped.
+/// The applier's thread: waits for rounds of the poll loop, or until a wake is wanted, and ends when the replica has stopped.
 ///
 /// At a deadline it does not look at the clock itself: it asks the poll loop for a reading, which comes with everything that
 /// had arrived by then.
@@ -228,8 +398,7 @@ impl Audience {
 /// Storage failed.
 pub fn run(mut applier: Applier, rounds: &Receiver<Round>, mailbox: &Mailbox, clock: Clock) -> Result<(), StoreError> {
     while !applier.is_stopped() {
-        let deadline = applier.replica.deadline();
-        let received = match deadline.map(|deadline| clock.instant_of(deadline)) {
+        let received = match applier.deadline().map(|deadline| clock.instant_of(deadline)) {
             Some(deadline) => rounds.recv_deadline(deadline),
             None => rounds.recv().map_err(RecvTimeoutError::from),
         };
@@ -250,3 +419,6 @@ pub fn run(mut applier: Applier, rounds: &Receiver<Round>, mailbox: &Mailbox, cl
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

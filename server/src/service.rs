@@ -4,19 +4,22 @@ use crate::applier::{self, Applier};
 use crate::clock::Clock;
 use crate::exit;
 use crate::net::{Identity, Listener, PollLoop};
-use crate::replica::Replica;
+use crate::replica;
 use crate::store::{ChatStore, Medium, OpenError, StoreError, schema};
 use mio::net::UnixStream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::peer::BODIES_BYTES;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 /// The files that a replica opens at most: its connections, those of the store, and a few more.
 const FILES_WANTED: u64 = 2048;
+/// The most requests that are undone and applied again while others wait for us: about a tenth of a second of work.
+const DEPTH_MAX: u64 = 256;
 
 /// What a replica needs to know to run.
 #[derive(Clone, Debug)]
@@ -33,7 +36,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub enum ServiceError {
     /// The cluster file has no replica of this name.
-    NotInCluster(Settings),
+    NotInCluster(Box<Settings>),
     /// The data directory could not be opened.
     Open(OpenError),
     /// The address could not be listened on.
@@ -62,7 +65,8 @@ impl ServiceError {
 impl fmt::Display for ServiceError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ServiceError::NotInCluster(Settings { cluster, name, .. }) => {
+            ServiceError::NotInCluster(settings) => {
+                let Settings { cluster, name, .. } = &**settings;
                 let names: Vec<&str> = cluster.replicas.iter().map(|replica| replica.name.as_str()).collect();
                 write!(formatter, "the cluster file has no replica {name}; it has {}", names.join(", "))
             }
@@ -87,20 +91,21 @@ impl std::error::Error for ServiceError {}
 /// # Errors
 /// It could not start, or storage failed.
 pub fn run(settings: Settings) -> Result<(), ServiceError> {
-    let Some(entry) = settings.cluster.replica(&settings.name) else {
-        return Err(ServiceError::NotInCluster(settings));
+    let Some(identity) = Identity::of(&settings.cluster, &settings.name) else {
+        return Err(ServiceError::NotInCluster(Box::new(settings)));
     };
     let owner = schema::Identity { cluster: settings.cluster.name.to_string(), replica: settings.name.to_string() };
-    let store = ChatStore::open(&Medium::Directory(settings.data.clone()), &owner).map_err(ServiceError::Open)?;
+    let mut store = ChatStore::open(&Medium::Directory(settings.data.clone()), &owner).map_err(ServiceError::Open)?;
+    store.retain(settings.cluster.log_retention);
     allow_files();
-    let clock = Clock::start();
-    let listen = |error| ServiceError::Listen(entry.address.clone(), error);
-    let listener = Listener::bind(&entry.address).map_err(listen)?;
+    let clock = Clock::start(settings.cluster.delivery_bound / 2);
+    let listen = |error| ServiceError::Listen(identity.address().to_string(), error);
+    let listener = Listener::bind(identity.address()).map_err(listen)?;
     let address = listener.address().map_err(listen)?;
     let stop = stop_signal().map_err(|error| ServiceError::System("watch for signals", error))?;
-    let identity = Identity { cluster: settings.cluster.name.clone(), replica: settings.name.clone() };
-    let (poll_loop, rounds, mailbox) =
-        PollLoop::new(listener, stop, identity, clock).map_err(|error| ServiceError::System("watch sockets", error))?;
+    let peers = identity.peers().map(|(peer, _)| peer).collect();
+    let (poll_loop, rounds, mailbox) = PollLoop::new(listener, stop, identity.clone(), clock.clone())
+        .map_err(|error| ServiceError::System("watch sockets", error))?;
 
     let applied = store.applied().clone();
     log::info!(
@@ -110,8 +115,11 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
         store.epoch(),
         applied.position
     );
-    let replica = Replica::new(settings.cluster.delivery_bound, settings.cluster.ahead(), applied.uid, clock.now());
-    let applier = Applier::new(replica, store);
+    let Cluster { delivery_bound, min_live, .. } = settings.cluster;
+    let (ahead, place) = (settings.cluster.ahead(), identity.place());
+    let (depth_max, piece_bytes) = (DEPTH_MAX, BODIES_BYTES);
+    let protocol = replica::Settings { delivery_bound, ahead, place, peers, min_live, depth_max, piece_bytes };
+    let applier = Applier::start(identity, protocol, store, clock.now()).map_err(ServiceError::Store)?;
     let thread = std::thread::Builder::new()
         .name("applier".into())
         .spawn(move || applier::run(applier, &rounds, &mailbox, clock))

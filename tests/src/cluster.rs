@@ -5,8 +5,10 @@
 //! that are counted up. Connections that the test opens come from 127.0.0.1, so they can neither take such a port while its
 //! replica is down nor be connected to themselves.
 
+use crate::network::Network;
 use crate::process::{Program, Usage, built};
 use crate::raw::RawClient;
+use crate::session::stamp;
 use crate::wait::{SOON, wait_for, wait_until};
 use rustix::process::Signal;
 use stablechat_protocol::cluster::Cluster as ClusterFile;
@@ -15,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The name of every cluster that tests make.
@@ -25,7 +27,11 @@ pub const CLUSTER: &str = "test";
 pub struct Cluster {
     replicas: Vec<Replica>,
     delivery_bound: Duration,
+    /// Further lines of the cluster file.
+    settings: &'static str,
     directory: TempDir,
+    /// Whose hosts the replicas run on, if they have hosts of their own.
+    network: Option<Network>,
 }
 
 /// A replica of a cluster.
@@ -39,11 +45,23 @@ struct Replica {
 impl Cluster {
     /// Writes the cluster file for replicas of these names, and starts none.
     pub fn prepare(names: &[&str], delivery_bound: Duration) -> Cluster {
-        let replica = |name: &&str| Replica { name: (*name).to_string(), address: unused_address(), program: None };
+        Cluster::prepare_on(None, names, delivery_bound)
+    }
+
+    /// A cluster of which all replicas run and listen, each on the host of its name.
+    pub fn start_on(network: Network, names: &[&str], delivery_bound: Duration) -> Cluster {
+        let mut cluster = Cluster::prepare_on(Some(network), names, delivery_bound);
+        names.iter().for_each(|name| cluster.start_replica(name));
+        cluster
+    }
+
+    fn prepare_on(network: Option<Network>, names: &[&str], delivery_bound: Duration) -> Cluster {
+        let address = |name: &str| network.as_ref().map_or_else(unused_address, |network| network.address(name));
+        let replica = |name: &&str| Replica { name: (*name).to_string(), address: address(name), program: None };
         let directory = tempfile::Builder::new().prefix("stablechat-").tempdir().expect("temporary files can be made");
-        let cluster = Cluster { replicas: names.iter().map(replica).collect(), delivery_bound, directory };
-        std::fs::write(cluster.file(), cluster.text()).expect("temporary files can be written");
-        ClusterFile::parse(&cluster.text()).expect("a cluster file as it should be");
+        let replicas = names.iter().map(replica).collect();
+        let cluster = Cluster { replicas, delivery_bound, settings: "", directory, network };
+        cluster.write_file();
         cluster
     }
 
@@ -54,9 +72,23 @@ impl Cluster {
         cluster
     }
 
+    /// The same with further lines in the cluster file, before any replica is started.
+    pub fn with_settings(mut self, settings: &'static str) -> Cluster {
+        self.settings = settings;
+        self.write_file();
+        self
+    }
+
+    /// Writes the cluster file.
+    fn write_file(&self) {
+        std::fs::write(self.file(), self.text()).expect("temporary files can be written");
+        self.parsed();
+    }
+
     /// The cluster file's text.
     fn text(&self) -> String {
-        let head = format!("name = '{CLUSTER}'\ndelivery_bound_ms = {}\n", self.delivery_bound.as_millis());
+        let milliseconds = self.delivery_bound.as_millis();
+        let head = format!("name = '{CLUSTER}'\ndelivery_bound_ms = {milliseconds}\n{}", self.settings);
         let entry =
             |replica: &Replica| format!("\n[[replica]]\nname = '{}'\naddress = '{}'\n", replica.name, replica.address);
         self.replicas.iter().map(entry).fold(head, |text, entry| text + &entry)
@@ -65,6 +97,16 @@ impl Cluster {
     /// The cluster file.
     pub fn file(&self) -> PathBuf {
         self.path().join("cluster.toml")
+    }
+
+    /// The cluster file, as programs read it.
+    pub fn parsed(&self) -> ClusterFile {
+        ClusterFile::parse(&self.text()).expect("a cluster file as it should be")
+    }
+
+    /// The network that the replicas have hosts of their own on.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("a cluster on a network")
     }
 
     /// The directory that everything of the cluster lies in.
@@ -101,6 +143,9 @@ impl Cluster {
         let log = std::fs::File::options().append(true).create(true).open(self.log_file(name));
         let mut command = Command::new(built("stablechatd"));
         command.arg("run").arg("--cluster").arg(self.file()).args(["--name", name]).arg("--data").arg(self.data(name));
+        if let Some(network) = &self.network {
+            command = network.on_host(name, &command);
+        }
         command.stdin(std::process::Stdio::null()).stderr(log.expect("temporary files can be written"));
         command
     }
@@ -162,6 +207,51 @@ impl Cluster {
     /// Waits until a replica has ended by itself.
     pub fn wait_for_end(&mut self, name: &str) -> ExitStatus {
         self.replica_mut(name).program.take().expect("a replica that was started").wait()
+    }
+
+    /// Deletes what a replica that does not run has stored.
+    pub fn wipe(&mut self, name: &str) {
+        assert!(self.replica(name).program.is_none(), "replica {name} runs");
+        std::fs::remove_dir_all(self.data(name)).expect("the data of a replica that ran");
+    }
+
+    /// Waits until all replicas answer the same question from the same log, and returns how long that is. The question has
+    /// one place in the order, so this works under load.
+    ///
+    /// # Panics
+    /// They do not within the limit.
+    pub fn wait_until_same(&self, limit: Duration) -> u64 {
+        let mut clients: Vec<Option<RawClient>> = self.replicas.iter().map(|_| None).collect();
+        let deadline = Instant::now() + limit;
+        loop {
+            let timestamp = stamp();
+            for (client, replica) in clients.iter_mut().zip(&self.replicas) {
+                // Not as `greet` does: it may listen and hang.
+                if client.is_none() {
+                    *client = RawClient::connect(replica.address).ok();
+                    client.as_mut().and_then(|client| client.greet(CLUSTER).ok());
+                }
+                if client.as_mut().is_some_and(|client| client.ask_for_position(timestamp).is_err()) {
+                    *client = None;
+                }
+            }
+            let positions: Vec<_> = clients
+                .iter_mut()
+                .map(|client| client.as_mut().and_then(|client| client.position(timestamp)))
+                .collect();
+            if let Some(Some((position, _))) = positions.first()
+                && positions.iter().all(|position| *position == positions[0])
+            {
+                return *position;
+            }
+            for (client, position) in clients.iter_mut().zip(&positions) {
+                if position.is_none() {
+                    *client = None;
+                }
+            }
+            assert!(Instant::now() < deadline, "after {limit:?} the replicas are at {positions:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// A connection to a replica, on which nothing has been said.

@@ -3,7 +3,7 @@
 use crate::wait::{SOON, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 /// A program of this workspace, as it was built together with the caller.
@@ -53,6 +53,12 @@ impl Program {
     /// Its number.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it reads and what it writes, as pipes that it was started with.
+    pub fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        let Child { stdin, stdout, .. } = &mut self.child;
+        stdin.take().zip(stdout.take()).expect("pipes were asked for, and not taken before")
     }
 
     /// Sends it a signal.

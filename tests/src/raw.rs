@@ -3,15 +3,16 @@
 //! It blocks, with limits. For tests that want to be understood it also has the usual steps: greeting, login, a request and
 //! its answer.
 
+use crate::pipeline::{Meaning, Pipeline, Settled};
 use crate::session::{Person, Session, send, stamp};
-use crate::wait::SOON;
+use crate::wait::{SOON, wait_until};
 use stablechat_protocol::answer::{Answer, Message, Note, QueryAnswer, Refusal};
 use stablechat_protocol::command::{Command, Query};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
-use stablechat_protocol::id::Challenge;
+use stablechat_protocol::id::{Challenge, Digest};
 use stablechat_protocol::login::{Signature, Statement};
 use stablechat_protocol::message::{CloseReason, MAGIC, Proof, RequestId, Role, ToClient, ToReplica};
-use stablechat_protocol::name::{ClusterName, ReplicaName};
+use stablechat_protocol::name::{ClusterName, Pattern, ReplicaName};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::VecDeque;
@@ -250,13 +251,49 @@ impl RawClient {
             match self.answer_or_refusal() {
                 Ok(answered) => return answered,
                 // The machine is busy: it took longer than the delivery bound to get the request through.
-                Err(Refusal::Late) => {
+                // Or the replica is still finding its peers.
+                Err(Refusal::Late | Refusal::NotServing) => {
                     let again = self.session.attempt(self.session.sequence, stamp(), command.clone());
                     self.send(&again).expect("the connection stands");
                 }
                 Err(refusal) => panic!("{command:?} is refused: {refusal}"),
             }
         }
+    }
+
+    /// Has a command done under this number of a session, in as many attempts as it takes, and returns the answer.
+    pub fn attempt(&mut self, session: &Session, sequence: u64, command: &Command) -> Answer {
+        loop {
+            self.send(&session.attempt(sequence, stamp(), command.clone())).expect("the connection stands");
+            match self.answer_or_refusal() {
+                Ok(answered) => return answered.answer,
+                Err(Refusal::Late) => {}
+                Err(refusal) => panic!("{command:?} is refused: {refusal}"),
+            }
+        }
+    }
+
+    /// Has commands done that are all in flight at a time, repeating what is refused and what follows it, and returns their
+    /// answers in order.
+    pub fn call_all(&mut self, commands: impl IntoIterator<Item = Command>) -> Vec<Settled> {
+        let (mut pipeline, mut frames) = (Pipeline::default(), Vec::new());
+        commands.into_iter().for_each(|command| pipeline.issue(command, &mut frames));
+        self.settle(&mut pipeline, &frames)
+    }
+
+    /// Sends frames of a session, waits until nothing of it is in flight, and returns the answers in order.
+    pub fn settle(&mut self, pipeline: &mut Pipeline, frames: &[u8]) -> Vec<Settled> {
+        self.send_bytes(frames).expect("the connection stands");
+        let mut answered = Vec::new();
+        while pipeline.in_flight() > 0 {
+            match pipeline.on_message(&self.receive_other()) {
+                Meaning::Settled(settled) => answered.push(settled),
+                Meaning::Repeat(frames) => self.send_bytes(&frames).expect("the connection stands"),
+                Meaning::Nothing => {}
+            }
+        }
+        answered.sort_by_key(|settled| settled.sequence);
+        answered
     }
 
     /// The next answer to a command, or the refusal of one.
@@ -284,6 +321,29 @@ impl RawClient {
                 }
                 ToClient::Refused { reason: Refusal::Late, .. } => {}
                 other => panic!("waited for the answer to {query:?}, but got {other:?}"),
+            }
+        }
+    }
+
+    /// Asks something, the answer to which matters less than what is said around it; see [`RawClient::position`].
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn ask_for_position(&mut self, timestamp: Timestamp) -> io::Result<()> {
+        let query = Query::List { pattern: Pattern::parse("nobody").expect("a pattern"), after: None, limit: 1 };
+        self.send(&ToReplica::Query { id: timestamp.0, timestamp, query })
+    }
+
+    /// How long the log was at the place of the question asked before, and its digest; none when the replica refuses to say
+    /// or the connection is gone.
+    pub fn position(&mut self, asked: Timestamp) -> Option<(u64, Digest)> {
+        loop {
+            match self.receive_within(SOON) {
+                Received::Message(ToClient::QueryAnswer { id, note, .. }) if id == asked.0 => {
+                    return Some((note.position, note.log_digest));
+                }
+                Received::Message(ToClient::Delivery { .. }) => {}
+                _ => return None,
             }
         }
     }
@@ -353,12 +413,25 @@ pub fn hello(cluster: &str) -> ToReplica {
     ToReplica::Hello { magic: MAGIC.into(), version_min: 1, version_max: 1, role: Role::Client, cluster }
 }
 
-/// Has a command done at several replicas as clients do: the same request goes to all. All have to answer that it is done.
+/// Has a command done at several replicas as clients do: the same request goes to all, and again to who refuses it. All have to
+/// answer that it is done.
 pub fn call_everywhere(clients: &mut [RawClient], command: &Command) {
-    let request = Session::default().next(command.clone());
+    let mut session = Session::default();
+    let request = session.next(command.clone());
     clients.iter_mut().for_each(|client| client.send(&request).expect("the connection stands"));
     for client in clients {
-        assert_eq!(client.answer_or_refusal().map(|answered| answered.answer), Ok(Answer::Done), "{command:?}");
+        wait_until("a replica answers that a command is done", SOON, || match client.answer_or_refusal() {
+            Ok(answered) => {
+                assert_eq!(answered.answer, Answer::Done, "{command:?}");
+                true
+            }
+            Err(Refusal::Late | Refusal::NotServing) => {
+                let again = session.attempt(session.sequence, stamp(), command.clone());
+                client.send(&again).expect("the connection stands");
+                false
+            }
+            Err(refusal) => panic!("{command:?} is refused: {refusal}"),
+        });
     }
 }
 

@@ -1,25 +1,25 @@
-//! Whole runs in virtual time: a fixed set of seeds, whose faults have to be of every kind.
+//! Whole runs in virtual time: fixed sets of seeds within bounds and beyond, whose faults have to be of every kind.
 
-use stablechat_tests::simulator::{self, Failure, Tally};
+use stablechat_tests::simulator::{self, Failure, Mode, Tally};
 use std::thread;
 
-/// How many seeds are run: as many as a machine of two cores does in half a minute.
-const SEEDS: u64 = 240;
+/// How many seeds are run in each mode: as many as a machine of two cores does in a quarter of a minute.
+const SEEDS: u64 = 200;
 
 /// Runs every `step`-th seed from `first` on.
-fn run_some(first: u64, step: usize) -> Result<Tally, Failure> {
+fn run_some(mode: Mode, first: u64, step: usize) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
     for seed in (first..SEEDS).step_by(step) {
-        tally.merge(&simulator::run(seed)?.tally);
+        tally.merge(&simulator::run(mode, seed)?.tally);
     }
     Ok(tally)
 }
 
-#[test]
-fn all_invariants_hold_whatever_goes_wrong() {
+/// Runs all seeds of a mode, and looks whether enough went wrong.
+fn run_all(mode: Mode, faults: &[&str]) {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let tallies: Vec<Result<Tally, Failure>> = thread::scope(|scope| {
-        let run = |first| scope.spawn(move || run_some(first, threads));
+        let run = |first| scope.spawn(move || run_some(mode, first, threads));
         let handles: Vec<_> = (0..threads as u64).map(run).collect();
         handles.into_iter().map(|handle| handle.join().expect("panics are caught in the run")).collect()
     });
@@ -28,10 +28,14 @@ fn all_invariants_hold_whatever_goes_wrong() {
         tally.merge(&some.unwrap_or_else(|failure| panic!("{failure}")));
     }
     println!("{SEEDS} seeds: {tally}");
-    for fault in [
+    for fault in faults.iter().chain(&[
+        "clients dead half-way",
+        "clients dead whose only replica dies",
         "clients isolated",
+        "connections between replicas broken",
         "connections broken",
-        "kills after answers were let out",
+        "disks full",
+        "kills after something was let out",
         "kills before a commit",
         "kills between turns",
         "pauses",
@@ -39,15 +43,36 @@ fn all_invariants_hold_whatever_goes_wrong() {
         "refused late",
         "refused not serving",
         "replicas stopped",
-    ] {
+        "scenes: alone with an answer",
+        "scenes: back before it is heard",
+        "scenes: back before it is missed",
+        "scenes: closed over what it has read",
+        "scenes: left before all had heard it",
+        "scenes: silent before its death",
+        "scenes: spoken to late at its start",
+        "scenes: started into a death",
+        "scenes: suspended while a body comes",
+        "scenes: told and cut off",
+    ]) {
         assert!(tally.of(fault) >= SEEDS / 10, "{fault}: only {}", tally.of(fault));
     }
 }
 
 #[test]
+fn within_bounds_replicas_agree_whatever_goes_wrong() {
+    run_all(Mode::Bounds, &[]);
+}
+
+#[test]
+fn beyond_bounds_replicas_become_equal_and_lose_nothing() {
+    let repairs = "requests undone and applied again";
+    run_all(Mode::Beyond, &["clocks set", "disks lost", "partitions", "partitions one way", repairs]);
+}
+
+#[test]
 fn a_seed_reproduces_a_run_exactly() {
-    for seed in [3, 14] {
-        let run = simulator::run(seed).unwrap_or_else(|failure| panic!("{failure}"));
-        assert_eq!(run, simulator::run(seed).unwrap_or_else(|failure| panic!("{failure}")));
+    for (mode, seed) in [(Mode::Bounds, 3), (Mode::Beyond, 14)] {
+        let run = simulator::run(mode, seed).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(run, simulator::run(mode, seed).unwrap_or_else(|failure| panic!("{failure}")));
     }
 }

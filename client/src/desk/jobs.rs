@@ -4,8 +4,8 @@ use super::person::Person;
 use super::post::unread;
 use super::{Desk, Mode};
 use crate::exit::{self, Failure};
+use crate::greeting::Identity;
 use crate::job::{Content, Job, Reply, Stage};
-use crate::links::Identity;
 use crate::print::{Answerer, What};
 use crate::verb::{Verb, recipient};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
@@ -48,7 +48,7 @@ impl Desk {
             match job.stage {
                 Stage::Command { sequence } => drop(self.by_sequence.remove(&sequence)),
                 Stage::Question { number } => self.questions.close(number),
-                Stage::Waiting | Stage::Local => {}
+                Stage::Waiting | Stage::Local | Stage::Survey => {}
             }
             if self.finish(now, &mut job) == Turn::Again {
                 self.jobs.push_front(job);
@@ -62,6 +62,9 @@ impl Desk {
 
     /// Whether a job has the answers that it waits for.
     fn is_complete(&self, now: Timestamp, job: &Job) -> bool {
+        if job.stage == Stage::Survey {
+            return self.is_surveyed(now);
+        }
         let has_reply = |link: usize| job.replies.iter().any(|reply| reply.link == link);
         let links = 0..self.settings.cluster.replicas.len();
         job.is_answered()
@@ -100,6 +103,8 @@ impl Desk {
     fn start(&mut self, now: Timestamp, place: usize) -> Option<Stage> {
         let verb = match &self.jobs[place].task {
             Ok(Verb::Help) | Err(_) => return Some(Stage::Local),
+            // Neither is a replica needed to begin with, nor a place in the order.
+            Ok(Verb::Status) => return self.start_survey(now),
             Ok(verb) => verb.clone(),
         };
         let has_room = match verb {
@@ -117,7 +122,7 @@ impl Desk {
             Verb::List { pattern } => Ok(self.question(now, Query::List { pattern, after: None, limit: PAGE_MAX })),
             Verb::Unread => Ok(self.question(now, unread(None))),
             Verb::History { with, limit } => Ok(self.question(now, history(&with, limit, None))),
-            Verb::Help | Verb::Quit => Ok(Stage::Local),
+            Verb::Status | Verb::Help | Verb::Quit => Ok(Stage::Local),
         };
         Some(started.unwrap_or_else(|failure| {
             self.jobs[place].task = Err(failure);
@@ -181,6 +186,7 @@ impl Desk {
         let is_done = replies.iter().any(|reply| reply.content.is_final() && reply.content.rejection().is_none());
         match verb {
             Verb::Help => self.say(What::Help, None),
+            Verb::Status => self.finish_survey(job),
             Verb::Create { name } => {
                 self.say_each(&replies, |_| What::Created { name: name.clone() });
                 self.finish_create(job, &name, &replies);
@@ -238,7 +244,7 @@ impl Desk {
     }
 
     /// Remembers a failure for the exit code, and whether anything is left to do after it.
-    fn record(&mut self, job: &Job, failure: &Failure) {
+    pub(super) fn record(&mut self, job: &Job, failure: &Failure) {
         let is_first = job.line.is_none();
         match self.settings.mode {
             Mode::Prompt => {}

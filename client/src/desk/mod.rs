@@ -11,16 +11,17 @@ mod jobs;
 mod patience;
 mod person;
 mod post;
+mod survey;
 
 use crate::exit::{self, Failure};
+use crate::greeting::Identity;
 use crate::job::{Content, Job, Reply, Stage};
 use crate::keys::Keys;
 use crate::lines::LineError;
-use crate::links::Identity;
 use crate::print::{Answerer, Say, What};
 use crate::questions::{Asking, Questions};
 use crate::reach::LinkSet;
-use crate::session::{Session, Verdict};
+use crate::session::{Change, Session, Verdict};
 use crate::verb::Verb;
 pub use jobs::identity;
 use patience::Patience;
@@ -35,6 +36,7 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use survey::Inquiry;
 
 /// How many jobs are queued before no more lines are read; a chunk of lines may be on its way already.
 const JOBS_MAX: usize = 2 * WINDOW as usize;
@@ -103,8 +105,12 @@ pub struct Desk {
     finished: u64,
     /// The numbers of the jobs whose commands are in flight, by sequence number in the person's session.
     by_sequence: BTreeMap<u64, u64>,
+    /// The survey that is under way.
+    inquiry: Option<Inquiry>,
     /// The links that are ready.
     reach: LinkSet,
+    /// Whether all links have been ready or failed once.
+    are_all_tried: bool,
     /// Whether requests may be sent: the links had their chance to become ready.
     is_open: bool,
     /// Whether no more lines will come.
@@ -136,7 +142,9 @@ impl Desk {
             started: 0,
             finished: 0,
             by_sequence: BTreeMap::new(),
+            inquiry: None,
             reach: LinkSet::EMPTY,
+            are_all_tried: false,
             is_open: false,
             has_ended: false,
             is_over: false,
@@ -256,6 +264,7 @@ impl Desk {
         for asking in self.questions.on_link_ready(link) {
             self.effects.push(Effect::Send { link: Some(link), message: query(asking) });
         }
+        self.survey_link(link);
         if was_out_of_reach && self.before.is_none() && self.person.receive && self.is_open {
             // What came while no replica could push it to us is unread.
             self.person.inbox.begin();
@@ -284,6 +293,10 @@ impl Desk {
             }
             ToClient::Refused { request: RequestId::Query { id }, .. } => self.questions.on_refused(now, link, id),
             ToClient::Delivery { message } => self.on_delivery(message),
+            ToClient::Status { report } => self.on_report(link, *report),
+            ToClient::Changed { client, sequence, uid, answer } if client == self.person.session.client() => {
+                self.on_changed(sequence, uid, answer);
+            }
             ToClient::LoginRefused { account } => log::warn!("{} refuses {account}'s login", self.replica(link)),
             // Answers in a session that is over, and logins that went well: the answers that follow say the same.
             _ => {}
@@ -316,7 +329,7 @@ impl Desk {
     pub fn deadline(&self) -> Option<Timestamp> {
         let deadlines =
             [self.person.session.deadline(), self.questions.deadline(), self.replies_deadline(), self.watch_deadline()];
-        deadlines.into_iter().flatten().min()
+        deadlines.into_iter().chain([self.survey_deadline()]).flatten().min()
     }
 
     fn on_answer(&mut self, now: Timestamp, link: usize, sequence: u64, uid: Uid, answer: Answer, note: Note) {
@@ -339,6 +352,15 @@ impl Desk {
         let job = &mut self.jobs[place];
         if verdict == Verdict::Answered || self.settings.all_replies {
             job.on_reply(now, Reply { link, content: Content::Command { uid, answer }, note });
+        }
+    }
+
+    /// A replica has learned of earlier requests, and found that what it had answered is no longer so.
+    fn on_changed(&mut self, sequence: u64, uid: Uid, after: Answer) {
+        let Some(Change { command, before }) = self.person.session.on_changed(sequence, uid, &after) else { return };
+        // Acknowledgements are ours; nobody has asked for them or seen what came of them.
+        if !matches!(command, Command::Ack { .. }) {
+            self.say(What::Changed { command, sequence, uid, before, after }, None);
         }
     }
 

@@ -1,8 +1,8 @@
 //! Whom one speaks as: an account or nobody, with a session and an inbox of its own.
 
 use super::Effect;
+use crate::greeting::Identity;
 use crate::inbox::Inbox;
-use crate::links::Identity;
 use crate::session::{Outgoing, Session};
 use stablechat_protocol::id::ClientId;
 use stablechat_protocol::message::ToReplica;

@@ -10,7 +10,9 @@ use stablechat_protocol::id::{Challenge, ClientId, Digest};
 use stablechat_protocol::login::{PublicKey, Statement};
 use stablechat_protocol::message::{CloseReason, Proof, RequestId, ToClient, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
+use stablechat_protocol::peer::{BoundaryDigests, Mark};
 use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::status::{Counters, Phase, StatusReport};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
@@ -41,6 +43,10 @@ pub struct Manners {
     pub rejects_sends: Option<Rejection>,
     /// The most entries of its pages.
     pub page: Option<usize>,
+    /// It is asked to stop, and says so of itself.
+    pub is_stopping: bool,
+    /// Its state, in the only byte that its digest has.
+    pub state: u8,
 }
 
 /// A replica.
@@ -132,6 +138,23 @@ impl Replica {
         let mut state = self.state();
         for message in state.timeline.clone() {
             state.push(&message);
+        }
+    }
+
+    /// Tells everyone that every answer is this now.
+    pub fn change_answers(&self, answer: &Answer) {
+        let mut state = self.state();
+        let mut bytes = Vec::new();
+        for (client, answers) in &state.sessions {
+            for sequence in answers.keys() {
+                let (client, sequence, answer) = (*client, *sequence, answer.clone());
+                let changed = ToClient::Changed { client, sequence, uid: Uid::new(state.clock(), b""), answer };
+                encode(&changed, &mut bytes).expect("short");
+            }
+        }
+        for connection in &mut state.connections {
+            // A client may be gone.
+            drop(connection.stream.write_all(&bytes));
         }
     }
 
@@ -227,6 +250,7 @@ impl Replica {
                 Vec::new()
             }
             ToReplica::Ping { sent } => vec![ToClient::Pong { sent, clock }],
+            ToReplica::Status => vec![ToClient::Status { report: Box::new(self.report(state)) }],
             ToReplica::Query { id, timestamp, query } => {
                 state.timestamps.push(timestamp);
                 if take_one(&mut state.manners.refuses_queries) {
@@ -249,6 +273,37 @@ impl Replica {
     fn statement(&self, challenge: Challenge, account: &AccountName, key: PublicKey) -> Statement {
         let (cluster, replica) = (self.cluster.clone(), self.name.clone());
         Statement { cluster, replica, challenge, account: account.clone(), key, channel: None }
+    }
+}
+
+impl Replica {
+    /// What it says of itself.
+    fn report(&self, state: &State) -> StatusReport {
+        let clock = state.clock();
+        let (log_digest, state_digest) = (Digest([0xd1; 32]), Digest([state.manners.state; 32]));
+        let position = state.sent.len() as u64;
+        let boundary = |second| BoundaryDigests { second, position, log_digest, state_digest };
+        let last = clock.0 / 1_000_000_000 - 2;
+        StatusReport {
+            replica: self.name.clone(),
+            version: "0".into(),
+            phase: if state.manners.is_stopping { Phase::Stopping } else { Phase::Serving },
+            is_mute: false,
+            clock_is_off: false,
+            epoch: 1,
+            applied: Mark { uid: Uid::MIN, position, log_digest },
+            state_digest,
+            boundaries: (last - 7..=last).map(boundary).collect(),
+            settled: 0,
+            clock,
+            closed: clock.before(Duration::from_millis(25)),
+            grace_ns: 25_000_000,
+            has_barrier: false,
+            pending: 0,
+            peers: Vec::new(),
+            catching_up: None,
+            counters: Counters { closed: position, ..Counters::default() },
+        }
     }
 }
 

@@ -6,3 +6,4 @@ mod fake;
 mod faults;
 mod lines;
 mod run;
+mod status;

@@ -38,6 +38,11 @@ impl Signals {
     pub fn set_stalled(&self) {
         self.stalled.store(true, Ordering::SeqCst);
     }
+
+    /// Wakes the poll loop.
+    pub fn wake(&self) {
+        self.waker.wake().expect("an event descriptor that exists can be written to");
+    }
 }
 
 impl Mailbox {
@@ -46,33 +51,28 @@ impl Mailbox {
         if let Some(batches) = &self.batches
             && batches.send(batch).is_ok()
         {
-            self.wake();
+            self.signals.wake();
         }
     }
 
     /// Asks for a round that says when everything had been read, even if it says nothing else.
     pub fn ask_for_reading(&self) {
         self.signals.reading_wanted.store(true, Ordering::SeqCst);
-        self.wake();
+        self.signals.wake();
     }
 
     /// Lets the loop go on, if it has stopped reading: there is room for rounds again.
     pub fn resume(&self) {
         if self.signals.stalled.swap(false, Ordering::SeqCst) {
-            self.wake();
+            self.signals.wake();
         }
-    }
-
-    /// Wakes the poll loop.
-    fn wake(&self) {
-        self.signals.waker.wake().expect("an event descriptor that exists can be written to");
     }
 }
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
         self.batches = None;
-        self.wake();
+        self.signals.wake();
     }
 }
 

@@ -1,21 +1,26 @@
 //! One connection's bytes: what came and is not yet a message, what is to be sent and is not yet gone.
 
 use mio::net::TcpStream;
-use stablechat_protocol::frame::{Decoded, FrameBuffer, FrameError, encode};
-use stablechat_protocol::message::{CloseReason, ToClient, ToReplica};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use stablechat_protocol::frame::{Decoded, FRAME_MAX, FrameBuffer, FrameError, encode};
+use stablechat_protocol::message::{CloseReason, ToClient};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-/// The most bytes that wait to be sent on one connection. A client that does not read, and lets more gather, is
-/// disconnected: its messages stay unread.
+/// The most bytes that wait to be sent to a client. One that does not read, and lets more gather, is disconnected: its
+/// messages stay unread.
 const OUTBOX_MAX: usize = 8 * 1024 * 1024;
+/// The most bytes that wait to be sent to a peer. One that lets more gather is disconnected: it connects again, and the
+/// replicas find out what the other lacks.
+const PEER_OUTBOX_MAX: usize = 64 * 1024 * 1024;
 /// The most bytes of a frame before the connection has been greeted.
 const GREETING_FRAME_MAX: usize = 4096;
 /// The most bytes read from one connection before others have their turn.
 pub const READ_AT_A_TIME: usize = 256 * 1024;
 /// How long a connection that we end has to take what it is still to get, the reason among it.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A socket with its buffers.
 pub struct Connection {
@@ -28,7 +33,9 @@ pub struct Connection {
     sent_of_first: usize,
     /// How many bytes wait to be sent.
     outbox_bytes: usize,
-    /// When it was accepted.
+    /// How many may.
+    outbox_max: usize,
+    /// When it was accepted, or came to stand.
     since: Instant,
     /// When something last came.
     heard: Instant,
@@ -50,7 +57,7 @@ pub enum ReadEnd {
 }
 
 impl Connection {
-    /// A connection that has just been accepted.
+    /// A connection that has just been accepted, or that has just come to stand.
     pub fn new(stream: TcpStream, now: Instant) -> Connection {
         Connection {
             stream,
@@ -58,6 +65,7 @@ impl Connection {
             outbox: VecDeque::new(),
             sent_of_first: 0,
             outbox_bytes: 0,
+            outbox_max: OUTBOX_MAX,
             since: now,
             heard: now,
             farewell: None,
@@ -65,7 +73,7 @@ impl Connection {
         }
     }
 
-    /// When it was accepted.
+    /// When it was accepted, or came to stand.
     pub fn since(&self) -> Instant {
         self.since
     }
@@ -92,7 +100,13 @@ impl Connection {
 
     /// Accepts frames of full size from here on.
     pub fn greeted(&mut self) {
-        self.inbox.set_limit(stablechat_protocol::frame::FRAME_MAX);
+        self.inbox.set_limit(FRAME_MAX);
+    }
+
+    /// Accepts frames of full size from here on, and lets more wait to be sent: the other side is a peer.
+    pub fn greeted_by_peer(&mut self) {
+        self.greeted();
+        self.outbox_max = PEER_OUTBOX_MAX;
     }
 
     /// Reads some of what has come. Returns how many bytes, and whether there may be more.
@@ -121,7 +135,7 @@ impl Connection {
     ///
     /// # Errors
     /// What came can never be a message.
-    pub fn next_message(&mut self) -> Result<Decoded<ToReplica>, FrameError> {
+    pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Decoded<T>, FrameError> {
         if self.is_closing() {
             return Ok(Decoded::NeedMore);
         }
@@ -129,22 +143,22 @@ impl Connection {
     }
 
     /// Queues a message. Ends the connection when too much waits to be sent.
-    pub fn send(&mut self, message: &ToClient, now: Instant) {
+    pub fn send(&mut self, message: &impl Serialize, now: Instant) {
         if self.is_closing() {
             return;
         }
         let mut frame = Vec::new();
         match encode(message, &mut frame) {
             Ok(()) => self.queue(frame),
-            Err(error) => unreachable!("answers are made in pages that fit: {error}"),
+            Err(error) => unreachable!("messages are made so that they fit: {error}"),
         }
-        if self.outbox_bytes > OUTBOX_MAX {
+        if self.outbox_bytes > self.outbox_max {
             self.drop_unsent();
             self.close(CloseReason::SlowReader, now);
         }
     }
 
-    /// Ends the connection: the reason is the last that is sent.
+    /// Ends the connection: the reason is the last that is sent. Clients and peers read it alike.
     pub fn close(&mut self, reason: CloseReason, now: Instant) {
         if !self.is_closing() {
             self.send(&ToClient::Closing { reason }, now);

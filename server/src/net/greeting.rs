@@ -2,11 +2,14 @@
 //!
 //! Pure: a message comes in, and what is to be done about it comes out.
 
-use super::Identity;
-use crate::replica::Body;
+use super::{Identity, peer_greeting};
+use crate::replica::{Body, PeerId};
+use stablechat_protocol::command::{ACK_MAX, Command};
 use stablechat_protocol::id::Challenge;
 use stablechat_protocol::login::Statement;
 use stablechat_protocol::message::{CloseReason, MAGIC, Proof, Role, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, Question, Request};
 use stablechat_protocol::time::Timestamp;
 
@@ -15,6 +18,8 @@ use stablechat_protocol::time::Timestamp;
 pub struct Greeting {
     /// What logins on this connection sign.
     challenge: Challenge,
+    /// Whether there is room for a peer, but not for one more client.
+    full: bool,
     /// Whether hello and welcome have been exchanged.
     greeted: bool,
     /// For whom the connection speaks.
@@ -28,20 +33,26 @@ pub enum Reaction {
     Reply(ToClient),
     /// Send back the welcome; frames may have full size from here on.
     Welcome(ToClient),
+    /// Send back the greeting: the connection is this peer's, and no client's.
+    Peer(PeerId, PeerMessage),
+    /// End the connection, which one of this name wanted for a peer.
+    RefusePeer(ReplicaName, CloseReason),
     /// Send back that the login is good, and let the connection listen if it wants to.
     LoggedIn(Actor, bool),
     /// Send back that the login is not good, if it was one; the connection speaks for nobody.
     LoggedOut(Option<ToClient>),
     /// Pass this on.
     Request(Timestamp, Body),
+    /// Pass on that the connection asks for the status.
+    Status,
     /// End the connection.
     Close(CloseReason),
 }
 
 impl Greeting {
-    /// A connection from which nothing has come.
-    pub fn new(challenge: Challenge) -> Greeting {
-        Greeting { challenge, greeted: false, actor: None }
+    /// A connection from which nothing has come. When it is `full` here, a client is sent away.
+    pub fn new(challenge: Challenge, full: bool) -> Greeting {
+        Greeting { challenge, full, greeted: false, actor: None }
     }
 
     /// Whether hello and welcome have been exchanged.
@@ -60,12 +71,8 @@ impl Greeting {
                     Reaction::Close(CloseReason::Version { version_min: VERSION_MIN, version_max: VERSION_MAX })
                 } else if cluster != us.cluster {
                     Reaction::Close(CloseReason::WrongCluster { cluster: us.cluster.clone() })
-                } else if role != Role::Client {
-                    out_of_place("this version of the replica talks to clients only")
                 } else {
-                    self.greeted = true;
-                    let (replica, challenge) = (us.replica.clone(), self.challenge);
-                    Reaction::Welcome(ToClient::Welcome { version: common, replica, clock: now, challenge })
+                    self.welcome(role, common, us, now)
                 }
             }
             ToReplica::Hello { .. } => out_of_place("a second hello"),
@@ -77,6 +84,10 @@ impl Greeting {
                 self.actor = None;
                 Reaction::LoggedOut(None)
             }
+            ToReplica::Request { command: Command::Ack { uids }, .. } if uids.len() > ACK_MAX => {
+                // What is accepted has to fit into the messages between replicas.
+                Reaction::Close(CloseReason::Malformed { detail: format!("an ack of more than {ACK_MAX} uids") })
+            }
             ToReplica::Request { client, sequence, timestamp, command } => {
                 let request = Request { client, sequence, actor: self.actor.clone(), command };
                 Reaction::Request(timestamp, Body::Request(request))
@@ -85,7 +96,24 @@ impl Greeting {
                 let question = Question { id, actor: self.actor.clone(), query };
                 Reaction::Request(timestamp, Body::Question(question))
             }
+            ToReplica::Status => Reaction::Status,
             ToReplica::Ping { sent } => Reaction::Reply(ToClient::Pong { sent, clock: now }),
+        }
+    }
+
+    /// Takes in one with whom we share a version and a cluster.
+    fn welcome(&mut self, role: Role, version: u16, us: &Identity, now: Timestamp) -> Reaction {
+        let replica = us.replica.clone();
+        match role {
+            Role::Client if self.full => Reaction::Close(CloseReason::Full),
+            Role::Client => {
+                self.greeted = true;
+                Reaction::Welcome(ToClient::Welcome { version, replica, clock: now, challenge: self.challenge })
+            }
+            Role::Replica { name, cluster_file } => match peer_greeting::admit(&name, cluster_file, us) {
+                Ok(peer) => Reaction::Peer(peer, PeerMessage::Greeting { version, replica }),
+                Err(reason) => Reaction::RefusePeer(name, reason),
+            },
         }
     }
 
@@ -113,4 +141,28 @@ impl Greeting {
 /// Ends the connection over a frame that is in order, but not here.
 fn out_of_place(detail: &str) -> Reaction {
     Reaction::Close(CloseReason::OutOfPlace { detail: detail.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stablechat_protocol::cluster::Cluster;
+
+    #[test]
+    fn where_it_is_full_there_is_room_for_a_peer() {
+        let text =
+            "name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n[[replica]]\nname = 'b'\naddress = 'x:2'\n";
+        let cluster = Cluster::parse(text).expect("a good file");
+        let name = |place: usize| cluster.replicas[place].name.clone();
+        let us = Identity::of(&cluster, &name(1)).expect("one of the two");
+        let greet = |role, full| {
+            let (magic, cluster) = (MAGIC.into(), cluster.name.clone());
+            let hello = ToReplica::Hello { magic, version_min: VERSION_MIN, version_max: VERSION_MAX, role, cluster };
+            Greeting::new(Challenge([0; 32]), full).on_message(hello, &us, Timestamp::ZERO)
+        };
+        let peer = || Role::Replica { name: name(0), cluster_file: cluster.digest() };
+        assert_eq!(greet(Role::Client, true), Reaction::Close(CloseReason::Full));
+        assert!(matches!(greet(Role::Client, false), Reaction::Welcome(_)));
+        assert!(matches!(greet(peer(), true), Reaction::Peer(PeerId(0), _)));
+    }
 }

@@ -4,22 +4,34 @@
 //! the connection's login and passes on, an answer is a message that it passes back. It never waits for the disk, because
 //! it never waits for the applier: when the applier is behind, it stops reading instead.
 //!
+//! It also keeps one connection to each other replica, which it dials or is dialed by, see `peer_greeting`. What peers say to
+//! each other it passes on unread.
+//!
 //! What it reads goes to the applier in [`Round`]s over a bounded channel; what is to be sent comes back through the
 //! [`Mailbox`], which wakes the loop.
 
 mod channel;
 mod connection;
+mod dialer;
 mod greeting;
+mod intake;
 mod listener;
+mod peer_greeting;
 mod poll_loop;
+mod registrar;
+#[cfg(test)]
+mod tests;
 
 pub use channel::Mailbox;
 pub use listener::Listener;
 pub use poll_loop::PollLoop;
 
-use crate::replica::{Body, ConnectionId};
+use crate::replica::{Body, ConnectionId, PeerId};
+use stablechat_protocol::cluster::{Cluster, ReplicaEntry};
+use stablechat_protocol::id::Digest;
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::{ClusterName, ReplicaName};
+use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::time::Timestamp;
 
@@ -30,6 +42,57 @@ pub struct Identity {
     pub cluster: ClusterName,
     /// The replica.
     pub replica: ReplicaName,
+    /// Its place in the cluster file.
+    place: PeerId,
+    /// The digest of the cluster file, which peers must agree on.
+    cluster_file: Digest,
+    /// All replicas of the cluster, in the order of the file.
+    replicas: Vec<ReplicaEntry>,
+}
+
+impl Identity {
+    /// The replica of this name; none when the cluster has no such.
+    pub fn of(cluster: &Cluster, replica: &ReplicaName) -> Option<Identity> {
+        let mut identity = Identity {
+            cluster: cluster.name.clone(),
+            replica: replica.clone(),
+            place: PeerId(0),
+            cluster_file: cluster.digest(),
+            replicas: cluster.replicas.clone(),
+        };
+        identity.place = identity.place_of(replica)?;
+        Some(identity)
+    }
+
+    /// The name of one of the cluster's replicas.
+    pub fn name_of(&self, PeerId(place): PeerId) -> ReplicaName {
+        self.replicas[usize::from(place)].name.clone()
+    }
+
+    /// Its place in the cluster file.
+    pub fn place(&self) -> PeerId {
+        self.place
+    }
+
+    /// `HOST:PORT`, where it listens.
+    pub fn address(&self) -> &str {
+        &self.replicas[usize::from(self.place.0)].address
+    }
+
+    /// The place of the replica of this name; none when the cluster has no such.
+    fn place_of(&self, name: &ReplicaName) -> Option<PeerId> {
+        self.places().find_map(|(place, entry)| (entry.name == *name).then_some(place))
+    }
+
+    /// The other replicas.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerId, &ReplicaEntry)> {
+        self.places().filter(|(place, _)| *place != self.place)
+    }
+
+    /// All replicas with their places.
+    fn places(&self) -> impl Iterator<Item = (PeerId, &ReplicaEntry)> {
+        (0..).map(PeerId).zip(&self.replicas)
+    }
 }
 
 /// What the poll loop tells the applier.
@@ -65,6 +128,31 @@ pub enum Event {
         /// The connection.
         connection: ConnectionId,
     },
+    /// A peer is connected: what is sent to it arrives in order, until it is disconnected. The applier says
+    /// [`Sent::PeerSeen`] before it sends anything that is meant for this connection.
+    PeerConnected {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A peer is no longer connected. Some of what was sent to it last may not have arrived.
+    PeerDisconnected {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A peer sent a message.
+    Peer {
+        /// The clock when it was read.
+        time: Timestamp,
+        /// The peer.
+        peer: PeerId,
+        /// What it sent: any message but a greeting or a closing.
+        message: PeerMessage,
+    },
+    /// A client asks for the replica's status.
+    Status {
+        /// The connection that it asked on.
+        from: ConnectionId,
+    },
     /// The process shall stop.
     Stop,
 }
@@ -78,11 +166,33 @@ pub struct Round {
     pub drained: Option<Timestamp>,
 }
 
-/// A message for a connection, which may be gone by then.
+/// A message to be sent. Whom it is for may be gone by then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// The connection.
-    pub to: ConnectionId,
-    /// The message.
-    pub message: ToClient,
+pub enum Sent {
+    /// To a client.
+    ToClient {
+        /// Its connection.
+        to: ConnectionId,
+        /// The message.
+        message: ToClient,
+    },
+    /// To a peer.
+    ToPeer {
+        /// The peer.
+        to: PeerId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// Nothing: the applier has seen an [`Event::PeerConnected`]; to be said once for each, before what is meant for that
+    /// connection. What was sent to the peer before was meant for an earlier one, on which something may have been lost, and
+    /// must not follow on this one.
+    PeerSeen {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// Nothing: the connection to a peer shall end, and a new one be made.
+    Disconnect {
+        /// The peer.
+        peer: PeerId,
+    },
 }

@@ -1,36 +1,42 @@
 //! The loop itself: wait, send what came from the applier, read what came from the sockets, hand it over.
 
-use super::channel::{Mailbox, ToApplier, connect};
-use super::connection::{Connection, ReadEnd};
+mod peers;
+
+use super::channel::{Mailbox, connect};
+use super::connection::{Connection, FAREWELL, ReadEnd};
+use super::dialer::Dialer;
 use super::greeting::{Greeting, Reaction};
+use super::intake::Intake;
+use super::registrar::{FIRST_CONNECTION, Registrar};
 use super::{Event, Identity, Listener, Round, Sent};
 use crate::clock::Clock;
-use crate::replica::ConnectionId;
-use crossbeam_channel::{Receiver, TryRecvError, TrySendError};
+use crate::replica::{ConnectionId, PeerId};
+use crossbeam_channel::{Receiver, TryRecvError};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
+use peers::Link;
+use stablechat_protocol::cluster::REPLICAS_MAX;
 use stablechat_protocol::frame::{Decoded, FrameError};
 use stablechat_protocol::id::Challenge;
 use stablechat_protocol::message::{CloseReason, ToClient};
-use stablechat_protocol::time::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The most connections. Further ones are told so and closed.
+/// The most connections but for those with peers. Further clients are told so and closed.
 const CONNECTIONS_MAX: usize = 1024;
-/// The most connections that are being told goodbye beside those. Further ones are closed without a word.
+/// The most connections beside those that are told goodbye, or have yet to say that they are peers. Further ones are closed
+/// without a word.
 const FAREWELLS_MAX: usize = 256;
-/// The most bytes that wait to be sent on all connections together. The connection that adds more is closed.
+/// The most sockets at a time, so that one wait tells of all: clients', and for each peer its connection and the next one.
+const SOCKETS_MAX: usize = FIRST_CONNECTION + CONNECTIONS_MAX + FAREWELLS_MAX + 2 * REPLICAS_MAX;
+/// The most bytes that wait to be sent to all clients together. The connection that adds more is closed. What waits for
+/// peers is bounded for each.
 const OUTBOXES_MAX: usize = 256 * 1024 * 1024;
-/// The most bytes that a round is made of. What is beyond waits in the sockets.
-const ROUND_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// More than the receive buffer of a socket holds (Linux: `tcp_rmem`, 6 MiB): who has been read this far since some moment
-/// has nothing left from before it, even if it sends faster than we read.
-const RECEIVE_BUFFER_MAX: usize = 8 * 1024 * 1024;
-/// How long a connection may take to say hello.
+/// How long a connection may take until both sides have greeted.
 const GREETING_WAIT: Duration = Duration::from_secs(10);
-/// How long a connection may be silent. Clients ping more often than that.
+/// How long a connection may be silent. Clients ping, and peers announce, more often than that.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How often connections are looked at for silence.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -38,8 +44,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 const STOP: Token = Token(2);
-/// The token of the first connection; tokens of connections are never used again.
-const FIRST_CONNECTION: usize = 3;
 
 /// Everything the loop has.
 pub struct PollLoop {
@@ -49,25 +53,33 @@ pub struct PollLoop {
     stop: UnixStream,
     identity: Identity,
     clock: Clock,
-    connections: BTreeMap<ConnectionId, (Connection, Greeting)>,
-    next_connection: u64,
-    /// Connections from which there may be something to read.
-    readable: BTreeSet<ConnectionId>,
-    /// The reading of the clock that the next round may report, once all of `owed` is read.
-    reading: Option<Timestamp>,
-    /// The connections that may hold something from before `reading`, and how much of them has been read since.
-    owed: BTreeMap<ConnectionId, usize>,
-    /// What has been read and not yet handed over.
-    round: Round,
-    /// How many bytes were read for it.
-    round_bytes: usize,
-    /// Whether the applier waits for a reading.
-    reading_wanted: bool,
-    /// Whether the channel to the applier was full.
-    stalled: bool,
-    applier: ToApplier,
+    registrar: Registrar,
+    connections: BTreeMap<ConnectionId, (Connection, Party)>,
+    /// What is known of each peer.
+    links: BTreeMap<PeerId, Link>,
+    dialer: Dialer,
+    intake: Intake,
+    /// Gives what the applier wants sent.
+    batches: Receiver<Vec<Sent>>,
     next_sweep: Instant,
     scratch: Box<[u8]>,
+}
+
+/// Who is at the other end of a connection.
+enum Party {
+    /// A client, or one who has not said hello yet.
+    Client(Greeting),
+    /// A peer that we have dialed and that has not answered our hello yet.
+    Dialed(PeerId),
+    /// A peer. It has no other connection that is one.
+    Peer(PeerId),
+}
+
+impl Party {
+    /// Whether it takes none of the room for clients.
+    fn is_peer(&self) -> bool {
+        !matches!(self, Party::Client(_))
+    }
 }
 
 impl PollLoop {
@@ -85,23 +97,20 @@ impl PollLoop {
         poll.registry().register(listener.source(), LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
         let (applier, mailbox, rounds) = connect(Waker::new(poll.registry(), WAKER)?);
+        let now = Instant::now();
         let poll_loop = PollLoop {
+            registrar: Registrar::new(poll.registry().try_clone()?),
             poll,
             listener,
             stop,
-            identity,
             clock,
             connections: BTreeMap::new(),
-            next_connection: 0,
-            readable: BTreeSet::new(),
-            reading: None,
-            owed: BTreeMap::new(),
-            round: Round::default(),
-            round_bytes: 0,
-            reading_wanted: false,
-            stalled: false,
-            applier,
-            next_sweep: Instant::now(),
+            links: identity.peers().map(|(peer, entry)| (peer, Link::to(entry.name.clone()))).collect(),
+            dialer: Dialer::new(&identity, applier.signals.clone(), now),
+            identity,
+            intake: Intake::new(applier.rounds, applier.signals),
+            batches: applier.batches,
+            next_sweep: now,
             scratch: vec![0; 64 * 1024].into(),
         };
         Ok((poll_loop, rounds, mailbox))
@@ -112,19 +121,20 @@ impl PollLoop {
     /// # Errors
     /// The poll itself failed. What happens to a connection or to accepting one is no error.
     pub fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(FIRST_CONNECTION + CONNECTIONS_MAX + FAREWELLS_MAX);
+        let mut events = Events::with_capacity(SOCKETS_MAX);
         loop {
-            self.reading_wanted |= self.applier.signals.take_reading_wanted();
+            self.intake.take_wish();
             let before = self.clock.now();
             self.wait(&mut events)?;
             events.iter().for_each(|event| self.on_event(event));
-            self.begin_reading(before);
+            self.intake.begin_reading(before);
             let open = self.take_messages();
+            self.dialer.step(&mut self.registrar, Instant::now());
             self.accept();
             self.read();
             self.flush();
             self.sweep();
-            self.hand_over();
+            self.intake.hand_over();
             if !open {
                 self.say_goodbye();
                 return Ok(());
@@ -145,11 +155,11 @@ impl PollLoop {
 
     /// How long there is nothing to do.
     fn timeout(&self) -> Option<Duration> {
-        if !self.stalled && (self.reading_wanted || !self.readable.is_empty()) {
+        if self.intake.is_busy() {
             return Some(Duration::ZERO);
         }
         let sweep = (!self.connections.is_empty()).then_some(self.next_sweep);
-        let next = sweep.into_iter().chain(self.listener.retry_at()).min()?;
+        let next = sweep.into_iter().chain(self.listener.retry_at()).chain(self.dialer.deadline()).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -159,10 +169,13 @@ impl PollLoop {
             LISTENER => self.listener.set_ready(),
             WAKER => {}
             STOP => self.on_stop(),
-            Token(token) => {
-                let id = ConnectionId((token - FIRST_CONNECTION) as u64);
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.readable.insert(id);
+            token => {
+                let Some(id) = Registrar::connection(token) else { return };
+                let now = Instant::now();
+                if let Some((peer, stream)) = self.dialer.take_connected(id, now) {
+                    self.greet(id, peer, stream, now);
+                } else if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.intake.set_readable(id);
                 }
             }
         }
@@ -172,34 +185,32 @@ impl PollLoop {
     fn on_stop(&mut self) {
         // The bytes say nothing; reading them arms the next event.
         while io::Read::read(&mut self.stop, &mut self.scratch[..16]).is_ok_and(|length| length > 0) {}
-        self.round.events.push(Event::Stop);
-    }
-
-    /// Remembers a reading of the clock that was taken before the last wait: whatever had arrived by then is in the sockets
-    /// that are known to be readable now.
-    fn begin_reading(&mut self, before: Timestamp) {
-        if self.reading.is_none() {
-            self.reading = Some(before);
-            self.owed = self.readable.iter().map(|id| (*id, 0)).collect();
-        }
+        self.intake.push(Event::Stop);
     }
 
     /// Queues what the applier wants sent. Returns whether it may still want more.
     fn take_messages(&mut self) -> bool {
         let now = Instant::now();
         loop {
-            match self.applier.batches.try_recv() {
-                Ok(batch) => batch.iter().for_each(|Sent { to, message }| self.send(*to, message, now)),
+            match self.batches.try_recv() {
+                Ok(batch) => batch.iter().for_each(|sent| self.send(sent, now)),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
     }
 
-    /// Queues a message for a connection, if it is still there.
-    fn send(&mut self, to: ConnectionId, message: &ToClient, now: Instant) {
-        if let Some((connection, _)) = self.connections.get_mut(&to) {
-            connection.send(message, now);
+    /// Queues a message, if whom it is for is still there.
+    fn send(&mut self, sent: &Sent, now: Instant) {
+        match sent {
+            Sent::ToClient { to, message } => {
+                if let Some((connection, Party::Client(_))) = self.connections.get_mut(to) {
+                    connection.send(message, now);
+                }
+            }
+            Sent::ToPeer { to, message } => self.send_to_peer(*to, message, now),
+            Sent::PeerSeen { peer } => self.on_peer_seen(*peer),
+            Sent::Disconnect { peer } => self.disconnect(*peer, now),
         }
     }
 
@@ -207,73 +218,60 @@ impl PollLoop {
     fn accept(&mut self) {
         let now = Instant::now();
         while let Some(stream) = self.listener.accept(now) {
-            if self.connections.len() >= CONNECTIONS_MAX + FAREWELLS_MAX {
+            let clients = self.connections.values().filter(|(_, party)| !party.is_peer());
+            if clients.clone().count() >= CONNECTIONS_MAX + FAREWELLS_MAX {
                 continue;
             }
-            let full =
-                self.connections.values().filter(|(connection, _)| !connection.is_closing()).count() >= CONNECTIONS_MAX;
-            match self.admit(stream, now) {
-                Ok(id) if full => self.close(id, CloseReason::Full, now),
-                Ok(_) => {}
-                Err(error) => log::warn!("cannot take in a connection: {error}"),
+            let full = clients.filter(|(connection, _)| !connection.is_closing()).count() >= CONNECTIONS_MAX;
+            if let Err(error) = self.admit(stream, full, now) {
+                log::warn!("cannot take in a connection: {error}");
             }
         }
     }
 
     /// Gives a new connection its place.
-    fn admit(&mut self, mut stream: TcpStream, now: Instant) -> io::Result<ConnectionId> {
+    fn admit(&mut self, mut stream: TcpStream, full: bool, now: Instant) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut challenge = [0; 32];
         getrandom::fill(&mut challenge).map_err(|error| io::Error::other(error.to_string()))?;
-        let id = ConnectionId(self.next_connection);
-        let token = Token(FIRST_CONNECTION + usize::try_from(id.0).map_err(io::Error::other)?);
-        self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        self.next_connection += 1;
-        self.connections.insert(id, (Connection::new(stream, now), Greeting::new(Challenge(challenge))));
-        Ok(id)
+        let id = self.registrar.register(&mut stream)?;
+        let greeting = Greeting::new(Challenge(challenge), full);
+        self.connections.insert(id, (Connection::new(stream, now), Party::Client(greeting)));
+        Ok(())
     }
 
     /// Reads from all connections that may have something, a limited amount from each and of all.
     fn read(&mut self) {
         let now = Instant::now();
-        let mut turns: Vec<ConnectionId> = self.readable.iter().copied().collect();
-        // The connections that a reading of the clock waits for come first.
-        turns.sort_by_key(|id| !self.owed.contains_key(id));
-        for id in turns {
-            if self.stalled || self.round_bytes >= ROUND_BYTES_MAX {
+        let connections = &self.connections;
+        for id in self.intake.turns(|id| connections.get(&id).is_some_and(|(_, party)| party.is_peer())) {
+            if self.intake.is_full() {
                 return;
             }
             let Some((connection, _)) = self.connections.get_mut(&id) else {
-                self.forget_readable(id);
+                self.intake.forget(id);
                 continue;
             };
             let (bytes, end) = connection.read(&mut self.scratch, now);
-            self.round_bytes += bytes;
-            let owed = self.owed.get_mut(&id).map(|read| {
-                *read += bytes;
-                *read
-            });
+            self.intake.on_read(id, bytes, end);
             self.take_apart(id, now);
-            match end {
-                ReadEnd::Drained => self.forget_readable(id),
-                ReadEnd::More if owed.is_some_and(|read| read >= RECEIVE_BUFFER_MAX) => {
-                    self.owed.remove(&id);
-                }
-                ReadEnd::More => {}
-                ReadEnd::Gone => self.remove(id),
+            if end == ReadEnd::Gone {
+                self.remove(id, &"the connection is broken", now);
             }
         }
     }
 
-    /// Notes that everything from a connection has been read.
-    fn forget_readable(&mut self, id: ConnectionId) {
-        self.readable.remove(&id);
-        self.owed.remove(&id);
-    }
-
     /// Handles the messages that have come whole on a connection.
     fn take_apart(&mut self, id: ConnectionId, now: Instant) {
-        while let Some((connection, greeting)) = self.connections.get_mut(&id) {
+        while let Some((connection, party)) = self.connections.get_mut(&id) {
+            let Party::Client(greeting) = party else {
+                match connection.next_message() {
+                    Ok(Decoded::NeedMore) => return,
+                    Ok(Decoded::Frame(message)) => self.on_peer_message(id, message, now),
+                    Err(error) => self.on_peer_error(id, &error, now),
+                }
+                continue;
+            };
             let reaction = match connection.next_message() {
                 Ok(Decoded::NeedMore) => return,
                 Ok(Decoded::Frame(message)) => greeting.on_message(message, &self.identity, self.clock.now()),
@@ -292,23 +290,32 @@ impl PollLoop {
                 connection.greeted();
                 connection.send(&message, now);
             }
+            Reaction::Peer(peer, greeting) => {
+                connection.send(&greeting, now);
+                self.begin_link(id, peer, now);
+            }
+            Reaction::RefusePeer(name, reason) => {
+                self.on_peer_refused(&name, &reason);
+                self.close(id, reason, now);
+            }
             Reaction::LoggedIn(actor, receive) => {
                 connection.send(&ToClient::LoggedIn { account: actor.account.clone() }, now);
-                self.round.events.push(Event::LoggedIn { connection: id, actor, receive });
+                self.intake.push(Event::LoggedIn { connection: id, actor, receive });
             }
             Reaction::LoggedOut(message) => {
                 message.iter().for_each(|message| connection.send(message, now));
-                self.round.events.push(Event::LoggedOut { connection: id });
+                self.intake.push(Event::LoggedOut { connection: id });
             }
             Reaction::Request(timestamp, body) => {
                 let time = self.clock.now();
-                self.round.events.push(Event::Request { time, from: id, timestamp, body });
+                self.intake.push(Event::Request { time, from: id, timestamp, body });
             }
+            Reaction::Status => self.intake.push(Event::Status { from: id }),
             Reaction::Close(reason) => self.close(id, reason, now),
         }
     }
 
-    /// Ends a connection, with a reason.
+    /// Ends a client's connection, with a reason.
     fn close(&mut self, id: ConnectionId, reason: CloseReason, now: Instant) {
         if let Some((connection, _)) = self.connections.get_mut(&id) {
             log::debug!("ending connection {}: {reason}", id.0);
@@ -317,22 +324,33 @@ impl PollLoop {
     }
 
     /// Drops a connection.
-    fn remove(&mut self, id: ConnectionId) {
-        self.forget_readable(id);
-        if let Some((_, greeting)) = self.connections.remove(&id)
-            && greeting.is_done()
-        {
-            self.round.events.push(Event::Closed { connection: id });
+    fn remove(&mut self, id: ConnectionId, why: &dyn Display, now: Instant) {
+        self.intake.forget(id);
+        match self.connections.remove(&id) {
+            Some((_, Party::Client(greeting))) if greeting.is_done() => {
+                self.intake.push(Event::Closed { connection: id });
+            }
+            Some((_, Party::Peer(peer))) => self.end_link(peer, why, now),
+            Some((_, Party::Dialed(peer))) => self.dialer.on_failed(peer, why, now),
+            Some((_, Party::Client(_))) | None => {}
         }
     }
 
-    /// Sends what the sockets take, and ends the connection that makes too much wait.
+    /// Sends what the sockets take, and ends the client's connection that makes too much wait.
     fn flush(&mut self) {
         let now = Instant::now();
         let mut gone = Vec::new();
         let mut waiting = 0;
-        for (id, (connection, _)) in &mut self.connections {
-            if !connection.flush() {
+        for (id, (connection, party)) in &mut self.connections {
+            let sound = connection.flush();
+            if party.is_peer() {
+                if !sound {
+                    // What it said last, such as that it leaves, may still be there to be read, and then comes the end.
+                    self.intake.set_readable(*id);
+                }
+                continue;
+            }
+            if !sound {
                 gone.push(*id);
             }
             waiting += connection.outbox_bytes();
@@ -342,7 +360,7 @@ impl PollLoop {
                 gone.push(*id);
             }
         }
-        gone.into_iter().for_each(|id| self.remove(id));
+        gone.into_iter().for_each(|id| self.remove(id, &"it cannot be written to", now));
     }
 
     /// Ends connections that have been silent for too long, and drops those that were ended long enough ago.
@@ -353,63 +371,50 @@ impl PollLoop {
         }
         self.next_sweep = now + SWEEP;
         let mut overdue = Vec::new();
-        for (id, (connection, greeting)) in &mut self.connections {
-            let patience_ends =
-                if greeting.is_done() { connection.heard() + SILENCE_MAX } else { connection.since() + GREETING_WAIT };
+        let mut silent = Vec::new();
+        for (id, (connection, party)) in &self.connections {
+            let patience_ends = match party {
+                Party::Client(greeting) if !greeting.is_done() => connection.since() + GREETING_WAIT,
+                Party::Dialed(_) => connection.since() + GREETING_WAIT,
+                Party::Client(_) | Party::Peer(_) => connection.heard() + SILENCE_MAX,
+            };
+            // Who has said something that we have not come to read yet is not silent.
             if connection.is_overdue(now) {
                 overdue.push(*id);
-            } else if now > patience_ends {
-                connection.close(CloseReason::Silent, now);
+            } else if now > patience_ends && !self.intake.is_readable(*id) {
+                silent.push((*id, party.is_peer()));
             }
         }
-        overdue.into_iter().for_each(|id| self.remove(id));
-    }
-
-    /// Hands what was read over to the applier. When the applier is behind, it stays here, and nothing more is read.
-    fn hand_over(&mut self) {
-        if self.owed.is_empty() && !self.stalled {
-            self.round.drained = self.reading.take();
-        }
-        if self.round.events.is_empty() && !(self.reading_wanted && self.round.drained.is_some()) {
-            self.round_bytes = 0;
-            return;
-        }
-        if !self.try_hand_over() {
-            self.applier.signals.set_stalled();
-            self.try_hand_over();
+        overdue.into_iter().for_each(|id| self.remove(id, &"it was ended", now));
+        for (id, is_peer) in silent {
+            if is_peer {
+                self.close_peer(id, CloseReason::Silent, &"it said nothing for too long", now);
+            } else {
+                self.close(id, CloseReason::Silent, now);
+            }
         }
     }
 
-    /// Tries once to hand over what was read.
-    fn try_hand_over(&mut self) -> bool {
-        let drained = self.round.drained.is_some();
-        match self.applier.rounds.try_send(std::mem::take(&mut self.round)) {
-            Ok(()) => {
-                self.reading_wanted &= !drained;
-                self.round_bytes = 0;
-                self.stalled = false;
-            }
-            Err(TrySendError::Full(round)) => {
-                self.round = round;
-                self.stalled = true;
-            }
-            // The applier is gone; the loop learns it from its other channel.
-            Err(TrySendError::Disconnected(_)) => {}
-        }
-        !self.stalled
-    }
-
-    /// Tells all connections that the replica stops, and gives them a moment to take what they are still to get.
+    /// Tells all connections that the replica stops, and gives them a moment to take what they are still to get. Peers shall
+    /// get it for certain: their connections are kept until they have ended them, since dropping one with something unread
+    /// would take back what is under way.
     fn say_goodbye(mut self) {
-        let now = Instant::now();
-        self.connections.values_mut().for_each(|(connection, _)| connection.close(CloseReason::Stopping, now));
-        let mut events = Events::with_capacity(CONNECTIONS_MAX);
-        while !self.connections.is_empty()
-            && !self.connections.values().any(|(connection, _)| connection.is_overdue(Instant::now()))
-        {
-            self.flush();
-            self.connections.retain(|_, (connection, _)| connection.outbox_bytes() > 0);
-            if self.connections.is_empty() || self.poll.poll(&mut events, Some(Duration::from_millis(100))).is_err() {
+        let until = Instant::now() + FAREWELL;
+        self.connections.retain(|_, (_, party)| !matches!(party, Party::Dialed(_)));
+        for (connection, _) in self.connections.values_mut() {
+            connection.close(CloseReason::Stopping, Instant::now());
+        }
+        let mut events = Events::with_capacity(SOCKETS_MAX);
+        loop {
+            let now = Instant::now();
+            self.connections.retain(|_, (connection, party)| {
+                connection.flush()
+                    && (connection.outbox_bytes() > 0
+                        || party.is_peer() && connection.read(&mut self.scratch, now).1 != ReadEnd::Gone)
+            });
+            let patience = until.saturating_duration_since(now).min(Duration::from_millis(100));
+            if self.connections.is_empty() || patience.is_zero() || self.poll.poll(&mut events, Some(patience)).is_err()
+            {
                 return;
             }
         }

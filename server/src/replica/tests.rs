@@ -1,14 +1,17 @@
 //! The protocol by golden scripts, one scenario a file, in `replica/scripts`.
 //!
-//! Times are in milliseconds, with up to six decimals. Δ is 1,000 ms, and timestamps may be 50 ms ahead. A request is known
-//! by its name; requests of one name and time are the same request. What the replica wants done is printed, and after each
-//! block how it stands.
+//! Times are in milliseconds, with up to six decimals. Δ is 1,000 ms, timestamps may be 50 ms ahead, and the grace begins at
+//! Δ/N. A request is known by its name; requests of one name and time are the same request. A replica has no peers unless
+//! `cluster` gives it some, `b` and `c`. What it wants done is printed, but for pings, and after each block how it stands.
 
 use super::*;
 use goldenscript::{ArgumentConsumer, Context, Runner};
+use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::command::{Command, Query, Recipient};
 use stablechat_protocol::id::ClientId;
+use stablechat_protocol::message::RequestId;
 use stablechat_protocol::name::{AccountName, Pattern};
+use stablechat_protocol::request::{Question, Request};
 use stablechat_protocol::text::MessageText;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -28,27 +31,81 @@ struct Script {
 }
 
 impl Script {
-    /// A replica that has applied nothing and starts at 10,000 ms.
+    /// A replica without peers that has applied nothing and starts at 10,000 ms.
     fn new() -> Script {
-        Script { replica: start(10_000, Uid::MIN), names: BTreeMap::new() }
+        Script { replica: start(10_000, Uid::MIN, 0), names: BTreeMap::new() }
     }
 
     fn name(&self, id: RequestId) -> &str {
         &self.names[&id]
     }
 
-    fn describe(&self, output: &Output) -> String {
-        match output {
+    /// The request of this uid, by its name if a script has named it.
+    fn called(&self, uid: &Uid) -> String {
+        let name = self.names.values().find(|name| request(name).uid(uid.timestamp) == *uid);
+        format!("{} of {}", name.map_or("?", String::as_str), show(uid.timestamp))
+    }
+
+    /// Several requests.
+    fn list(&self, uids: impl IntoIterator<Item = Uid>) -> String {
+        uids.into_iter().map(|uid| self.called(&uid)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A message to or from a peer.
+    fn message(&self, message: &PeerMessage) -> String {
+        match message {
+            PeerMessage::Reading { epoch } => format!("reading, epoch {epoch}"),
+            PeerMessage::Listed { uids } => format!("listed [{}]", self.list(uids.iter().copied())),
+            PeerMessage::Join { epoch, closed } => format!("join, epoch {epoch}, closed {}", show(*closed)),
+            PeerMessage::Welcome { to, closed } => format!("welcome to {to}, closed {}", show(*closed)),
+            PeerMessage::Announce { closed, uids } => {
+                format!("announce closed {}, [{}]", show(*closed), self.list(uids.iter().copied()))
+            }
+            PeerMessage::Fetch { uids } => format!("fetch [{}]", self.list(uids.iter().copied())),
+            PeerMessage::Tail { after } => format!("tail after {}", show(after.timestamp)),
+            PeerMessage::Leave => "leave".into(),
+            PeerMessage::TooSlow => "too slow".into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// What is to be done, for a script; nothing for what comes with the clock.
+    fn describe(&self, output: &Output) -> Option<String> {
+        Some(match output {
             Output::Apply { uid, body, stability, copies, waiting } => {
-                assert_eq!((*stability, *copies, *uid), (Stability::RealTime, 1, body.uid(uid.timestamp)));
+                assert_eq!(*uid, body.uid(uid.timestamp));
                 let waiting = waiting.iter().fold(String::new(), |line, connection| format!("{line} {}", connection.0));
-                format!("apply {} of {}, answer to{waiting}", self.name(body.id()), show(uid.timestamp))
+                let test = match stability {
+                    Stability::Closed => "closed",
+                    Stability::RealTime => "real time",
+                };
+                let name = self.name(body.id());
+                format!("apply {name} of {}, {test}, copies {copies}, answer to{waiting}", show(uid.timestamp))
+            }
+            Output::Insert { requests, waiting } => {
+                let waiting = waiting.iter().flat_map(|(_, waiting)| waiting);
+                let waiting = waiting.fold(String::new(), |line, connection| format!("{line} {}", connection.0));
+                format!("insert {}, answer to{waiting}", self.list(requests.iter().map(|held| held.uid)))
             }
             Output::Refuse { to, request, timestamp, reason } => {
                 format!("refuse {} of {} to {}: {reason}", self.name(*request), show(*timestamp), to.0)
             }
+            Output::Send { message: PeerMessage::Ping { .. }, .. } => return None,
+            Output::Send { to, message } => format!("to {}: {}", peer_name(*to), self.message(message)),
+            Output::SendBodies { to, held, uids } => {
+                let all = held.iter().map(|held| held.uid).chain(uids.iter().copied());
+                format!("to {}: bodies [{}]", peer_name(*to), self.list(all))
+            }
+            Output::SendProbe { to } => format!("to {}: probe", peer_name(*to)),
+            Output::SendPrefix { to, .. } => format!("to {}: prefix", peer_name(*to)),
+            Output::SendTail { to, .. } => format!("to {}: tail", peer_name(*to)),
+            Output::SendSnapshotPart { to, .. } => format!("to {}: snapshot part", peer_name(*to)),
+            Output::TakeSnapshotPart { from, .. } => format!("take a snapshot part of {}", peer_name(*from)),
+            Output::PeerSeen { peer } => format!("{} is seen", peer_name(*peer)),
+            Output::Disconnect { peer } => format!("disconnect {}", peer_name(*peer)),
+            Output::NewEpoch { epoch } => format!("new epoch {epoch}"),
             Output::Stopped => "stopped".into(),
-        }
+        })
     }
 
     /// Lets a request or question arrive.
@@ -63,35 +120,109 @@ impl Script {
     }
 }
 
+impl Script {
+    /// What a peer says: `from b join at=10000 epoch=1 closed=9000`, or with requests as `name@time`.
+    fn said(&mut self, arguments: &mut ArgumentConsumer<'_>) -> Result<Input> {
+        let peer = peer(arguments.next_pos())?;
+        let what = arguments.next_pos().ok_or("what it says is missing")?;
+        let time_of = |key: Option<&str>| key.map_or(Ok(Timestamp::ZERO), time);
+        let at = time_of(arguments.take_key("at"))?;
+        let epoch = arguments.take_key("epoch").map_or(Ok(1), str::parse)?;
+        let closed = time_of(arguments.take_key("closed"))?;
+        let after = Uid { timestamp: time_of(arguments.take_key("after"))?, digest: [0; 16] };
+        let depth = arguments.take_key("depth").map_or(Ok(0), str::parse)?;
+        let mut requests = Vec::new();
+        while let Some(text) = arguments.next_pos() {
+            let (name, of) = text.split_once('@').ok_or("a request is NAME@TIME")?;
+            let (body, timestamp) = (request(name), time(of)?);
+            self.names.insert(body.id(), name.to_string());
+            let (uid, Body::Request(request)) = (body.uid(timestamp), body) else { continue };
+            requests.push(Held { uid, request });
+        }
+        let uids = requests.iter().map(|held| held.uid).collect();
+        let message = match what {
+            "reading" => PeerMessage::Reading { epoch },
+            "listed" => PeerMessage::Listed { uids },
+            "join" => PeerMessage::Join { epoch, closed },
+            "welcome" => PeerMessage::Welcome { to: epoch, closed },
+            "announce" => PeerMessage::Announce { closed, uids },
+            "fetch" => PeerMessage::Fetch { uids },
+            "bodies" => PeerMessage::Bodies { requests },
+            "leave" => PeerMessage::Leave,
+            "too_slow" => PeerMessage::TooSlow,
+            // Nothing is missing.
+            // What comes of comparing its log with ours.
+            "same" => return Ok(nothing_more(at, peer)),
+            "parted" => return Ok(Input::Compared { time: at, peer, after: Some(Uid::MIN), depth }),
+            "entries" => return Ok(Input::Entries { time: at, peer, after, missing: requests, next: None }),
+            _ => return Err(format!("peers do not say {what}").into()),
+        };
+        Ok(Input::Peer { time: at, peer, message })
+    }
+}
+
 impl Runner for Script {
     type Command = goldenscript::Command;
 
     fn run(&mut self, command: &goldenscript::Command, _: &Context) -> Result<String> {
         let mut arguments = command.consume_args();
-        let input = match command.name.as_str() {
-            "request" => self.arrive(false, &mut arguments)?,
-            "question" => self.arrive(true, &mut arguments)?,
-            "drained" => Input::Drained { time: time(arguments.next_pos().ok_or("the time is missing")?)? },
-            "stop" => Input::Stop,
-            "restart" => {
+        let inputs = match command.name.as_str() {
+            "request" => vec![self.arrive(false, &mut arguments)?],
+            "question" => vec![self.arrive(true, &mut arguments)?],
+            // A wake: what came before is drained as of its time, unless it says as of when.
+            "wake" => {
+                let now = time(arguments.next_pos().ok_or("the time is missing")?)?;
+                let drained = arguments.take_key("drained").map_or(Ok(now), time)?;
+                vec![Input::Woken { time: now }, Input::Drained { time: drained }, Input::Handled { time: now }]
+            }
+            "woken" => vec![Input::Woken { time: time(arguments.next_pos().ok_or("the time is missing")?)? }],
+            "inserted" => vec![Input::Inserted { applied: Uid::MIN }],
+            "logs_differ" => {
+                let is_ours_shorter = arguments.take_key("shorter").map_or(Ok(false), str::parse)?;
+                vec![Input::LogsDiffer { peer: peer(arguments.next_pos())?, is_ours_shorter }]
+            }
+            "stop" => vec![Input::Stop],
+            "connect" => vec![Input::PeerConnected { peer: peer(arguments.next_pos())? }],
+            "disconnect" => vec![Input::PeerDisconnected { peer: peer(arguments.next_pos())? }],
+            "from" => vec![self.said(&mut arguments)?],
+            "restart" | "cluster" => {
                 let now = arguments.next_pos().ok_or("the time is missing")?.parse()?;
                 let applied = Uid::new(arguments.take_key("applied").map_or(Ok(Timestamp::ZERO), time)?, b"");
-                self.replica = start(now, applied);
+                self.replica = start(now, applied, if command.name == "cluster" { 2 } else { 0 });
+                return Ok(String::new());
+            }
+            // A replica that serves with both peers, linked, at this time, and has done so for longer than any barrier lasts.
+            "serving" => {
+                let now: u64 = arguments.next_pos().ok_or("the time is missing")?.parse()?;
+                self.replica = serving(now - 1000);
+                for milliseconds in (now - 1000..=now).step_by(250) {
+                    let time = Timestamp(milliseconds * MILLISECOND);
+                    for peer in [PeerId(1), PeerId(2)] {
+                        let message = PeerMessage::Announce { closed: time.before(AHEAD), uids: vec![] };
+                        self.replica.step(Input::Peer { time, peer, message }, &mut Vec::new());
+                    }
+                    wake(&mut self.replica, time);
+                }
                 return Ok(String::new());
             }
             name => return Err(format!("there is no command {name}").into()),
         };
         arguments.reject_next()?;
         let mut outputs = Vec::new();
-        self.replica.step(input, &mut outputs);
-        let lines = outputs.iter().map(|output| self.describe(output));
+        inputs.into_iter().for_each(|input| self.replica.step(input, &mut outputs));
+        let lines = outputs.iter().filter_map(|output| self.describe(output));
         Ok(lines.fold(String::new(), |text, line| text + &line + "\n"))
     }
 
     fn end_block(&mut self, _: &goldenscript::Block) -> Result<String> {
         let mut text = String::new();
         let (pending, closed) = (self.replica.pending(), show(self.replica.closed));
-        write!(text, "{pending} pending, closed {closed}")?;
+        let status = match self.replica.status() {
+            Status::CatchingUp => "catching up",
+            Status::Joining => "joining",
+            Status::Serving => "serving",
+        };
+        write!(text, "{status}, {pending} pending, closed {closed}, barrier {}", show(self.replica.barrier))?;
         match self.replica.deadline() {
             Some(deadline) => writeln!(text, ", next reading at {}", show(deadline))?,
             None => writeln!(text)?,
@@ -100,9 +231,70 @@ impl Runner for Script {
     }
 }
 
-/// A replica that starts at this time, in milliseconds.
-fn start(now_ms: u64, applied: Uid) -> Replica {
-    Replica::new(DELIVERY_BOUND, AHEAD, applied, Timestamp(now_ms * MILLISECOND))
+/// A replica that starts at this time, in milliseconds, with so many peers.
+fn start(now_ms: u64, applied: Uid, peers: u8) -> Replica {
+    let peers = (1..=peers).map(PeerId).collect();
+    let place = PeerId(0);
+    let settings = Settings {
+        delivery_bound: DELIVERY_BOUND,
+        ahead: AHEAD,
+        place,
+        peers,
+        min_live: 1,
+        depth_max: 100,
+        piece_bytes: 1000,
+    };
+    let now = Timestamp(now_ms * MILLISECOND);
+    let mut replica = Replica::new(settings, Start { epoch: 1, applied, recent: BTreeSet::new(), now });
+    // The first wake; without peers it serves from here on.
+    assert_eq!(wake(&mut replica, now), []);
+    replica
+}
+
+/// A replica that starts at this time, in milliseconds, and serves with both peers, linked, at once.
+fn serving(now_ms: u64) -> Replica {
+    let mut replica = start(now_ms, Uid::MIN, 2);
+    let now = Timestamp(now_ms * MILLISECOND);
+    let closed = now.before(AHEAD);
+    let peers = [PeerId(1), PeerId(2)];
+    for peer in peers {
+        replica.step(Input::PeerConnected { peer }, &mut Vec::new());
+        replica.step(nothing_more(now, peer), &mut Vec::new());
+        let message = PeerMessage::Join { epoch: 1, closed };
+        replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
+        wake(&mut replica, now);
+    }
+    // A welcome counts once it joins, which takes both peers.
+    for peer in peers {
+        let message = PeerMessage::Welcome { to: 1, closed };
+        replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
+    }
+    wake(&mut replica, now);
+    assert_eq!(replica.status(), Status::Serving);
+    replica
+}
+
+/// A wake before which everything has been put in, and what the replica wants done then.
+fn wake(replica: &mut Replica, time: Timestamp) -> Vec<Output> {
+    let mut outputs = Vec::new();
+    [Input::Woken { time }, Input::Drained { time }, Input::Handled { time }]
+        .into_iter()
+        .for_each(|input| replica.step(input, &mut outputs));
+    outputs
+}
+
+/// The peer of this name.
+fn peer(name: Option<&str>) -> Result<PeerId> {
+    match name {
+        Some("b") => Ok(PeerId(1)),
+        Some("c") => Ok(PeerId(2)),
+        _ => Err("which peer is missing".into()),
+    }
+}
+
+/// The inverse of [`peer`].
+fn peer_name(PeerId(peer): PeerId) -> &'static str {
+    ["a", "b", "c"][usize::from(peer)]
 }
 
 /// The session of this name, or as many bytes of it as there are.
@@ -121,6 +313,11 @@ fn request(name: &str) -> Body {
 fn question(name: &str) -> Body {
     let id = u64::from_be_bytes(client(name).0[..8].try_into().expect("eight of sixteen bytes"));
     Body::Question(Question { id, actor: None, query: Query::List { pattern: Pattern::all(), after: None, limit: 1 } })
+}
+
+/// A comparison by which a peer's log has nothing that ours lacks.
+fn nothing_more(time: Timestamp, peer: PeerId) -> Input {
+    Input::Compared { time, peer, after: None, depth: 0 }
 }
 
 /// A time in milliseconds with up to six decimals.
@@ -149,8 +346,9 @@ fn golden_scripts() {
 
 #[test]
 fn overload_is_refused_until_there_is_room() {
-    let mut replica = start(10_000, Uid::MIN);
+    let mut replica = start(10_000, Uid::MIN, 0);
     let mut outputs = Vec::new();
+    wake(&mut replica, Timestamp(10_000 * MILLISECOND));
     let mut arrive = |replica: &mut Replica, number: u64| {
         let to = Recipient::Account { name: AccountName::parse("bob").expect("a name") };
         let command = Command::Send { to, text: MessageText::parse("x".repeat(4096)).expect("a text") };
@@ -164,10 +362,7 @@ fn overload_is_refused_until_there_is_room() {
     let refused = refused.expect("128 MiB are less than 100,000 times 4 KiB");
     assert!((25_000..32_768).contains(&refused), "{refused}");
     assert!(is_overload(&arrive(&mut replica, refused)));
-
-    let mut applied = Vec::new();
-    replica.step(Input::Drained { time: Timestamp(11_000 * MILLISECOND + 2) }, &mut applied);
-    assert_eq!(applied.len(), 1);
-    assert_eq!(arrive(&mut replica, refused), [], "one place is free");
-    assert!(is_overload(&arrive(&mut replica, refused + 1)));
+    let applied = wake(&mut replica, Timestamp(11_001 * MILLISECOND));
+    assert_eq!(applied.len() as u64, refused - 1);
+    assert_eq!(replica.pending(), 0);
 }

@@ -5,7 +5,6 @@ use super::rows::Rows;
 use super::schema::{
     Bytes, Column, StoredMessage, User, conversation_key, graveyard_key, message_key, unread_count_key, unread_key,
 };
-use super::session::rejected;
 use super::{Delivery, Outcome};
 use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, PasswordParameters, Recipient};
@@ -28,7 +27,7 @@ pub fn execute(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, 
     };
     Ok(match effect {
         Ok(delivery) => Outcome { answer: Answer::Done, delivery },
-        Err(reason) => rejected(reason),
+        Err(reason) => Outcome { answer: Answer::Rejected { reason }, delivery: None },
     })
 }
 

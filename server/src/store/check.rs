@@ -1,12 +1,16 @@
 //! Checking a store against itself.
 
+use super::boundary::{begin_of, second_of};
 use super::chat::unread_count;
 use super::error::StoreError;
 use super::rows::{Direction, Rows, decode, family, row_digest};
-use super::schema::{self, Applied, Bytes, Column, LogEntry, Session, User, message_key, uid_at_end};
+use super::schema::{self, Applied, Bytes, Column, Session, User, message_key, uid_at_end};
+use super::{ChatStore, log};
 use rocksdb::{DB, IteratorMode};
 use stablechat_protocol::id::Digest;
+use stablechat_protocol::peer::Mark;
 use stablechat_protocol::uid::Uid;
+use stablechat_protocol::wire::to_cbor;
 use std::collections::BTreeMap;
 
 /// What a check found.
@@ -33,53 +37,92 @@ impl CheckReport {
 }
 
 /// See [`super::ChatStore::check`].
-pub fn check(rows: &Rows, applied: &Applied) -> Result<CheckReport, StoreError> {
+pub fn check(store: &ChatStore) -> Result<CheckReport, StoreError> {
     let mut report = CheckReport::default();
-    check_log(rows, applied, &mut report)?;
-    check_digest(rows, applied, &mut report)?;
-    check_unread(rows, &mut report)?;
-    check_sessions(rows, &mut report)?;
+    check_log(store, &mut report)?;
+    check_undo(store, &mut report)?;
+    check_boundaries(store, &mut report)?;
+    check_digest(&store.rows, &store.applied, &mut report)?;
+    check_unread(&store.rows, &mut report)?;
+    check_sessions(&store.rows, &mut report)?;
     Ok(report)
 }
 
-/// The log in its order, from the first uid that is not below `from`.
-pub fn log(db: &DB, from: Uid) -> impl Iterator<Item = Result<(Uid, LogEntry), StoreError>> + '_ {
-    let from = from.to_bytes();
-    let mode = IteratorMode::From(&from, rocksdb::Direction::Forward);
-    db.iterator_cf(family(db, schema::LOG), mode).map(|row| {
-        let (key, value) = row.map_err(|error| StoreError::Rocks("reading the log", error))?;
-        let uid = Uid::from_bytes(&key).ok_or_else(|| StoreError::Corrupt("a key in the log is no uid".into()))?;
-        Ok((uid, decode(schema::LOG, &value)?))
-    })
-}
-
-/// The log is a chain without gaps that ends where it is said to end, each request under its own uid, with its undo.
-fn check_log(rows: &Rows, applied: &Applied, report: &mut CheckReport) -> Result<(), StoreError> {
-    let mut position = 0;
-    let mut digest = Digest::ZERO;
-    let mut last = Uid::MIN;
-    for entry in log(rows.db(), Uid::MIN) {
+/// The log is a chain without gaps that ends where it is said to end, each request under its own uid.
+fn check_log(store: &ChatStore, report: &mut CheckReport) -> Result<(), StoreError> {
+    let mut end = store.base;
+    let mut bytes = 0;
+    for entry in store.log(Uid::MIN) {
         let (uid, entry) = entry?;
-        position += 1;
-        digest = digest.chain(uid);
-        last = uid;
-        if entry.position != position {
-            report.fault(format!("request {uid} says position {}, but is number {position}", entry.position));
+        end = Mark { uid, position: end.position + 1, log_digest: end.log_digest.chain(uid) };
+        bytes += to_cbor(&entry).len() as u64;
+        if entry.position != end.position {
+            report.fault(format!("request {uid} says position {}, but is number {}", entry.position, end.position));
         }
-        if entry.log_digest != digest {
-            report.fault(format!("the chain hash at position {position} is not what the log gives"));
+        if entry.log_digest != end.log_digest {
+            report.fault(format!("the chain hash at position {} is not what the log gives", end.position));
         }
         if entry.request.uid(uid.timestamp) != uid {
             report.fault(format!("the request under {uid} is not the one that the uid names"));
         }
-        let undo = rows.db().get_cf(family(rows.db(), schema::UNDO), uid.to_bytes());
-        if undo.map_err(|error| StoreError::Rocks("reading undo records", error))?.is_none() {
+    }
+    report.requests = end.position - store.base.position;
+    if bytes != store.log_bytes {
+        report.fault(format!("the log has {bytes} bytes, not {}", store.log_bytes));
+    }
+    let Mark { uid, position, .. } = store.applied.mark();
+    if end != store.applied.mark() {
+        report.fault(format!("the log ends at {} ({}), not at {position} ({uid})", end.position, end.uid));
+    }
+    Ok(())
+}
+
+/// Exactly the requests that are not settled have undo records, and none is waiting to be applied again.
+fn check_undo(store: &ChatStore, report: &mut CheckReport) -> Result<(), StoreError> {
+    let db = store.rows.db();
+    if store.settled > store.applied.uid {
+        report.fault(format!("{} is settled, but only {} applied", store.settled, store.applied.uid));
+    }
+    let mut recorded = uids(db, schema::UNDO).peekable();
+    for uid in uids(db, schema::LOG) {
+        let uid = uid?;
+        while let Some(stray) = recorded.next_if(|found| found.as_ref().is_ok_and(|found| *found < uid)) {
+            report.fault(format!("there is an undo record of {}, which is not in the log", stray?));
+        }
+        let is_recorded = recorded.next_if(|found| found.as_ref().is_ok_and(|found| *found == uid)).is_some();
+        if is_recorded && uid <= store.settled {
+            report.fault(format!("the settled request {uid} has an undo record"));
+        }
+        if !is_recorded && uid > store.settled {
             report.fault(format!("request {uid} has no undo record"));
         }
     }
-    report.requests = position;
-    if (position, digest, last) != (applied.position, applied.log_digest, applied.uid) {
-        report.fault(format!("the log ends at {position} ({last}), not at {} ({})", applied.position, applied.uid));
+    for stray in recorded {
+        report.fault(format!("there is an undo record of {}, which is not in the log", stray?));
+    }
+    for undone in uids(db, schema::UNDONE) {
+        report.fault(format!("request {} has been undone and not been applied again", undone?));
+    }
+    Ok(())
+}
+
+/// The uids that are the keys of a column family, in order.
+fn uids<'a>(db: &'a DB, name: &'static str) -> impl Iterator<Item = Result<Uid, StoreError>> + 'a {
+    db.iterator_cf(family(db, name), IteratorMode::Start).map(move |row| {
+        let (key, _) = row.map_err(|error| StoreError::Rocks("reading in order", error))?;
+        Uid::from_bytes(&key).ok_or_else(|| StoreError::Corrupt(format!("a key in {name} is no uid")))
+    })
+}
+
+/// What is remembered as the end of a second is the last request before the next one.
+fn check_boundaries(store: &ChatStore, report: &mut CheckReport) -> Result<(), StoreError> {
+    for left in store.boundaries.iter().filter(|left| left.position >= store.base.position) {
+        let second = second_of(left.uid.timestamp);
+        let last = log::last_before(store.rows.db(), begin_of(second + 1))?;
+        let last = last.map_or(store.base, |(uid, entry)| log::mark(uid, &entry));
+        if last != left.mark() {
+            report.fault(format!("second {second} is remembered to end with {}, but ends with {}", left.uid, last.uid));
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! It is part of the state machine. What is removed when is a function of the log, so it is the same on every replica, and
 //! undone by a repair like all else.
 
+use super::boundary::second_of;
 use super::error::StoreError;
 use super::rows::{Direction, Row, Rows};
 use super::schema::{
@@ -16,7 +17,7 @@ use stablechat_protocol::uid::Uid;
 use std::time::Duration;
 
 /// How long a session lives after its last use, in log time.
-const SESSION_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+pub const SESSION_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// The most sessions that end at a time.
 const SESSIONS_AT_A_TIME: usize = 8;
 /// The most unread messages of deleted accounts that are removed at a time.
@@ -24,8 +25,7 @@ const UNREAD_AT_A_TIME: usize = 512;
 
 /// Removes some of what is due, if the log crosses into another second between these timestamps.
 pub fn run_once_a_second(rows: &mut Rows, before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-    const SECOND: u64 = 1_000_000_000;
-    if before.0 / SECOND == now.0 / SECOND {
+    if second_of(before) == second_of(now) {
         return Ok(());
     }
     end_old_sessions(rows, now)?;

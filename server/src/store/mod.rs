@@ -8,26 +8,43 @@
 //! wake in a single synced batch: state, log entries, undo records, sessions and how far the log has been applied. An
 //! answer may leave the replica only after that.
 //!
-//! Left out here: rooms, truncating the log, dropping undo records.
+//! A request that becomes known too late is put in its place by [`ChatStore::begin_inserting`], which undoes and applies again what
+//! follows it (as Bayou does: Terry et al. 1995).
+//!
+//! The log does not grow for ever: [`ChatStore::truncate`]. Who lacks what was truncated gets a snapshot: see `snapshot`.
+//!
+//! Left out here: rooms.
 
+mod aside;
+mod boundary;
 mod chat;
 mod check;
 mod error;
 mod housekeeping;
+mod log;
 mod open;
 mod query;
+mod repair;
 mod rows;
 pub mod schema;
 mod session;
+mod snapshot;
+mod truncation;
 
 pub use check::CheckReport;
 pub use error::{OpenError, StoreError};
 pub use open::Medium;
+pub use repair::{Changed, Repair};
+pub use snapshot::{Export, Import, ImportError, Part};
+pub use truncation::Parting;
 
+use boundary::Boundaries;
+use repair::{ChunkLimit, Insertion};
 use rocksdb::{WriteBatch, WriteOptions};
 use rows::{Rows, family};
 use schema::{Applied, Identity, LogEntry};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
+use stablechat_protocol::peer::{BoundaryDigests, Mark};
 use stablechat_protocol::request::{Actor, Question, Request};
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
@@ -38,12 +55,33 @@ pub struct ChatStore {
     rows: Rows,
     /// How far the log has been applied, what is not committed included.
     applied: Applied,
+    /// The last request of the log, what is not committed left out.
+    committed: Mark,
+    /// Up to here nothing is undone any more. Never above `applied`.
+    settled: Uid,
+    /// After this request the log begins; what comes before it was truncated. Not above `settled`.
+    base: Mark,
+    /// How many bytes the applied entries of the log take.
+    log_bytes: u64,
+    /// How many of them are kept.
+    retention: u64,
+    /// Digests at whole seconds of the recent past.
+    boundaries: Boundaries,
     /// Log entries and undo records not yet committed.
     pending: WriteBatch,
     /// How many requests `pending` holds.
     uncommitted: usize,
+    /// How much of a repair one batch holds.
+    chunk_limit: ChunkLimit,
+    /// The insertion that is under way.
+    insertion: Option<Insertion>,
+    /// What came of the repair that the last process left unfinished.
+    resumed: Repair,
     /// The number of this replica's incarnation.
     epoch: u64,
+    /// After so many commits the next one fails, as a crash would.
+    #[cfg(test)]
+    commits_left: Option<usize>,
     /// Held open, and locked, for as long as the directory is ours.
     _lock: Option<std::fs::File>,
 }
@@ -67,7 +105,8 @@ pub struct Delivery {
 }
 
 impl ChatStore {
-    /// Opens the store of a replica, or makes it, and begins a new epoch.
+    /// Opens the store of a replica, or makes it, and begins a new epoch. Completes a repair that a crash interrupted; see
+    /// [`ChatStore::take_resumed_repair`].
     ///
     /// # Errors
     /// The store is in use, belongs to another replica, is of a newer format, or cannot be read or written.
@@ -78,6 +117,16 @@ impl ChatStore {
     /// How far the log has been applied, what is not committed included.
     pub fn applied(&self) -> &Applied {
         &self.applied
+    }
+
+    /// Begins another incarnation, durably, under a higher number than all before.
+    ///
+    /// # Errors
+    /// Storage failed.
+    pub fn begin_epoch(&mut self, epoch: u64) -> Result<(), StoreError> {
+        debug_assert!(epoch > self.epoch);
+        self.epoch = epoch;
+        open::write_epoch(self.rows.db(), epoch)
     }
 
     /// The number of this replica's incarnation, from 1, increased at every open.
@@ -97,6 +146,7 @@ impl ChatStore {
     /// Storage failed, or is corrupt; the store must not be used any more.
     pub fn apply(&mut self, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
         assert!(uid > self.applied.uid, "requests are applied in the order of their uids");
+        self.boundaries.go_on(&self.applied, uid.timestamp);
         housekeeping::run_once_a_second(&mut self.rows, self.applied.uid.timestamp, uid.timestamp)?;
         let outcome = session::apply(&mut self.rows, uid, request)?;
         self.applied.uid = uid;
@@ -107,7 +157,9 @@ impl ChatStore {
             LogEntry { position: self.applied.position, log_digest: self.applied.log_digest, request: request.clone() };
         let undo = self.rows.take_undo();
         let db = self.rows.db();
-        self.pending.put_cf(family(db, schema::LOG), uid.to_bytes(), to_cbor(&entry));
+        let entry = to_cbor(&entry);
+        self.log_bytes += entry.len() as u64;
+        self.pending.put_cf(family(db, schema::LOG), uid.to_bytes(), entry);
         self.pending.put_cf(family(db, schema::UNDO), uid.to_bytes(), to_cbor(&undo));
         self.uncommitted += 1;
         Ok(outcome)
@@ -121,22 +173,44 @@ impl ChatStore {
         query::answer(&self.rows, question)
     }
 
-    /// Makes everything that was applied durable, in one synced batch. Does nothing when nothing was applied.
+    /// The digests as of all requests with timestamps before this second, what is not committed included. None when they are
+    /// not known: longer ago than about two minutes of requests, or before the start of this process.
+    pub fn boundary(&self, second: u64) -> Option<BoundaryDigests> {
+        let known = self.boundaries.at(second, &self.applied)?;
+        let Applied { position, log_digest, state_digest, .. } = *known;
+        Some(BoundaryDigests { second, position, log_digest, state_digest })
+    }
+
+    /// Settles the log up to a boundary at which all agree, if this is still what it is; see [`ChatStore::settle`].
+    pub fn settle_boundary(&mut self, agreed: &BoundaryDigests) {
+        if self.boundary(agreed.second) == Some(*agreed)
+            && let Some(known) = self.boundaries.at(agreed.second, &self.applied)
+        {
+            self.settle(known.uid);
+        }
+    }
+
+    /// Makes everything that was applied durable, in one synced batch. Does nothing when nothing has changed.
     ///
     /// # Errors
     /// Storage failed; what was applied may or may not be durable, and the store must not be used any more.
     pub fn commit(&mut self) -> Result<(), StoreError> {
-        if self.uncommitted == 0 {
+        if self.pending.is_empty() {
             return Ok(());
         }
+        #[cfg(test)]
+        self.count_commit()?;
         let mut batch = std::mem::take(&mut self.pending);
         self.rows.drain_into(&mut batch);
-        batch.put_cf(family(self.rows.db(), schema::META), schema::META_APPLIED, to_cbor(&self.applied));
+        let meta = family(self.rows.db(), schema::META);
+        batch.put_cf(meta, schema::META_APPLIED, to_cbor(&self.applied));
+        batch.put_cf(meta, schema::META_LOG_BYTES, to_cbor(&self.log_bytes));
         self.rows
             .db()
             .write_opt(batch, &synced())
             .map_err(|error| StoreError::Rocks("writing what was applied", error))?;
         self.uncommitted = 0;
+        self.committed = self.applied.mark();
         Ok(())
     }
 
@@ -146,12 +220,7 @@ impl ChatStore {
     /// # Errors
     /// Storage failed. What is found wrong is in the report.
     pub fn check(&self) -> Result<CheckReport, StoreError> {
-        check::check(&self.rows, &self.applied)
-    }
-
-    /// The applied requests in their order, from the first whose uid is not below `from`.
-    pub fn log(&self, from: Uid) -> impl Iterator<Item = Result<(Uid, LogEntry), StoreError>> + '_ {
-        check::log(self.rows.db(), from)
+        check::check(self)
     }
 }
 
@@ -162,5 +231,7 @@ fn synced() -> WriteOptions {
     options
 }
 
+#[cfg(test)]
+pub mod testing;
 #[cfg(test)]
 mod tests;

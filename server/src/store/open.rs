@@ -1,13 +1,20 @@
 //! Opening a data directory: the lock, the identity, the format, RocksDB's settings.
 
 use super::error::{OpenError, StoreError};
+use super::repair::ChunkLimit;
 use super::rows::{Rows, decode, family};
 use super::schema::{self, Applied, Column, Identity};
-use super::{ChatStore, synced};
-use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options, WriteBatch};
+use super::truncation::LOG_RETENTION;
+use super::{Boundaries, ChatStore, Repair, log, synced};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options,
+    WriteBatch,
+};
+use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where a store lives.
 #[derive(Clone)]
@@ -16,6 +23,8 @@ pub enum Medium {
     Directory(PathBuf),
     /// In memory: it lives as long as the environment does, and is not locked.
     Memory(Env),
+    /// In a database that is open, and not locked: see [`Medium::kept_open`].
+    Open(Arc<DB>),
 }
 
 impl Medium {
@@ -27,10 +36,21 @@ impl Medium {
     pub fn in_memory() -> Result<Medium, StoreError> {
         Env::mem_env().map(Medium::Memory).map_err(|error| StoreError::Rocks("making an environment in memory", error))
     }
+
+    /// The database on this medium, opened. A store that is opened on it finds what those before it have committed, as if the
+    /// database had been closed in between, but without the time that RocksDB takes to open.
+    ///
+    /// # Errors
+    /// The database is in use, or cannot be read or written.
+    pub fn kept_open(&self) -> Result<Medium, OpenError> {
+        open_database(self).map(|(db, _)| Medium::Open(db))
+    }
 }
 
 /// Memory for rows not yet in sorted files, over all column families, in bytes.
 const WRITE_BUFFERS: usize = 16 * 1024 * 1024;
+/// Memory for blocks of sorted files, their indexes and filters, over all column families, in bytes.
+const CACHE: usize = 32 * 1024 * 1024;
 /// The write-ahead log above which RocksDB writes out what holds it, in bytes. Bounds the time that opening takes.
 const WRITE_AHEAD_LOG_MAX: u64 = 64 * 1024 * 1024;
 /// RocksDB's own log: files kept, and the size of each in bytes.
@@ -44,19 +64,56 @@ const DELETIONS_TO_COMPACT: (usize, usize, f64) = (128, 64, 0.5);
 
 /// See [`ChatStore::open`].
 pub fn open(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
-    let (path, lock) = match medium {
-        Medium::Directory(directory) => (directory.join("store"), Some(lock(directory)?)),
-        Medium::Memory(_) => (PathBuf::from("/store"), None),
-    };
-    let names = [schema::LOG, schema::UNDO, schema::META].into_iter().chain(Column::ALL.map(Column::name));
-    let families = names.map(|name| ColumnFamilyDescriptor::new(name, options(medium)));
-    let db = DB::open_cf_descriptors(&options(medium), path, families)
-        .map_err(|error| StoreError::Rocks("opening the store", error))?;
+    let mut store = open_as_left(medium, identity)?;
+    store.resume_install()?;
+    store.resume_repair()?;
+    Ok(store)
+}
+
+/// Opens a store as the last process left it: a repair may be under way.
+pub fn open_as_left(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
+    let (db, lock) = open_database(medium)?;
     claim(&db, medium, identity)?;
     let epoch = next_epoch(&db)?;
     let applied: Applied = read_meta(&db, schema::META_APPLIED)?.unwrap_or(Applied::NOTHING);
-    let rows = Rows::new(db, applied.state_digest);
-    Ok(ChatStore { rows, applied, pending: WriteBatch::default(), uncommitted: 0, epoch, _lock: lock })
+    let settled = read_meta(&db, schema::META_SETTLED)?.unwrap_or(Uid::MIN);
+    let base = read_meta(&db, schema::META_BASE)?.unwrap_or(log::BEGIN);
+    let log_bytes = read_meta(&db, schema::META_LOG_BYTES)?.unwrap_or(0);
+    Ok(ChatStore {
+        rows: Rows::new(db, applied.state_digest),
+        committed: applied.mark(),
+        applied,
+        settled,
+        base,
+        log_bytes,
+        retention: LOG_RETENTION,
+        boundaries: Boundaries::default(),
+        pending: WriteBatch::default(),
+        uncommitted: 0,
+        chunk_limit: ChunkLimit::DEFAULT,
+        insertion: None,
+        resumed: Repair::default(),
+        epoch,
+        #[cfg(test)]
+        commits_left: None,
+        _lock: lock,
+    })
+}
+
+/// Opens the database on a medium, and locks it if it is in a directory.
+fn open_database(medium: &Medium) -> Result<(Arc<DB>, Option<File>), OpenError> {
+    let (path, lock) = match medium {
+        Medium::Directory(directory) => (directory.join("store"), Some(lock(directory)?)),
+        Medium::Memory(_) => (PathBuf::from("/store"), None),
+        Medium::Open(db) => return Ok((Arc::clone(db), None)),
+    };
+    let others = [schema::LOG, schema::UNDO, schema::UNDONE, schema::INCOMING, schema::ASIDE, schema::META];
+    let names = others.into_iter().chain(Column::ALL.map(Column::name));
+    let cache = Cache::new_lru_cache(CACHE);
+    let families = names.map(|name| ColumnFamilyDescriptor::new(name, options(medium, &cache)));
+    let db = DB::open_cf_descriptors(&options(medium, &cache), path, families)
+        .map_err(|error| StoreError::Rocks("opening the store", error))?;
+    Ok((Arc::new(db), lock))
 }
 
 /// Makes the directory and locks it for this process; the operating system frees the lock however the process ends.
@@ -77,8 +134,13 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
 }
 
 /// RocksDB's settings, the same for the database and each column family.
-fn options(medium: &Medium) -> Options {
+fn options(medium: &Medium, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_bloom_filter(10.0, false);
     let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_compression_type(DBCompressionType::Lz4);
@@ -108,7 +170,7 @@ fn options(medium: &Medium) -> Options {
 fn claim(db: &DB, medium: &Medium, identity: &Identity) -> Result<(), OpenError> {
     let directory = match medium {
         Medium::Directory(directory) => directory.clone(),
-        Medium::Memory(_) => PathBuf::from("in memory"),
+        Medium::Memory(_) | Medium::Open(_) => PathBuf::from("in memory"),
     };
     match read_meta::<u64>(db, schema::META_FORMAT)? {
         None => {
@@ -136,13 +198,18 @@ fn claim(db: &DB, medium: &Medium, identity: &Identity) -> Result<(), OpenError>
 /// Increases the epoch, durably, and returns the new one.
 fn next_epoch(db: &DB) -> Result<u64, StoreError> {
     let epoch = read_meta::<u64>(db, schema::META_EPOCH)?.unwrap_or(0) + 1;
-    db.put_cf_opt(family(db, schema::META), schema::META_EPOCH, to_cbor(&epoch), &synced())
-        .map_err(|error| StoreError::Rocks("writing the epoch", error))?;
+    write_epoch(db, epoch)?;
     Ok(epoch)
 }
 
+/// Writes the epoch, durably.
+pub fn write_epoch(db: &DB, epoch: u64) -> Result<(), StoreError> {
+    db.put_cf_opt(family(db, schema::META), schema::META_EPOCH, to_cbor(&epoch), &synced())
+        .map_err(|error| StoreError::Rocks("writing the epoch", error))
+}
+
 /// A fact from the column family of facts.
-fn read_meta<T: serde::de::DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, StoreError> {
+pub fn read_meta<T: serde::de::DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, StoreError> {
     let bytes = db.get_cf(family(db, schema::META), key).map_err(|error| StoreError::Rocks("reading", error))?;
     bytes.map(|bytes| decode(schema::META, &bytes)).transpose()
 }

@@ -11,6 +11,7 @@ use stablechat_protocol::wire::{from_cbor, to_cbor};
 use std::collections::BTreeMap;
 use std::collections::btree_map::{Entry, Range};
 use std::iter::Peekable;
+use std::sync::Arc;
 
 /// A row's key and value.
 pub type Row = (Vec<u8>, Vec<u8>);
@@ -29,20 +30,22 @@ pub enum Direction {
 
 /// The rows of all columns.
 pub struct Rows {
-    /// What is committed, and the column families that are not replicated state.
-    db: DB,
+    /// What is committed, and the column families that are not replicated state. Shared with a snapshot that is read.
+    db: Arc<DB>,
     /// What was written since, per column.
     overlay: [Overlay; Column::ALL.len()],
     /// The digest over all rows, overlay included.
     digest: Digest,
     /// What the current request has replaced so far, each row once.
     replaced: BTreeMap<(Column, Vec<u8>), Option<Vec<u8>>>,
+    /// How many bytes were written since the last commit, rows that were written again included.
+    written_bytes: usize,
 }
 
 impl Rows {
     /// The rows of a database whose state has this digest.
-    pub fn new(db: DB, digest: Digest) -> Rows {
-        Rows { db, overlay: Default::default(), digest, replaced: BTreeMap::new() }
+    pub fn new(db: Arc<DB>, digest: Digest) -> Rows {
+        Rows { db, overlay: Default::default(), digest, replaced: BTreeMap::new(), written_bytes: 0 }
     }
 
     /// The database beneath.
@@ -50,9 +53,19 @@ impl Rows {
         &self.db
     }
 
+    /// The database beneath, for as long as the caller wants it.
+    pub fn shared_db(&self) -> Arc<DB> {
+        Arc::clone(&self.db)
+    }
+
     /// The digest over all rows.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// About how many bytes wait for the next commit.
+    pub fn written_bytes(&self) -> usize {
+        self.written_bytes
     }
 
     /// A row's value.
@@ -91,6 +104,7 @@ impl Rows {
         if let Entry::Vacant(place) = self.replaced.entry((column, key.clone())) {
             place.insert(old);
         }
+        self.written_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         self.overlay[column as usize].insert(key, value);
         Ok(())
     }
@@ -128,8 +142,20 @@ impl Rows {
         UndoRecord { rows: rows.collect() }
     }
 
+    /// Puts back what a request had replaced, and the digest with it, which is one over the rows.
+    pub fn undo(&mut self, undo: UndoRecord) -> Result<(), StoreError> {
+        for OldRow { column, key: Bytes(key), value } in undo.rows {
+            let column = Column::from_number(column)
+                .ok_or_else(|| StoreError::Corrupt(format!("an undo record names a column {column}")))?;
+            self.write(column, key, value.map(|Bytes(value)| value))?;
+        }
+        self.replaced.clear();
+        Ok(())
+    }
+
     /// Moves everything that was written into a batch.
     pub fn drain_into(&mut self, batch: &mut WriteBatch) {
+        self.written_bytes = 0;
         for column in Column::ALL {
             let family = family(&self.db, column.name());
             for (key, value) in std::mem::take(&mut self.overlay[column as usize]) {

@@ -3,24 +3,34 @@
 //! Keys are made so that what is read together lies together, in order. Integers in keys are big-endian. An account is
 //! known inside by the uid of the request that created it: a later account of the same name is another account.
 
-use stablechat_protocol::answer::Message;
+use stablechat_protocol::answer::{Answer, Message};
 use stablechat_protocol::command::{PasswordParameters, Recipient};
 use stablechat_protocol::id::{ClientId, Digest};
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::peer::Mark;
 use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+pub use stablechat_protocol::wire::Bytes;
 use stablechat_protocol::wire_struct;
 
 /// The version of this schema.
 pub const FORMAT: u64 = 1;
 
-/// The column family of [`LogEntry`] by uid: the requests applied.
+/// The column family of [`LogEntry`] by uid: the requests applied. Those after [`META_APPLIED`] are to be applied, which a
+/// repair has not come to; their positions and chain hashes mean nothing.
 pub const LOG: &str = "log";
-/// The column family of [`UndoRecord`] by uid: what the requests replaced.
+/// The column family of [`UndoRecord`] by uid: what the applied requests after [`META_SETTLED`] replaced.
 pub const UNDO: &str = "undo";
+/// The column family of [`Undone`] by uid: what the requests that a repair is going to apply again had come to. Empty when no
+/// repair is under way.
+pub const UNDONE: &str = "undone";
+/// The column family of a snapshot that is coming in: rows under the number of their column family and their key.
+pub const INCOMING: &str = "incoming";
+/// The column family of [`Request`] by uid: what was in our log when a snapshot took its place, and may have been in no other.
+pub const ASIDE: &str = "aside";
 /// The column family of facts about this replica and its state as a whole.
 pub const META: &str = "meta";
 
@@ -32,6 +42,22 @@ pub const META_IDENTITY: &[u8] = b"identity";
 pub const META_EPOCH: &[u8] = b"epoch";
 /// In [`META`]: how far the log has been applied, [`Applied`].
 pub const META_APPLIED: &[u8] = b"applied";
+/// In [`META`]: the uid up to which nothing will be undone any more; [`Uid::MIN`] when there is none.
+pub const META_SETTLED: &[u8] = b"settled";
+
+/// In [`META`]: the [`Mark`] of the last request that was truncated, after which the log begins; none when it is whole.
+pub const META_BASE: &[u8] = b"base";
+/// In [`META`]: how many bytes the applied entries of the log take.
+pub const META_LOG_BYTES: &[u8] = b"log bytes";
+/// In [`META`]: [`stablechat_protocol::peer::SnapshotEnd`] of the snapshot in [`INCOMING`], when it is complete and has to take the place of all else.
+pub const META_INSTALLING: &[u8] = b"installing";
+/// In [`META`]: there once what the log has and that snapshot has not is aside, until it is installed.
+pub const META_IS_ASIDE: &[u8] = b"is-aside";
+
+/// Under this number a snapshot has the rows of [`LOG`].
+pub const LOG_NUMBER: u8 = 254;
+/// Under this number a snapshot has the rows of [`UNDO`].
+pub const UNDO_NUMBER: u8 = 255;
 
 /// A column family of replicated state: every row of it counts for the state digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +125,11 @@ impl Applied {
     /// Before the first request.
     pub const NOTHING: Applied =
         Applied { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO, state_digest: Digest::ZERO };
+
+    /// The place in the log.
+    pub fn mark(&self) -> Mark {
+        Mark { uid: self.uid, position: self.position, log_digest: self.log_digest }
+    }
 }
 
 wire_struct! {
@@ -136,32 +167,14 @@ wire_struct! {
     }
 }
 
-/// Bytes that are encoded as a CBOR byte string.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bytes(pub Vec<u8>);
-
-impl serde::Serialize for Bytes {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Bytes {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Bytes;
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("bytes")
-            }
-            fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
-                Ok(Bytes(bytes))
-            }
-            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
-                Ok(Bytes(bytes.to_vec()))
-            }
-        }
-        deserializer.deserialize_byte_buf(Visitor)
+wire_struct! {
+    /// What a request had come to before it was undone.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Undone {
+        /// Its answer.
+        pub answer: Answer,
+        /// Whose connections its message was for, when it sent one.
+        pub delivered_to: Option<Actor>,
     }
 }
 

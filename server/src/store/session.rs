@@ -16,24 +16,37 @@ use stablechat_protocol::uid::Uid;
 
 /// Applies a request at its place in its session.
 pub fn apply(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
-    let session: Option<Session> = rows.read(Column::Sessions, &session_key(request.client))?;
-    let last = session.as_ref().map_or(0, |session| session.sequence);
-    if session.as_ref().is_some_and(|session| session.actor != request.actor) {
-        return Ok(rejected(Rejection::NotYourSession));
-    }
-    if (1..=last).contains(&request.sequence) {
-        let answer = rows.read(Column::Sessions, &session_answer_key(request.client, request.sequence))?;
-        return Ok(Outcome {
-            answer: answer.unwrap_or(Answer::Rejected { reason: Rejection::AnswerForgotten }),
-            delivery: None,
-        });
-    }
-    if request.sequence != last + 1 {
-        return Ok(rejected(Rejection::OutOfSequence { expected: last + 1 }));
+    let session = rows.read(Column::Sessions, &session_key(request.client))?;
+    if let Some(answer) = answer_of_session(rows, session.as_ref(), request)? {
+        return Ok(Outcome { answer, delivery: None });
     }
     let outcome = chat::execute(rows, uid, request)?;
     record(rows, uid, request, session, &outcome.answer)?;
     Ok(outcome)
+}
+
+/// The answer that a request got, seen from the state right after it. Its session alone can tell: the answer is kept when
+/// the request was executed, and when it was not, the session is as it found it.
+pub fn given_answer(rows: &Rows, request: &Request) -> Result<Answer, StoreError> {
+    let session = rows.read(Column::Sessions, &session_key(request.client))?;
+    let answer = answer_of_session(rows, session.as_ref(), request)?;
+    answer.ok_or_else(|| StoreError::Corrupt(format!("session {} has not come to an applied request", request.client)))
+}
+
+/// The answer to a request that is not to be executed; none to the one that is next in its session.
+fn answer_of_session(rows: &Rows, session: Option<&Session>, request: &Request) -> Result<Option<Answer>, StoreError> {
+    let next = session.map_or(0, |session| session.sequence) + 1;
+    let reason = if session.is_some_and(|session| session.actor != request.actor) {
+        Rejection::NotYourSession
+    } else if (1..next).contains(&request.sequence) {
+        let kept = rows.read(Column::Sessions, &session_answer_key(request.client, request.sequence))?;
+        return Ok(Some(kept.unwrap_or(Answer::Rejected { reason: Rejection::AnswerForgotten })));
+    } else if request.sequence != next {
+        Rejection::OutOfSequence { expected: next }
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Answer::Rejected { reason }))
 }
 
 /// Notes that a request has been applied, with its answer, and forgets the answer that leaves the window.
@@ -61,9 +74,4 @@ fn record(
         rows.remove(Column::Sessions, session_answer_key(client, forgotten))?;
     }
     Ok(())
-}
-
-/// A request without effect.
-pub fn rejected(reason: Rejection) -> Outcome {
-    Outcome { answer: Answer::Rejected { reason }, delivery: None }
 }

@@ -1,37 +1,63 @@
 //! What is checked after every step: what replicas write and send, against each other and against what they said before.
 //!
 //! The checks know the rules of order and of sessions a second time, from the log alone: which request of a log takes
-//! effect, which repeats one that did, and which comes too early. Answers and messages have to fit.
+//! effect, which repeats one that did, and which comes too early. Answers and messages have to fit. What the answers should
+//! have been is looked at in the end, by `history`.
 
-use super::{Check, REPLICAS, Violation};
+use super::{Check, Mode, REPLICAS, Violation};
 use stablechat_protocol::answer::{Answer, QueryAnswer, Rejection};
 use stablechat_protocol::command::{Command, Recipient};
 use stablechat_protocol::id::{ClientId, Digest};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::AccountName;
-use stablechat_protocol::request::Request;
+use stablechat_protocol::peer::{Mark, PeerMessage};
+use stablechat_protocol::request::{Question, Request};
 use stablechat_protocol::uid::Uid;
-use stablechat_server::net::Sent;
-use stablechat_server::replica::ConnectionId;
+use stablechat_server::net::{Event, Sent};
+use stablechat_server::replica::{Body, ConnectionId};
 use stablechat_server::store::ChatStore;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What has been seen of all replicas.
 pub struct Checks {
-    /// Which replicas are steady.
-    pub steady: [bool; REPLICAS],
-    /// What the steady replicas have applied, as far as the first of them has come.
+    mode: Mode,
+    /// Whether nothing goes wrong any more, so that all replicas answer alike.
+    is_epilogue: bool,
+    /// What replicas have applied, as far as the first of them has come. Within bounds only, as all else that is compared.
     order: Vec<Uid>,
-    /// What steady replicas answered.
-    answers: BTreeMap<Uid, Answer>,
-    /// What steady replicas answered to questions, by client and number.
-    pages: BTreeMap<(usize, u64), QueryAnswer>,
-    /// The log and state digests of steady replicas, by position.
+    /// What replicas answered.
+    pub answers: BTreeMap<Uid, Answer>,
+    /// The questions that replicas have read and their places in the order, by client and number.
+    questions: BTreeMap<(usize, u64), (Uid, Question)>,
+    /// What replicas answered to questions, by the question's place.
+    pub pages: BTreeMap<Uid, Page>,
+    /// The log and state digests, by position.
     digests: BTreeMap<u64, (Digest, Digest)>,
     /// Requests that clients take for answered.
     pub answered: BTreeSet<(ClientId, u64)>,
+    /// All requests that were ever in a log.
+    pub requests: BTreeMap<Uid, Request>,
+    /// The latest in the order of the requests and questions that clients take for answered.
+    frontier: Uid,
+    /// The frontier when a request was first sent: it takes effect after that.
+    issued: BTreeMap<(ClientId, u64), Uid>,
+    /// The frontier when a question was first sent: its place is after that.
+    asked: BTreeMap<(usize, u64), Uid>,
+    /// How many snapshots have been read to their end.
+    pub snapshots: u64,
     /// What has been seen of each replica.
     pub seen: Vec<Seen>,
+}
+
+/// What was answered to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The question.
+    pub question: Question,
+    /// The answer.
+    pub answer: QueryAnswer,
+    /// How long the log was that it was answered from.
+    pub position: u64,
 }
 
 /// What has been seen of a replica.
@@ -49,6 +75,12 @@ pub struct Seen {
     answered: Vec<(Uid, Answer)>,
     /// What it has delivered since its log was last looked at.
     delivered: Vec<Uid>,
+    /// How many requests it has undone and applied again since its start.
+    undone: u64,
+    /// And before that.
+    undone_before: u64,
+    /// Whether it has read the end of a snapshot, so that its log may have been replaced since it was last looked at.
+    is_replaced: bool,
     /// The last message delivered on each connection.
     last_delivered: BTreeMap<ConnectionId, Uid>,
 }
@@ -76,35 +108,88 @@ pub struct Effect {
 
 impl Checks {
     /// Nothing seen yet.
-    pub fn new(steady: [bool; REPLICAS]) -> Checks {
+    pub fn new(mode: Mode) -> Checks {
         Checks {
-            steady,
+            mode,
+            is_epilogue: false,
             order: Vec::new(),
             answers: BTreeMap::new(),
+            questions: BTreeMap::new(),
             pages: BTreeMap::new(),
             digests: BTreeMap::new(),
             answered: BTreeSet::new(),
+            requests: BTreeMap::new(),
+            frontier: Uid::MIN,
+            issued: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            snapshots: 0,
             seen: (0..REPLICAS).map(|_| Seen::default()).collect(),
         }
     }
 
+    /// A client takes a request for answered.
+    pub fn on_answered(&mut self, request: (ClientId, u64), uid: Uid) {
+        self.answered.insert(request);
+        self.frontier = self.frontier.max(uid);
+    }
+
+    /// A client sends a request.
+    pub fn on_issued(&mut self, request: (ClientId, u64)) {
+        self.issued.entry(request).or_insert(self.frontier);
+    }
+
+    /// A client sends a question.
+    pub fn on_asked(&mut self, question: (usize, u64)) {
+        self.asked.entry(question).or_insert(self.frontier);
+    }
+
+    /// A client has the answer to a question.
+    pub fn on_question_answered(&mut self, question: (usize, u64)) {
+        let place = self.questions.get(&question).map(|(uid, _)| *uid);
+        self.frontier = self.frontier.max(place.expect("who answered it has read it"));
+    }
+
+    /// A replica has read this; its clients are known by their connections.
+    pub fn on_read(&mut self, node: usize, read: &[Event], client_of: impl Fn(ConnectionId) -> usize) -> Check {
+        for event in read {
+            if let Event::Peer { message: PeerMessage::SnapshotPart { end: Some(_), .. }, .. } = event {
+                self.seen[node].is_replaced = true;
+                self.snapshots += 1;
+            }
+            let Event::Request { from, timestamp, body: Body::Question(question), .. } = event else { continue };
+            let asked = (question.uid(*timestamp), question.clone());
+            let first = self.questions.entry((client_of(*from), question.id)).or_insert_with(|| asked.clone());
+            if *first != asked {
+                return Err(Violation::among_all(format!("{asked:?} is also {first:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// From here on nothing goes wrong.
+    pub fn on_epilogue(&mut self) {
+        self.is_epilogue = true;
+    }
+
+    /// Whether all replicas have to agree in all they say.
+    fn is_strict(&self) -> bool {
+        self.mode == Mode::Bounds || self.is_epilogue
+    }
+
     /// A replica has sent this, to these clients.
     pub fn on_sent(&mut self, node: usize, sent: &[Sent], client_of: impl Fn(ConnectionId) -> usize) -> Check {
-        for Sent { to, message } in sent {
+        for sent in sent {
+            let Sent::ToClient { to, message } = sent else { continue };
             match message {
                 ToClient::Answer { uid, answer, .. } => self.seen[node].answered.push((*uid, answer.clone())),
-                ToClient::QueryAnswer { id, answer, .. } if self.steady[node] => {
-                    let first = self.pages.entry((client_of(*to), *id)).or_insert_with(|| answer.clone());
-                    if first != answer {
-                        let what = format!("question {id} is answered {answer:?}, and was answered {first:?}");
-                        return Err(Violation::among_all(what));
-                    }
+                ToClient::QueryAnswer { id, answer, note } if self.is_strict() => {
+                    self.check_page((client_of(*to), *id), answer, note.position)?;
                 }
                 ToClient::Delivery { message } => {
                     let seen = &mut self.seen[node];
                     seen.delivered.push(message.uid);
                     let before = seen.last_delivered.insert(*to, message.uid);
-                    if before.is_some_and(|before| before >= message.uid) {
+                    if self.mode == Mode::Bounds && before.is_some_and(|before| before >= message.uid) {
                         return Err(Violation::at(node, format!("message {} comes after a later one", message.uid)));
                     }
                 }
@@ -114,30 +199,102 @@ impl Checks {
         Ok(())
     }
 
+    /// A question is answered alike by all.
+    fn check_page(&mut self, question: (usize, u64), answer: &QueryAnswer, position: u64) -> Check {
+        let (uid, question) = self.questions.get(&question).expect("who answers it has read it");
+        let page = Page { question: question.clone(), answer: answer.clone(), position };
+        let first = self.pages.entry(*uid).or_insert_with(|| page.clone());
+        if *first != page {
+            return Err(Violation::among_all(format!("{page:?} was answered otherwise: {first:?}")));
+        }
+        Ok(())
+    }
+
     /// A replica has started: everything it had is there, and fits together.
     pub fn on_start(&mut self, node: usize, store: &ChatStore) -> Check {
         let log = store.log(Uid::MIN).map(|entry| entry.map(|(uid, _)| uid)).collect::<Result<Vec<Uid>, _>>();
         let log = log.map_err(|error| Violation::at(node, error.to_string()))?;
-        if !log.starts_with(&self.seen[node].log) {
+        let base = store.base();
+        let is_there = |uid: &Uid| *uid <= base.uid || log.binary_search(uid).is_ok();
+        let seen = &self.seen[node];
+        let is_kept = match self.mode {
+            // Of what a snapshot has replaced, all that was answered has to be there in the end, under whatever uid.
+            _ if seen.is_replaced => true,
+            Mode::Bounds => log.starts_with(&seen.log[seen.log.partition_point(|uid| *uid <= base.uid)..]),
+            Mode::Beyond => seen.log.iter().all(is_there),
+        };
+        if !is_kept {
             return Err(Violation::at(node, "a part of the log is gone after the restart"));
         }
-        check_store(node, store)?;
-        self.on_written(node, store)
+        if std::mem::take(&mut self.seen[node].is_replaced) || self.mode == Mode::Beyond {
+            self.begin_log(node, base)?;
+        }
+        self.seen[node].undone_before += self.seen[node].undone;
+        self.seen[node].undone = 0;
+        self.on_written(node, store, 0)
+    }
+
+    /// A replica has lost its disk.
+    pub fn on_wiped(&mut self, node: usize) {
+        self.seen[node] = Seen::default();
+    }
+
+    /// A replica's log is to be looked at from its beginning again, since it has been repaired or replaced. What a snapshot
+    /// has left out of it, which came before `base`, somebody had.
+    fn begin_log(&mut self, node: usize, base: Mark) -> Check {
+        let digest = |log: &[Uid]| log.iter().fold(Digest::ZERO, |digest, uid| digest.chain(*uid));
+        let left_out = self.seen.iter().filter_map(|seen| seen.log.get(..base.position as usize));
+        let mut left_out = left_out.filter(|log| digest(log) == base.log_digest);
+        let Some(left_out) = left_out.next().map(<[Uid]>::to_vec) else {
+            return Err(Violation::at(node, format!("the log begins after {base:?}, which nobody has")));
+        };
+        let seen = &mut self.seen[node];
+        seen.log.clear();
+        seen.places.clear();
+        seen.sessions.clear();
+        seen.effects.clear();
+        seen.answered.clear();
+        seen.delivered.clear();
+        left_out.into_iter().try_for_each(|uid| {
+            let request = self.requests[&uid].clone();
+            self.on_entry(node, uid, &request)
+        })
     }
 
     /// A replica may have written: looks at what is new in its log, and whether what it sent is in it.
-    pub fn on_written(&mut self, node: usize, store: &ChatStore) -> Check {
-        let last = self.seen[node].log.last().copied();
-        for entry in store.log(last.unwrap_or(Uid::MIN)).skip(usize::from(last.is_some())) {
-            let (uid, entry) = entry.map_err(|error| Violation::at(node, error.to_string()))?;
-            self.on_entry(node, uid, &entry.request)?;
+    pub fn on_written(&mut self, node: usize, store: &ChatStore, undone: u64) -> Check {
+        if store.is_inserting() {
+            // The log is being repaired, and read by nobody.
+            return Ok(());
+        }
+        if undone > self.seen[node].undone {
+            if self.mode == Mode::Bounds || self.is_epilogue {
+                return Err(Violation::at(
+                    node,
+                    format!("it has repaired its log: {undone} requests are applied again"),
+                ));
+            }
+            self.begin_log(node, store.base())?;
+            self.seen[node].undone = undone;
+        }
+        if std::mem::take(&mut self.seen[node].is_replaced) {
+            self.begin_log(node, store.base())?;
+        }
+        let applied = store.applied();
+        let (last, length) = (self.seen[node].log.last().copied().unwrap_or(Uid::MIN), self.seen[node].log.len());
+        if (applied.uid, applied.position) != (last, length as u64) {
+            for entry in store.log(last) {
+                let (uid, entry) = entry.map_err(|error| Violation::at(node, error.to_string()))?;
+                if uid > last {
+                    self.on_entry(node, uid, &entry.request)?;
+                }
+            }
         }
         self.check_sent(node)?;
-        let applied = store.applied();
         if self.seen[node].log.last().copied().unwrap_or(Uid::MIN) != applied.uid {
             return Err(Violation::at(node, format!("the log does not end with {}, which is applied", applied.uid)));
         }
-        if !self.steady[node] {
+        if self.mode == Mode::Beyond {
             return Ok(());
         }
         let digests = (applied.log_digest, applied.state_digest);
@@ -155,6 +312,7 @@ impl Checks {
         }
         let position = seen.log.len();
         seen.log.push(uid);
+        self.requests.entry(uid).or_insert_with(|| request.clone());
         let (client, sequence) = (request.client, request.sequence);
         let last = seen.sessions.entry(client).or_default();
         let place = if sequence == *last + 1 {
@@ -168,7 +326,7 @@ impl Checks {
             Place::Early(*last + 1)
         };
         seen.places.insert(uid, place);
-        if !self.steady[node] {
+        if self.mode == Mode::Beyond {
             return Ok(());
         }
         match self.order.get(position) {
@@ -185,6 +343,7 @@ impl Checks {
 
     /// What a replica sent is in its log, and fits the request's place in its session.
     fn check_sent(&mut self, node: usize) -> Check {
+        let is_strict = self.is_strict();
         let seen = &mut self.seen[node];
         for uid in std::mem::take(&mut seen.delivered) {
             if !matches!(seen.places.get(&uid), Some(Place::Next(..))) {
@@ -209,21 +368,47 @@ impl Checks {
             if !fits {
                 return Err(Violation::at(node, format!("{uid}, which is {place:?}, is answered {answer:?}")));
             }
-            if self.steady[node] && *self.answers.entry(uid).or_insert_with(|| answer.clone()) != answer {
+            if is_strict && *self.answers.entry(uid).or_insert_with(|| answer.clone()) != answer {
                 return Err(Violation::among_all(format!("{uid} has different answers")));
             }
         }
         Ok(())
     }
 
-    /// How many requests the steady replicas have applied.
+    /// How many requests have been applied.
     pub fn applied(&self) -> usize {
-        self.order.len()
+        self.seen[0].log.len()
     }
 
-    /// Whether a uid is in the steady replicas' logs.
-    pub fn is_in_order(&self, uid: Uid) -> bool {
-        self.order.binary_search(&uid).is_ok()
+    /// How many requests were undone and applied again.
+    pub fn undone(&self) -> u64 {
+        self.seen.iter().map(|seen| seen.undone + seen.undone_before).sum()
+    }
+
+    /// Whether all of a replica's log is in that of one of these.
+    pub fn is_elsewhere(&self, node: usize, others: &[usize]) -> bool {
+        let is_in = |uid: &Uid| others.iter().any(|other| self.seen[*other].log.binary_search(uid).is_ok());
+        self.seen[node].log.iter().all(is_in)
+    }
+
+    /// How many answers have been given that are compared with the specification's.
+    pub fn compared(&self) -> usize {
+        self.answers.len() + self.pages.len()
+    }
+
+    /// Requests and questions have their place after all that was answered before they were first sent, whoever sent them.
+    pub fn check_order(&self) -> Check {
+        let effects = self.seen[0].effects.iter();
+        let requests = effects.filter_map(|(request, effect)| Some((effect.uid, *self.issued.get(request)?)));
+        let questions =
+            self.questions.iter().filter_map(|(question, (uid, _))| Some((*uid, *self.asked.get(question)?)));
+        let answered = questions.filter(|(uid, _)| self.pages.contains_key(uid));
+        match requests.chain(answered).find(|(uid, frontier)| uid <= frontier) {
+            Some((uid, frontier)) => {
+                Err(Violation::among_all(format!("{uid} has its place before {frontier}, which was answered before")))
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -29,8 +29,12 @@ const SKEW_MAX: i64 = 20_000_000_000;
 const BURST_MAX: u32 = 12;
 /// The most pauses between bursts, in milliseconds.
 const PAUSE_MAX_MS: u64 = 900;
+/// How often a replica is pinged, as by the real client: clocks are set, and the correction has to follow.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// The most messages in a page of unread ones: small, so that pages are turned.
 const PAGE: u16 = 7;
+/// What is looked for in names.
+const PATTERNS: [&str; 5] = ["*", "user*", "user?", "*1", "user1*"];
 
 /// A part of a plan.
 #[derive(Clone, Debug)]
@@ -57,6 +61,8 @@ pub struct Link {
     hello: Timestamp,
     /// Whether it has been welcomed.
     pub ready: bool,
+    /// When the next ping is due, once it has been welcomed.
+    ping_at: Timestamp,
 }
 
 /// A user's program.
@@ -101,7 +107,8 @@ impl Client {
         let lasting = number < 2 || random.bool();
         let speak = Stage::Speak(random.u32(20..60));
         let plan = if lasting {
-            vec![Stage::Create, speak, Stage::Repeat(VecDeque::new()), Stage::Speak(10), Stage::Over]
+            let repeat = Stage::Repeat(VecDeque::new());
+            vec![Stage::Create, speak, repeat.clone(), Stage::Speak(10), repeat, Stage::Over]
         } else {
             vec![Stage::Create, speak.clone(), Stage::Delete, Stage::Create, speak, Stage::Delete, Stage::Over]
         };
@@ -140,6 +147,12 @@ impl Client {
         format!("{} at {:?}, next request {}", self.actor.account, self.stage, self.session.next_sequence())
     }
 
+    /// Sends so many messages more, after its plan is worked off.
+    pub fn speak_again(&mut self, now: Timestamp, messages: u32) {
+        self.plan.extend([Stage::Speak(messages), Stage::Over]);
+        self.next_burst = now;
+    }
+
     /// What is to be sent: on one link, or on all that are ready.
     pub fn take_outbox(&mut self) -> Vec<(Option<usize>, ToReplica)> {
         std::mem::take(&mut self.outbox)
@@ -152,7 +165,8 @@ impl Client {
 
     /// When it wants to be woken, by the true time.
     pub fn wants_wake(&self) -> Option<Timestamp> {
-        let deadlines = self.session.deadline().into_iter().chain(self.questions.deadline());
+        let pings = self.links.iter().filter(|link| link.ready).map(|link| link.ping_at);
+        let deadlines = self.session.deadline().into_iter().chain(self.questions.deadline()).chain(pings);
         let burst = (!self.is_over()).then_some(self.next_burst);
         deadlines.map(|deadline| deadline.offset_by(-self.skew)).chain(burst).min()
     }
@@ -160,6 +174,7 @@ impl Client {
     /// Does what is due.
     pub fn wake(&mut self, random: &mut Rng, now: Timestamp) {
         let clock = self.clock(now);
+        self.ping(clock);
         let again = self.session.due(clock);
         self.send(None, again);
         for number in self.questions.due(clock) {
@@ -171,6 +186,15 @@ impl Client {
         if self.next_burst <= now {
             self.next_burst = now.after(Duration::from_millis(random.u64(1..PAUSE_MAX_MS)));
             self.burst(random, clock);
+        }
+    }
+
+    /// Asks the replicas for their clocks that have not been asked for long.
+    fn ping(&mut self, clock: Timestamp) {
+        for (number, link) in self.links.iter_mut().enumerate().filter(|(_, link)| link.ready && link.ping_at <= clock)
+        {
+            link.ping_at = clock.after(PING_INTERVAL);
+            self.outbox.push((Some(number), ToReplica::Ping { sent: clock }));
         }
     }
 
@@ -201,13 +225,11 @@ impl Client {
                 Some(Command::Create { name: account, key, password: None })
             }
             Stage::Delete if self.issued.is_empty() => Some(Command::Delete),
-            Stage::Speak(0) if self.inbox.has_acknowledgements() && random.bool() => {
-                Some(Command::Ack { uids: self.inbox.take_acknowledgements() })
-            }
+            Stage::Speak(0) if self.inbox.has_acknowledgements() && random.bool() => Some(self.acknowledge(random)),
             Stage::Speak(left) if *left > 0 => {
                 *left -= 1;
                 if self.inbox.has_acknowledgements() && random.u8(..4) == 0 {
-                    return Some(Command::Ack { uids: self.inbox.take_acknowledgements() });
+                    return Some(self.acknowledge(random));
                 }
                 let name = random.choice(&self.others)?.clone();
                 let text = label(self.session.client(), self.session.next_sequence());
@@ -216,6 +238,14 @@ impl Client {
             Stage::Repeat(commands) => commands.pop_front(),
             _ => None,
         }
+    }
+
+    /// Acknowledges some of what was shown, so that others stay unread between them.
+    fn acknowledge(&mut self, random: &mut Rng) -> Command {
+        let (uids, later): (Vec<Uid>, Vec<Uid>) =
+            self.inbox.take_acknowledgements().into_iter().partition(|_| random.u8(..4) > 0);
+        later.into_iter().for_each(|uid| self.inbox.on_shown(uid));
+        Command::Ack { uids }
     }
 
     /// Whether the stage has nothing more to say.
@@ -279,13 +309,19 @@ impl Client {
         }));
     }
 
-    /// Some question.
+    /// Some question: about anyone, from anywhere on, in pages of any small size.
     fn some_query(&self, random: &mut Rng) -> Query {
-        match random.choice(&self.others) {
+        let limit = random.u16(1..=PAGE);
+        let name = random.choice(&self.others).filter(|_| random.bool()).cloned();
+        match name {
             Some(name) if random.bool() => {
-                Query::History { with: Recipient::Account { name: name.clone() }, before: None, limit: PAGE }
+                let before = random.choice(&self.shown).filter(|_| random.bool()).copied();
+                Query::History { with: Recipient::Account { name }, before, limit }
             }
-            _ => Query::List { pattern: Pattern::all(), after: None, limit: PAGE },
+            after => {
+                let pattern = random.choice(PATTERNS).expect("there are some");
+                Query::List { pattern: Pattern::parse(pattern).expect("a pattern"), after, limit }
+            }
         }
     }
 
@@ -316,12 +352,9 @@ impl Client {
 
     /// A connection was made.
     pub fn on_connected(&mut self, now: Timestamp, link: usize, connection: ConnectionId) {
-        let hello = self.clock(now);
-        self.links[link] = Link { connection: Some(connection), hello, ready: false };
-        let cluster = ClusterName::parse("simulated").expect("a name");
-        let (magic, version_min, version_max) = (MAGIC.to_string(), VERSION_MIN, VERSION_MAX);
-        let hello = ToReplica::Hello { magic, version_min, version_max, role: Role::Client, cluster };
-        self.outbox.push((Some(link), hello));
+        let clock = self.clock(now);
+        self.links[link] = Link { connection: Some(connection), hello: clock, ..Link::default() };
+        self.outbox.push((Some(link), hello()));
     }
 
     /// A connection was lost.
@@ -337,6 +370,10 @@ impl Client {
         let clock = self.clock(now);
         match message {
             ToClient::Welcome { clock: theirs, .. } => self.on_welcome(clock, link, theirs),
+            ToClient::Pong { sent, clock: theirs } => {
+                self.offsets.sample(link, sent, theirs, clock);
+                self.session.set_clock_offset(self.offsets.offset());
+            }
             ToClient::Answer { client, sequence, uid, answer, .. } if client == self.session.client() => {
                 return Some(self.session.on_answer(clock, link, sequence, uid, &answer));
             }
@@ -362,7 +399,7 @@ impl Client {
     fn on_welcome(&mut self, clock: Timestamp, link: usize, theirs: Timestamp) {
         self.offsets.sample(link, self.links[link].hello, theirs, clock);
         self.session.set_clock_offset(self.offsets.offset());
-        self.links[link].ready = true;
+        (self.links[link].ready, self.links[link].ping_at) = (true, clock.after(PING_INTERVAL));
         let login = self.login();
         self.outbox.push((Some(link), login));
         let outgoing = self.session.on_link_ready(link);
@@ -401,6 +438,23 @@ impl Client {
         assert!(self.shown.insert(uid), "message {uid} is shown twice");
         self.inbox.on_shown(uid);
     }
+}
+
+/// What a client says that sends one message from `from` to `to` and dies.
+pub fn speech(from: &Client, to: &Client, client: ClientId, timestamp: Timestamp, text: MessageText) -> Vec<ToReplica> {
+    let Actor { account, key } = from.actor.clone();
+    let proof = Proof::Signature { signature: Signature([0; 64]) };
+    let login = ToReplica::Login { account, key, receive: false, proof };
+    let to = Recipient::Account { name: to.actor.account.clone() };
+    let request = ToReplica::Request { client, sequence: 1, timestamp, command: Command::Send { to, text } };
+    vec![hello(), login, request]
+}
+
+/// The first message on a connection.
+fn hello() -> ToReplica {
+    let cluster = ClusterName::parse("simulated").expect("a name");
+    let (magic, version_min, version_max) = (MAGIC.to_string(), VERSION_MIN, VERSION_MAX);
+    ToReplica::Hello { magic, version_min, version_max, role: Role::Client, cluster }
 }
 
 /// A question as it is sent.

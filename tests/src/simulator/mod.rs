@@ -6,30 +6,41 @@
 //! and started again (`faults`).
 //!
 //! - `world` has the time, the queue of what happens next, and passes each happening to whom it concerns.
-//! - `network` is the connections: first in, first out, and possibly cut.
-//! - `node` is a replica's process: the applier, the poll loop's part in front of it, and the disk that outlives both.
+//! - `scenes` are faults in a given order, each to put one rule of the protocol to the test.
+//! - `network` is the clients' connections, `links` those between replicas: first in, first out, and possibly cut.
+//! - `node` is a replica's process: the applier, and the poll loop's part in front of it; `disk` outlives both.
 //! - `client` is a user's program, which works off a plan.
 //! - `checks` looks at everything that replicas do, after every step; `verdict` at what is left in the end.
+//! - `history` compares all answers with those of `specification`, the service said a second time, and so proves each run
+//!   linearizable.
 //!
-//! Replicas do not talk to each other yet, so a run has at least one *steady* replica, which is never killed and always in
-//! reach of everyone within the delivery bound. Steady replicas have to agree in all things. What a replica misses while it
-//! is down it does not get later; of such a replica only what it promises alone is checked.
+//! There are two modes with claims of their own, and never are they mixed. *Within bounds* ([`Mode::Bounds`]) the delivery
+//! bound holds: all replicas apply the same in the same order, none ever repairs its log, answers are the same everywhere and
+//! linearizable. *Beyond bounds* ([`Mode::Beyond`]) it does not: what was answered is not lost, and when all is well again
+//! the replicas become equal. In both, when nothing goes wrong any more, answers come by the closed test.
 
 mod checks;
 mod client;
+mod clock;
+mod disk;
 mod faults;
+mod history;
+mod links;
 mod network;
 mod node;
+mod scenes;
+mod specification;
 mod tally;
 mod trace;
 mod verdict;
 mod world;
 
-pub use tally::Tally;
+pub use tally::{Latencies, Tally};
 pub use trace::Trace;
 
 use stablechat_protocol::time::Timestamp;
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 use world::World;
 
@@ -40,11 +51,36 @@ const REPLICAS: usize = 3;
 /// When every run begins.
 const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
+/// What may go wrong, and what has to hold nevertheless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The delivery bound holds.
+    Bounds,
+    /// It does not.
+    Beyond,
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mode, String> {
+        match text {
+            "bounds" => Ok(Mode::Bounds),
+            "beyond" => Ok(Mode::Beyond),
+            _ => Err("the modes are `bounds` and `beyond`".into()),
+        }
+    }
+}
+
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// What happened, and how often.
     pub tally: Tally,
+    /// How long answers took.
+    pub latencies: Latencies,
+    /// How long they took when nothing went wrong any more.
+    pub calm_latencies: Latencies,
     /// The log and state digests of all replicas in the end, as text: equal for equal runs.
     pub fingerprint: String,
 }
@@ -90,7 +126,7 @@ impl Violation {
         Violation { what: format!("replica {}: {}", node::name(replica), what.into()), replicas: vec![replica] }
     }
 
-    /// Says what is wrong between a replica and the steady ones, or with the run as a whole.
+    /// Says what is wrong between replicas, or with the run as a whole.
     fn among_all(what: impl Into<String>) -> Violation {
         Violation { what: what.into(), replicas: (0..REPLICAS).collect() }
     }
@@ -100,16 +136,16 @@ impl Violation {
 ///
 /// # Errors
 /// An invariant did not hold.
-pub fn run(seed: u64) -> Result<Run, Failure> {
-    trace_run(seed, Trace::Off).or_else(|_| trace_run(seed, Trace::recent()))
+pub fn run(mode: Mode, seed: u64) -> Result<Run, Failure> {
+    trace_run(mode, seed, Trace::Off).or_else(|_| trace_run(mode, seed, Trace::recent()))
 }
 
 /// Runs a seed, and lets `trace` take down what happens.
 ///
 /// # Errors
 /// An invariant did not hold.
-pub fn trace_run(seed: u64, trace: Trace) -> Result<Run, Failure> {
-    let mut world = World::new(seed, trace);
+pub fn trace_run(mode: Mode, seed: u64, trace: Trace) -> Result<Run, Failure> {
+    let mut world = World::new(mode, seed, trace);
     world.run().map_err(|violation| Failure {
         seed,
         step: world.step(),

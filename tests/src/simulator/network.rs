@@ -17,7 +17,7 @@ pub enum Way {
 /// A connection between a client and one incarnation of a replica.
 #[derive(Debug)]
 pub struct Connection {
-    /// The client.
+    /// The client; none of those that have a number when it is one that says one thing and dies.
     pub client: usize,
     /// The replica.
     pub node: usize,
@@ -37,13 +37,13 @@ pub struct Network {
     connections: BTreeMap<ConnectionId, Connection>,
     next: u64,
     /// What most messages take at most, in nanoseconds.
-    usual_delay: u64,
+    pub usual_delay: u64,
 }
 
 /// What no message takes longer than, in nanoseconds: δ.
 pub const DELAY_MAX: u64 = 40_000_000;
 /// What no message takes less than, in nanoseconds.
-const DELAY_MIN: u64 = 100_000;
+pub const DELAY_MIN: u64 = 100_000;
 
 impl Network {
     /// A network without connections, of a speed of its own.

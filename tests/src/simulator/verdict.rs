@@ -2,8 +2,9 @@
 
 use super::checks::{Checks, Place, check_store};
 use super::client::{Client, label};
+use super::history;
 use super::node::{self, Node};
-use super::{Check, Violation};
+use super::{Check, Mode, Violation};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
 use stablechat_protocol::command::{PAGE_MAX, Query, Recipient};
 use stablechat_protocol::request::{Actor, Question};
@@ -12,43 +13,52 @@ use stablechat_server::store::ChatStore;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Checks what is left.
-pub fn check(checks: &Checks, nodes: &[Node], clients: &[Client]) -> Check {
+pub fn check(checks: &Checks, nodes: &[Node], clients: &[Client], mode: Mode) -> Check {
     let lasting: Vec<&Client> = clients.iter().filter(|client| client.lasting).collect();
     let mut digests = BTreeSet::new();
-    for (node, store) in nodes.iter().enumerate().filter_map(|(node, process)| Some((node, process.store()?))) {
-        check_store(node, store)?;
+    for (node, process) in nodes.iter().enumerate() {
+        let Some(store) = process.store().filter(|_| process.is_serving()) else {
+            return Err(Violation::at(node, "it does not serve in the end"));
+        };
         check_log(checks, node)?;
+        digests.insert((store.applied().log_digest, store.applied().state_digest));
+    }
+    if digests.len() != 1 {
+        return Err(Violation::among_all("the replicas end with different digests"));
+    }
+    let stores = nodes.iter().filter_map(Node::store).enumerate();
+    let specification = history::check(checks)?;
+    for (node, store) in stores {
+        check_store(node, store)?;
+        history::check_state(node, store, &specification)?;
         for (number, one) in lasting.iter().enumerate() {
             for other in &lasting[number + 1..] {
                 check_timeline(checks, node, store, &one.actor, &other.actor)?;
             }
         }
-        if checks.steady[node] {
-            digests.insert((store.applied().log_digest, store.applied().state_digest));
-            lasting.iter().try_for_each(|client| check_messages_of(checks, node, store, client))?;
-        }
+        lasting.iter().try_for_each(|client| check_messages_of(checks, node, store, client))?;
     }
-    match digests.len() {
-        1 => Ok(()),
-        _ => Err(Violation::among_all("the steady replicas end with different digests")),
-    }
+    if mode == Mode::Bounds { checks.check_order() } else { Ok(()) }
 }
 
-/// A steady replica has all that was answered and all that others of its kind have; any replica has nothing else.
+/// A replica has all that was answered, and what the others have.
 fn check_log(checks: &Checks, node: usize) -> Check {
-    let seen = &checks.seen[node];
-    if let Some(uid) = seen.log.iter().find(|uid| !checks.is_in_order(**uid)) {
-        return Err(Violation::at(node, format!("{uid} is in its log, but not in those of steady replicas")));
+    let (seen, first) = (&checks.seen[node], &checks.seen[0]);
+    if let Some((client, sequence)) = checks.answered.iter().find(|request| !seen.effects.contains_key(request)) {
+        return Err(Violation::at(node, format!("{client} {sequence} is answered, but took no effect")));
     }
-    if !checks.steady[node] {
-        return Ok(());
-    }
-    if seen.log.len() != checks.applied() {
-        return Err(Violation::at(node, format!("it has applied {} of {}", seen.log.len(), checks.applied())));
-    }
-    match checks.answered.iter().find(|request| !seen.effects.contains_key(request)) {
-        Some((client, sequence)) => {
-            Err(Violation::at(node, format!("{client} {sequence} is answered, but took no effect")))
+    let differ = seen.log.iter().zip(&first.log).position(|(one, other)| one != other);
+    let differ = differ.or((seen.log.len() != first.log.len()).then(|| seen.log.len().min(first.log.len())));
+    match differ {
+        Some(position) => {
+            let (ours, theirs) = (seen.log.get(position), first.log.get(position));
+            Err(Violation::among_all(format!(
+                "position {position} is {ours:?} at {} and {theirs:?} at {}; {} and {} in all",
+                node::name(node),
+                node::name(0),
+                seen.log.len(),
+                first.log.len()
+            )))
         }
         None => Ok(()),
     }

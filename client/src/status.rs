@@ -1,0 +1,175 @@
+//! What all replicas say of themselves, and whether they are the same.
+//!
+//! Replicas are compared as of a whole second of timestamps, since none of them stands still while they are asked. What
+//! cannot be compared is *unknown*, never *same*.
+
+mod json;
+mod table;
+
+use crate::exit;
+use crate::print::utc;
+use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::peer::BoundaryDigests;
+use stablechat_protocol::status::{Phase, StatusReport};
+use stablechat_protocol::time::Timestamp;
+use std::fmt;
+
+/// What was heard of each replica, in the order of the cluster file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// Each replica, and its report; none from a replica that was not in reach.
+    pub replicas: Vec<(ReplicaName, Option<StatusReport>)>,
+}
+
+/// Whether the replicas that serve are the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// They are, as of the latest second that all of them know.
+    Same {
+        /// The second, since the Unix epoch.
+        second: u64,
+    },
+    /// They are not.
+    Different(String),
+    /// It cannot be said.
+    Unknown(String),
+}
+
+impl Survey {
+    /// The reports of the replicas that serve.
+    fn serving(&self) -> impl Iterator<Item = &StatusReport> {
+        self.reports().filter(|report| report.is_serving())
+    }
+
+    /// The reports there are.
+    fn reports(&self) -> impl Iterator<Item = &StatusReport> {
+        self.replicas.iter().filter_map(|(_, report)| report.as_ref())
+    }
+
+    /// Whether the replicas that serve are the same.
+    pub fn verdict(&self) -> Verdict {
+        let serving: Vec<&StatusReport> = self.serving().collect();
+        match serving.as_slice() {
+            [] if self.reports().next().is_none() => return Verdict::Unknown("no replica is in reach".into()),
+            [] => return Verdict::Unknown("no replica serves".into()),
+            [only] if self.replicas.len() > 1 => {
+                return Verdict::Unknown(format!("only {} serves, and there is none to compare it with", only.replica));
+            }
+            _ => {}
+        }
+        let Some(second) = latest_common_second(&serving) else {
+            return Verdict::Unknown("the replicas that serve know no second in common".into());
+        };
+        let groups = groups(&serving, second);
+        if groups.len() == 1 {
+            return Verdict::Same { second };
+        }
+        let names: Vec<String> = groups.iter().map(|(_, names)| names.join(" ")).collect();
+        let same_log = groups.iter().all(|(digests, _)| log_of(digests) == log_of(&groups[0].0));
+        let what = match same_log {
+            true => "have come to different states after the same log, which is a bug",
+            false => "have applied different requests",
+        };
+        Verdict::Different(format!("{} {what}, as of {}", names.join(" and "), moment(second)))
+    }
+
+    /// The exit code: done when all replicas serve and are the same.
+    pub fn code(&self) -> u8 {
+        match self.verdict() {
+            _ if self.reports().next().is_none() => exit::UNREACHABLE,
+            Verdict::Same { .. } if self.serving().count() == self.replicas.len() => exit::DONE,
+            _ => exit::REFUSED,
+        }
+    }
+
+    /// For people: a table of at most 80 columns, and the verdict. Ends without a line's end.
+    pub fn to_text(&self) -> String {
+        format!("{}{}", table::table(self), self.verdict_line())
+    }
+
+    /// One JSON object a line: one for each replica, and the verdict. Ends with a line's end.
+    pub fn to_json_lines(&self) -> String {
+        json::lines(self)
+    }
+
+    /// The verdict for people.
+    fn verdict_line(&self) -> String {
+        let (serving, all) = (self.serving().count(), self.replicas.len());
+        match self.verdict() {
+            Verdict::Same { second } if serving < all => {
+                format!("state: same at the {serving} of {all} that serve, as of {}", moment(second))
+            }
+            Verdict::Same { second } => format!("state: same, as of {}", moment(second)),
+            Verdict::Different(detail) => format!("state: different: {detail}"),
+            Verdict::Unknown(detail) => format!("state: unknown: {detail}"),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Verdict::Same { .. } => "same",
+            Verdict::Different(_) => "different",
+            Verdict::Unknown(_) => "unknown",
+        })
+    }
+}
+
+/// The latest second that all of these know.
+fn latest_common_second(reports: &[&StatusReport]) -> Option<u64> {
+    let (first, others) = reports.split_first()?;
+    let known_to_all = |second: &u64| others.iter().all(|report| boundary(report, *second).is_some());
+    first.boundaries.iter().map(|digests| digests.second).filter(known_to_all).max()
+}
+
+/// What a replica knows of a second.
+fn boundary(report: &StatusReport, second: u64) -> Option<&BoundaryDigests> {
+    report.boundaries.iter().find(|digests| digests.second == second)
+}
+
+/// The replicas that are the same as of a second that all of them know, by their names.
+fn groups<'a>(reports: &[&'a StatusReport], second: u64) -> Vec<(BoundaryDigests, Vec<&'a str>)> {
+    let mut groups: Vec<(BoundaryDigests, Vec<&str>)> = Vec::new();
+    for report in reports {
+        let Some(digests) = boundary(report, second) else { continue };
+        let name = report.replica.as_str();
+        match groups.iter_mut().find(|(of_group, _)| of_group == digests) {
+            Some((_, names)) => names.push(name),
+            None => groups.push((*digests, vec![name])),
+        }
+    }
+    groups
+}
+
+/// What tells a log from another.
+fn log_of(digests: &BoundaryDigests) -> impl PartialEq {
+    (digests.position, digests.log_digest)
+}
+
+/// How far a replica's clock is ahead of the median of its peers' clocks, in nanoseconds; none when it knows of none.
+fn clock_offset_ns(report: &StatusReport) -> Option<i64> {
+    let mut offsets: Vec<i64> = report.peers.iter().filter_map(|peer| peer.clock_offset_ns(report)).collect();
+    offsets.sort_unstable();
+    offsets.get(offsets.len() / 2).map(|median| -median)
+}
+
+/// The words for what a replica does.
+fn phase_in_words(phase: Phase) -> &'static str {
+    match phase {
+        Phase::CatchingUp => "catching up",
+        Phase::Joining => "joining",
+        Phase::Serving => "serving",
+        Phase::Stopping => "stopping",
+    }
+}
+
+/// A second, for people.
+fn moment(second: u64) -> String {
+    format!("{} UTC", utc(Timestamp(second.saturating_mul(1_000_000_000))))
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

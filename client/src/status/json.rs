@@ -1,0 +1,104 @@
+//! A survey as JSON: an object a line, with everything that a replica reports.
+
+use super::{Survey, Verdict, clock_offset_ns, phase_in_words};
+use serde_json::{Value, json};
+use stablechat_protocol::status::{Counters, PeerReport, PeerStanding, StatusReport};
+
+/// One object for each replica, and one for the verdict, each with a line's end.
+pub fn lines(survey: &Survey) -> String {
+    let replicas = survey.replicas.iter().map(|(name, report)| match report {
+        Some(report) => replica(report),
+        None => json!({"type": "status", "replica": name.as_str(), "in_reach": false}),
+    });
+    replicas.chain([verdict(survey)]).map(|object| format!("{object}\n")).collect()
+}
+
+/// The verdict.
+fn verdict(survey: &Survey) -> Value {
+    let verdict = survey.verdict();
+    let (serving, replicas) = (survey.serving().count(), survey.replicas.len());
+    let mut object = json!({"type": "verdict", "state": verdict.to_string(), "serving": serving, "replicas": replicas});
+    match verdict {
+        Verdict::Same { second } => object["as_of_s"] = json!(second),
+        Verdict::Different(detail) | Verdict::Unknown(detail) => object["detail"] = json!(detail),
+    }
+    object
+}
+
+/// A replica that was in reach.
+fn replica(report: &StatusReport) -> Value {
+    json!({
+        "type": "status",
+        "replica": report.replica.as_str(),
+        "in_reach": true,
+        "version": report.version,
+        "status": phase_in_words(report.phase),
+        "mute": report.is_mute,
+        "clock_off": report.clock_is_off,
+        "epoch": report.epoch,
+        "position": report.applied.position,
+        "uid": report.applied.uid.to_string(),
+        "log_digest": report.applied.log_digest.to_string(),
+        "state_digest": report.state_digest.to_string(),
+        "boundaries": report.boundaries.iter().map(|digests| json!({
+            "second": digests.second,
+            "position": digests.position,
+            "log_digest": digests.log_digest.to_string(),
+            "state_digest": digests.state_digest.to_string(),
+        })).collect::<Vec<Value>>(),
+        "settled": report.settled,
+        "clock_offset_ns": clock_offset_ns(report),
+        "clock_ns": report.clock.0,
+        "closed_ns": report.closed.0,
+        "closed_lag_ns": report.clock.0.saturating_sub(report.closed.0),
+        "grace_ns": report.grace_ns,
+        "barrier": report.has_barrier,
+        "pending": report.pending,
+        "peers": report.peers.iter().map(|other| peer(report, other)).collect::<Vec<Value>>(),
+        "catching_up": report.catching_up.as_ref().map(|progress| json!({
+            "from": progress.from.as_str(),
+            "snapshot": progress.is_snapshot,
+            "received_bytes": progress.received_bytes,
+            "bytes_per_second": progress.bytes_per_second,
+            "done_percent": progress.done_percent,
+        })),
+        "counters": counters(&report.counters),
+    })
+}
+
+/// One of its peers.
+fn peer(report: &StatusReport, peer: &PeerReport) -> Value {
+    json!({
+        "replica": peer.replica.as_str(),
+        "standing": match peer.standing {
+            PeerStanding::Unknown => "unknown",
+            PeerStanding::Reader => "reader",
+            PeerStanding::Linked => "linked",
+            PeerStanding::Down => "down",
+        },
+        "connected": peer.is_connected,
+        "closed_lag_ns": peer.closed.map(|closed| report.clock.0.saturating_sub(closed.0)),
+        "silence_ns": peer.silence_ns,
+        "clock_offset_ns": peer.clock_offset_ns(report),
+    })
+}
+
+/// What it has counted.
+fn counters(counters: &Counters) -> Value {
+    json!({
+        "closed": counters.closed,
+        "real_time": counters.real_time,
+        "questions": counters.questions,
+        "refused": {
+            "late": counters.refused.late,
+            "ahead": counters.refused.ahead,
+            "not_serving": counters.refused.not_serving,
+            "overloaded": counters.refused.overloaded,
+        },
+        "repairs": counters.repairs,
+        "undone": counters.undone,
+        "longest_repair_ns": counters.longest_repair_ns,
+        "rejoins": counters.rejoins,
+        "state_disagreements": counters.state_disagreements,
+    })
+}

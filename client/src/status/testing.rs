@@ -1,0 +1,79 @@
+//! Reports for tests.
+
+use super::Survey;
+use stablechat_protocol::id::Digest;
+use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::peer::{BoundaryDigests, Mark};
+use stablechat_protocol::status::{CatchingUp, Counters, PeerReport, PeerStanding, Phase, Refused, StatusReport};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+
+/// The last second that reports know.
+pub const SECOND: u64 = 1_795_336_205;
+
+pub fn name(text: &str) -> ReplicaName {
+    ReplicaName::parse(text).expect("a name")
+}
+
+/// Digests as of a second, made from two numbers.
+pub fn boundary(second: u64, log: u8, state: u8) -> BoundaryDigests {
+    let (log_digest, state_digest) = (Digest([log; 32]), Digest([state; 32]));
+    BoundaryDigests { second, position: 40, log_digest, state_digest }
+}
+
+/// A replica that serves, with these peers.
+pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
+    let clock = Timestamp((SECOND + 2) * 1_000_000_000);
+    let uid = Uid { timestamp: Timestamp(clock.0 - 5_000), digest: [7; 16] };
+    let peer = |peer: &&str| PeerReport {
+        replica: name(peer),
+        standing: PeerStanding::Linked,
+        is_connected: true,
+        closed: Some(Timestamp(clock.0 - 900_000)),
+        silence_ns: 20_000_000,
+        clock: Some(Timestamp(clock.0 - 1500)),
+    };
+    StatusReport {
+        replica: name(replica),
+        version: "0.1.0".into(),
+        phase: Phase::Serving,
+        is_mute: false,
+        clock_is_off: false,
+        epoch: 3,
+        applied: Mark { uid, position: 41, log_digest: Digest([0xd1; 32]) },
+        state_digest: Digest([0x57; 32]),
+        boundaries: (SECOND - 7..=SECOND).map(|second| boundary(second, 1, 2)).collect(),
+        settled: 38,
+        clock,
+        closed: Timestamp(clock.0 - 400_000),
+        grace_ns: 200_000,
+        has_barrier: false,
+        pending: 0,
+        peers: peers.iter().map(peer).collect(),
+        catching_up: None,
+        counters: Counters {
+            closed: 45,
+            real_time: 2,
+            questions: 6,
+            refused: Refused { late: 1, ahead: 0, not_serving: 3, overloaded: 0 },
+            ..Counters::default()
+        },
+    }
+}
+
+/// A while after it has begun to catch up with a.
+pub fn catching_up() -> CatchingUp {
+    let (received_bytes, bytes_per_second) = (65_536, 256);
+    CatchingUp { from: name("a"), is_snapshot: false, received_bytes, bytes_per_second, done_percent: 24 }
+}
+
+/// Three replicas that serve and are the same.
+pub fn survey() -> Survey {
+    let reports = [report("a", &["b", "c"]), report("b", &["a", "c"]), report("c", &["a", "b"])];
+    Survey { replicas: reports.into_iter().map(|report| (report.replica.clone(), Some(report))).collect() }
+}
+
+/// Changes one of the reports.
+pub fn change(survey: &mut Survey, place: usize, change: impl FnOnce(&mut StatusReport)) {
+    change(survey.replicas[place].1.as_mut().expect("it is in reach"));
+}

@@ -1,0 +1,146 @@
+//! The verdict, the table and JSON.
+
+use super::testing::{SECOND, boundary, catching_up, change, name, report, survey};
+use super::*;
+use serde_json::{Value, json};
+use stablechat_protocol::status::PeerStanding;
+
+/// The verdict in words, how many serve, and the exit code.
+fn outcome(survey: &Survey) -> (String, usize, u8) {
+    (survey.verdict_line(), survey.serving().count(), survey.code())
+}
+
+fn said(text: &str, serving: usize, code: u8) -> (String, usize, u8) {
+    (text.into(), serving, code)
+}
+
+#[test]
+fn same_is_what_all_know_to_be_the_same() {
+    let same = "state: same, as of 2026-11-22 08:30:05 UTC";
+    assert_eq!(outcome(&survey()), said(same, 3, 0));
+    let mut survey = survey();
+    change(&mut survey, 1, |report| report.boundaries.retain(|digests| digests.second < SECOND - 1));
+    change(&mut survey, 2, |report| report.boundaries[7] = boundary(SECOND, 9, 9));
+    let earlier = "state: same, as of 2026-11-22 08:30:03 UTC";
+    assert_eq!(outcome(&survey), said(earlier, 3, 0), "a second that one of them does not know says nothing");
+}
+
+#[test]
+fn who_does_not_serve_is_not_compared_and_is_missed() {
+    let same = "state: same at the 2 of 3 that serve, as of 2026-11-22 08:30:05 UTC";
+    let mut absent = survey();
+    absent.replicas[2].1 = None;
+    assert_eq!(outcome(&absent), said(same, 2, 1));
+    let mut behind = survey();
+    change(&mut behind, 0, |report| (report.phase, report.boundaries) = (Phase::CatchingUp, Vec::new()));
+    assert_eq!(outcome(&behind), said(same, 2, 1));
+    let mut mute = survey();
+    change(&mut mute, 1, |report| report.is_mute = true);
+    assert_eq!(outcome(&mute), said(same, 2, 1));
+}
+
+#[test]
+fn different_says_who_and_in_what() {
+    let mut logs = survey();
+    change(&mut logs, 1, |report| report.boundaries[7] = boundary(SECOND, 9, 9));
+    let text = "state: different: a c and b have applied different requests, as of 2026-11-22 08:30:05 UTC";
+    assert_eq!(outcome(&logs), said(text, 3, 1));
+    let mut states = survey();
+    change(&mut states, 0, |report| report.boundaries[7] = boundary(SECOND, 1, 9));
+    let text = "state: different: a and b c have come to different states after the same log, which is a bug, \
+                as of 2026-11-22 08:30:05 UTC";
+    assert_eq!(outcome(&states), said(text, 3, 1));
+}
+
+#[test]
+fn what_cannot_be_compared_is_unknown() {
+    let mut none_in_reach = survey();
+    none_in_reach.replicas.iter_mut().for_each(|(_, report)| *report = None);
+    assert_eq!(outcome(&none_in_reach), said("state: unknown: no replica is in reach", 0, 69));
+    let mut none_serves = survey();
+    (0..3).for_each(|place| change(&mut none_serves, place, |report| report.phase = Phase::Joining));
+    assert_eq!(outcome(&none_serves), said("state: unknown: no replica serves", 0, 1));
+    let mut one_serves = survey();
+    one_serves.replicas[0].1 = None;
+    change(&mut one_serves, 1, |report| report.phase = Phase::Stopping);
+    let text = "state: unknown: only c serves, and there is none to compare it with";
+    assert_eq!(outcome(&one_serves), said(text, 1, 1));
+    let mut nothing_in_common = survey();
+    change(&mut nothing_in_common, 2, |report| report.boundaries = vec![boundary(SECOND + 1, 1, 2)]);
+    let text = "state: unknown: the replicas that serve know no second in common";
+    assert_eq!(outcome(&nothing_in_common), said(text, 3, 1));
+}
+
+#[test]
+fn the_only_replica_of_a_cluster_is_the_same() {
+    let alone = Survey { replicas: vec![(name("a"), Some(report("a", &[])))] };
+    assert_eq!(alone.code(), exit::DONE);
+    assert_eq!(Survey { replicas: vec![(name("a"), None)] }.code(), exit::UNREACHABLE);
+}
+
+#[test]
+fn the_table_shows_each_replica() {
+    let mut survey = survey();
+    change(&mut survey, 0, |report| report.peers[1].standing = PeerStanding::Down);
+    change(&mut survey, 1, |report| {
+        (report.phase, report.peers[1].is_connected) = (Phase::CatchingUp, false);
+        report.peers.iter_mut().for_each(|peer| peer.clock = None);
+        report.catching_up = Some(catching_up());
+    });
+    survey.replicas[2].1 = None;
+    let expected = "\
+replica  status            epoch  position  settled  log       state
+a        serving               3        41       38  d1d1d1d1  57575757
+b        catching up 24 %      3        41       38  d1d1d1d1  57575757
+c        not in reach
+
+replica     lag   clock  links  answers  refused  repairs
+a        0.4 ms  0.0 ms  b -c      45/2        4        0
+b        0.4 ms       ?  a -c      45/2        4        0
+state: unknown: only a serves, and there is none to compare it with";
+    assert_eq!(survey.to_text(), expected);
+}
+
+#[test]
+fn the_table_fits_its_width_whatever_is_in_it() {
+    let names = ["a-very-long-name-of-a-replica", "another-very-long-name", "c"];
+    let mut survey = survey();
+    for place in 0..3 {
+        survey.replicas[place].0 = name(names[place]);
+        change(&mut survey, place, |report| {
+            *report = super::testing::report(names[place], &names);
+            (report.phase, report.closed) =
+                (Phase::CatchingUp, Timestamp::ZERO.after(std::time::Duration::from_secs(1)));
+            (report.epoch, report.applied.position, report.settled) = (1_795_345_825, 99_999_999, 99_999_999);
+            report.peers.iter_mut().for_each(|peer| peer.clock = Some(Timestamp(report.clock.0 + 999_999_999)));
+            report.catching_up = Some(catching_up());
+            (report.counters.closed, report.counters.real_time) = (9_999_999_999, 9_999_999);
+            report.counters.state_disagreements = 2;
+        });
+    }
+    let text = survey.to_text();
+    assert!(text.contains("a-very-long\u{2026}") && text.contains(" 3/3 "), "{text}");
+    let faults = text.lines().filter(|line| line.contains("its state differed from a peer's")).count();
+    assert_eq!(faults, 3, "{text}");
+    change(&mut survey, 0, |report| report.closed = report.clock);
+    assert!(survey.to_text().contains("0.0 ms"));
+}
+
+#[test]
+fn json_is_a_line_for_each_replica_and_the_verdict() {
+    let mut survey = survey();
+    change(&mut survey, 1, |report| report.catching_up = Some(catching_up()));
+    survey.replicas[2].1 = None;
+    let text = survey.to_json_lines();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((&lines[0]["status"], &lines[0]["closed_lag_ns"]), (&json!("serving"), &json!(400_000)));
+    assert_eq!(lines[0]["peers"][1]["closed_lag_ns"], json!(900_000));
+    assert_eq!(lines[0]["peers"][1]["clock_offset_ns"], json!(-1500));
+    assert_eq!(lines[0]["counters"]["refused"]["not_serving"], json!(3));
+    assert_eq!((&lines[0]["settled"], &lines[0]["clock_offset_ns"]), (&json!(38), &json!(1500)));
+    assert_eq!(lines[0]["catching_up"], Value::Null);
+    assert_eq!((&lines[1]["catching_up"]["done_percent"], &lines[1]["catching_up"]["from"]), (&json!(24), &json!("a")));
+    assert_eq!(lines[2], json!({"type": "status", "replica": "c", "in_reach": false}));
+    let verdict = json!({"type": "verdict", "state": "same", "serving": 2, "replicas": 3, "as_of_s": SECOND});
+    assert_eq!(lines[3..], [verdict]);
+}

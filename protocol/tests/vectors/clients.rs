@@ -1,0 +1,196 @@
+//! What clients and replicas say to each other, and all that it is made of.
+
+use super::Vectors;
+use super::samples::*;
+use stablechat_protocol::answer::{Answer, QueryAnswer, Refusal, Rejection, Stability};
+use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::id::Digest;
+use stablechat_protocol::login::Signature;
+use stablechat_protocol::message::{CloseReason, MAGIC, Proof, RequestId, Role, ToClient, ToReplica};
+use stablechat_protocol::message::{VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::name::{ClusterName, Pattern};
+use stablechat_protocol::time::Timestamp;
+
+wire_enums! {
+    "to-replica" ToReplica { Hello, Login, Logout, Request, Query, Ping, Status }
+    "to-client" ToClient {
+        Welcome, Closing, LoggedIn, LoginRefused, Answer, QueryAnswer, Refused, Delivery, Pong, Status, Changed
+    }
+    "role" Role { Client, Replica }
+    "proof" Proof { Signature }
+    "close-reason" CloseReason {
+        NotStablechat, Version, WrongCluster, Malformed, TooLarge, OutOfPlace, Silent, SlowReader, Stopping, Full,
+        OtherClusterFile
+    }
+    "request-id" RequestId { Command, Query }
+    "refusal" Refusal { Late, Ahead, NotServing, Overloaded }
+    "stability" Stability { Closed, RealTime }
+    "command" Command { Create, Delete, Send, Ack }
+    "recipient" Recipient { Account }
+    "answer-body" Answer { Done, Rejected }
+    "rejection" Rejection {
+        AlreadyExists, NoSuchUser, NotOwner, LoginRequired, MailboxFull, NotYourSession, OutOfSequence,
+        AnswerForgotten, TooMany
+    }
+    "query-body" Query { List, Unread, History, KeyLookup }
+    "query-answer-body" QueryAnswer { Rejected, Accounts, Messages, Key }
+}
+
+impl Vectors {
+    pub fn add_messages_to_replicas(&mut self) {
+        let hello = |role| ToReplica::Hello {
+            magic: MAGIC.to_string(),
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            role,
+            cluster: ClusterName::parse("demo").expect("a name"),
+        };
+        self.add("of a client", hello(Role::Client));
+        self.add("of a replica", hello(replica_role()));
+        self.add(
+            "to receive messages",
+            ToReplica::Login {
+                account: account("alice"),
+                key: secret_key().public(),
+                receive: true,
+                proof: Proof::Signature { signature: secret_key().sign(&statement(None)) },
+            },
+        );
+        self.add("", ToReplica::Logout);
+        self.add(
+            "to send a message",
+            ToReplica::Request { client: CLIENT, sequence: 24, timestamp: NOW, command: send("hello, bob") },
+        );
+        self.add(
+            "with the greatest numbers",
+            ToReplica::Request {
+                client: CLIENT,
+                sequence: u64::MAX,
+                timestamp: Timestamp::MAX,
+                command: Command::Delete,
+            },
+        );
+        self.add(
+            "for unread messages",
+            ToReplica::Query { id: 1, timestamp: NOW, query: Query::Unread { after: None, limit: 1000 } },
+        );
+        self.add("", ToReplica::Ping { sent: NOW });
+    }
+
+    pub fn add_messages_to_clients(&mut self) {
+        self.add("", ToClient::Welcome { version: 1, replica: replica("a"), clock: NOW, challenge: CHALLENGE });
+        self.add("", ToClient::Closing { reason: CloseReason::Stopping });
+        self.add("", ToClient::LoggedIn { account: account("alice") });
+        self.add("", ToClient::LoginRefused { account: account("alice") });
+        self.add(
+            "of a command that took effect",
+            ToClient::Answer {
+                client: CLIENT,
+                sequence: 24,
+                uid: uid(1),
+                answer: Answer::Done,
+                note: note(Stability::Closed),
+            },
+        );
+        self.add(
+            "of a command that had no effect",
+            ToClient::Answer {
+                client: CLIENT,
+                sequence: 25,
+                uid: uid(2),
+                answer: Answer::Rejected { reason: Rejection::NoSuchUser { name: account("bob") } },
+                note: note(Stability::RealTime),
+            },
+        );
+        self.add(
+            "with a page of messages",
+            ToClient::QueryAnswer {
+                id: 1,
+                answer: QueryAnswer::Messages { messages: vec![message(1, "one"), message(2, "two")], more: true },
+                note: note(Stability::RealTime),
+            },
+        );
+        for (detail, request) in [
+            ("a command", RequestId::Command { client: CLIENT, sequence: 24 }),
+            ("a query", RequestId::Query { id: 1 }),
+        ] {
+            self.add(detail, ToClient::Refused { request, timestamp: NOW, reason: Refusal::Late, clock: NOW.next() });
+        }
+        self.add("", ToClient::Delivery { message: message(1, "line one\nline two \u{1f44b}") });
+        self.add("", ToClient::Pong { sent: NOW, clock: NOW.next() });
+    }
+
+    pub fn add_commands_and_queries(&mut self) {
+        let create = |password| Command::Create { name: account("alice"), key: secret_key().public(), password };
+        self.add("with a key from a file", create(None));
+        self.add("with a key from a password", create(Some(password())));
+        self.add("", Command::Delete);
+        self.add("", send("hello, bob"));
+        self.add("of a longer text", send(&"na\u{ef}ve ".repeat(40)));
+        self.add("of nothing", Command::Ack { uids: vec![] });
+        self.add("of two messages", Command::Ack { uids: vec![uid(1), uid(2)] });
+
+        let list = |after| Query::List { pattern: Pattern::parse("a*.?").expect("a pattern"), after, limit: 1000 };
+        self.add("from the beginning", list(None));
+        self.add("after a name", list(Some(account("alice"))));
+        self.add("from the beginning", Query::Unread { after: None, limit: 23 });
+        self.add("after a message", Query::Unread { after: Some(uid(1)), limit: 255 });
+        self.add("of the last messages", Query::History { with: bob(), before: None, limit: 256 });
+        self.add("before a message", Query::History { with: bob(), before: Some(uid(1)), limit: u16::MAX });
+        self.add("", Query::KeyLookup { name: account("alice") });
+    }
+
+    pub fn add_answers(&mut self) {
+        self.add("", Answer::Done);
+        self.add("", Answer::Rejected { reason: Rejection::AlreadyExists { name: account("alice") } });
+        self.add("", QueryAnswer::Rejected { reason: Rejection::LoginRequired });
+        self.add("none", QueryAnswer::Accounts { names: vec![], next: None });
+        self.add("none, but perhaps later", QueryAnswer::Accounts { names: vec![], next: Some(account("amy")) });
+        let names = vec![account("alice"), account("amy")];
+        self.add("two", QueryAnswer::Accounts { names, next: Some(account("amy")) });
+        self.add("none", QueryAnswer::Messages { messages: vec![], more: false });
+        self.add("one", QueryAnswer::Messages { messages: vec![message(1, "one")], more: false });
+        self.add("", QueryAnswer::Key { parameters: password() });
+
+        self.add("", Rejection::AlreadyExists { name: account("alice") });
+        self.add("", Rejection::NoSuchUser { name: account("0.a_b-c") });
+        self.add("", Rejection::NotOwner { name: account("alice") });
+        self.add("", Rejection::LoginRequired);
+        self.add("", Rejection::MailboxFull { name: account(&"x".repeat(32)) });
+        self.add("", Rejection::NotYourSession);
+        self.add("", Rejection::OutOfSequence { expected: 65_536 });
+        self.add("", Rejection::AnswerForgotten);
+        self.add("", Rejection::TooMany);
+    }
+
+    pub fn add_small_enums(&mut self) {
+        self.add("", Role::Client);
+        self.add("", replica_role());
+        self.add("", Proof::Signature { signature: Signature([0x5a; 64]) });
+        self.add("", bob());
+        self.add("", RequestId::Command { client: CLIENT, sequence: 256 });
+        self.add("", RequestId::Query { id: 23 });
+        for refusal in [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded] {
+            self.add("", refusal);
+        }
+        self.add("", Stability::Closed);
+        self.add("", Stability::RealTime);
+
+        self.add("", CloseReason::NotStablechat);
+        self.add("", CloseReason::Version { version_min: 1, version_max: u16::MAX });
+        self.add("", CloseReason::WrongCluster { cluster: ClusterName::parse("prod").expect("a name") });
+        self.add("", CloseReason::Malformed { detail: "9 is not a tag of ToReplica".to_string() });
+        self.add("", CloseReason::TooLarge { length: u64::from(u32::MAX), limit: 1024 * 1024 });
+        self.add("", CloseReason::OutOfPlace { detail: "a second hello".to_string() });
+        self.add("", CloseReason::Silent);
+        self.add("", CloseReason::SlowReader);
+        self.add("", CloseReason::Stopping);
+        self.add("", CloseReason::Full);
+        self.add("", CloseReason::OtherClusterFile);
+    }
+}
+
+/// The role of a replica that says hello to another.
+fn replica_role() -> Role {
+    Role::Replica { name: replica("a"), cluster_file: Digest([0xcf; 32]) }
+}

@@ -1,0 +1,84 @@
+//! What replicas say to each other.
+
+use super::Vectors;
+use super::samples::*;
+use stablechat_protocol::command::Command;
+use stablechat_protocol::id::Digest;
+use stablechat_protocol::message::CloseReason;
+use stablechat_protocol::peer::{BoundaryDigests, Held, Mark, PeerMessage, SnapshotEnd, SnapshotRow};
+use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use stablechat_protocol::wire::Bytes;
+
+wire_enums! {
+    "peer-message" PeerMessage {
+        Greeting, Closing, Reading, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, Probe, Prefix, Tail, Entries,
+        Boundary, Ping, Pong, TooSlow, FetchSnapshot, SnapshotPart, SnapshotBusy
+    }
+}
+
+impl Vectors {
+    pub fn add_messages_between_replicas(&mut self) {
+        self.add("", PeerMessage::Greeting { version: 1, replica: replica("b") });
+        self.add("", PeerMessage::Closing { reason: CloseReason::OtherClusterFile });
+
+        self.add("", PeerMessage::Reading { epoch: 3 });
+        self.add("of two requests", PeerMessage::Listed { uids: vec![uid(1), uid(2)] });
+        self.add("", PeerMessage::Join { epoch: 3, closed: NOW });
+        self.add("", PeerMessage::Welcome { to: 3, closed: NOW.next() });
+        self.add("of nothing new", PeerMessage::Announce { closed: NOW, uids: vec![] });
+        self.add("of a request", PeerMessage::Announce { closed: NOW, uids: vec![uid(1)] });
+        self.add("with the greatest numbers", PeerMessage::Join { epoch: u64::MAX, closed: Timestamp::MAX });
+
+        self.add("", PeerMessage::Fetch { uids: vec![uid(1)] });
+        self.add("", PeerMessage::Bodies { requests: vec![held(24, send("hello, bob")), held(25, Command::Delete)] });
+        self.add("", PeerMessage::Leave);
+
+        self.add("of a log", PeerMessage::Probe { marks: vec![mark(100_000), mark(99_000), mark(1)] });
+        self.add("of an empty log", PeerMessage::Probe { marks: vec![] });
+        let begin = Mark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO };
+        let (common, last, base, settled) = (Some(mark(99_000)), mark(100_001), mark(1), mark(98_000));
+        self.add("of logs that begin alike", PeerMessage::Prefix { common, last, base, settled });
+        let nothing = PeerMessage::Prefix { common: None, last: begin, base: begin, settled: begin };
+        self.add("of logs that have nothing in common", nothing);
+        self.add("", PeerMessage::Tail { after: uid(1) });
+        let entries = |requests, is_end| PeerMessage::Entries { after: uid(1), requests, is_end };
+        self.add("of which more follow", entries(vec![held(24, send("hello, bob"))], false));
+        self.add("up to the end", entries(vec![held(25, Command::Delete)], true));
+        self.add("after the last of a log", entries(vec![], true));
+
+        let (log_digest, state_digest) = (Digest([0xd1; 32]), Digest([0xd2; 32]));
+        let digests = BoundaryDigests { second: NOW.0 / 1_000_000_000, position: 100_000, log_digest, state_digest };
+        self.add("", PeerMessage::Boundary { digests });
+
+        self.add("", PeerMessage::Ping { sent: NOW });
+        self.add("", PeerMessage::Pong { sent: NOW, clock: NOW.next() });
+        self.add("", PeerMessage::TooSlow);
+
+        self.add("of the first part", PeerMessage::FetchSnapshot { part: 0 });
+        let row = SnapshotRow { family: 3, key: Bytes(b"alice".to_vec()), value: Bytes(vec![0xf6]) };
+        self.add(
+            "of which more follow",
+            PeerMessage::SnapshotPart { part: 0, rows: vec![row], end: None, rows_total: 24 },
+        );
+        let (base, settled, applied) = (mark(1), uid(2), mark(100_000));
+        let end = Some(SnapshotEnd { base, settled, applied, state_digest, log_bytes: 1 << 30 });
+        self.add("that is the last", PeerMessage::SnapshotPart { part: 1, rows: vec![], end, rows_total: 24 });
+        self.add("", PeerMessage::SnapshotBusy);
+    }
+}
+
+/// A request of alice's session with its uid.
+fn held(sequence: u64, command: Command) -> Held {
+    let actor = Some(Actor { account: account("alice"), key: secret_key().public() });
+    let request = Request { client: CLIENT, sequence, actor, command };
+    let held = Held { uid: request.uid(NOW), request };
+    assert!(held.is_genuine());
+    held
+}
+
+/// A place in a log.
+fn mark(position: u64) -> Mark {
+    Mark { uid: uid(position as u8), position, log_digest: Digest([position as u8; 32]) }
+}

@@ -1,0 +1,68 @@
+//! The values that vectors are made of.
+
+use stablechat_protocol::answer::{Message, Note, Stability};
+use stablechat_protocol::command::{Command, PasswordParameters, Recipient};
+use stablechat_protocol::id::{Challenge, ClientId, Digest};
+use stablechat_protocol::login::{PublicKey, SecretKey, Statement};
+use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
+use stablechat_protocol::text::MessageText;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+
+/// A session, in ascending bytes so that a wrong order would show.
+pub const CLIENT: ClientId = ClientId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+/// What a replica asks to be signed.
+pub const CHALLENGE: Challenge = Challenge([0xc4; 32]);
+/// 2023-11-14T22:13:20.123456789Z.
+pub const NOW: Timestamp = Timestamp(1_700_000_000_123_456_789);
+/// The private key of every login.
+pub const SEED: [u8; 32] = [7; 32];
+
+pub fn secret_key() -> SecretKey {
+    SecretKey::from_seed(&SEED)
+}
+
+pub fn account(name: &str) -> AccountName {
+    AccountName::parse(name).expect("a name")
+}
+
+pub fn replica(name: &str) -> ReplicaName {
+    ReplicaName::parse(name).expect("a name")
+}
+
+pub fn bob() -> Recipient {
+    Recipient::Account { name: account("bob") }
+}
+
+pub fn send(text: &str) -> Command {
+    Command::Send { to: bob(), text: MessageText::parse(text).expect("a text") }
+}
+
+/// The uid of some request.
+pub fn uid(number: u8) -> Uid {
+    Uid::new(NOW, &[number])
+}
+
+pub fn message(number: u8, text: &str) -> Message {
+    Message { uid: uid(number), from: account("alice"), to: bob(), text: MessageText::parse(text).expect("a text") }
+}
+
+pub fn note(stability: Stability) -> Note {
+    Note { position: 100_000, log_digest: Digest([0xd1; 32]), stability, copies: 2 }
+}
+
+pub fn password() -> PasswordParameters {
+    PasswordParameters { salt: Digest([0x5a; 32]), memory_kib: 65_536, passes: 3, lanes: 1 }
+}
+
+pub fn statement(channel: Option<Challenge>) -> Statement {
+    let key: PublicKey = secret_key().public();
+    Statement {
+        cluster: ClusterName::parse("demo").expect("a name"),
+        replica: replica("a"),
+        challenge: CHALLENGE,
+        account: account("alice"),
+        key,
+        channel,
+    }
+}

@@ -1,0 +1,105 @@
+//! What a replica says of itself.
+
+use super::Vectors;
+use super::samples::*;
+use stablechat_protocol::answer::{Answer, Rejection};
+use stablechat_protocol::id::Digest;
+use stablechat_protocol::message::{ToClient, ToReplica};
+use stablechat_protocol::peer::{BoundaryDigests, Mark};
+use stablechat_protocol::status::{CatchingUp, Counters, PeerReport, PeerStanding, Phase, Refused, StatusReport};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+
+wire_enums! {
+    "phase" Phase { CatchingUp, Joining, Serving, Stopping }
+    "standing" PeerStanding { Unknown, Reader, Linked, Down }
+}
+
+impl Vectors {
+    pub fn add_status(&mut self) {
+        self.add("", ToReplica::Status);
+        self.add("of a replica that has just begun", ToClient::Status { report: Box::new(begun()) });
+        self.add("of a replica that serves", ToClient::Status { report: Box::new(serving()) });
+        let rejected = Answer::Rejected { reason: Rejection::NoSuchUser { name: account("bob") } };
+        self.add("", ToClient::Changed { client: CLIENT, sequence: 24, uid: uid(1), answer: rejected });
+        for phase in [Phase::CatchingUp, Phase::Joining, Phase::Serving, Phase::Stopping] {
+            self.add("", phase);
+        }
+        for standing in [PeerStanding::Unknown, PeerStanding::Reader, PeerStanding::Linked, PeerStanding::Down] {
+            self.add("", standing);
+        }
+    }
+}
+
+/// A replica with nothing, alone in its cluster.
+fn begun() -> StatusReport {
+    StatusReport {
+        replica: replica("a"),
+        version: "0.1.0".to_string(),
+        phase: Phase::CatchingUp,
+        is_mute: true,
+        clock_is_off: false,
+        epoch: 1,
+        applied: Mark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO },
+        state_digest: Digest::ZERO,
+        boundaries: vec![],
+        settled: 0,
+        clock: NOW,
+        closed: Timestamp::ZERO,
+        grace_ns: 333_000_000,
+        has_barrier: true,
+        pending: 0,
+        peers: vec![],
+        catching_up: Some(catching_up()),
+        counters: Counters::default(),
+    }
+}
+
+/// Halfway.
+fn catching_up() -> CatchingUp {
+    let (received_bytes, bytes_per_second) = (65_536, 256);
+    CatchingUp { from: replica("b"), is_snapshot: false, received_bytes, bytes_per_second, done_percent: 24 }
+}
+
+/// A replica in the middle of its work.
+fn serving() -> StatusReport {
+    let (second, position) = (NOW.0 / 1_000_000_000, 100_000);
+    let (log_digest, state_digest) = (Digest([0xd1; 32]), Digest([0xd2; 32]));
+    let peer = |name, standing, closed, clock| PeerReport {
+        replica: replica(name),
+        standing,
+        is_connected: standing == PeerStanding::Linked,
+        closed,
+        silence_ns: 20_000_000,
+        clock,
+    };
+    StatusReport {
+        phase: Phase::Serving,
+        is_mute: false,
+        applied: Mark { uid: uid(1), position, log_digest },
+        state_digest,
+        boundaries: vec![BoundaryDigests { second, position, log_digest, state_digest }],
+        settled: position - 1000,
+        closed: NOW,
+        has_barrier: false,
+        pending: 24,
+        peers: vec![
+            peer("b", PeerStanding::Linked, Some(NOW), Some(NOW.next())),
+            peer("c", PeerStanding::Down, None, None),
+            peer("d", PeerStanding::Reader, None, Some(NOW)),
+        ],
+        catching_up: None,
+        counters: Counters {
+            closed: 65_536,
+            real_time: 256,
+            questions: 24,
+            refused: Refused { late: 1, ahead: 2, not_serving: 3, overloaded: 4 },
+            repairs: 1,
+            undone: 23,
+            longest_repair_ns: 1_000_000,
+            rejoins: 2,
+            state_disagreements: 0,
+        },
+        ..begun()
+    }
+}

@@ -1,0 +1,108 @@
+//! Inserting into the log, batch by batch, and telling who is concerned what came of it.
+
+use super::Applier;
+use super::unsent::Unsent;
+use crate::replica::{ConnectionId, Input};
+use crate::store::{Changed, Outcome, Repair, StoreError};
+use stablechat_protocol::answer::Stability;
+use stablechat_protocol::message::ToClient;
+use stablechat_protocol::peer::Held;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use std::collections::BTreeMap;
+
+/// What is known of an insertion that is under way.
+pub struct Insertion {
+    /// Who waits for an answer to what is inserted.
+    waiting: BTreeMap<Uid, Vec<ConnectionId>>,
+    /// When it began.
+    began: Timestamp,
+    /// How many requests have been inserted so far.
+    inserted: usize,
+    /// How many have been undone and applied again.
+    undone: u64,
+    /// How many of those came out differently.
+    changed: usize,
+}
+
+impl Insertion {
+    /// One that begins.
+    pub fn new(began: Timestamp, waiting: Vec<(Uid, Vec<ConnectionId>)>) -> Insertion {
+        Insertion { waiting: waiting.into_iter().collect(), began, inserted: 0, undone: 0, changed: 0 }
+    }
+}
+
+impl Applier {
+    /// Begins to insert requests where they belong, which undoes and applies again what follows them.
+    pub(super) fn begin_inserting(
+        &mut self,
+        now: Timestamp,
+        requests: Vec<Held>,
+        waiting: Vec<(Uid, Vec<ConnectionId>)>,
+    ) -> Result<(), StoreError> {
+        self.store.begin_inserting(requests)?;
+        self.insertion = Some(Insertion::new(now, waiting));
+        Ok(())
+    }
+
+    /// Does a batch of the insertion that is under way, and gathers what it is told about.
+    pub(super) fn go_on_inserting(
+        &mut self,
+        clock: &impl Fn() -> Timestamp,
+        unsent: &mut Unsent,
+    ) -> Result<(), StoreError> {
+        let Some(mut insertion) = self.insertion.take() else { return Ok(()) };
+        let (repair, is_done) = self.store.go_on_inserting()?;
+        self.tell(repair, &mut insertion, unsent)?;
+        if !is_done {
+            self.insertion = Some(insertion);
+            return Ok(());
+        }
+        let Insertion { began, inserted, undone, changed, .. } = insertion;
+        if undone > 0 {
+            self.tally.on_repair(undone, clock().since(began));
+            log::warn!(
+                "repaired the log: {inserted} requests inserted, {undone} applied again, {changed} answers changed"
+            );
+        }
+        self.replica.step(Input::Inserted { applied: self.store.applied().uid }, &mut self.outputs);
+        Ok(())
+    }
+
+    /// Gathers what came of a batch: answers for who waits, messages for who listens, and what is no longer true for who was
+    /// told otherwise. What has no place in the log any more is put aside, to be submitted again.
+    pub(super) fn tell(
+        &mut self,
+        repair: Repair,
+        insertion: &mut Insertion,
+        unsent: &mut Unsent,
+    ) -> Result<(), StoreError> {
+        insertion.inserted += repair.inserted.len();
+        insertion.undone += repair.undone;
+        insertion.changed += repair.changed.len();
+        for (Held { uid, request }, Outcome { answer, delivery }) in repair.inserted {
+            let note = self.note(Stability::RealTime, 1);
+            let answer = ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note };
+            let waiting = insertion.waiting.remove(&uid).unwrap_or_default();
+            waiting.into_iter().for_each(|to| unsent.for_client(to, answer.clone()));
+            delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
+        }
+        for Changed { client, sequence, uid, answer, delivery } in repair.changed {
+            log::debug!("the answer to request {sequence} of session {client} has changed");
+            delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
+            if let Some(to) = self.sessions.connection(client) {
+                unsent.for_client(to, ToClient::Changed { client, sequence, uid, answer });
+            }
+        }
+        if !repair.unplaceable.is_empty() {
+            log::warn!(
+                "{} requests come too late for their places, and will be submitted again",
+                repair.unplaceable.len()
+            );
+            repair.unplaceable.iter().for_each(|held| self.store.lay_aside(held));
+            self.store.commit()?;
+            self.resubmission.begin();
+        }
+        Ok(())
+    }
+}

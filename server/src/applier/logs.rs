@@ -1,0 +1,165 @@
+//! What peers and we tell each other of our logs: what the protocol is to know of theirs, seen from ours, and what they ask of ours.
+
+use super::boundaries::Comparison;
+use super::unsent::Unsent;
+use super::{Applier, SENT_MAX};
+use crate::replica::{Input, Output, PeerId, in_messages};
+use crate::store::{ChatStore, Parting, StoreError};
+use stablechat_protocol::peer::{BoundaryDigests, Held, Mark, PeerMessage};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+
+impl Applier {
+    /// What a peer's message is to the protocol; nothing when it is none of its business.
+    pub(super) fn input_from(
+        &mut self,
+        time: Timestamp,
+        peer: PeerId,
+        mut message: PeerMessage,
+    ) -> Result<Option<Input>, StoreError> {
+        match &mut message {
+            PeerMessage::Boundary { digests } => {
+                self.compare(peer, digests);
+                return Ok(None);
+            }
+            PeerMessage::Prefix { common, last, base, settled } => {
+                return self.compared(time, peer, *common, [*last, *settled, *base]).map(Some);
+            }
+            PeerMessage::Entries { after, requests, is_end } => {
+                let (after, requests) = (*after, std::mem::take(requests));
+                return self.entries(time, peer, after, requests, *is_end).map(Some);
+            }
+            PeerMessage::Listed { uids } | PeerMessage::Announce { uids, .. } => self.forget_known(uids)?,
+            PeerMessage::SnapshotPart { rows, end, rows_total, .. } => {
+                let bytes = rows.iter().map(|row| (row.key.0.len() + row.value.0.len()) as u64).sum();
+                let part = (bytes, rows.len() as u64, *rows_total);
+                self.progress.on_snapshot_part(time, peer, part, end.is_some());
+            }
+            _ => {}
+        }
+        Ok(Some(Input::Peer { time, peer, message }))
+    }
+
+    /// A peer's log, which ends at the first of `own` marks, is settled up to the second and begins after the third, has been
+    /// compared with our marks.
+    fn compared(
+        &mut self,
+        time: Timestamp,
+        peer: PeerId,
+        common: Option<Mark>,
+        own: [Mark; 3],
+    ) -> Result<Input, StoreError> {
+        let [last, settled, base] = own;
+        // None of our marks need lie in the part of its log that it has kept; one of its own may lie in ours.
+        let common = common.map_or_else(|| self.store.common(&own), |mark| Ok(Some(mark)))?;
+        let shared = common.map_or(0, |common| common.position);
+        let depth = self.store.applied().position.saturating_sub(shared);
+        self.progress.on_compared(peer, last.position.saturating_sub(shared));
+        let after = match self.store.parting(common, base, settled)? {
+            Parting::GiveWay => return Ok(Input::Outdated { peer }),
+            Parting::Follow if last.position > shared => Some(common.map_or(Uid::MIN, |mark| mark.uid)),
+            // Nothing is to be had from it. If it has to give way, it will submit again what only it has.
+            Parting::Follow | Parting::TheyGiveWay => None,
+        };
+        Ok(Input::Compared { time, peer, after, depth })
+    }
+
+    /// A piece of a peer's log has come.
+    fn entries(
+        &mut self,
+        time: Timestamp,
+        peer: PeerId,
+        after: Uid,
+        requests: Vec<Held>,
+        is_end: bool,
+    ) -> Result<Input, StoreError> {
+        self.progress.on_entries(time, peer, &requests, is_end);
+        let next = requests.last().map(|held| held.uid).filter(|_| !is_end);
+        let (mut missing, mut failure) = (requests, None);
+        missing.retain(|held| is_missing(&self.store, held.uid, &mut failure));
+        failure.map_or(Ok(()), Err)?;
+        Ok(Input::Entries { time, peer, after, missing, next })
+    }
+
+    /// Drops uids from a list of what a peer holds: those that can no longer be put into the log, since it is settled, and those
+    /// from before what the replica remembers that are in the log.
+    fn forget_known(&self, uids: &mut Vec<Uid>) -> Result<(), StoreError> {
+        let (horizon, settled) = (self.replica.horizon(), self.store.settled());
+        let mut failure = None;
+        uids.retain(|uid| *uid > settled && (uid.timestamp >= horizon || is_missing(&self.store, *uid, &mut failure)));
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Compares a peer's log and state as of a boundary with ours.
+    fn compare(&mut self, peer: PeerId, theirs: &BoundaryDigests) {
+        match self.boundaries.compare(peer, theirs, &self.replica, &self.store) {
+            Comparison::Same | Comparison::Unknown => {}
+            Comparison::LogsDiffer { is_ours_shorter } => {
+                self.replica.step(Input::LogsDiffer { peer, is_ours_shorter }, &mut self.outputs);
+            }
+            Comparison::StatesDiffer => {
+                let name = self.identity.name_of(peer);
+                log::error!("BUG: the state at position {} differs from that of replica {name}", theirs.position);
+                self.tally.on_state_disagreement();
+            }
+        }
+    }
+
+    /// Reads the log for a peer, and gathers what to send it.
+    pub(super) fn read(&mut self, now: Timestamp, output: Output, unsent: &mut Unsent) -> Result<(), StoreError> {
+        match output {
+            Output::SendBodies { to, mut held, uids } => {
+                held.extend(self.store.bodies(&uids, SENT_MAX)?);
+                for requests in in_messages(held) {
+                    unsent.for_peer(to, PeerMessage::Bodies { requests });
+                }
+            }
+            Output::SendProbe { to } => unsent.for_peer(to, PeerMessage::Probe { marks: self.store.marks()? }),
+            Output::SendPrefix { to, marks } => {
+                let common = self.store.common(&marks)?;
+                unsent.for_peer(to, self.prefix(common)?);
+            }
+            Output::SendTail { to, after } => {
+                if after < self.store.base().uid {
+                    // What would come next has been truncated meanwhile.
+                    unsent.for_peer(to, self.prefix(None)?);
+                    return Ok(());
+                }
+                let (requests, is_end) = self.store.tail(after, self.replica.settings().piece_bytes)?;
+                unsent.for_peer(to, PeerMessage::Entries { after, requests, is_end });
+            }
+            Output::SendSnapshotPart { to, part } => self.snapshots.send(now, to, part, &self.store, unsent)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What a peer has to know about our log, of which it has the part up to `common`.
+    fn prefix(&self, common: Option<Mark>) -> Result<PeerMessage, StoreError> {
+        let (last, base, settled) = (self.store.last_mark(), self.store.base(), self.store.settled_mark()?);
+        Ok(PeerMessage::Prefix { common, last, base, settled })
+    }
+}
+
+/// Whose part of the log is read.
+pub fn reader(output: &Output) -> Option<PeerId> {
+    match output {
+        Output::SendBodies { to, .. }
+        | Output::SendProbe { to }
+        | Output::SendPrefix { to, .. }
+        | Output::SendTail { to, .. }
+        | Output::SendSnapshotPart { to, .. } => Some(*to),
+        _ => None,
+    }
+}
+
+/// Whether the log lacks a request. It lacks none after a failure, which is noted.
+fn is_missing(store: &ChatStore, uid: Uid, failure: &mut Option<StoreError>) -> bool {
+    match store.contains(uid) {
+        Ok(is_there) => !is_there && failure.is_none(),
+        Err(error) => {
+            *failure = Some(error);
+            false
+        }
+    }
+}

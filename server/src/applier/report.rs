@@ -1,0 +1,186 @@
+//! The status report: what protocol and store show, in the words of the wire.
+
+use super::Applier;
+use super::counters::nanoseconds;
+use crate::net::Identity;
+use crate::replica::{Overview, PeerOverview, Standing, Status};
+use stablechat_protocol::status::{PeerReport, PeerStanding, Phase, StatusReport};
+
+impl Applier {
+    /// What the replica says of itself.
+    pub fn report(&self) -> StatusReport {
+        let overview = self.replica.overview();
+        let applied = self.store.applied();
+        StatusReport {
+            replica: self.identity.replica.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            phase: phase(&overview),
+            is_mute: overview.is_muted,
+            clock_is_off: overview.clock_is_off,
+            epoch: overview.epoch,
+            applied: applied.mark(),
+            state_digest: applied.state_digest,
+            boundaries: self.boundaries.last(overview.now, &self.replica, &self.store),
+            settled: self.settled_position(),
+            clock: overview.now,
+            closed: overview.closed,
+            grace_ns: nanoseconds(overview.grace),
+            has_barrier: overview.has_barrier,
+            pending: overview.pending as u64,
+            peers: peers(&self.identity, &overview),
+            catching_up: self.progress.report(overview.now, |peer| self.identity.name_of(peer)),
+            counters: self.tally.counters(),
+        }
+    }
+}
+
+impl Applier {
+    /// The position of the last settled request, as it was when the last wake ended.
+    fn settled_position(&self) -> u64 {
+        // It is only for show; an error comes up again where it matters.
+        self.store.settled_mark().map_or(0, |mark| mark.position)
+    }
+}
+
+/// What the replica does.
+fn phase(overview: &Overview) -> Phase {
+    match overview.status {
+        _ if overview.is_stopping => Phase::Stopping,
+        Status::CatchingUp => Phase::CatchingUp,
+        Status::Joining => Phase::Joining,
+        Status::Serving => Phase::Serving,
+    }
+}
+
+/// The other replicas of the cluster file.
+fn peers(us: &Identity, overview: &Overview) -> Vec<PeerReport> {
+    let named = |(id, entry)| overview.peers.iter().find(|peer| peer.id == id).map(|peer| (entry, peer));
+    let report = |(entry, peer): (&stablechat_protocol::cluster::ReplicaEntry, &PeerOverview)| PeerReport {
+        replica: entry.name.clone(),
+        standing: match peer.standing {
+            Standing::Unknown => PeerStanding::Unknown,
+            Standing::Reader => PeerStanding::Reader,
+            Standing::Linked => PeerStanding::Linked,
+            Standing::Down => PeerStanding::Down,
+        },
+        is_connected: peer.is_connected,
+        closed: peer.closed,
+        silence_ns: nanoseconds(peer.silence),
+        clock: peer.clock_offset_ns.map(|offset| overview.now.offset_by(offset)),
+    };
+    us.peers().filter_map(named).map(report).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::insertion::Insertion;
+    use super::super::unsent::Unsent;
+    use super::*;
+    use crate::net::{Event, Round, Sent};
+    use crate::replica::{Body, ConnectionId, PeerId, Settings};
+    use crate::store::{ChatStore, Medium, schema};
+    use stablechat_protocol::answer::{Answer, Rejection};
+    use stablechat_protocol::cluster::Cluster;
+    use stablechat_protocol::command::Command;
+    use stablechat_protocol::id::ClientId;
+    use stablechat_protocol::login::SecretKey;
+    use stablechat_protocol::message::ToClient;
+    use stablechat_protocol::name::{AccountName, ReplicaName};
+    use stablechat_protocol::peer::Held;
+    use stablechat_protocol::request::Request;
+    use stablechat_protocol::time::Timestamp;
+    use std::time::Duration;
+
+    const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
+
+    fn at(milliseconds: u64) -> Timestamp {
+        START.after(Duration::from_millis(milliseconds))
+    }
+
+    /// The only replica of a cluster.
+    fn applier() -> Applier {
+        let cluster = Cluster::parse("name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n").expect("a good file");
+        let us = Identity::of(&cluster, &ReplicaName::parse("a").expect("a name")).expect("it is in the file");
+        let owner = schema::Identity { cluster: "demo".into(), replica: "a".into() };
+        let store = ChatStore::open(&Medium::in_memory().expect("memory"), &owner).expect("it opens");
+        let (delivery_bound, ahead) = (Duration::from_secs(1), Duration::from_millis(50));
+        let settings = Settings {
+            delivery_bound,
+            ahead,
+            place: PeerId(0),
+            peers: vec![],
+            min_live: 1,
+            depth_max: 100,
+            piece_bytes: 1000,
+        };
+        Applier::start(us, settings, store, START).expect("it starts")
+    }
+
+    /// A wake at a time by which everything was read. Returns what is sent to clients.
+    fn wake(applier: &mut Applier, time: Timestamp, events: Vec<Event>) -> Vec<(ConnectionId, ToClient)> {
+        let mut sent = Vec::new();
+        let rounds = [Round { events, drained: Some(time) }];
+        applier.wake(rounds, || time, |batch| sent.extend(batch)).expect("memory does not fail");
+        let to_client = |sent| match sent {
+            Sent::ToClient { to, message } => Some((to, message)),
+            _ => None,
+        };
+        sent.into_iter().filter_map(to_client).collect()
+    }
+
+    /// The first request of a session, which makes the account alice.
+    fn create(session: u8) -> Request {
+        let (name, key) = (AccountName::parse("alice").expect("a name"), SecretKey::from_seed(&[session; 32]).public());
+        let command = Command::Create { name, key, password: None };
+        Request { client: ClientId([session; 16]), sequence: 1, actor: None, command }
+    }
+
+    fn issue(time: Timestamp, from: ConnectionId, request: Request) -> Event {
+        Event::Request { time, from, timestamp: time, body: Body::Request(request) }
+    }
+
+    #[test]
+    fn each_who_asks_gets_one_report_of_what_was_done_by_then() {
+        let mut applier = applier();
+        wake(&mut applier, at(1), vec![]);
+        wake(&mut applier, at(2000), vec![issue(at(2000), ConnectionId(5), create(1))]);
+        let ask = |number| Event::Status { from: ConnectionId(number) };
+        let late = issue(at(1), ConnectionId(5), create(2));
+        let sent = wake(&mut applier, at(4000), vec![ask(8), late, ask(7), ask(8)]);
+        let mut reports = sent.into_iter().filter_map(|(to, message)| match message {
+            ToClient::Status { report } => Some((to, report)),
+            _ => None,
+        });
+        let (to, report) = reports.next().expect("a report");
+        assert_eq!((to, reports.next().map(|(to, _)| to)), (ConnectionId(7), Some(ConnectionId(8))));
+        assert!(reports.next().is_none());
+        assert_eq!((report.phase, report.is_serving(), report.applied.position), (Phase::Serving, true, 1));
+        assert_eq!((report.counters.closed + report.counters.real_time, report.counters.refused.late), (1, 1));
+        assert_eq!((report.clock, report.pending, report.has_barrier), (at(4000), 0, false));
+        let known: Vec<u64> = report.boundaries.iter().map(|digests| digests.second).collect();
+        assert_eq!(known, (1_699_999_995..=1_700_000_002).collect::<Vec<u64>>(), "up to a bound and a second ago");
+    }
+
+    #[test]
+    fn a_changed_answer_is_told_where_its_session_was_last_heard() {
+        let mut applier = applier();
+        wake(&mut applier, at(1), vec![]);
+        let events = vec![issue(at(2000), ConnectionId(4), create(1)), issue(at(2000), ConnectionId(5), create(1))];
+        wake(&mut applier, at(2000), events);
+        wake(&mut applier, at(4000), vec![]);
+        let earlier = create(2);
+        let mut unsent = Unsent::default();
+        let held = vec![Held { uid: earlier.uid(at(1500)), request: earlier }];
+        let repair = applier.store.insert(held).expect("memory does not fail");
+        assert_eq!(repair.undone, 1);
+        let mut insertion = Insertion::new(at(4000), vec![]);
+        applier.tell(repair, &mut insertion, &mut unsent).expect("memory does not fail");
+        let mut sent = Vec::new();
+        unsent.release(&mut |batch| sent.extend(batch));
+        let name = AccountName::parse("alice").expect("a name");
+        let answer = Answer::Rejected { reason: Rejection::AlreadyExists { name } };
+        let (client, uid) = (ClientId([1; 16]), create(1).uid(at(2000)));
+        let message = ToClient::Changed { client, sequence: 1, uid, answer };
+        assert_eq!(sent, [Sent::ToClient { to: ConnectionId(5), message }]);
+    }
+}

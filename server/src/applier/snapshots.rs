@@ -1,0 +1,159 @@
+//! Snapshots on their way: one that a peer takes from us, and one that we take from a peer.
+//!
+//! Each part is sent when it is asked for, and asked for when the one before has been taken in, so a few parts are all the
+//! memory that either side needs, and the connection has room for all else.
+
+use super::unsent::Unsent;
+use crate::replica::PeerId;
+use crate::store::{ChatStore, Export, Import, ImportError, Part, StoreError};
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_protocol::time::Timestamp;
+use std::time::Duration;
+
+/// After so long without being asked for more, nobody is waiting for the rest of a snapshot.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The snapshots that are on their way.
+#[derive(Default)]
+pub struct Snapshots {
+    /// To a peer; at most one, and while it runs, no log is truncated.
+    outgoing: Option<Outgoing>,
+    /// From a peer.
+    incoming: Option<Incoming>,
+}
+
+/// A snapshot for a peer.
+struct Outgoing {
+    to: PeerId,
+    export: Export,
+    /// The number of the part that comes next.
+    next: u64,
+    /// When the last one was asked for.
+    asked: Timestamp,
+}
+
+/// A snapshot from a peer.
+struct Incoming {
+    from: PeerId,
+    import: Import,
+    /// The number of the part that comes next.
+    next: u64,
+}
+
+/// What came of a part.
+pub enum Taken {
+    /// The next one has been asked for.
+    More,
+    /// It was the last one: the snapshot is installed.
+    Installed,
+    /// The snapshot cannot be taken.
+    Not,
+}
+
+impl Snapshots {
+    /// Whether a peer is taking a snapshot from us.
+    pub fn is_sending(&self) -> bool {
+        self.outgoing.is_some()
+    }
+
+    /// Forgets what nobody is waiting for any more.
+    pub fn expire(&mut self, now: Timestamp) {
+        self.outgoing.take_if(|outgoing| now.since(outgoing.asked) > PATIENCE);
+    }
+
+    /// A connection is gone, and what was on it.
+    pub fn on_disconnected(&mut self, peer: PeerId) {
+        self.outgoing.take_if(|outgoing| outgoing.to == peer);
+        self.incoming.take_if(|incoming| incoming.from == peer);
+    }
+
+    /// Sends a peer a part, or says that it has to wait.
+    pub fn send(
+        &mut self,
+        now: Timestamp,
+        to: PeerId,
+        part: u64,
+        store: &ChatStore,
+        unsent: &mut Unsent,
+    ) -> Result<(), StoreError> {
+        let message = match self.next_part(now, to, part, store)? {
+            Some((rows, end)) => {
+                let rows_total = self.outgoing.as_ref().map_or(0, |outgoing| outgoing.export.rows_total());
+                PeerMessage::SnapshotPart { part, rows, end, rows_total }
+            }
+            None => PeerMessage::SnapshotBusy,
+        };
+        if matches!(message, PeerMessage::SnapshotPart { end: Some(_), .. }) {
+            self.outgoing = None;
+        }
+        unsent.for_peer(to, message);
+        Ok(())
+    }
+
+    /// The part that a peer asks for, if it can be had.
+    fn next_part(
+        &mut self,
+        now: Timestamp,
+        to: PeerId,
+        part: u64,
+        store: &ChatStore,
+    ) -> Result<Option<Part>, StoreError> {
+        if part == 0 {
+            self.outgoing.take_if(|outgoing| outgoing.to == to);
+            if self.outgoing.is_none() {
+                match store.export() {
+                    Ok(export) => {
+                        self.outgoing = Some(Outgoing { to, export, next: 0, asked: now });
+                    }
+                    Err(error) => log::warn!("cannot read a snapshot for a peer: {error}"),
+                }
+            }
+        }
+        let wanted = self.outgoing.as_mut().filter(|outgoing| (outgoing.to, outgoing.next) == (to, part));
+        let Some(outgoing) = wanted else { return Ok(None) };
+        (outgoing.next, outgoing.asked) = (part + 1, now);
+        outgoing.export.next_part()
+    }
+
+    /// Takes in a part from a peer, and asks for the next one.
+    pub fn take(
+        &mut self,
+        from: PeerId,
+        part: u64,
+        (rows, end): Part,
+        store: &mut ChatStore,
+        unsent: &mut Unsent,
+    ) -> Result<Taken, StoreError> {
+        if part == 0 {
+            log::info!("our log can be brought together with the others' no more: taking a snapshot of one of them");
+            let import = store.begin_import()?;
+            self.incoming = Some(Incoming { from, import, next: 0 });
+        }
+        let taken = self.incoming.take().filter(|incoming| (incoming.from, incoming.next) == (from, part));
+        let Some(mut incoming) = taken else { return Ok(Taken::Not) };
+        let taken = match store.import(&mut incoming.import, rows) {
+            Ok(()) => match end {
+                None => {
+                    incoming.next += 1;
+                    unsent.for_peer(from, PeerMessage::FetchSnapshot { part: incoming.next });
+                    self.incoming = Some(incoming);
+                    return Ok(Taken::More);
+                }
+                Some(end) => {
+                    let (bytes, rows) = (incoming.import.bytes(), incoming.import.rows());
+                    log::info!("the snapshot is complete, {rows} rows with {bytes} bytes: installing it");
+                    store.install(incoming.import, &end)
+                }
+            },
+            refused => refused,
+        };
+        match taken {
+            Ok(()) => Ok(Taken::Installed),
+            Err(ImportError::Store(error)) => Err(error),
+            Err(ImportError::Refused(why)) => {
+                log::error!("BUG: the snapshot cannot be taken: {why}");
+                Ok(Taken::Not)
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Appliers that talk to each other without sockets, under a clock of their own.
+
+use super::*;
+use crate::replica::{PeerId, Status};
+use crate::store::Medium;
+use crate::store::schema::Identity;
+use crate::store::testing::{actor, assert_sound, create, send};
+use stablechat_protocol::command::Command;
+use stablechat_protocol::id::ClientId;
+use stablechat_protocol::request::Request;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Between two wakes.
+const STEP: Duration = Duration::from_millis(50);
+
+/// One replica's place.
+struct Node {
+    medium: Medium,
+    /// None while it is down.
+    applier: Option<Applier>,
+    /// What has come and is not yet taken in.
+    inbox: VecDeque<Event>,
+}
+
+/// Replicas, all of them connected with all that are up.
+struct Cluster {
+    nodes: Vec<Node>,
+    now: Timestamp,
+    /// How many requests have been issued, all of one session.
+    issued: u64,
+    /// Who is cut off from all others.
+    cut_off: Option<u8>,
+}
+
+impl Cluster {
+    /// So many new replicas, serving.
+    fn new(replicas: u8) -> Cluster {
+        let node = || Node { medium: memory(), applier: None, inbox: VecDeque::new() };
+        let nodes = (0..replicas).map(|_| node()).collect();
+        let mut cluster = Cluster { nodes, now: Timestamp(1_000_000_000_000), issued: 0, cut_off: None };
+        (0..replicas).for_each(|place| cluster.start(place));
+        cluster.run(Duration::from_secs(4));
+        cluster
+    }
+
+    /// What a replica says of itself.
+    fn identity(&self, place: u8) -> crate::net::Identity {
+        let entry = |index: usize| format!("[[replica]]\nname = '{index}'\naddress = 'host{index}:1'\n");
+        let entries: String = (0..self.nodes.len()).map(entry).collect();
+        let cluster = stablechat_protocol::cluster::Cluster::parse(&format!("name = 'test'\n{entries}"))
+            .expect("a good cluster file");
+        let replica = stablechat_protocol::name::ReplicaName::parse(place.to_string()).expect("a digit is a name");
+        crate::net::Identity::of(&cluster, &replica).expect("one of the cluster's")
+    }
+
+    /// Starts a replica with what its medium has.
+    fn start(&mut self, place: u8) {
+        let others: Vec<PeerId> = (0..self.nodes.len() as u8).filter(|other| *other != place).map(PeerId).collect();
+        let identity = Identity { cluster: "test".into(), replica: place.to_string() };
+        let store = ChatStore::open(&self.nodes[usize::from(place)].medium, &identity).expect("the store opens");
+        let settings = Settings {
+            delivery_bound: Duration::from_secs(1),
+            ahead: Duration::from_millis(50),
+            place: PeerId(place),
+            peers: others.clone(),
+            min_live: 1,
+            depth_max: 100,
+            piece_bytes: 10_000,
+        };
+        let applier = Applier::start(self.identity(place), settings, store, self.now).expect("the log can be read");
+        self.nodes[usize::from(place)].applier = Some(applier);
+        for PeerId(other) in others {
+            if self.nodes[usize::from(other)].applier.is_some() {
+                self.nodes[usize::from(place)].inbox.push_back(Event::PeerConnected { peer: PeerId(other) });
+                self.nodes[usize::from(other)].inbox.push_back(Event::PeerConnected { peer: PeerId(place) });
+            }
+        }
+    }
+
+    /// Kills a replica.
+    fn kill(&mut self, place: u8) {
+        self.nodes[usize::from(place)].applier = None;
+        self.nodes[usize::from(place)].inbox.clear();
+        self.cut_off.take_if(|cut_off| *cut_off == place);
+        for node in &mut self.nodes {
+            node.inbox.push_back(Event::PeerDisconnected { peer: PeerId(place) });
+        }
+    }
+
+    /// Cuts a replica off from all others, until it is killed.
+    fn cut_off(&mut self, place: u8) {
+        self.cut_off = Some(place);
+        for other in 0..self.nodes.len() as u8 {
+            if other != place {
+                self.nodes[usize::from(other)].inbox.push_back(Event::PeerDisconnected { peer: PeerId(place) });
+                self.nodes[usize::from(place)].inbox.push_back(Event::PeerDisconnected { peer: PeerId(other) });
+            }
+        }
+    }
+
+    /// Lets time pass; what is sent arrives at the next wake.
+    fn run(&mut self, span: Duration) {
+        let end = self.now.after(span);
+        while self.now < end {
+            self.now = self.now.after(STEP);
+            let mut posted = Vec::new();
+            for (place, node) in self.nodes.iter_mut().enumerate() {
+                let Some(applier) = &mut node.applier else { continue };
+                let events = node.inbox.drain(..).map(|event| match event {
+                    Event::Peer { peer, message, .. } => Event::Peer { time: self.now, peer, message },
+                    other => other,
+                });
+                let round = Round { events: events.collect(), drained: Some(self.now) };
+                let post = |sent: Vec<Sent>| posted.extend(sent.into_iter().map(|sent| (place as u8, sent)));
+                applier.wake([round], || self.now, post).expect("memory does not fail");
+            }
+            for (from, sent) in posted {
+                if let Sent::ToPeer { to: PeerId(to), message } = sent {
+                    let is_cut_off = self.cut_off.is_some_and(|place| place == from || place == to);
+                    let to = &mut self.nodes[usize::from(to)];
+                    if to.applier.is_some() && !is_cut_off {
+                        to.inbox.push_back(Event::Peer { time: self.now, peer: PeerId(from), message });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Issues a command to all that are up.
+    fn issue(&mut self, command: Command) {
+        self.issued += 1;
+        let ann = Some(actor("ann", 1));
+        let request = Request { client: ClientId([1; 16]), sequence: self.issued, actor: ann, command };
+        let timestamp = self.now.after(STEP / 2);
+        for node in self.nodes.iter_mut().filter(|node| node.applier.is_some()) {
+            let body = Body::Request(request.clone());
+            let from = ConnectionId(0);
+            node.inbox.push_back(Event::Request { time: self.now.after(STEP), from, timestamp, body });
+        }
+        self.run(STEP);
+    }
+
+    /// Sends so many messages of some length.
+    fn chat(&mut self, messages: usize) {
+        for number in 0..messages {
+            self.issue(send(&actor("ann", 1), &format!("{number} {}", "x".repeat(200))));
+        }
+    }
+
+    /// A replica that is up.
+    fn applier(&self, place: u8) -> &Applier {
+        self.nodes[usize::from(place)].applier.as_ref().expect("it is up")
+    }
+
+    /// Fails unless all serve, are the same and agree with themselves.
+    fn assert_same(&self) {
+        for place in 0..self.nodes.len() as u8 {
+            let applier = self.applier(place);
+            assert_eq!(applier.replica().status(), Status::Serving, "replica {place}");
+            assert_eq!(applier.store().applied(), self.applier(0).store().applied(), "replica {place}");
+            assert_sound(applier.store());
+        }
+    }
+}
+
+/// An empty place for a store.
+fn memory() -> Medium {
+    Medium::in_memory().expect("memory can be had")
+}
+
+#[test]
+fn what_is_the_same_everywhere_is_settled() {
+    let mut cluster = Cluster::new(3);
+    cluster.issue(create(&actor("ann", 1)));
+    cluster.chat(10);
+    cluster.run(Duration::from_secs(4));
+    cluster.assert_same();
+    for place in 0..3 {
+        let store = cluster.applier(place).store();
+        assert_eq!((store.applied().position, store.settled()), (11, store.applied().uid), "replica {place}");
+    }
+
+    cluster.kill(2);
+    let before = cluster.applier(0).store().settled();
+    cluster.chat(10);
+    cluster.run(Duration::from_secs(4));
+    assert_eq!(cluster.applier(0).store().settled(), before, "one has not said that it is the same");
+    cluster.start(2);
+    cluster.run(Duration::from_secs(6));
+    cluster.chat(1);
+    cluster.run(Duration::from_secs(4));
+    cluster.assert_same();
+    assert!(cluster.applier(1).store().settled() > before);
+}
+
+#[test]
+fn who_was_away_while_the_log_was_truncated_comes_back_by_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    cluster.issue(create(&actor("ann", 1)));
+    cluster.chat(10);
+    cluster.run(Duration::from_secs(4));
+    cluster.chat(5);
+    cluster.kill(2);
+    for place in 0..2 {
+        cluster.nodes[place].applier.as_mut().expect("it is up").store.retain(10_000);
+    }
+    for _ in 0..10 {
+        cluster.chat(20);
+        cluster.run(Duration::from_secs(3));
+    }
+    let store = cluster.applier(0).store();
+    assert!(store.base().position > 100, "{:?}", store.base());
+    assert_sound(store);
+
+    cluster.start(2);
+    cluster.chat(20);
+    cluster.run(Duration::from_secs(8));
+    cluster.assert_same();
+    assert!(cluster.applier(2).store().base().position > 100);
+
+    cluster.kill(1);
+    cluster.nodes[1].medium = memory();
+    cluster.start(1);
+    cluster.chat(20);
+    cluster.run(Duration::from_secs(8));
+    cluster.assert_same();
+    let settled = cluster.applier(0).store().settled();
+    cluster.chat(1);
+    cluster.run(Duration::from_secs(5));
+    cluster.assert_same();
+    assert!(cluster.applier(0).store().settled() > settled);
+}
+
+#[test]
+fn what_only_a_returning_replica_held_is_submitted_again() {
+    let mut cluster = Cluster::new(3);
+    let (ann, bob) = (actor("ann", 1), actor("bob", 2));
+    cluster.issue(create(&ann));
+    cluster.run(Duration::from_secs(4));
+    // Replica 2 is cut off, and takes two requests of a session that nobody else sees.
+    cluster.cut_off(2);
+    cluster.run(Duration::from_secs(3));
+    for (sequence, command) in [(1, create(&bob)), (2, send(&ann, "from the other side"))] {
+        let request = Request { client: ClientId([2; 16]), sequence, actor: Some(bob.clone()), command };
+        let (from, time) = (ConnectionId(0), cluster.now.after(STEP));
+        let body = Body::Request(request);
+        cluster.nodes[2].inbox.push_back(Event::Request { time, from, timestamp: time, body });
+        cluster.run(Duration::from_secs(2));
+    }
+    let held = cluster.applier(2).store().applied().position;
+    assert_eq!(held, 3);
+    cluster.kill(2);
+    for place in 0..2 {
+        cluster.nodes[place].applier.as_mut().expect("it is up").store.retain(2_000);
+    }
+    for _ in 0..5 {
+        cluster.chat(10);
+        cluster.run(Duration::from_secs(3));
+    }
+    let before = cluster.applier(0).store().applied().position;
+    assert!(cluster.applier(0).store().base().position > held);
+    cluster.start(2);
+    cluster.run(Duration::from_secs(10));
+    cluster.assert_same();
+    let store = cluster.applier(0).store();
+    assert_eq!(store.applied().position, before + 2);
+    assert_eq!(cluster.applier(2).store().aside(10).expect("it reads"), []);
+    let last: Vec<Command> = store
+        .log(Uid::MIN)
+        .map(|entry| entry.expect("it reads").1.request.command)
+        .skip_while(|command| *command != create(&bob))
+        .collect();
+    assert_eq!(last, [create(&bob), send(&ann, "from the other side")]);
+}

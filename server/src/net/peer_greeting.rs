@@ -1,0 +1,123 @@
+//! How two replicas greet each other: the one that the cluster file names first dials and says hello, the other answers.
+//!
+//! Pure. So that two connections cannot arise from both sides at once, a replica takes hellos only from those before it.
+
+use super::Identity;
+use crate::replica::PeerId;
+use stablechat_protocol::id::Digest;
+use stablechat_protocol::message::{CloseReason, MAGIC, Role, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::peer::PeerMessage;
+
+/// What the one who dials makes of a message that comes before it has been greeted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DialerReaction {
+    /// The connection stands.
+    Connected,
+    /// The peer does not want us, and says why.
+    Refused(CloseReason),
+    /// The connection is of no use: what is told the peer.
+    Close(CloseReason),
+}
+
+/// What the one who dials says first.
+pub fn hello(us: &Identity) -> ToReplica {
+    ToReplica::Hello {
+        magic: MAGIC.into(),
+        version_min: VERSION_MIN,
+        version_max: VERSION_MAX,
+        role: Role::Replica { name: us.replica.clone(), cluster_file: us.cluster_file },
+        cluster: us.cluster.clone(),
+    }
+}
+
+/// Which peer it is that says hello under this name, with a cluster file of this digest.
+///
+/// # Errors
+/// It is none that should.
+pub fn admit(name: &ReplicaName, cluster_file: Digest, us: &Identity) -> Result<PeerId, CloseReason> {
+    if cluster_file != us.cluster_file {
+        return Err(CloseReason::OtherClusterFile);
+    }
+    match us.place_of(name) {
+        None => Err(CloseReason::OtherClusterFile),
+        Some(peer) if peer < us.place => Ok(peer),
+        Some(_) => {
+            let detail =
+                format!("replica {name} is to be dialed by {}, which the cluster file names first", us.replica);
+            Err(CloseReason::OutOfPlace { detail })
+        }
+    }
+}
+
+/// Takes the first message from the replica that we dialed.
+pub fn on_answer(message: PeerMessage, dialed: &ReplicaName) -> DialerReaction {
+    match message {
+        PeerMessage::Greeting { version, .. } if !(VERSION_MIN..=VERSION_MAX).contains(&version) => {
+            DialerReaction::Close(CloseReason::Version { version_min: VERSION_MIN, version_max: VERSION_MAX })
+        }
+        PeerMessage::Greeting { replica, .. } if replica != *dialed => {
+            let detail = format!("replica {replica} answers where {dialed} should");
+            DialerReaction::Close(CloseReason::OutOfPlace { detail })
+        }
+        PeerMessage::Greeting { .. } => DialerReaction::Connected,
+        PeerMessage::Closing { reason } => DialerReaction::Refused(reason),
+        _ => DialerReaction::Close(CloseReason::OutOfPlace { detail: "the first frame must be a greeting".into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stablechat_protocol::cluster::Cluster;
+    use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
+    use stablechat_protocol::message::ToClient;
+
+    fn name(name: &str) -> ReplicaName {
+        ReplicaName::parse(name).expect("a name")
+    }
+
+    fn identity(us: &str) -> Identity {
+        let entry = |name: &str, port: u16| format!("[[replica]]\nname = '{name}'\naddress = '127.0.0.1:{port}'\n");
+        let text = format!("name = 'demo'\n{}{}{}", entry("a", 1), entry("b", 2), entry("c", 3));
+        Identity::of(&Cluster::parse(&text).expect("a good file"), &name(us)).expect("one of the three")
+    }
+
+    #[test]
+    fn only_the_replicas_before_us_may_say_hello() {
+        let b = identity("b");
+        assert_eq!(admit(&name("a"), b.cluster_file, &b), Ok(PeerId(0)));
+        for late in ["b", "c"] {
+            assert!(matches!(admit(&name(late), b.cluster_file, &b), Err(CloseReason::OutOfPlace { .. })));
+        }
+        assert_eq!(admit(&name("d"), b.cluster_file, &b), Err(CloseReason::OtherClusterFile));
+        assert_eq!(admit(&name("a"), Digest::ZERO, &b), Err(CloseReason::OtherClusterFile));
+    }
+
+    #[test]
+    fn who_dials_takes_a_greeting_from_whom_it_dialed() {
+        let greeting = |version, replica: &str| PeerMessage::Greeting { version, replica: name(replica) };
+        assert_eq!(on_answer(greeting(VERSION_MAX, "b"), &name("b")), DialerReaction::Connected);
+        let closed = |message| matches!(on_answer(message, &name("b")), DialerReaction::Close(_));
+        assert!(closed(greeting(VERSION_MAX, "c")));
+        assert!(closed(greeting(VERSION_MAX + 1, "b")));
+        assert!(closed(PeerMessage::Leave));
+    }
+
+    #[test]
+    fn a_closing_reads_the_same_for_clients_and_peers() {
+        let reasons = [
+            CloseReason::OtherClusterFile,
+            CloseReason::Version { version_min: 1, version_max: 2 },
+            CloseReason::OutOfPlace { detail: "why".into() },
+        ];
+        for reason in reasons {
+            let mut bytes = Vec::new();
+            encode(&ToClient::Closing { reason: reason.clone() }, &mut bytes).expect("short");
+            let mut buffer = FrameBuffer::default();
+            buffer.push(&bytes);
+            let Ok(Decoded::Frame(message)) = buffer.decode() else { panic!("not a peer's message") };
+            assert_eq!(on_answer(message, &name("b")), DialerReaction::Refused(reason));
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Poll loops that talk to one another over loopback, with the tests in the place of their appliers; and the tests in the
+//! place of a peer, with a bare socket.
+
+use super::*;
+use crate::clock::Clock;
+use crossbeam_channel::Receiver;
+use mio::net::UnixStream;
+use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
+use stablechat_protocol::message::{CloseReason, MAGIC, Role, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::uid::Uid;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const A: PeerId = PeerId(0);
+const B: PeerId = PeerId(1);
+const C: PeerId = PeerId(2);
+/// How long anything may take before a test fails.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A cluster of the replicas a, b, … at these addresses.
+fn cluster(addresses: &[String]) -> Cluster {
+    let entry = |(name, address): (char, &String)| format!("[[replica]]\nname = '{name}'\naddress = '{address}'\n");
+    let entries: String = ('a'..).zip(addresses).map(entry).collect();
+    Cluster::parse(&format!("name = 'demo'\n{entries}")).expect("a good file")
+}
+
+fn name(name: &str) -> ReplicaName {
+    ReplicaName::parse(name).expect("a name")
+}
+
+/// A free port, and its address by number.
+fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("a listener has an address").to_string();
+    (listener, address)
+}
+
+/// Messages that are told apart by their number.
+fn listed(number: u64) -> PeerMessage {
+    PeerMessage::Listed { uids: vec![Uid { timestamp: Timestamp(number), digest: [0; 16] }] }
+}
+
+/// A replica of which only the poll loop is real.
+struct Node {
+    rounds: Receiver<Round>,
+    mailbox: Mailbox,
+    thread: JoinHandle<io::Result<()>>,
+    events: VecDeque<Event>,
+    /// The loop watches the other end.
+    _stop: std::os::unix::net::UnixStream,
+}
+
+impl Node {
+    /// Starts the replica of this name at its address.
+    fn start(cluster: &Cluster, replica: &str) -> Node {
+        let identity = Identity::of(cluster, &name(replica)).expect("the cluster has it");
+        let limit = Instant::now() + LIMIT;
+        let listener = loop {
+            // A peer that dials a port on which nobody listens may have been given that very port for a moment.
+            match Listener::bind(identity.address()) {
+                Ok(listener) => break listener,
+                Err(error) => assert!(Instant::now() < limit, "cannot listen: {error}"),
+            }
+        };
+        let (watched, stop) = UnixStream::pair().expect("two sockets");
+        let (poll_loop, rounds, mailbox) =
+            PollLoop::new(listener, watched, identity, Clock::start(Duration::from_secs(1))).expect("room for a poll");
+        let thread = std::thread::spawn(move || poll_loop.run());
+        Node { rounds, mailbox, thread, events: VecDeque::new(), _stop: stop.into() }
+    }
+
+    /// The next event.
+    fn next(&mut self) -> Event {
+        loop {
+            match self.events.pop_front() {
+                Some(event) => return event,
+                None => {
+                    self.events.extend(self.rounds.recv_timeout(LIMIT).expect("an event in time").events);
+                    self.mailbox.resume();
+                }
+            }
+        }
+    }
+
+    /// Expects the next event to be a connection, and tells the loop that it has seen it.
+    fn see_connected(&mut self, expected: PeerId) {
+        assert_eq!(self.next(), Event::PeerConnected { peer: expected });
+        self.mailbox.post(vec![Sent::PeerSeen { peer: expected }]);
+    }
+
+    /// Expects the next event to be the loss of a connection.
+    fn see_disconnected(&mut self, expected: PeerId) {
+        assert_eq!(self.next(), Event::PeerDisconnected { peer: expected });
+    }
+
+    /// Expects the next event to be this message.
+    fn see_message(&mut self, from: PeerId, expected: &PeerMessage) {
+        match self.next() {
+            Event::Peer { peer, message, .. } => assert_eq!((peer, &message), (from, expected)),
+            event => panic!("{event:?} instead of a message"),
+        }
+    }
+
+    fn send(&self, to: PeerId, message: PeerMessage) {
+        self.mailbox.post(vec![Sent::ToPeer { to, message }]);
+    }
+
+    /// Stops the loop, which says goodbye.
+    fn stop(self) {
+        drop(self.mailbox);
+        drop(self.rounds);
+        self.thread.join().expect("the loop does not panic").expect("the loop does not fail");
+    }
+}
+
+/// One end of a connection with a loop, in the hands of the test.
+struct Wire {
+    stream: TcpStream,
+    inbox: FrameBuffer,
+}
+
+impl Wire {
+    fn new(stream: TcpStream) -> Wire {
+        stream.set_read_timeout(Some(LIMIT)).expect("a limit that is not zero");
+        stream.set_nodelay(true).expect("a socket can be made so");
+        Wire { stream, inbox: FrameBuffer::default() }
+    }
+
+    /// Dials a replica and says hello.
+    fn dial(cluster: &Cluster, to: usize, replica: &str, cluster_file: Digest) -> Wire {
+        let mut wire = Wire::new(TcpStream::connect(&cluster.replicas[to].address).expect("it listens"));
+        wire.send(&ToReplica::Hello {
+            magic: MAGIC.into(),
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            role: Role::Replica { name: name(replica), cluster_file },
+            cluster: cluster.name.clone(),
+        });
+        wire
+    }
+
+    /// Takes a replica that dials, and its hello.
+    fn accept(listener: &TcpListener) -> (Wire, ToReplica) {
+        let mut wire = Wire::new(listener.accept().expect("it dials").0);
+        let hello = wire.receive().expect("it says hello");
+        (wire, hello)
+    }
+
+    fn send(&mut self, message: &impl serde::Serialize) {
+        let mut bytes = Vec::new();
+        encode(message, &mut bytes).expect("short");
+        self.stream.write_all(&bytes).expect("the connection stands");
+    }
+
+    fn greet(&mut self, replica: &str) {
+        self.send(&PeerMessage::Greeting { version: VERSION_MAX, replica: name(replica) });
+    }
+
+    /// The next message; none when the connection has ended.
+    fn receive<T: serde::de::DeserializeOwned>(&mut self) -> Option<T> {
+        let mut bytes = [0; 4096];
+        loop {
+            if let Decoded::Frame(message) = self.inbox.decode().expect("well-formed") {
+                return Some(message);
+            }
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return None,
+                Ok(length) => self.inbox.push(&bytes[..length]),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("nothing came: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn three_replicas_connect_and_what_they_say_arrives_in_order() {
+    let (listeners, mut addresses): (Vec<TcpListener>, Vec<String>) = (0..3).map(|_| listen()).unzip();
+    // One address has to be resolved first, perhaps to one at which nobody listens before one at which somebody does.
+    addresses[2] = addresses[2].replace("127.0.0.1", "localhost");
+    drop(listeners);
+    let cluster = cluster(&addresses);
+    let mut nodes = ["a", "b", "c"].map(|name| Node::start(&cluster, name));
+    let everyone = [A, B, C];
+    let others = |us: PeerId| everyone.into_iter().filter(move |peer| *peer != us);
+    for (us, node) in everyone.into_iter().zip(&mut nodes) {
+        let mut events = [node.next(), node.next()];
+        events.sort_by_key(|event| *event != Event::PeerConnected { peer: others(us).next().expect("two others") });
+        assert!(others(us).map(|peer| Event::PeerConnected { peer }).eq(events));
+    }
+    // Only now: while nobody takes what a loop has read, it reads nothing more, not even a hello.
+    for (us, node) in everyone.into_iter().zip(&nodes) {
+        for peer in others(us) {
+            node.mailbox.post(vec![Sent::PeerSeen { peer }]);
+            (0..5000).for_each(|number| node.send(peer, listed(number)));
+        }
+    }
+    for (us, node) in everyone.into_iter().zip(&mut nodes) {
+        let mut expected = [0; 3];
+        let mut last = Timestamp::ZERO;
+        while others(us).any(|peer| expected[usize::from(peer.0)] < 5000) {
+            let Event::Peer { time, peer, message } = node.next() else { panic!("no connection is lost") };
+            let number = &mut expected[usize::from(peer.0)];
+            assert_eq!(message, listed(*number));
+            assert!(time >= last, "the clock goes forward");
+            (last, *number) = (time, *number + 1);
+        }
+    }
+    nodes.into_iter().for_each(Node::stop);
+}
+
+#[test]
+fn a_replica_that_stopped_is_heard_to_the_end_and_connected_again() {
+    let (listeners, addresses): (Vec<TcpListener>, Vec<String>) = (0..2).map(|_| listen()).unzip();
+    drop(listeners);
+    let cluster = cluster(&addresses);
+    let (mut a, mut b) = (Node::start(&cluster, "a"), Node::start(&cluster, "b"));
+    a.see_connected(B);
+    b.see_connected(A);
+    // Both ways: first the one that is dialed stops, then the one that dials.
+    (0..1000).for_each(|number| b.send(A, listed(number)));
+    b.send(A, PeerMessage::Leave);
+    b.stop();
+    (0..1000).for_each(|number| a.see_message(B, &listed(number)));
+    a.see_message(B, &PeerMessage::Leave);
+    a.see_disconnected(B);
+    a.send(B, listed(7));
+    b = Node::start(&cluster, "b");
+    a.see_connected(B);
+    b.see_connected(A);
+    a.send(B, PeerMessage::Leave);
+    a.stop();
+    b.see_message(A, &PeerMessage::Leave);
+    b.see_disconnected(A);
+    a = Node::start(&cluster, "a");
+    a.see_connected(B);
+    b.see_connected(A);
+    // And when an applier wants to begin again.
+    b.mailbox.post(vec![Sent::Disconnect { peer: A }, Sent::ToPeer { to: A, message: listed(8) }]);
+    a.see_disconnected(B);
+    b.see_disconnected(A);
+    a.see_connected(B);
+    b.see_connected(A);
+    b.send(A, listed(9));
+    a.see_message(B, &listed(9));
+    a.stop();
+    b.stop();
+}
+
+#[test]
+fn a_peer_that_connects_again_replaces_its_earlier_connection() {
+    let (listeners, addresses): (Vec<TcpListener>, Vec<String>) = (0..2).map(|_| listen()).unzip();
+    drop(listeners);
+    let cluster = cluster(&addresses);
+    let mut b = Node::start(&cluster, "b");
+    let greeting = PeerMessage::Greeting { version: VERSION_MAX, replica: name("b") };
+    let mut first = Wire::dial(&cluster, 1, "a", cluster.digest());
+    assert_eq!(first.receive(), Some(greeting.clone()));
+    b.see_connected(A);
+    b.send(A, listed(1));
+    assert_eq!(first.receive(), Some(listed(1)));
+
+    let mut second = Wire::dial(&cluster, 1, "a", cluster.digest());
+    assert_eq!(second.receive(), Some(greeting));
+    assert_eq!(first.receive::<PeerMessage>(), None);
+    // The applier has not seen yet that there is another connection: it means the first one.
+    b.send(A, listed(2));
+    b.mailbox.post(vec![Sent::Disconnect { peer: A }]);
+    b.see_disconnected(A);
+    b.see_connected(A);
+    b.send(A, listed(3));
+    assert_eq!(second.receive(), Some(listed(3)));
+    second.send(&listed(4));
+    b.see_message(A, &listed(4));
+    drop(second);
+    b.see_disconnected(A);
+    b.stop();
+}
+
+#[test]
+fn who_is_no_peer_is_told_why() {
+    let (listeners, addresses): (Vec<TcpListener>, Vec<String>) = (0..3).map(|_| listen()).unzip();
+    drop(listeners);
+    let ours = cluster(&addresses);
+    let theirs = cluster(&addresses[..2]);
+    let b = Node::start(&ours, "b");
+    let refusal = |replica, digest| match Wire::dial(&ours, 1, replica, digest).receive() {
+        Some(PeerMessage::Closing { reason }) => reason,
+        message => panic!("{message:?} instead of a refusal"),
+    };
+    assert_eq!(refusal("a", theirs.digest()), CloseReason::OtherClusterFile);
+    assert_eq!(refusal("d", ours.digest()), CloseReason::OtherClusterFile);
+    assert!(matches!(refusal("c", ours.digest()), CloseReason::OutOfPlace { .. }));
+    assert!(matches!(refusal("b", ours.digest()), CloseReason::OutOfPlace { .. }));
+    assert!(b.rounds.is_empty());
+    b.stop();
+}
+
+#[test]
+fn who_dials_goes_on_until_it_is_greeted_and_after_it_is_not_understood() {
+    let (own, own_address) = listen();
+    let (listener, address) = listen();
+    drop(own);
+    let cluster = cluster(&[own_address, address]);
+    let mut a = Node::start(&cluster, "a");
+    let expected = Identity::of(&cluster, &name("a")).map(|a| peer_greeting::hello(&a));
+
+    let (mut wire, hello) = Wire::accept(&listener);
+    assert_eq!(Some(hello), expected);
+    wire.send(&ToClient::Closing { reason: CloseReason::OtherClusterFile });
+    assert_eq!(wire.receive::<PeerMessage>(), None);
+
+    let (mut wire, _) = Wire::accept(&listener);
+    wire.greet("c");
+    assert!(matches!(wire.receive(), Some(PeerMessage::Closing { reason: CloseReason::OutOfPlace { .. } })));
+
+    let (wire, _) = Wire::accept(&listener);
+    drop(wire);
+
+    let (mut wire, _) = Wire::accept(&listener);
+    wire.greet("b");
+    wire.send(&listed(1));
+    a.see_connected(B);
+    a.see_message(B, &listed(1));
+    wire.send(&"no message");
+    a.see_disconnected(B);
+    assert!(matches!(wire.receive(), Some(PeerMessage::Closing { reason: CloseReason::Malformed { .. } })));
+
+    let (mut wire, _) = Wire::accept(&listener);
+    wire.greet("b");
+    a.see_connected(B);
+    a.stop();
+    let stopping = PeerMessage::Closing { reason: CloseReason::Stopping };
+    assert_eq!(wire.receive(), Some(stopping));
+}
+
+#[test]
+fn a_peer_that_does_not_read_loses_its_connection_and_may_come_back() {
+    let (listeners, addresses): (Vec<TcpListener>, Vec<String>) = (0..2).map(|_| listen()).unzip();
+    drop(listeners);
+    let cluster = cluster(&addresses);
+    let mut b = Node::start(&cluster, "b");
+    let idle = Wire::dial(&cluster, 1, "a", cluster.digest());
+    b.see_connected(A);
+    let uids = vec![Uid { timestamp: Timestamp::MAX, digest: [255; 16] }; stablechat_protocol::peer::UIDS_MAX];
+    let large = PeerMessage::Listed { uids };
+    // Some 90 MB: more than the outbox and the socket's buffers hold.
+    (0..170).for_each(|_| b.send(A, large.clone()));
+    b.see_disconnected(A);
+    drop(idle);
+    let mut back = Wire::dial(&cluster, 1, "a", cluster.digest());
+    b.see_connected(A);
+    b.send(A, listed(1));
+    assert!(matches!(back.receive(), Some(PeerMessage::Greeting { .. })));
+    assert_eq!(back.receive(), Some(listed(1)));
+    drop(back);
+    b.stop();
+}

@@ -1,0 +1,77 @@
+//! What a replica shows of itself, for who asks about it. Nothing in the protocol depends on it.
+
+use super::peer::Standing;
+use super::{PeerId, Replica, Status};
+use stablechat_protocol::time::Timestamp;
+use std::time::Duration;
+
+/// A replica's part in the protocol, at its latest reading of the clock.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// What it is.
+    pub status: Status,
+    /// Whether it has been asked to stop.
+    pub is_stopping: bool,
+    /// Whether it answers nothing for now, because it is in contact with too few or its clock is off.
+    pub is_muted: bool,
+    /// Whether its clock is off against those of others, who agree.
+    pub clock_is_off: bool,
+    /// The number of its incarnation.
+    pub epoch: u64,
+    /// The latest reading of the clock.
+    pub now: Timestamp,
+    /// The closed timestamp.
+    pub closed: Timestamp,
+    /// How far behind the clock it closes.
+    pub grace: Duration,
+    /// Whether what is above the latest real-time test may still lie below the barrier.
+    pub has_barrier: bool,
+    /// How many requests and questions are pending.
+    pub pending: usize,
+    /// The others.
+    pub peers: Vec<PeerOverview>,
+}
+
+/// A peer, as the replica sees it.
+#[derive(Clone, Debug)]
+pub struct PeerOverview {
+    /// Which one.
+    pub id: PeerId,
+    /// What it is to the replica.
+    pub standing: Standing,
+    /// Whether there is a connection.
+    pub is_connected: bool,
+    /// Its closed timestamp, as far as it was announced; none when it is not consulted.
+    pub closed: Option<Timestamp>,
+    /// How long ago it was heard, or began to be waited for.
+    pub silence: Duration,
+    /// How far its clock is ahead, in nanoseconds, if that is known.
+    pub clock_offset_ns: Option<i64>,
+}
+
+impl Replica {
+    /// What the replica shows of itself.
+    pub fn overview(&self) -> Overview {
+        let peers = self.peers.iter().map(|(id, peer)| PeerOverview {
+            id: *id,
+            standing: peer.standing,
+            is_connected: peer.is_connected,
+            closed: (peer.standing == Standing::Linked).then_some(peer.closed),
+            silence: self.now.since(peer.heard),
+            clock_offset_ns: peer.offset.estimate(),
+        });
+        Overview {
+            status: self.status,
+            is_stopping: self.stopping,
+            is_muted: self.is_muted(),
+            clock_is_off: self.clock_is_off,
+            epoch: self.epoch,
+            now: self.now,
+            closed: self.closed,
+            grace: self.grace.current(),
+            has_barrier: self.barrier > self.now.before(self.settings.delivery_bound),
+            pending: self.pending.len(),
+            peers: peers.collect(),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Repair: by hand where one case says it all, by random streams where the cases are many.
+
+use super::super::testing::{
+    Dice, actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
+};
+use super::super::{Medium, open};
+use super::*;
+use stablechat_protocol::answer::Rejection;
+use stablechat_protocol::time::Timestamp;
+use std::collections::BTreeSet;
+
+impl ChatStore {
+    /// Fails when no commit is left.
+    pub(in crate::store) fn count_commit(&mut self) -> Result<(), StoreError> {
+        match &mut self.commits_left {
+            None => {}
+            Some(0) => return Err(StoreError::Corrupt("the test wants a crash".into())),
+            Some(left) => *left -= 1,
+        }
+        Ok(())
+    }
+}
+
+/// What clients have been told.
+#[derive(Default)]
+struct Told {
+    answers: BTreeMap<Uid, Answer>,
+    delivered: BTreeSet<(Actor, Uid)>,
+}
+
+impl Told {
+    /// The outcome of a request has got out.
+    fn outcome(&mut self, uid: Uid, answer: &Answer, delivery: Option<&Delivery>) {
+        self.answers.insert(uid, answer.clone());
+        self.delivered.extend(delivery.map(|delivery| (delivery.to.clone(), delivery.message.uid)));
+    }
+
+    /// What a repair reported has got out.
+    fn repair(&mut self, repair: &Repair) {
+        for Changed { uid, answer, delivery, .. } in &repair.changed {
+            assert!(self.answers[uid] != *answer || delivery.is_some(), "{uid} has not changed");
+            self.outcome(*uid, answer, delivery.as_ref());
+        }
+        for (held, outcome) in &repair.inserted {
+            assert!(!self.answers.contains_key(&held.uid), "{} was known", held.uid);
+            self.outcome(held.uid, &outcome.answer, outcome.delivery.as_ref());
+        }
+    }
+}
+
+/// Inserts without a failure.
+fn insert(store: &mut ChatStore, requests: Vec<Held>) -> Repair {
+    store.insert(requests).expect("memory does not fail")
+}
+
+/// Applies the stream with a third of it late, in random groups, and returns what was told and how much was undone.
+fn apply_late(store: &mut ChatStore, stream: &[Held], dice: &mut Dice) -> (Told, u64, u64) {
+    let mut told = Told::default();
+    let (mut undone, mut changed) = (0, 0);
+    let mut late = Vec::new();
+    let mut rest = stream.iter().peekable();
+    while rest.peek().is_some() || !late.is_empty() {
+        if let Some(next) = rest.next() {
+            if dice.percent(33) {
+                late.push(next.clone());
+            } else if !told.answers.contains_key(&next.uid) {
+                let Outcome { answer, delivery } = apply(store, next);
+                told.outcome(next.uid, &answer, delivery.as_ref());
+            }
+            if dice.percent(20) {
+                store.commit().expect("memory does not fail");
+            }
+        }
+        if rest.peek().is_none() || dice.percent(8) {
+            let count = 1 + dice.below(6);
+            let mut group = dice.take(&mut late, count);
+            // Some that are known, and one or two that are next anyway.
+            group.extend(
+                (0..dice.below(3))
+                    .map(|_| dice.one_of(stream).clone())
+                    .filter(|held| told.answers.contains_key(&held.uid)),
+            );
+            group.extend(rest.by_ref().take(dice.below(3)).cloned());
+            let repair = insert(store, group);
+            undone += repair.undone;
+            changed += repair.changed.len() as u64;
+            told.repair(&repair);
+            assert_sound(store);
+        }
+    }
+    (told, undone, changed)
+}
+
+#[test]
+fn late_requests_come_out_as_if_they_had_been_in_time() {
+    let (mut undone, mut changed, mut done) = (0, 0, 0);
+    for seed in 0..60 {
+        let dice = &mut Dice(seed);
+        let stream = stream(dice, 60);
+        let (all, later) = stream.split_at(50);
+        let mut ordered = store();
+        let mut expected = Told::default();
+        for held in all {
+            let Outcome { answer, delivery } = apply(&mut ordered, held);
+            expected.outcome(held.uid, &answer, delivery.as_ref());
+        }
+        ordered.commit().expect("memory does not fail");
+        let mut repaired = store();
+        repaired.chunk_limit =
+            ChunkLimit { requests: *dice.one_of(&[1, 2, 3, 1000]), bytes: *dice.one_of(&[1, 2000, 1 << 20]) };
+        let (told, undone_here, changed_here) = apply_late(&mut repaired, all, dice);
+
+        assert_sound(&ordered);
+        assert_eq!(repaired.applied(), ordered.applied(), "seed {seed}");
+        assert_eq!(contents(&repaired), contents(&ordered), "seed {seed}");
+        assert_eq!(told.answers, expected.answers, "seed {seed}: clients know the answers that hold");
+        assert!(told.delivered.is_superset(&expected.delivered), "seed {seed}: everything was delivered");
+        let last = all.last().map_or(0, |held| held.uid.timestamp.0 / 1_000_000_000);
+        for second in (last - 30..last + 3).chain(all.iter().map(|held| held.uid.timestamp.0 / 1_000_000_000)) {
+            assert_eq!(repaired.boundary(second), ordered.boundary(second), "seed {seed}: second {second}");
+        }
+        for held in later {
+            assert_eq!(apply(&mut repaired, held), apply(&mut ordered, held), "seed {seed}");
+        }
+        undone += undone_here;
+        changed += changed_here;
+        done += expected.answers.values().filter(|answer| **answer == Answer::Done).count();
+    }
+    assert!(undone > 3000 && changed > 500 && done > 600, "a weak test: {undone} {changed} {done}");
+}
+
+/// A store in which the first commits of an insertion of `late` are durable and the next one is not; none when there are not
+/// so many.
+fn crashed(early: &[Held], settled: Uid, late: &[Held], limit: ChunkLimit, commits: usize) -> Option<Medium> {
+    let medium = memory();
+    let mut store = ChatStore::open(&medium, &identity()).expect("a new store opens");
+    for held in early {
+        apply(&mut store, held);
+    }
+    store.settle(settled);
+    store.commit().expect("memory does not fail");
+    store.chunk_limit = limit;
+    store.commits_left = Some(commits);
+    store.insert(late.to_vec()).is_err().then_some(medium)
+}
+
+/// Fails unless the state of a store is that of the requests in its log up to the last applied one.
+fn assert_applied_exactly(store: &ChatStore, all: &[Held]) {
+    let applied = store.applied();
+    let log: BTreeSet<Uid> = uids(store).into_iter().collect();
+    let ordered = store_of(all.iter().filter(|held| held.uid <= applied.uid && log.contains(&held.uid)));
+    assert_eq!(applied, ordered.applied());
+    let state = |store: &ChatStore| {
+        let is_state = |name: &str| Column::ALL.iter().any(|column| column.name() == name);
+        contents(store).into_iter().filter(|(name, ..)| is_state(name)).collect::<Vec<_>>()
+    };
+    assert_eq!(state(store), state(&ordered));
+}
+
+#[test]
+fn a_crash_between_any_two_batches_is_harmless() {
+    let mut crashes = 0;
+    for seed in 0..6 {
+        let dice = &mut Dice(seed);
+        let all = stream(dice, 18);
+        let (mut early, mut late) = (Vec::new(), Vec::new());
+        let settled = all[dice.below(6)].uid;
+        for held in &all {
+            let is_late = held.uid > settled && dice.percent(35);
+            if is_late { late.push(held.clone()) } else { early.push(held.clone()) }
+        }
+        let mut expected = store_of(&all);
+        expected.settle(settled);
+        expected.commit().expect("memory does not fail");
+        let limit = ChunkLimit { requests: 1 + dice.below(3), bytes: 1 << 20 };
+        for commits in 0.. {
+            let Some(medium) = crashed(&early, settled, &late, limit, commits) else { break };
+            crashes += 1;
+            let mut left = open::open_as_left(&medium, &identity()).expect("the store opens");
+            assert_applied_exactly(&left, &all);
+            left.chunk_limit = limit;
+            left.commits_left = Some(dice.below(5));
+            let crashed_again = left.resume_repair().is_err();
+            assert_applied_exactly(&left_or_reopened(left, &medium, crashed_again), &all);
+
+            let mut store = ChatStore::open(&medium, &identity()).expect("the store opens");
+            assert_sound(&store);
+            let log: BTreeSet<Uid> = uids(&store).into_iter().collect();
+            assert!(early.iter().all(|held| log.contains(&held.uid)), "seed {seed}, {commits} commits: lost");
+            let resumed: Vec<Uid> =
+                store.take_resumed_repair().inserted.into_iter().map(|(held, _)| held.uid).collect();
+            assert!(resumed.iter().all(|uid| late.iter().any(|held| held.uid == *uid)), "seed {seed}: reported as new");
+            let repair = insert(&mut store, late.clone());
+            assert!(repair.unplaceable.is_empty());
+            assert_sound(&store);
+            assert_eq!(contents(&store), contents(&expected), "seed {seed}, {commits} commits");
+        }
+    }
+    assert!(crashes > 50, "a weak test: {crashes} crashes");
+}
+
+/// The store itself, or as it is found after a crash.
+fn left_or_reopened(store: ChatStore, medium: &Medium, crashed: bool) -> ChatStore {
+    if !crashed {
+        return store;
+    }
+    drop(store);
+    open::open_as_left(medium, &identity()).expect("the store opens")
+}
+
+#[test]
+fn who_got_another_answer_is_reported() {
+    let (ann, bob, other_bob) = (actor("ann", 1), actor("bob", 2), actor("bob", 3));
+    let late = held(20, 3, 1, &other_bob, create(&other_bob));
+    let early = [
+        held(10, 1, 1, &ann, create(&ann)),
+        held(30, 2, 1, &bob, create(&bob)),
+        held(40, 1, 2, &ann, send(&bob, "hello")),
+        held(50, 1, 3, &ann, send(&ann, "note")),
+    ];
+    let mut store = store_of(&early);
+    let repair = insert(&mut store, vec![late.clone()]);
+    assert_eq!(repair.undone, 3);
+    assert_eq!(repair.inserted, [(late, Outcome { answer: Answer::Done, delivery: None })]);
+    let taken = Answer::Rejected { reason: Rejection::AlreadyExists { name: bob.account.clone() } };
+    let [created, sent] = &repair.changed[..] else { panic!("{:?}", repair.changed) };
+    assert_eq!((created.uid, created.client, created.sequence), (early[1].uid, ClientId([2; 16]), 1));
+    assert_eq!((&created.answer, &created.delivery), (&taken, &None));
+    assert_eq!((sent.uid, &sent.answer), (early[2].uid, &Answer::Done));
+    assert_eq!(sent.delivery.as_ref().map(|delivery| &delivery.to), Some(&other_bob), "its owner has not seen it");
+}
+
+#[test]
+fn a_resumed_repair_reports_what_changed() {
+    let (ann, other_ann) = (actor("ann", 1), actor("ann", 2));
+    let early = [held(20, 1, 1, &ann, create(&ann)), held(30, 1, 2, &ann, Command::Delete)];
+    let late = held(10, 2, 1, &other_ann, create(&other_ann));
+    let limit = ChunkLimit::DEFAULT;
+    let medium = crashed(&early, Uid::MIN, std::slice::from_ref(&late), limit, 2).expect("there are three batches");
+    let mut store = ChatStore::open(&medium, &identity()).expect("the store opens");
+    let repair = store.take_resumed_repair();
+    assert_eq!(repair.undone, 2);
+    assert_eq!(repair.changed.iter().map(|changed| changed.uid).collect::<Vec<_>>(), [early[0].uid, early[1].uid]);
+    assert_eq!(repair.inserted.iter().map(|(held, _)| held.uid).collect::<Vec<_>>(), [late.uid]);
+    assert_eq!(store.take_resumed_repair(), Repair::default());
+}
+
+#[test]
+fn nothing_is_inserted_into_the_settled_prefix() {
+    let requests = stream(&mut Dice(1), 20);
+    let (late, early): (Vec<Held>, Vec<Held>) = requests.iter().cloned().partition(|held| held.uid.digest[0] % 2 == 0);
+    assert!(early.len() > 6 && late.iter().any(|held| held.uid < early[5].uid), "a weak test");
+    let medium = memory();
+    let mut store = ChatStore::open(&medium, &identity()).expect("a new store opens");
+    early.iter().for_each(|held| drop(apply(&mut store, held)));
+    store.commit().expect("memory does not fail");
+    store.settle(early[5].uid);
+    store.settle(early[3].uid);
+    assert_eq!(store.settled(), early[5].uid, "it does not go back");
+    store.commit().expect("memory does not fail");
+    drop(store);
+
+    let mut store = ChatStore::open(&medium, &identity()).expect("the store opens");
+    assert_sound(&store);
+    assert_eq!(store.settled(), early[5].uid, "it is remembered");
+    let repair = insert(&mut store, requests.clone());
+    let (lost, placed): (Vec<Held>, Vec<Held>) = late.into_iter().partition(|held| held.uid <= early[5].uid);
+    assert_eq!(repair.unplaceable, lost);
+    assert_eq!(repair.inserted.into_iter().map(|(held, _)| held).collect::<Vec<_>>(), placed);
+    assert_sound(&store);
+    store.settle(Uid::MAX);
+    assert_eq!(store.settled(), store.applied().uid, "what is not applied is not settled");
+    store.commit().expect("memory does not fail");
+    assert_sound(&store);
+}
+
+#[test]
+fn check_finds_what_a_repair_must_not_leave() {
+    let requests = stream(&mut Dice(2), 10);
+    let faults = |damage: &dyn Fn(&mut ChatStore)| {
+        let mut store = store_of(&requests);
+        damage(&mut store);
+        store.check().expect("memory does not fail").faults
+    };
+    let key = requests[4].uid.to_bytes();
+    let family = |store: &ChatStore,
+                  name,
+                  write: &dyn Fn(&rocksdb::DB, &rocksdb::ColumnFamily) -> Result<(), rocksdb::Error>| {
+        write(store.rows.db(), family(store.rows.db(), name)).expect("memory does not fail");
+    };
+    assert_eq!(faults(&|_| {}), Vec::<String>::new());
+    assert_eq!(faults(&|store| family(store, schema::UNDO, &|db, undo| db.delete_cf(undo, key))).len(), 1);
+    assert_eq!(faults(&|store| family(store, schema::UNDO, &|db, undo| db.put_cf(undo, [9; 24], b""))).len(), 1);
+    assert_eq!(faults(&|store| family(store, schema::UNDONE, &|db, undone| db.put_cf(undone, key, b""))).len(), 1);
+    assert_eq!(faults(&|store| store.settled = requests[1].uid).len(), 2);
+    assert_eq!(
+        faults(&|store| store.boundaries.go_on(&Applied { position: 99, ..store.applied.clone() }, Timestamp::MAX))
+            .len(),
+        1
+    );
+}

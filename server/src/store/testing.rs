@@ -1,0 +1,192 @@
+//! What tests of the store have in common: stores in memory, random streams of requests, and what a store contains.
+
+use super::rows::family;
+use super::schema::{self, Column, Identity};
+use super::{ChatStore, Medium, Outcome, Repair, StoreError};
+use rocksdb::{Env, IteratorMode};
+use stablechat_protocol::command::{Command, Recipient};
+use stablechat_protocol::id::ClientId;
+use stablechat_protocol::login::PublicKey;
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::peer::Held;
+use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::text::MessageText;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+
+/// Whose stores the tests' are.
+pub fn identity() -> Identity {
+    Identity { cluster: "test".into(), replica: "one".into() }
+}
+
+/// An empty place for a store.
+pub fn memory() -> Medium {
+    Medium::Memory(Env::mem_env().expect("there is memory"))
+}
+
+/// A new store.
+pub fn store() -> ChatStore {
+    ChatStore::open(&memory(), &identity()).expect("a new store opens")
+}
+
+/// A store that got these requests in order and at once.
+pub fn store_of<'a>(requests: impl IntoIterator<Item = &'a Held>) -> ChatStore {
+    let mut store = store();
+    for held in requests {
+        apply(&mut store, held);
+    }
+    store.commit().expect("memory does not fail");
+    store
+}
+
+/// Applies a request.
+pub fn apply(store: &mut ChatStore, held: &Held) -> Outcome {
+    store.apply(held.uid, &held.request).expect("memory does not fail")
+}
+
+impl ChatStore {
+    /// Puts requests in their places in the log, all at once.
+    pub fn insert(&mut self, requests: Vec<Held>) -> Result<Repair, StoreError> {
+        self.begin_inserting(requests)?;
+        let mut whole = Repair::default();
+        loop {
+            let (Repair { inserted, undone, changed, unplaceable }, is_done) = self.go_on_inserting()?;
+            whole.inserted.extend(inserted);
+            whole.undone += undone;
+            whole.changed.extend(changed);
+            whole.unplaceable.extend(unplaceable);
+            if is_done {
+                return Ok(whole);
+            }
+        }
+    }
+}
+
+/// Everything in a store that a repair may touch: column family, key and value.
+pub fn contents(store: &ChatStore) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
+    let names = [schema::LOG, schema::UNDO, schema::UNDONE].into_iter().chain(Column::ALL.map(Column::name));
+    let rows = |name| {
+        let rows = store.rows.db().iterator_cf(family(store.rows.db(), name), IteratorMode::Start);
+        rows.map(move |row| {
+            let (key, value) = row.expect("memory does not fail");
+            (name, key.into_vec(), value.into_vec())
+        })
+    };
+    names.flat_map(rows).collect()
+}
+
+/// Fails unless a store agrees with itself.
+pub fn assert_sound(store: &ChatStore) {
+    let report = store.check().expect("memory does not fail");
+    assert!(report.faults.is_empty(), "{:#?}", report.faults);
+}
+
+/// The uids of the log.
+pub fn uids(store: &ChatStore) -> Vec<Uid> {
+    let uids: Result<Vec<Uid>, StoreError> = store.log(Uid::MIN).map(|entry| entry.map(|(uid, _)| uid)).collect();
+    uids.expect("memory does not fail")
+}
+
+/// The account with this name and its key's number.
+pub fn actor(name: &str, key: u8) -> Actor {
+    Actor { account: AccountName::parse(name).expect("a name"), key: PublicKey([key; 32]) }
+}
+
+/// Makes an actor's account.
+pub fn create(actor: &Actor) -> Command {
+    Command::Create { name: actor.account.clone(), key: actor.key, password: None }
+}
+
+/// Sends a message.
+pub fn send(to: &Actor, text: &str) -> Command {
+    let to = Recipient::Account { name: to.account.clone() };
+    Command::Send { to, text: MessageText::parse(text).expect("a text") }
+}
+
+/// A request at so many milliseconds.
+pub fn held(milliseconds: u64, client: u8, sequence: u64, actor: &Actor, command: Command) -> Held {
+    let request = Request { client: ClientId([client; 16]), sequence, actor: Some(actor.clone()), command };
+    Held { uid: request.uid(Timestamp(milliseconds * 1_000_000)), request }
+}
+
+/// Random numbers from a seed (splitmix64).
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
+    }
+
+    /// True in so many cases of a hundred.
+    pub fn percent(&mut self, cases: usize) -> bool {
+        self.below(100) < cases
+    }
+
+    /// One of these.
+    pub fn one_of<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
+    }
+
+    /// Takes up to `count` of these away, at random and in any order.
+    pub fn take<T>(&mut self, from: &mut Vec<T>, count: usize) -> Vec<T> {
+        (0..count.min(from.len())).map(|_| from.swap_remove(self.below(from.len()))).collect()
+    }
+}
+
+/// A random stream of requests in order: few accounts and sessions, so that they get in each other's way. It has every
+/// command, repetitions, gaps, strangers, and pauses in which sessions end.
+pub fn stream(dice: &mut Dice, length: usize) -> Vec<Held> {
+    let actors = [actor("ann", 1), actor("bob", 2), actor("bob", 3), actor("cid", 4)];
+    let mut issued = [0; 5];
+    let mut stream: Vec<Held> = Vec::new();
+    let mut milliseconds = 1_000_000_000;
+    while stream.len() < length {
+        milliseconds += match dice.below(100) {
+            0..80 => dice.below(300) as u64,
+            80..97 => dice.below(4000) as u64,
+            _ => 15 * 3_600_000,
+        };
+        if !stream.is_empty() && dice.percent(15) {
+            let Held { request, .. } = dice.one_of(&stream).clone();
+            stream.push(Held { uid: request.uid(Timestamp(milliseconds * 1_000_000)), request });
+            continue;
+        }
+        let client = dice.below(issued.len());
+        let stranger = dice.percent(5);
+        let speaker = &actors[if stranger { dice.below(actors.len()) } else { client % actors.len() }];
+        let sequence = match dice.below(100) {
+            0..88 => {
+                issued[client] += 1;
+                issued[client]
+            }
+            88..93 => issued[client] + 2,
+            _ => {
+                issued[client] = 1;
+                1
+            }
+        };
+        let command = command(dice, &actors, speaker, &stream);
+        stream.push(held(milliseconds, client as u8, sequence, speaker, command));
+    }
+    stream.sort_by_key(|held| held.uid);
+    stream.dedup_by_key(|held| held.uid);
+    stream
+}
+
+/// A random command.
+fn command(dice: &mut Dice, actors: &[Actor], speaker: &Actor, before: &[Held]) -> Command {
+    match dice.below(100) {
+        0..25 => create(speaker),
+        25..33 => Command::Delete,
+        33..50 if !before.is_empty() => Command::Ack { uids: (0..4).map(|_| dice.one_of(before).uid).collect() },
+        _ => {
+            let text = format!("message {}", before.len());
+            send(dice.one_of(actors), &text)
+        }
+    }
+}

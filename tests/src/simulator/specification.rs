@@ -1,0 +1,195 @@
+//! What the service is, said a second time, as plainly as can be: a chat in memory that executes one request after the other.
+//!
+//! It shares no code with the store and has none of its concerns: no disk, no undo, no pages cut by bytes, no housekeeping.
+//! Left out is what no run can reach: mailboxes that are full, sessions that end after a day, passwords.
+
+use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
+use stablechat_protocol::command::{ACK_MAX, Command, PAGE_MAX, Query, Recipient, WINDOW};
+use stablechat_protocol::id::ClientId;
+use stablechat_protocol::login::PublicKey;
+use stablechat_protocol::name::{AccountName, Pattern};
+use stablechat_protocol::request::{Actor, Question, Request};
+use stablechat_protocol::uid::Uid;
+use std::collections::BTreeMap;
+
+/// A chat service.
+#[derive(Default)]
+pub struct Specification {
+    accounts: BTreeMap<AccountName, Account>,
+    /// All messages that were ever sent, oldest first.
+    messages: Vec<Sent>,
+    sessions: BTreeMap<ClientId, Session>,
+}
+
+/// An account.
+struct Account {
+    /// The request that made it: another account of the same name, before or after it, was made by another.
+    made_by: Uid,
+    key: PublicKey,
+    /// The messages that it has not acknowledged.
+    unread: BTreeMap<Uid, Message>,
+}
+
+/// A message, and between which accounts.
+struct Sent {
+    /// What made the sender's account.
+    from: Uid,
+    /// What made the recipient's account.
+    to: Uid,
+    message: Message,
+}
+
+/// A session.
+struct Session {
+    actor: Option<Actor>,
+    /// The answers to its requests, from the first on.
+    answers: Vec<Answer>,
+}
+
+/// Either what was asked for, or why not.
+type Outcome<T> = Result<T, Rejection>;
+
+impl Specification {
+    /// Executes a request at its place in its session, and answers it.
+    pub fn execute(&mut self, uid: Uid, request: &Request) -> Answer {
+        let Request { client, sequence, actor, .. } = request;
+        let answers = match self.sessions.get(client) {
+            Some(session) if session.actor != *actor => return rejected(Rejection::NotYourSession),
+            Some(session) => &session.answers[..],
+            None => &[],
+        };
+        let done = answers.len() as u64;
+        if *sequence == 0 || *sequence > done + 1 {
+            return rejected(Rejection::OutOfSequence { expected: done + 1 });
+        }
+        if let Some(answer) = answers.get(*sequence as usize - 1) {
+            let is_kept = sequence + WINDOW > done;
+            return if is_kept { answer.clone() } else { rejected(Rejection::AnswerForgotten) };
+        }
+        let answer = match self.perform(uid, actor.as_ref(), &request.command) {
+            Ok(()) => Answer::Done,
+            Err(reason) => rejected(reason),
+        };
+        let session = Session { actor: actor.clone(), answers: Vec::new() };
+        self.sessions.entry(*client).or_insert(session).answers.push(answer.clone());
+        answer
+    }
+
+    /// Does what a command says.
+    fn perform(&mut self, uid: Uid, actor: Option<&Actor>, command: &Command) -> Outcome<()> {
+        match command {
+            Command::Create { name, .. } if self.accounts.contains_key(name) => {
+                Err(Rejection::AlreadyExists { name: name.clone() })
+            }
+            Command::Create { name, key, .. } => {
+                let account = Account { made_by: uid, key: *key, unread: BTreeMap::new() };
+                self.accounts.insert(name.clone(), account);
+                Ok(())
+            }
+            Command::Delete => {
+                let (name, _) = self.own(actor)?;
+                self.accounts.remove(name);
+                Ok(())
+            }
+            Command::Send { to, text } => {
+                let (name, sender) = self.own(actor)?;
+                let from = sender.made_by;
+                let message = Message { uid, from: name.clone(), to: to.clone(), text: text.clone() };
+                let Recipient::Account { name } = to;
+                let recipient = self.accounts.get_mut(name).ok_or_else(|| no_such_user(name))?;
+                recipient.unread.insert(uid, message.clone());
+                self.messages.push(Sent { from, to: recipient.made_by, message });
+                Ok(())
+            }
+            Command::Ack { uids } => {
+                let (name, _) = self.own(actor)?;
+                if uids.len() > ACK_MAX {
+                    return Err(Rejection::TooMany);
+                }
+                let account = self.accounts.get_mut(name).expect("it was there a moment ago");
+                account.unread.retain(|uid, _| !uids.contains(uid));
+                Ok(())
+            }
+        }
+    }
+
+    /// Answers a question from the present state.
+    ///
+    /// # Panics
+    /// It is about passwords, of which nothing is known here.
+    pub fn answer(&self, question: &Question) -> QueryAnswer {
+        let Question { actor, query, .. } = question;
+        let page = match query {
+            Query::List { pattern, after, limit } => Ok(self.list(pattern, after.as_ref(), page_size(*limit))),
+            Query::Unread { after, limit } => self.unread(actor.as_ref(), *after, page_size(*limit)),
+            Query::History { with, before, limit } => self.history(actor.as_ref(), with, *before, page_size(*limit)),
+            Query::KeyLookup { .. } => panic!("nobody asks for passwords here"),
+        };
+        page.unwrap_or_else(|reason| QueryAnswer::Rejected { reason })
+    }
+
+    /// The names that match, and where to go on if there are names left that begin as they have to.
+    fn list(&self, pattern: &Pattern, after: Option<&AccountName>, limit: usize) -> QueryAnswer {
+        let is_ahead = |name: &&AccountName| after.is_none_or(|after| *name > after);
+        let begins_well = |name: &&AccountName| name.as_str().starts_with(pattern.literal_prefix());
+        let ahead: Vec<&AccountName> = self.accounts.keys().filter(is_ahead).filter(begins_well).collect();
+        let names: Vec<AccountName> =
+            ahead.iter().filter(|name| pattern.matches(name)).take(limit).map(|name| (*name).clone()).collect();
+        let is_cut = names.len() == limit && names.last() != ahead.last().copied();
+        QueryAnswer::Accounts { next: names.last().filter(|_| is_cut).cloned(), names }
+    }
+
+    fn unread(&self, actor: Option<&Actor>, after: Option<Uid>, limit: usize) -> Outcome<QueryAnswer> {
+        let (_, account) = self.own(actor)?;
+        let all = account.unread.values().filter(|message| after.is_none_or(|after| message.uid > after));
+        let all: Vec<Message> = all.cloned().collect();
+        let messages = all[..limit.min(all.len())].to_vec();
+        Ok(QueryAnswer::Messages { more: messages.len() < all.len(), messages })
+    }
+
+    fn history(
+        &self,
+        actor: Option<&Actor>,
+        with: &Recipient,
+        before: Option<Uid>,
+        limit: usize,
+    ) -> Outcome<QueryAnswer> {
+        let one = self.own(actor)?.1.made_by;
+        let Recipient::Account { name } = with;
+        let other = self.accounts.get(name).ok_or_else(|| no_such_user(name))?.made_by;
+        let is_between = |sent: &&Sent| (sent.from, sent.to) == (one, other) || (sent.from, sent.to) == (other, one);
+        let is_before = |sent: &&Sent| before.is_none_or(|before| sent.message.uid < before);
+        let all = self.messages.iter().filter(is_between).filter(is_before);
+        let all: Vec<Message> = all.map(|sent| sent.message.clone()).collect();
+        let messages = all[all.len().saturating_sub(limit)..].to_vec();
+        Ok(QueryAnswer::Messages { more: messages.len() < all.len(), messages })
+    }
+
+    /// The account that someone speaks for, if it is there and theirs.
+    fn own<'a>(&self, actor: Option<&'a Actor>) -> Outcome<(&'a AccountName, &Account)> {
+        let Actor { account: name, key } = actor.ok_or(Rejection::LoginRequired)?;
+        let account = self.accounts.get(name).ok_or_else(|| no_such_user(name))?;
+        match account.key == *key {
+            true => Ok((name, account)),
+            false => Err(Rejection::NotOwner { name: name.clone() }),
+        }
+    }
+
+    /// Everyone who has an account.
+    pub fn everyone(&self) -> Vec<Actor> {
+        self.accounts.iter().map(|(name, account)| Actor { account: name.clone(), key: account.key }).collect()
+    }
+}
+
+fn rejected(reason: Rejection) -> Answer {
+    Answer::Rejected { reason }
+}
+
+fn no_such_user(name: &AccountName) -> Rejection {
+    Rejection::NoSuchUser { name: name.clone() }
+}
+
+/// How many entries a page has at most.
+fn page_size(limit: u16) -> usize {
+    usize::from(limit.clamp(1, PAGE_MAX))
+}

@@ -1,0 +1,176 @@
+//! The clients: what they say, what they are told, and what they make of it.
+
+use super::{Happening, Phase, World};
+use crate::simulator::client::Client;
+use crate::simulator::network::Way;
+use crate::simulator::{Check, Mode, REPLICAS, Violation};
+use stablechat_client::session::Verdict;
+use stablechat_protocol::answer::{Refusal, Stability};
+use stablechat_protocol::id::ClientId;
+use stablechat_protocol::message::{ToClient, ToReplica};
+use stablechat_protocol::uid::Uid;
+use stablechat_server::replica::ConnectionId;
+use std::time::Duration;
+
+/// The most milliseconds before a client makes a lost connection again.
+pub(super) const RECONNECT_MAX_MS: u64 = 60;
+
+impl World {
+    /// A message comes from a client; none is the end of the connection.
+    pub(super) fn on_arrival_at_node(&mut self, id: ConnectionId, message: Option<ToReplica>) {
+        let connection = self.network.connection(id);
+        let node = connection.node;
+        let is_lost = message.is_some() && self.network.is_lost(id, Way::Up);
+        if self.nodes[node].is_up() && self.nodes[node].incarnation == connection.incarnation && !is_lost {
+            self.nodes[node].arrive(id, message);
+            self.plan_turn(node);
+        }
+    }
+
+    /// A message comes from a replica; none is the end of the connection.
+    pub(super) fn on_arrival_at_client(&mut self, id: ConnectionId, message: Option<ToClient>) -> Check {
+        let connection = self.network.connection(id);
+        let (client, node) = (connection.client, connection.node);
+        if self.clients[client].links[node].connection != Some(id) {
+            return Ok(());
+        }
+        let Some(message) = message else {
+            self.clients[client].on_lost(self.now, node);
+            let wait = Duration::from_millis(1 + self.random.u64(..RECONNECT_MAX_MS));
+            self.plan(wait, Happening::Connect { client, node });
+            self.after_client(client);
+            return Ok(());
+        };
+        if self.network.is_lost(id, Way::Down) {
+            return Ok(());
+        }
+        if let ToClient::Refused { reason, .. } = &message {
+            self.tally.count(refusal(*reason));
+        }
+        if let ToClient::QueryAnswer { id, .. } = &message {
+            self.checks.on_question_answered((client, *id));
+        }
+        let answered = match &message {
+            ToClient::Answer { client, sequence, uid, note, .. } => Some(((*client, *sequence), *uid, note.stability)),
+            _ => None,
+        };
+        let verdict = self.clients[client].on_message(self.now, node, message);
+        if let (Some((request, uid, stability)), Some(verdict)) = (answered, verdict) {
+            self.judge(client, request, uid, stability, verdict)?;
+        }
+        let Client { doubled, actor, .. } = &self.clients[client];
+        if self.mode == Mode::Bounds && *doubled > 0 {
+            return Err(Violation::among_all(format!("{} is shown a message under two uids", actor.account)));
+        }
+        self.after_client(client);
+        Ok(())
+    }
+
+    /// Looks at what a client made of an answer.
+    fn judge(
+        &mut self,
+        client: usize,
+        request: (ClientId, u64),
+        uid: Uid,
+        stability: Stability,
+        verdict: Verdict,
+    ) -> Check {
+        match verdict {
+            Verdict::Answered => {
+                self.checks.on_answered(request, uid);
+                self.tally.count("requests answered");
+                if let Some(sent) = self.sent_at.remove(&request) {
+                    self.latencies.add(self.now.since(sent), stability);
+                    if self.phase == Phase::Epilogue {
+                        self.calm_latencies.add(self.now.since(sent), stability);
+                    }
+                }
+            }
+            Verdict::Differs { answer, .. } => {
+                if self.mode == Mode::Bounds || self.phase == Phase::Epilogue {
+                    let account = &self.clients[client].actor.account;
+                    let what = format!("{account} got another answer than {answer:?} to its request {}", request.1);
+                    return Err(Violation::among_all(what));
+                }
+                self.tally.count("answers that differ");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A client does what is due.
+    pub(super) fn on_wake(&mut self, client: usize) {
+        if self.wakes[client] == Some(self.now) {
+            self.wakes[client] = None;
+            self.clients[client].wake(&mut self.random, self.now);
+            self.after_client(client);
+        }
+    }
+
+    /// A client connects, or tries again later.
+    pub(super) fn on_connect(&mut self, client: usize, node: usize) {
+        if !self.nodes[node].is_up() {
+            let wait = Duration::from_millis(50 + self.random.u64(..RECONNECT_MAX_MS));
+            self.plan(wait, Happening::Connect { client, node });
+            return;
+        }
+        let connection = self.network.connect(client, node, self.nodes[node].incarnation);
+        self.tally.count("connections");
+        self.clients[client].on_connected(self.now, node, connection);
+        self.after_client(client);
+    }
+
+    /// Sends a message to a client, if the connection is there.
+    pub(super) fn send_to_client(&mut self, id: ConnectionId, message: ToClient) {
+        if let Some(at) = self.network.send(&mut self.random, self.now, id, Way::Down) {
+            self.tally.count("messages");
+            self.plan_at(at, Happening::AtClient(id, Some(message)));
+        }
+    }
+
+    /// Sends what a client wants sent, and sees to it that it is woken in time.
+    pub(super) fn after_client(&mut self, client: usize) {
+        for (link, message) in self.clients[client].take_outbox() {
+            self.on_said(client, &message);
+            for node in 0..REPLICAS {
+                let to = &self.clients[client].links[node];
+                let is_meant = link.map_or(to.ready, |link| link == node);
+                let Some(id) = to.connection.filter(|_| is_meant) else { continue };
+                if let Some(at) = self.network.send(&mut self.random, self.now, id, Way::Up) {
+                    self.tally.count("messages");
+                    self.plan_at(at, Happening::AtNode(id, Some(message.clone())));
+                }
+            }
+        }
+        if let Some(wanted) = self.clients[client].wants_wake() {
+            let at = wanted.max(self.now.next());
+            if self.wakes[client].is_none_or(|planned| planned <= self.now || at < planned) {
+                self.wakes[client] = Some(at);
+                self.plan_at(at, Happening::Wake { client });
+            }
+        }
+    }
+
+    /// A client says something: what it is told from here on has to take account of all that was answered before.
+    fn on_said(&mut self, client: usize, message: &ToReplica) {
+        match message {
+            ToReplica::Request { client, sequence, .. } => {
+                self.sent_at.entry((*client, *sequence)).or_insert(self.now);
+                self.checks.on_issued((*client, *sequence));
+            }
+            ToReplica::Query { id, .. } => self.checks.on_asked((client, *id)),
+            _ => {}
+        }
+    }
+}
+
+/// What a refusal is counted as.
+fn refusal(reason: Refusal) -> &'static str {
+    match reason {
+        Refusal::Late => "refused late",
+        Refusal::Ahead => "refused ahead",
+        Refusal::NotServing => "refused not serving",
+        Refusal::Overloaded => "refused overloaded",
+    }
+}

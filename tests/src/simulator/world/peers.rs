@@ -1,0 +1,125 @@
+//! The connections between replicas: making them, what arrives on them, and their end.
+
+use super::{Happening, World};
+use crate::simulator::REPLICAS;
+use crate::simulator::links::LinkId;
+use crate::simulator::node;
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_server::replica::PeerId;
+use std::time::Duration;
+
+/// The most milliseconds before a replica dials again.
+const REDIAL_MAX_MS: u64 = 50;
+
+impl World {
+    /// Plans to dial, if it is this one's part to do so.
+    pub(super) fn redial(&mut self, from: usize, to: usize) {
+        if from < to {
+            let wait = Duration::from_millis(1 + self.random.u64(..REDIAL_MAX_MS));
+            let incarnation = self.nodes[from].incarnation;
+            self.plan(wait, Happening::Dial { from, to, incarnation });
+        }
+    }
+
+    /// A replica dials another that it is not connected with.
+    pub(super) fn on_dial(&mut self, from: usize, to: usize, incarnation: u64) {
+        let dialer = &self.nodes[from];
+        if !dialer.is_up() || dialer.incarnation != incarnation || dialer.link(to).is_some() {
+            return;
+        }
+        let can_answer = self.nodes[to].is_up() && !self.nodes[to].paused && !self.nodes[from].paused;
+        if !can_answer || self.links.is_blocked(self.now, from, to) {
+            self.redial(from, to);
+            return;
+        }
+        self.tally.count("connections between replicas");
+        let id = self.links.open([from, to], [incarnation, self.nodes[to].incarnation]);
+        self.begin_link(to, from, id);
+        // The dialer knows when the greeting has come.
+        if let Some(at) = self.links.send(&mut self.random, self.now, id, from) {
+            self.plan_at(at, Happening::Greeted { node: from, link: id });
+        }
+    }
+
+    /// The greeting of one that was dialed has come.
+    pub(super) fn on_greeted(&mut self, node: usize, id: LinkId) {
+        if !self.is_known(node, id) {
+            return;
+        }
+        let peer = self.links.peer(id, node);
+        match self.links.is_lost(id, node) {
+            false => self.begin_link(node, peer, id),
+            true => self.redial(node, peer),
+        }
+    }
+
+    /// A connection is made, as a replica sees it.
+    fn begin_link(&mut self, node: usize, peer: usize, id: LinkId) {
+        self.note(Some(node), || format!("is connected to {}", node::name(peer)));
+        if let Some(earlier) = self.nodes[node].begin_link(peer, id) {
+            self.end_link(earlier, [peer, peer], &[]);
+        }
+        self.plan_turn(node);
+    }
+
+    /// A message comes from a peer; none is the end of the connection.
+    pub(super) fn on_arrival_at_peer(&mut self, node: usize, id: LinkId, message: Option<PeerMessage>) {
+        if !self.is_known(node, id) {
+            return;
+        }
+        let peer = self.links.peer(id, node);
+        match message {
+            Some(message) if !self.links.is_lost(id, node) => self.nodes[node].arrive_from_peer(peer, id, message),
+            Some(_) => {}
+            None if self.nodes[node].end_link(peer, id) => {
+                self.note(Some(node), || format!("is disconnected from {}", node::name(peer)));
+                self.redial(node, peer);
+            }
+            None => {}
+        }
+        self.plan_turn(node);
+    }
+
+    /// Ends a connection; these replicas notice after everything that still arrives.
+    pub(super) fn end_link(&mut self, id: LinkId, noticed_by: [usize; 2], lost_to: &[usize]) {
+        let notices = noticed_by.map(|node| (node, self.links.send(&mut self.random, self.now, id, node)));
+        self.links.end(id, lost_to);
+        for (node, at) in notices {
+            if let Some(at) = at {
+                self.plan_at(at, Happening::AtPeer { node, link: id, message: None });
+            }
+        }
+    }
+
+    /// Sends a message to a peer, if the replica that sends means the present connection.
+    pub(super) fn send_to_peer(&mut self, node: usize, PeerId(peer): PeerId, message: PeerMessage) {
+        let peer = usize::from(peer);
+        let Some(link) = self.nodes[node].seen_link(peer) else { return };
+        self.on_about_to_send(node, peer, &message);
+        if let Some(at) = self.links.send(&mut self.random, self.now, link, peer) {
+            self.tally.count("messages between replicas");
+            self.plan_at(at, Happening::AtPeer { node: peer, link, message: Some(message) });
+        }
+    }
+
+    /// Ends a connection because a replica wants a new one. What it has sent arrives.
+    pub(super) fn disconnect(&mut self, node: usize, PeerId(peer): PeerId) {
+        let peer = usize::from(peer);
+        let Some(link) = self.nodes[node].seen_link(peer) else { return };
+        self.tally.count("connections between replicas ended by them");
+        self.nodes[node].end_link(peer, link);
+        self.end_link(link, [peer, peer], &[node]);
+        self.redial(node, peer);
+    }
+
+    /// Whether a connection is one of a replica's present incarnation, which is up.
+    fn is_known(&self, node: usize, id: LinkId) -> bool {
+        let process = &self.nodes[node];
+        process.is_up() && self.links.is_of(id, node, process.incarnation)
+    }
+
+    /// Plans to dial all peers, or to be dialed by them.
+    pub(super) fn dial_all(&mut self, node: usize) {
+        (0..REPLICAS).for_each(|peer| self.redial(node, peer));
+    }
+}

@@ -1,0 +1,149 @@
+//! Playing scenes.
+
+use super::{Happening, World};
+use crate::simulator::client::{label, speech};
+use crate::simulator::faults;
+use crate::simulator::network::Way;
+use crate::simulator::node;
+use crate::simulator::scenes::{self, Act, Cue, Part, QUIET, Scene};
+use crate::simulator::{REPLICAS, START};
+use stablechat_protocol::id::ClientId;
+use stablechat_protocol::message::ToReplica;
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_protocol::request::Request;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use std::time::Duration;
+
+/// The most microseconds that someone who speaks in a scene is heard later.
+const HEARD_MAX_US: u64 = 1000;
+
+/// What is left of the scene that is being played.
+#[derive(Default)]
+pub(super) struct Stage {
+    /// What happens when a message is sent.
+    cues: Vec<(Cue, Act)>,
+    /// The request that the scene is about.
+    subject: Option<Uid>,
+}
+
+impl Stage {
+    /// What a message is to the scene, if anything.
+    fn part_of(&self, message: &PeerMessage) -> Option<Part> {
+        let is_subject = |uid: &Uid| Some(*uid) == self.subject;
+        match message {
+            PeerMessage::Join { .. } => Some(Part::Join),
+            PeerMessage::Announce { uids, .. } => uids.iter().any(is_subject).then_some(Part::Announcement),
+            PeerMessage::Listed { uids } => uids.iter().any(is_subject).then_some(Part::List),
+            PeerMessage::Bodies { requests } => requests.iter().any(|held| is_subject(&held.uid)).then_some(Part::Body),
+            _ => None,
+        }
+    }
+}
+
+impl World {
+    /// Whether a scene can be played: all serve, and nothing happens to any.
+    fn is_set(&self) -> bool {
+        let is_well = |node: &node::Node| node.is_serving() && !node.paused && !node.leaving && node.death.is_none();
+        self.nodes.iter().all(is_well)
+    }
+
+    /// Plans a scene. Until it is over, nothing else goes wrong.
+    pub(super) fn plan_scene(&mut self) {
+        self.plan(QUIET, Happening::Scene);
+    }
+
+    /// Begins a scene, as soon as it can be played and unless it is too late for one.
+    pub(super) fn on_scene(&mut self) {
+        if !self.is_set() {
+            let is_early = self.now.since(START) < faults::LAST_SCENE;
+            self.plan(QUIET, if is_early { Happening::Scene } else { Happening::Fault });
+            return;
+        }
+        let Scene { kind, length, steps } = scenes::compose(&mut self.random);
+        self.tally.count(kind);
+        self.note(None, || kind.into());
+        self.links.is_brisk = true;
+        for (cue, act) in steps {
+            match cue {
+                Cue::After(wait) => self.plan(wait, Happening::Act(act)),
+                Cue::Sent { .. } => self.stage.cues.push((cue, act)),
+            }
+        }
+        self.plan(length, Happening::SceneEnds);
+    }
+
+    /// The scene is over.
+    pub(super) fn on_scene_ends(&mut self) {
+        self.stage = Stage::default();
+        self.links.is_brisk = false;
+        let wait = faults::gap(&mut self.random);
+        self.plan(wait, Happening::Fault);
+    }
+
+    /// A replica is about to send a message to another: that may be a cue.
+    pub(super) fn on_about_to_send(&mut self, from: usize, to: usize, message: &PeerMessage) {
+        if self.stage.cues.is_empty() {
+            return;
+        }
+        let Some(part) = self.stage.part_of(message) else { return };
+        let is_it = |(cue, _): &mut (Cue, Act)| matches!(cue, Cue::Sent { from: one, to: other, part: what, .. } if (*one, *other, *what) == (from, to, part));
+        let acts: Vec<(Cue, Act)> = self.stage.cues.extract_if(.., is_it).collect();
+        for (cue, act) in acts {
+            match cue {
+                Cue::Sent { wait, .. } if wait > Duration::ZERO => self.plan(wait, Happening::Act(act)),
+                _ => self.on_act(act),
+            }
+        }
+    }
+
+    /// Something happens in a scene.
+    pub(super) fn on_act(&mut self, act: Act) {
+        self.note(None, || format!("{act:?}"));
+        match act {
+            Act::Speak { to, behind, is_subject } => self.speak(&to, self.now.before(behind), is_subject),
+            Act::Hold { from, to, length } => {
+                if let Some(link) = self.nodes[from].link(to) {
+                    self.links.hold(link, to, self.now.after(length));
+                }
+            }
+            Act::Sever { one, other } => {
+                if let Some(link) = self.nodes[one].link(other) {
+                    self.end_link(link, [one, other], &[one, other]);
+                }
+            }
+            Act::Kill { node, lost_to, down } => {
+                if self.nodes[node].is_up() {
+                    self.stays_down[node] = Some(down);
+                    self.end_losing(node, "killed", &lost_to);
+                }
+            }
+            Act::Stop { node, down } => {
+                self.stays_down[node] = Some(down);
+                self.stop(node);
+            }
+            Act::Pause { node, length, in_turn: true } => self.nodes[node].pause_in_turn = Some(length),
+            Act::Pause { node, length, in_turn: false } => self.pause(node, length),
+        }
+    }
+
+    /// Someone says something to these replicas, as far as they are up, and is gone.
+    fn speak(&mut self, to: &[usize], timestamp: Timestamp, is_subject: bool) {
+        debug_assert!(to.len() <= REPLICAS);
+        let session = ClientId(self.random.u128(..).to_be_bytes());
+        let said = speech(&self.clients[0], &self.clients[1], session, timestamp, label(session, 1));
+        if let (true, Some(ToReplica::Request { client, sequence, command, .. })) = (is_subject, said.last()) {
+            let actor = Some(self.clients[0].actor.clone());
+            let request = Request { client: *client, sequence: *sequence, actor, command: command.clone() };
+            self.stage.subject = Some(request.uid(timestamp));
+        }
+        for node in to.iter().copied().filter(|node| self.nodes[*node].is_up()).collect::<Vec<_>>() {
+            let id = self.network.connect(usize::MAX, node, self.nodes[node].incarnation);
+            let at = self.now.after(Duration::from_micros(self.random.u64(1..HEARD_MAX_US)));
+            said.iter().for_each(|message| self.plan_at(at, Happening::AtNode(id, Some(message.clone()))));
+            let [gone, _] = self.network.break_off(&mut self.random, at, id, [false, true]);
+            debug_assert!(gone > at && !self.network.is_lost(id, Way::Up));
+            self.plan_at(gone, Happening::AtNode(id, None));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The replicas' processes: their starts, and their turns.
+
+use super::{Happening, World};
+use crate::simulator::node::{self, Reading, Wake};
+use crate::simulator::{Check, Violation};
+use stablechat_protocol::message::RequestId;
+use stablechat_protocol::time::Timestamp;
+use stablechat_server::net::{Event, Sent};
+use std::time::Duration;
+
+/// The most nanoseconds from when a replica wants a turn to its beginning.
+pub(super) const TURN_MAX: u64 = 2_000_000;
+/// The most nanoseconds from one part of a turn to the next.
+pub(super) const PART_MAX: u64 = 1_000_000;
+
+impl World {
+    /// A replica begins a turn.
+    pub(super) fn on_turn(&mut self, node: usize, incarnation: u64) {
+        if self.nodes[node].incarnation != incarnation || self.nodes[node].turn != Some(self.now) {
+            return;
+        }
+        self.nodes[node].turn = None;
+        if self.nodes[node].is_in_turn() {
+            // It was paused in the middle of one, and had a next one planned.
+            return;
+        }
+        self.nodes[node].take_reading(self.now);
+        let wait = Duration::from_nanos(self.random.u64(..PART_MAX));
+        self.plan(wait, Happening::Read { node, incarnation });
+    }
+
+    /// A replica's loop reads what has arrived.
+    pub(super) fn on_read(&mut self, node: usize, incarnation: u64) -> Check {
+        if self.nodes[node].incarnation != incarnation || !self.nodes[node].is_up() {
+            return Ok(());
+        }
+        let stop = std::mem::take(&mut self.stopping[node]);
+        let Reading { sent, read } = self.nodes[node].read(&mut self.random, self.now, stop);
+        read.iter().for_each(|event| self.note(Some(node), || describe(event)));
+        let network = &self.network;
+        self.checks.on_read(node, &read, |connection| network.connection(connection).client)?;
+        self.send_all(node, sent)?;
+        let wait = Duration::from_nanos(self.random.u64(..PART_MAX));
+        self.plan(wait, Happening::Apply { node, incarnation });
+        if let Some(pause) = self.nodes[node].pause_in_turn.take() {
+            self.pause(node, pause);
+        }
+        Ok(())
+    }
+
+    /// A replica's applier takes in what was read.
+    pub(super) fn on_apply(&mut self, node: usize, incarnation: u64) -> Check {
+        if self.nodes[node].incarnation != incarnation || !self.nodes[node].is_up() {
+            return Ok(());
+        }
+        self.wiped[node] &= !self.nodes[node].is_serving();
+        let Wake { sent, killed } = self.nodes[node].wake(self.now).map_err(|what| Violation::at(node, what))?;
+        self.send_all(node, sent)?;
+        if killed {
+            self.end(node, "killed in a turn");
+            return Ok(());
+        }
+        if let Some(applier) = self.nodes[node].applier.as_ref() {
+            self.checks.on_written(node, applier.store(), applier.undone())?;
+            if applier.is_stopped() {
+                self.end(node, "stopped");
+                return Ok(());
+            }
+        }
+        self.plan_turn(node);
+        Ok(())
+    }
+
+    /// Sends what a replica wants sent.
+    fn send_all(&mut self, node: usize, sent: Vec<Sent>) -> Check {
+        let network = &self.network;
+        self.checks.on_sent(node, &sent, |connection| network.connection(connection).client)?;
+        for sent in sent {
+            self.note(Some(node), || describe_sent(&sent));
+            match sent {
+                Sent::ToClient { to, message } => self.send_to_client(to, message),
+                Sent::ToPeer { to, message } => self.send_to_peer(node, to, message),
+                Sent::PeerSeen { peer } => self.nodes[node].on_peer_seen(usize::from(peer.0)),
+                Sent::Disconnect { peer } => self.disconnect(node, peer),
+            }
+        }
+        Ok(())
+    }
+
+    /// A paused replica goes on where it was.
+    pub(super) fn on_resume(&mut self, node: usize, incarnation: u64) {
+        if self.nodes[node].incarnation != incarnation || !self.nodes[node].paused {
+            return;
+        }
+        self.nodes[node].paused = false;
+        self.note(Some(node), || "is resumed".into());
+        for happening in std::mem::take(&mut self.withheld[node]) {
+            if let Happening::Turn { .. } = happening {
+                self.nodes[node].turn = Some(self.now);
+            }
+            self.plan(Duration::ZERO, happening);
+        }
+        self.plan_turn(node);
+    }
+
+    /// A replica's process is started.
+    pub(super) fn on_start(&mut self, node: usize) -> Check {
+        self.nodes[node].start(&mut self.random, self.now).map_err(|what| Violation::at(node, what))?;
+        self.note(Some(node), || "starts".into());
+        if let Some(store) = self.nodes[node].store() {
+            self.checks.on_start(node, store)?;
+        }
+        self.dial_all(node);
+        self.plan_turn(node);
+        Ok(())
+    }
+
+    /// Plans a replica's next turn for when it wants one, unless an earlier one is planned.
+    pub(super) fn plan_turn(&mut self, node: usize) {
+        let Some(wanted) = self.nodes[node].wants_turn(self.now) else { return };
+        let at = Timestamp(wanted.0 + self.random.u64(1..TURN_MAX));
+        if self.nodes[node].turn.is_none_or(|planned| at < planned) {
+            self.nodes[node].turn = Some(at);
+            let incarnation = self.nodes[node].incarnation;
+            self.plan_at(at, Happening::Turn { node, incarnation });
+        }
+    }
+}
+
+/// What was read, for the trace.
+fn describe(event: &Event) -> String {
+    match event {
+        Event::Request { from, timestamp, body, .. } => {
+            let what = match body.id() {
+                RequestId::Command { client, sequence } => format!("{client} {sequence}"),
+                RequestId::Query { id } => format!("question {id}"),
+            };
+            format!("reads {what} of {timestamp} from {}, uid {}", from.0, body.uid(*timestamp))
+        }
+        other => format!("reads {other:?}"),
+    }
+}
+
+/// What is sent, for the trace.
+fn describe_sent(sent: &Sent) -> String {
+    match sent {
+        Sent::ToClient { to, message } => format!("sends {message:?} on {}", to.0),
+        Sent::ToPeer { to, message } => format!("sends {} {message:?}", node::name(usize::from(to.0))),
+        other => format!("{other:?}"),
+    }
+}

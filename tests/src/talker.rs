@@ -1,0 +1,332 @@
+//! A client that goes on whatever happens to the replicas: the links and the session of the command line, sending numbered
+//! messages as fast as it is told to, and remembering what became of each.
+
+use crate::network::enter;
+use crate::session::Person;
+use mio::{Events, Poll, Token, Waker};
+use stablechat_client::clock::{LocalClock, Offsets};
+use stablechat_client::greeting::Identity;
+use stablechat_client::link::LinkEvent;
+use stablechat_client::links::Links;
+use stablechat_client::session::{Outgoing, Session, Verdict};
+use stablechat_protocol::answer::{Answer, Stability};
+use stablechat_protocol::cluster::Cluster;
+use stablechat_protocol::command::Command;
+use stablechat_protocol::id::ClientId;
+use stablechat_protocol::login::SecretKey;
+use stablechat_protocol::message::{RequestId, ToClient, ToReplica};
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The token of the waker; those of links are small.
+const WAKER: Token = Token(usize::MAX);
+/// How long the last requests may take to be answered, beside four delivery bounds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a talker says, and how fast.
+pub struct Plan {
+    /// The cluster, as far as the talker can reach it.
+    pub cluster: Cluster,
+    /// Whom it speaks for.
+    pub account: AccountName,
+    /// The account's key.
+    pub secret: SecretKey,
+    /// The network namespace that it lives in, if not ours.
+    pub namespace: Option<PathBuf>,
+    /// How many requests it keeps in flight.
+    pub window: usize,
+    /// How long it waits from one request to the next, at least.
+    pub pace: Duration,
+    /// It says no more than this.
+    pub messages_max: u64,
+    /// The request of this number, from 1.
+    pub command: fn(&AccountName, u64) -> Command,
+}
+
+/// A talker in a thread of its own.
+pub struct Talker {
+    thread: JoinHandle<io::Result<Told>>,
+    shared: Arc<Shared>,
+}
+
+/// What a talker and its owner share.
+#[derive(Default)]
+struct Shared {
+    /// Whether to issue no more.
+    is_enough: AtomicBool,
+    /// How many requests are answered.
+    answered: AtomicU64,
+}
+
+/// What became of what a talker said.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Whom it spoke for.
+    pub account: AccountName,
+    /// Its session.
+    pub client: ClientId,
+    /// Every request, in the order in which they were answered.
+    pub samples: Vec<Sample>,
+    /// What no client should ever see: answers that say no, that differ between replicas, or that never came.
+    pub faults: Vec<String>,
+    /// How many attempts were repeated.
+    pub repetitions: u64,
+    /// How many attempts a replica refused, by reason.
+    pub refusals: BTreeMap<String, u64>,
+}
+
+/// A request and its first answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Its place in the session.
+    pub sequence: u64,
+    /// The attempt that was answered.
+    pub uid: Uid,
+    /// When it was first issued.
+    pub issued: Instant,
+    /// How long its answer took.
+    pub latency: Duration,
+    /// By which test it was stable where it was answered.
+    pub stability: Stability,
+    /// Which replica answered, by its place in the cluster file.
+    pub replica: usize,
+}
+
+impl Plan {
+    /// Sends "account number" to "bob", one at a time.
+    pub fn new(cluster: &crate::cluster::Cluster, person: &Person) -> Plan {
+        Plan {
+            cluster: cluster.parsed(),
+            account: person.account.clone(),
+            secret: person.secret.clone(),
+            namespace: None,
+            window: 1,
+            pace: Duration::ZERO,
+            messages_max: u64::MAX,
+            command: |account, number| crate::session::send("bob", format!("{account} {number}")),
+        }
+    }
+
+    /// Begins.
+    pub fn start(self) -> Talker {
+        let shared = Arc::new(Shared::default());
+        let for_thread = shared.clone();
+        let talk = move || {
+            self.namespace.iter().for_each(enter);
+            Talking::new(self, for_thread)?.run()
+        };
+        Talker { thread: std::thread::spawn(talk), shared }
+    }
+}
+
+impl Talker {
+    /// How many requests are answered so far.
+    pub fn answered(&self) -> u64 {
+        self.shared.answered.load(Ordering::Relaxed)
+    }
+
+    /// Whether the talker is through, by itself or because something is wrong.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Lets it issue no more, waits until all is answered, and returns what became of it.
+    pub fn finish(self) -> Told {
+        self.shared.is_enough.store(true, Ordering::Relaxed);
+        self.join()
+    }
+
+    /// Waits until it has said all that it was to say.
+    pub fn join(self) -> Told {
+        self.thread.join().expect("the talker does not panic").expect("sockets can be polled")
+    }
+}
+
+/// The talker's inside.
+struct Talking {
+    plan: Plan,
+    shared: Arc<Shared>,
+    poll: Poll,
+    links: Links,
+    clock: LocalClock,
+    offsets: Offsets,
+    session: Session,
+    /// When what is unanswered was first issued.
+    issued: BTreeMap<u64, Instant>,
+    /// When the next may be issued.
+    next_at: Instant,
+    /// When something was last answered.
+    progress: Instant,
+    told: Told,
+}
+
+impl Talking {
+    fn new(plan: Plan, shared: Arc<Shared>) -> io::Result<Talking> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let mut links = Links::new(&plan.cluster, poll.registry().try_clone()?, waker);
+        let identity = Identity { account: plan.account.clone(), secret: plan.secret.clone() };
+        links.log_in(Some(Rc::new(identity)), false);
+        let client = ClientId(std::array::from_fn(|_| fastrand::u8(..)));
+        Ok(Talking {
+            session: Session::new(client, plan.cluster.delivery_bound),
+            offsets: Offsets::new(plan.cluster.replicas.len()),
+            told: Told {
+                account: plan.account.clone(),
+                client,
+                samples: Vec::new(),
+                faults: Vec::new(),
+                repetitions: 0,
+                refusals: BTreeMap::new(),
+            },
+            plan,
+            shared,
+            poll,
+            links,
+            clock: LocalClock::start(),
+            issued: BTreeMap::new(),
+            next_at: Instant::now(),
+            progress: Instant::now(),
+        })
+    }
+
+    fn run(mut self) -> io::Result<Told> {
+        let mut events = Events::with_capacity(64);
+        let mut heard = Vec::new();
+        loop {
+            let now = self.clock.now();
+            self.links.on_time(now, &mut heard);
+            for event in std::mem::take(&mut heard) {
+                self.on_event(now, event);
+            }
+            let due = self.session.due(now);
+            self.told.repetitions += due.len() as u64;
+            self.send(None, due);
+            self.issue(now);
+            self.links.flush(now, &mut heard);
+            if self.is_over() {
+                return Ok(self.told);
+            }
+            let timeout = if heard.is_empty() { self.timeout() } else { Duration::ZERO };
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => result?,
+            }
+            let now = self.clock.now();
+            events.iter().for_each(|event| self.links.on_ready(now, event, &mut heard));
+        }
+    }
+
+    /// Whether everything is said and answered, or an answer will never come.
+    fn is_over(&mut self) -> bool {
+        let said_all = self.session.next_sequence() > self.plan.messages_max;
+        let is_enough = said_all || self.shared.is_enough.load(Ordering::Relaxed);
+        if self.session.is_idle() {
+            self.progress = Instant::now();
+            return is_enough;
+        }
+        let patience = PATIENCE + self.plan.cluster.delivery_bound * 4;
+        if self.progress.elapsed() > patience {
+            let unanswered: Vec<&u64> = self.issued.keys().take(5).collect();
+            self.told.faults.push(format!("no answer to {unanswered:?} within {patience:?}"));
+            return true;
+        }
+        false
+    }
+
+    /// How long nothing has to be done unless something happens. Short, since the owner may say that it is enough.
+    fn timeout(&self) -> Duration {
+        let now = self.clock.now();
+        let deadlines = self.links.deadline().into_iter().chain(self.session.deadline());
+        let deadline = deadlines.min().map_or(Duration::MAX, |deadline| deadline.since(now));
+        let next = match self.issued.len() < self.plan.window {
+            true => self.next_at.saturating_duration_since(Instant::now()).max(Duration::from_micros(100)),
+            false => Duration::MAX,
+        };
+        deadline.min(next).min(Duration::from_millis(20))
+    }
+
+    /// Issues what the plan wants issued now.
+    fn issue(&mut self, now: Timestamp) {
+        while self.issued.len() < self.plan.window
+            && self.session.can_issue()
+            && self.session.next_sequence() <= self.plan.messages_max
+            && self.next_at <= Instant::now()
+            && self.links.are_tried()
+            && !self.shared.is_enough.load(Ordering::Relaxed)
+        {
+            let number = self.session.next_sequence();
+            let outgoing = self.session.issue(now, (self.plan.command)(&self.plan.account, number));
+            if self.issued.is_empty() {
+                self.progress = Instant::now();
+            }
+            self.issued.insert(number, Instant::now());
+            self.next_at = Instant::now() + self.plan.pace;
+            self.send(None, vec![outgoing]);
+        }
+    }
+
+    /// Sends attempts on one link, or on all.
+    fn send(&mut self, link: Option<usize>, outgoing: Vec<Outgoing>) {
+        for Outgoing { sequence, timestamp, command } in outgoing {
+            let client = self.session.client();
+            self.links.send(link, &ToReplica::Request { client, sequence, timestamp, command });
+        }
+    }
+
+    fn on_event(&mut self, now: Timestamp, event: LinkEvent) {
+        match event {
+            LinkEvent::Ready { link } => {
+                let outgoing = self.session.on_link_ready(link);
+                self.send(Some(link), outgoing);
+            }
+            LinkEvent::Lost { link } => self.session.on_link_lost(now, link),
+            LinkEvent::Message { link, message } => self.on_message(now, link, message),
+            LinkEvent::Sample { link, sent, clock, received } => {
+                self.offsets.sample(link, sent, clock, received);
+                self.session.set_clock_offset(self.offsets.offset());
+            }
+            LinkEvent::Misconfigured { fault, .. } => self.told.faults.push(fault),
+        }
+    }
+
+    fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) {
+        match message {
+            ToClient::Answer { client, sequence, uid, answer, note } if client == self.session.client() => {
+                match self.session.on_answer(now, link, sequence, uid, &answer) {
+                    Verdict::Answered => {
+                        let issued = self.issued.remove(&sequence).expect("issued and not answered before");
+                        if answer != Answer::Done {
+                            self.told.faults.push(format!("the answer to {sequence} is {answer:?}"));
+                        }
+                        let (latency, stability) = (issued.elapsed(), note.stability);
+                        self.told.samples.push(Sample { sequence, uid, issued, latency, stability, replica: link });
+                        self.progress = Instant::now();
+                        self.shared.answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Verdict::Differs { link: other, answer: first } => self.told.faults.push(format!(
+                        "replica {link} answers {answer:?} to {sequence}, but replica {other} {first:?}"
+                    )),
+                    Verdict::Repeated | Verdict::Passed => {}
+                }
+            }
+            ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, reason, .. }
+                if client == self.session.client() =>
+            {
+                *self.told.refusals.entry(reason.to_string()).or_default() += 1;
+                self.session.on_refused(now, link, sequence, timestamp);
+            }
+            ToClient::LoginRefused { account } => self.told.faults.push(format!("{account} may not log in")),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Agreement: what a client said to one replica only, before it was gone, all replicas have in their logs, or none.
+//!
+//! Replicas that had not agreed before they applied something would have to repair their logs when they find out, so that
+//! the logs are the same in the end is not enough: there must be no repair.
+
+use stablechat_tests::cluster::Cluster;
+use stablechat_tests::ledger::{assert_kept, assert_same};
+use stablechat_tests::raw::{RawClient, call_everywhere};
+use stablechat_tests::session::{Person, Session, send};
+use stablechat_tests::talker::{Plan, Talker};
+use std::time::{Duration, Instant};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const DELIVERY_BOUND: Duration = Duration::from_millis(300);
+const WHOLE: Duration = Duration::from_secs(30);
+/// How many requests are said in a round, each by a client of its own; in every other round a replica is killed.
+const TRIES: usize = 10;
+/// The time in which they are said.
+const ROUND: Duration = Duration::from_millis(40);
+/// How long after a request at most a replica is killed: that is about how long it takes to be everywhere.
+const SHORTLY: Duration = Duration::from_millis(4);
+
+/// How many rounds there are: a few, or as many as STABLECHAT_ROUNDS says.
+fn rounds() -> usize {
+    std::env::var("STABLECHAT_ROUNDS").map_or(16, |rounds| rounds.parse().expect("STABLECHAT_ROUNDS is a number"))
+}
+
+/// A client that has logged in at one replica and will say one thing.
+fn one_that_will_die(cluster: &Cluster, name: &str, mallory: &Person) -> RawClient {
+    let mut client = cluster.greet(name);
+    client.login(mallory, false);
+    client
+}
+
+#[test]
+fn what_is_said_to_one_replica_is_heard_by_all_or_none() {
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut cluster = Cluster::start(&NAMES, DELIVERY_BOUND);
+    cluster.wait_until_same(WHOLE);
+    let mut clients: Vec<RawClient> = NAMES.iter().map(|name| cluster.greet(name)).collect();
+    let [alice, bob, carol, dave, mallory] = ["alice", "bob", "carol", "dave", "mallory"].map(Person::new);
+    for person in [&alice, &bob, &carol, &dave, &mallory] {
+        call_everywhere(&mut clients, &person.create());
+    }
+    let talker =
+        |person: &Person| Plan { window: 4, pace: Duration::from_millis(2), ..Plan::new(&cluster, person) }.start();
+    let talkers: Vec<Talker> = [&alice, &carol].map(talker).into();
+
+    let (mut kills, mut said) = (0, 0);
+    for round in 0..rounds() {
+        // What happens, and when: tries, and perhaps a kill right after one of them, of its replica or of any.
+        let mut plan: Vec<(Duration, &str, Option<RawClient>)> = (0..TRIES)
+            .map(|_| {
+                let name = NAMES[random.usize(0..NAMES.len())];
+                (ROUND.mul_f64(random.f64()), name, Some(one_that_will_die(&cluster, name, &mallory)))
+            })
+            .collect();
+        if round % 2 == 1 {
+            let (at, name, _) = plan[random.usize(0..TRIES)];
+            let name = if random.bool() { name } else { NAMES[random.usize(0..NAMES.len())] };
+            plan.push((at + SHORTLY.mul_f64(random.f64()), name, None));
+        }
+        plan.sort_by_key(|(at, ..)| *at);
+        let start = Instant::now();
+        let mut killed = None;
+        for (at, name, client) in plan {
+            std::thread::sleep(at.saturating_sub(start.elapsed()));
+            match client {
+                Some(mut client) => {
+                    said += 1;
+                    // The replica may be gone.
+                    client.send(&Session::default().next(send("dave", format!("try {said}")))).ok();
+                }
+                None => {
+                    cluster.kill(name);
+                    kills += 1;
+                    killed = Some(name);
+                }
+            }
+        }
+        if let Some(name) = killed {
+            std::thread::sleep(DELIVERY_BOUND.mul_f64(random.f64()));
+            cluster.start_replica(name);
+            cluster.wait_until_same(WHOLE);
+        }
+    }
+
+    let told: Vec<_> = talkers.into_iter().map(Talker::finish).collect();
+    cluster.wait_until_same(WHOLE);
+    for name in NAMES {
+        assert_eq!(cluster.stop(name).code(), Some(0));
+        let log = cluster.log(name);
+        assert_eq!(log.matches("repaired the log").count(), 0, "replica {name} had to repair its log; seed {seed}");
+    }
+    let ledgers = assert_same(&cluster, &NAMES);
+    ledgers.iter().for_each(|ledger| assert_kept(ledger, &told, &bob));
+    let heard = ledgers[0].unread(&dave).len();
+    let load: usize = told.iter().map(|told| told.samples.len()).sum();
+    println!("{said} requests to one replica, {heard} of them applied; {kills} kills; {load} requests beside");
+    assert!(heard > said / 2 && heard <= said, "{heard} of {said} requests were applied");
+}

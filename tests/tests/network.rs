@@ -1,0 +1,180 @@
+//! Replicas on hosts of their own, with clients on every side, and a network between them that delays, loses and parts: what
+//! was answered is in every log, and all are the same in the end.
+
+use stablechat_tests::cluster::Cluster;
+use stablechat_tests::ledger::{assert_kept, assert_same};
+use stablechat_tests::network::{Measured, Network, Wire};
+use stablechat_tests::raw::{RawClient, call_everywhere};
+use stablechat_tests::session::Person;
+use stablechat_tests::talker::{Plan, Talker, Told};
+use stablechat_tests::wait::wait_until;
+use std::time::{Duration, Instant};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const DELIVERY_BOUND: Duration = Duration::from_millis(500);
+/// How long a cluster may take to be whole again, and everyone to be answered, on a machine that is busy with other things.
+const WHOLE: Duration = Duration::from_secs(60);
+/// How many datagrams say what a network is like.
+const DATAGRAMS: u32 = 1000;
+
+/// Replicas with hosts of their own, and people on each who talk all the time.
+struct Scene {
+    cluster: Cluster,
+    bob: Person,
+    talkers: Vec<Talker>,
+}
+
+impl Scene {
+    /// Starts replicas, and on each host people who talk: one message at a time, and many.
+    fn begin(network: Network, delivery_bound: Duration) -> Scene {
+        let cluster = Cluster::start_on(network, &NAMES, delivery_bound);
+        cluster.wait_until_same(WHOLE);
+        let mut clients: Vec<RawClient> = NAMES.iter().map(|name| cluster.greet(name)).collect();
+        let bob = Person::new("bob");
+        call_everywhere(&mut clients, &bob.create());
+        let talkers = NAMES
+            .iter()
+            .flat_map(|host| [(*host, 1, 5), (host, 8, 10)])
+            .map(|(host, window, pace)| {
+                let person = Person::new(&format!("on-{host}-{window}"));
+                call_everywhere(&mut clients, &person.create());
+                let namespace = Some(cluster.network().path(host));
+                Plan { namespace, window, pace: Duration::from_millis(pace), ..Plan::new(&cluster, &person) }.start()
+            })
+            .collect();
+        Scene { cluster, bob, talkers }
+    }
+
+    /// How many of its requests are answered to each of the people.
+    fn answered(&self) -> Vec<u64> {
+        self.talkers.iter().map(Talker::answered).collect()
+    }
+
+    /// Waits until everyone has been answered so many times more.
+    fn go_on(&self, answers: u64) {
+        let before = self.answered();
+        wait_until("everyone is answered", WHOLE, || {
+            assert!(self.talkers.iter().all(|talker| !talker.has_ended()), "someone has given up");
+            self.answered().iter().zip(&before).all(|(answered, before)| *answered >= before + answers)
+        });
+    }
+
+    /// Sees what the network does to what the first two hosts send each other.
+    fn measure(&self) -> Measured {
+        let [one, other, ..] = NAMES;
+        let measured = self.cluster.network().measure(one, other, DATAGRAMS);
+        println!("datagrams from {one} to {other}: {measured}");
+        measured
+    }
+
+    /// Waits until all replicas serve and are the same.
+    fn heal(&self, what: &str) {
+        let start = Instant::now();
+        let position = self.cluster.wait_until_same(WHOLE);
+        println!("{what}: all the same after {:?}, at position {position}", start.elapsed());
+    }
+
+    /// Lets everyone finish, stops all replicas, and compares what they have and what people were told. Returns how often
+    /// they repaired their logs.
+    fn end(mut self) -> usize {
+        let told: Vec<Told> = self.talkers.drain(..).map(Talker::finish).collect();
+        for told in &told {
+            let mut latencies: Vec<Duration> = told.samples.iter().map(|sample| sample.latency).collect();
+            latencies.sort();
+            let [median, most] = [0.5, 0.99].map(|share| latencies[((latencies.len() - 1) as f64 * share) as usize]);
+            let Told { account, samples, repetitions, refusals, .. } = told;
+            println!(
+                "{account}: {} messages, half within {median:.1?}, 99 % within {most:.1?}; {repetitions} repetitions, {refusals:?}",
+                samples.len()
+            );
+        }
+        self.heal("when nobody talks any more");
+        let mut repairs = 0;
+        for name in NAMES {
+            let status = self.cluster.stop(name);
+            let log = self.cluster.log(name);
+            assert_eq!(status.code(), Some(0), "{log}");
+            println!("the log of replica {name}:\n{log}");
+            repairs += log.matches("repaired the log").count();
+        }
+        let ledgers = assert_same(&self.cluster, &NAMES);
+        ledgers.iter().for_each(|ledger| assert_kept(ledger, &told, &self.bob));
+        repairs
+    }
+}
+
+/// A network, unless this machine forbids such.
+fn made(network: Result<Network, String>) -> Option<Network> {
+    network.inspect_err(|why| println!("SKIPPED: this machine does not let us make network namespaces: {why}")).ok()
+}
+
+/// How long the partition lasts: a while, or as many seconds as STABLECHAT_PARTITION_S says.
+fn partition() -> Duration {
+    let seconds = std::env::var("STABLECHAT_PARTITION_S").map(|seconds| seconds.parse().expect("a number of seconds"));
+    Duration::from_secs(seconds.unwrap_or(6))
+}
+
+#[test]
+fn replicas_that_were_cut_off_from_one_another_become_the_same() {
+    let Some(network) = made(Network::new(&NAMES)) else { return };
+    let scene = Scene::begin(network, DELIVERY_BOUND);
+    scene.go_on(20);
+
+    let before = scene.answered();
+    NAMES.iter().for_each(|name| scene.cluster.network().cut(name));
+    std::thread::sleep(partition());
+    let during = scene.answered();
+    NAMES.iter().for_each(|name| scene.cluster.network().mend(name));
+    scene.heal("the cables are plugged in again");
+    let sides: Vec<u64> = during.iter().zip(&before).map(|(during, before)| during - before).collect();
+    println!("answered on each side while cut off: {sides:?}");
+    assert!(sides.iter().all(|answered| *answered > 10), "someone was not answered: {sides:?}");
+
+    scene.go_on(20);
+    scene.end();
+}
+
+#[test]
+fn a_delay_that_the_bound_allows_for_costs_time_and_nothing_else() {
+    let Some(network) = made(Network::with_wires(&NAMES)) else { return };
+    // Two cables: 20 ms from host to host, 10 ms less or more. A request that takes three messages to spread takes 90 ms
+    // at most, and three times that is within the bound.
+    let [delay, jitter] = [10, 5].map(Duration::from_millis);
+    let scene = Scene::begin(network, DELIVERY_BOUND);
+    NAMES.iter().for_each(|name| scene.cluster.network().set_wire(name, Wire { delay, jitter, loss: 0.0 }));
+    scene.go_on(10);
+    let measured = scene.measure();
+    assert!(measured.quantile(0.0) >= 2 * (delay - jitter) && measured.quantile(0.5) >= 2 * delay, "{measured}");
+    scene.go_on(60);
+    assert_eq!(scene.end(), 0, "the bound was kept, and a log was repaired");
+}
+
+#[test]
+fn frames_that_are_lost_are_no_messages_that_are_lost() {
+    let Some(network) = made(Network::with_wires(&NAMES)) else { return };
+    // On two cables, about 5 % from host to host.
+    let scene = Scene::begin(network, Duration::from_secs(2));
+    NAMES.iter().for_each(|name| scene.cluster.network().set_wire(name, Wire { loss: 0.025, ..Wire::default() }));
+    scene.go_on(10);
+    let measured = scene.measure();
+    assert!((0.02..0.1).contains(&measured.lost), "{measured}");
+    scene.go_on(60);
+    scene.end();
+}
+
+#[test]
+fn a_delay_beyond_the_bound_is_healed_when_it_is_over() {
+    let Some(network) = made(Network::with_wires(&NAMES)) else { return };
+    let scene = Scene::begin(network, DELIVERY_BOUND);
+    scene.go_on(20);
+    let delay = Duration::from_millis(700);
+    scene.cluster.network().set_wire(NAMES[0], Wire { delay, ..Wire::default() });
+    let measured = scene.measure();
+    assert!(measured.quantile(0.0) >= delay, "{measured}");
+    // Those beside the replica that is far away are answered as well.
+    scene.go_on(10);
+    scene.cluster.network().set_wire(NAMES[0], Wire::default());
+    scene.heal("the delay is gone");
+    scene.go_on(20);
+    scene.end();
+}

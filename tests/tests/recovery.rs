@@ -1,0 +1,201 @@
+//! Replicas that are killed, wiped, paused and stopped under load, come back by themselves and are equal to the others, and
+//! no client has any trouble.
+//!
+//! The scenarios run one after the other on one cluster: each begins with what the one before has left.
+
+use rustix::process::Signal;
+use stablechat_protocol::answer::Answer;
+use stablechat_tests::cluster::Cluster;
+use stablechat_tests::ledger::{Ledger, assert_heard, assert_kept, assert_same};
+use stablechat_tests::raw::{RawClient, call_everywhere};
+use stablechat_tests::session::{Person, send};
+use stablechat_tests::talker::{Plan, Talker, Told};
+use stablechat_tests::wait::wait_until;
+use std::time::{Duration, Instant};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const DELIVERY_BOUND: Duration = Duration::from_millis(500);
+/// How long a cluster may take to be whole again, on a machine that is busy with other things.
+const WHOLE: Duration = Duration::from_secs(30);
+
+/// A cluster with people who talk all the time.
+struct Scene {
+    cluster: Cluster,
+    bob: Person,
+    talkers: Vec<Talker>,
+    began: Instant,
+}
+
+impl Scene {
+    /// Starts replicas, and people who talk: one message at a time, and many.
+    fn begin() -> Scene {
+        Scene::begin_in(Cluster::prepare(&NAMES, DELIVERY_BOUND))
+    }
+
+    /// The same in a cluster of which no replica runs yet.
+    fn begin_in(mut cluster: Cluster) -> Scene {
+        NAMES.iter().for_each(|name| cluster.start_replica(name));
+        cluster.wait_until_same(WHOLE);
+        let mut clients: Vec<RawClient> = NAMES.iter().map(|name| cluster.greet(name)).collect();
+        let bob = Person::new("bob");
+        call_everywhere(&mut clients, &bob.create());
+        let plan = |name: &str, window: usize, pace: u64| {
+            let person = Person::new(name);
+            call_everywhere(&mut clients, &person.create());
+            Plan { window, pace: Duration::from_millis(pace), ..Plan::new(&cluster, &person) }
+        };
+        let plans = [("alice", 1, 1), ("carol", 16, 2)].map(|(name, window, pace)| (name, window, pace));
+        let mut plan = plan;
+        let talkers = plans.into_iter().map(|(name, window, pace)| plan(name, window, pace).start()).collect();
+        Scene { cluster, bob, talkers, began: Instant::now() }
+    }
+
+    /// Waits until everyone has been answered as many times again, and then a little.
+    fn go_on(&self, time: Duration) {
+        let before: Vec<u64> = self.talkers.iter().map(Talker::answered).collect();
+        std::thread::sleep(time);
+        wait_until("everyone is answered", WHOLE, || {
+            assert!(self.talkers.iter().all(|talker| !talker.has_ended()), "someone has given up");
+            self.talkers.iter().zip(&before).all(|(talker, before)| talker.answered() > before + 2)
+        });
+    }
+
+    /// Waits until all replicas serve and are the same.
+    fn heal(&self, what: &str) {
+        let start = Instant::now();
+        self.cluster.wait_until_same(WHOLE);
+        println!("{:>6.1} s  {what}: whole after {:?}", self.began.elapsed().as_secs_f64(), start.elapsed());
+    }
+
+    /// Lets everyone finish, stops all replicas, and compares what they have and what people were told.
+    fn end(self) {
+        self.end_with(assert_kept);
+    }
+
+    /// The same, when the logs may not go back to the beginning.
+    fn end_with(mut self, check: fn(&Ledger, &[Told], &Person)) {
+        let told: Vec<Told> = self.talkers.drain(..).map(Talker::finish).collect();
+        for told in &told {
+            let count = told.samples.len();
+            println!("{}: {count} messages, {} repetitions, {:?}", told.account, told.repetitions, told.refusals);
+            let slowest = told.samples.iter().max_by_key(|sample| sample.latency);
+            println!("   slowest: {:?}", slowest.map(|sample| (sample.latency, sample.issued - self.began)));
+        }
+        self.cluster.wait_until_same(WHOLE);
+        for name in NAMES {
+            let log = self.cluster.log(name);
+            println!("{name}: {} repairs", log.matches("repaired the log").count());
+            assert_eq!(self.cluster.stop(name).code(), Some(0), "{log}");
+        }
+        let ledgers = assert_same(&self.cluster, &NAMES);
+        ledgers.iter().for_each(|ledger| check(ledger, &told, &self.bob));
+    }
+}
+
+/// Every two replicas in either order, and how the first comes back.
+const PAIRS: [(&str, &str); 6] = [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")];
+
+#[test]
+fn any_two_are_killed_and_come_back() {
+    let mut scene = Scene::begin();
+    scene.go_on(Duration::from_millis(300));
+    for (round, (first, second)) in PAIRS.into_iter().enumerate() {
+        scene.cluster.kill(first);
+        scene.go_on(Duration::from_millis(200));
+        scene.cluster.kill(second);
+        if round % 2 == 0 {
+            // Late: the last one carries on alone, at full speed again.
+            scene.go_on(3 * DELIVERY_BOUND);
+        }
+        scene.cluster.start_replica(first);
+        scene.go_on(Duration::from_millis(100));
+        scene.cluster.start_replica(second);
+        scene.go_on(Duration::from_millis(100));
+        scene.heal(&format!("kill {first}, kill {second}, restart {first}, restart {second}"));
+    }
+    for name in NAMES {
+        scene.cluster.kill(name);
+        scene.cluster.start_replica(name);
+        scene.go_on(Duration::from_millis(100));
+        scene.heal(&format!("kill {name} and restart it at once"));
+    }
+    scene.end();
+}
+
+#[test]
+fn a_wiped_one_comes_back() {
+    let mut scene = Scene::begin();
+    scene.go_on(Duration::from_millis(500));
+    for name in NAMES {
+        scene.cluster.kill(name);
+        scene.cluster.wipe(name);
+        scene.go_on(Duration::from_millis(if name == "a" { 0 } else { 800 }));
+        scene.cluster.start_replica(name);
+        scene.go_on(Duration::from_millis(100));
+        scene.heal(&format!("kill and wipe {name}"));
+    }
+    scene.end();
+}
+
+#[test]
+fn one_that_paused_goes_on() {
+    let mut scene = Scene::begin();
+    scene.go_on(Duration::from_millis(500));
+    for (name, bounds) in [("a", 0.3), ("b", 0.8), ("c", 5.0), ("c", 0.3), ("a", 0.8), ("b", 5.0)] {
+        scene.cluster.program(name).signal(Signal::STOP);
+        std::thread::sleep(DELIVERY_BOUND.mul_f64(bounds));
+        scene.cluster.program(name).signal(Signal::CONT);
+        scene.go_on(Duration::from_millis(300));
+        scene.heal(&format!("pause {name} for {bounds} delivery bounds"));
+    }
+    scene.end();
+}
+
+#[test]
+fn each_in_turn_is_stopped_and_started() {
+    let mut scene = Scene::begin();
+    scene.go_on(Duration::from_millis(500));
+    for name in NAMES {
+        let log = scene.cluster.log(name);
+        assert_eq!(scene.cluster.stop(name).code(), Some(0), "{log}");
+        scene.go_on(Duration::from_millis(300));
+        scene.cluster.start_replica(name);
+        scene.go_on(Duration::from_millis(300));
+        scene.heal(&format!("stop and start {name}"));
+    }
+    scene.end();
+}
+
+/// Sends messages of the greatest length to someone who does not read them, about so many MiB.
+fn send_much(cluster: &Cluster, mebibytes: usize) {
+    let mut clients: Vec<RawClient> = NAMES[..2].iter().map(|name| cluster.greet(name)).collect();
+    let [mallory, victim] = ["mallory", "victim"].map(Person::new);
+    [&mallory, &victim].into_iter().for_each(|person| call_everywhere(&mut clients, &person.create()));
+    clients[0].login(&mallory, false);
+    let commands = (0..mebibytes * 256).map(|_| send("victim", "x".repeat(4096)));
+    assert!(clients[0].call_all(commands).iter().all(|settled| settled.answer == Answer::Done));
+}
+
+#[test]
+fn one_that_was_away_for_longer_than_the_log_comes_back_by_a_snapshot() {
+    let mut scene = Scene::begin_in(Cluster::prepare(&NAMES, DELIVERY_BOUND).with_settings("log_retention_mib = 1\n"));
+    scene.go_on(Duration::from_millis(500));
+    scene.cluster.kill("c");
+    send_much(&scene.cluster, 8);
+    // What is settled is dropped: what the two that are there have said to be the same, a second and the bound ago.
+    scene.go_on(3 * DELIVERY_BOUND + Duration::from_secs(2));
+    scene.cluster.start_replica("c");
+    scene.heal("kill c, and start it when the others have dropped what it lacks");
+    assert!(scene.cluster.log("c").contains("the snapshot is complete"), "{}", scene.cluster.log("c"));
+    // And again, killed in the middle of it: it has the old state or the new.
+    scene.cluster.kill("c");
+    scene.cluster.wipe("c");
+    for _ in 0..4 {
+        scene.cluster.start_replica("c");
+        std::thread::sleep(Duration::from_millis(fastrand::u64(20..150)));
+        scene.cluster.kill("c");
+    }
+    scene.cluster.start_replica("c");
+    scene.heal("wipe c, and kill it while it takes the snapshot");
+    scene.end_with(assert_heard);
+}
