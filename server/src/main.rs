@@ -1,60 +1,18 @@
 //! `stablechatd`: a replica of the stablechat service.
 
+mod cli;
+
 use argh::FromArgs;
-use stablechat_protocol::cluster::Cluster;
-use stablechat_protocol::name::ReplicaName;
+use cli::{Arguments, Failure};
 use stablechat_server::exit;
-use stablechat_server::service::{self, Settings};
-use std::path::PathBuf;
 use std::process;
-
-/// A replica of the stablechat service, which stays up when all replicas but one are dead.
-#[derive(FromArgs)]
-#[argh(example = "{command_name} run --cluster cluster.toml --name a --data /var/lib/stablechat/a")]
-struct Arguments {
-    #[argh(subcommand)]
-    subcommand: Subcommand,
-}
-
-#[derive(FromArgs)]
-#[argh(subcommand)]
-enum Subcommand {
-    Run(Run),
-}
-
-/// Run a replica until SIGTERM or SIGINT.
-#[derive(FromArgs)]
-#[argh(
-    subcommand,
-    name = "run",
-    example = "{command_name} --cluster cluster.toml --name a --data /var/lib/stablechat/a",
-    note = "The cluster file is TOML: `name`, `delivery_bound_ms` (1000 when absent), and for each replica a
-`[[replica]]` with `name` and `address` (HOST:PORT). All replicas and clients use the same file.",
-    error_code(0, "stopped as asked"),
-    error_code(2, "the command line was not understood"),
-    error_code(69, "the address or the data directory is in use"),
-    error_code(74, "storage or the network failed"),
-    error_code(78, "the cluster file or the data directory is not right for this replica")
-)]
-struct Run {
-    /// the cluster file
-    #[argh(option)]
-    cluster: PathBuf,
-    /// which replica of the cluster file this is
-    #[argh(option)]
-    name: ReplicaName,
-    /// the directory for the replica's data, made when it is not there
-    #[argh(option)]
-    data: PathBuf,
-}
 
 fn main() {
     end_process_on_panic();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let Subcommand::Run(run) = arguments().subcommand;
-    process::exit(match start(run) {
+    process::exit(match arguments().execute() {
         Ok(()) => exit::DONE,
-        Err((code, message)) => {
+        Err(Failure { code, message }) => {
             log::error!("{message}");
             code
         }
@@ -77,17 +35,6 @@ fn arguments() -> Arguments {
             }
         }
     })
-}
-
-/// Reads the cluster file and runs the replica. The error is an exit code and what to tell.
-fn start(run: Run) -> Result<(), (i32, String)> {
-    let file = run.cluster.display();
-    let text = std::fs::read_to_string(&run.cluster)
-        .map_err(|error| (exit::CONFIGURATION, format!("cannot read the cluster file {file}: {error}")))?;
-    let cluster = Cluster::parse(&text)
-        .map_err(|error| (exit::CONFIGURATION, format!("the cluster file {file} is wrong: {error}")))?;
-    service::run(Settings { cluster, name: run.name, data: run.data })
-        .map_err(|error| (error.exit_code(), error.to_string()))
 }
 
 /// A thread that panics must not leave a process behind that seems to live.

@@ -185,18 +185,20 @@ fn a_killed_replica_comes_back_at_once_with_everything_it_answered() {
 
 #[test]
 fn requests_while_stopping_are_refused() {
-    let mut cluster = Cluster::start(&["a"], Duration::from_secs(2));
-    let alice = Person::new("alice");
+    let mut cluster = Cluster::start(&["a", "b"], Duration::from_secs(2));
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
     let mut client = cluster.greet("a");
-    let mut session = Session::default();
-    client.send(&session.next(alice.create())).expect("the connection stands");
+    create_accounts(&mut client, &[&alice]);
+    // The other replica is suspended, so what is accepted now is not stable before the delivery bound has passed.
+    cluster.program("b").signal(Signal::STOP);
+    client.send(&Session::default().next(bob.create())).expect("the connection stands");
     client.ping();
     cluster.program("a").signal(Signal::TERM);
     // Until what was accepted is stable, the replica is there and says that it stops.
     let deadline = Instant::now() + Duration::from_secs(1);
     let refusal = loop {
         assert!(Instant::now() < deadline, "requests are accepted while stopping");
-        client.send(&Session::default().attempt(1, stamp(), alice.create())).expect("the connection stands");
+        client.send(&Session::default().attempt(1, stamp(), bob.create())).expect("the connection stands");
         if let Received::Message(message) = client.receive_within(Duration::from_millis(20)) {
             break message;
         }

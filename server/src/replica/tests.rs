@@ -129,7 +129,9 @@ impl Script {
         let at = time_of(arguments.take_key("at"))?;
         let epoch = arguments.take_key("epoch").map_or(Ok(1), str::parse)?;
         let closed = time_of(arguments.take_key("closed"))?;
-        let after = Uid { timestamp: time_of(arguments.take_key("after"))?, digest: [0; 16] };
+        let at_time = |timestamp| Uid { timestamp, digest: [0; 16] };
+        let after = at_time(time_of(arguments.take_key("after"))?);
+        let next = arguments.take_key("next").map(time).transpose()?.map(at_time);
         let depth = arguments.take_key("depth").map_or(Ok(0), str::parse)?;
         let mut requests = Vec::new();
         while let Some(text) = arguments.next_pos() {
@@ -150,11 +152,10 @@ impl Script {
             "bodies" => PeerMessage::Bodies { requests },
             "leave" => PeerMessage::Leave,
             "too_slow" => PeerMessage::TooSlow,
-            // Nothing is missing.
             // What comes of comparing its log with ours.
             "same" => return Ok(nothing_more(at, peer)),
             "parted" => return Ok(Input::Compared { time: at, peer, after: Some(Uid::MIN), depth }),
-            "entries" => return Ok(Input::Entries { time: at, peer, after, missing: requests, next: None }),
+            "entries" => return Ok(Input::Entries { time: at, peer, after, missing: requests, next }),
             _ => return Err(format!("peers do not say {what}").into()),
         };
         Ok(Input::Peer { time: at, peer, message })
