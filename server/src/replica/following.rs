@@ -7,13 +7,15 @@
 //! nobody waits for it: the one with the shorter log first.
 
 use super::peer::{LogStanding, Standing};
-use super::pending::{PeerSet, Pending};
+use super::pending::{PeerSet, Pending, request_size};
 use super::{Body, ConnectionId, Output, PeerId, Replica, Status};
 use stablechat_protocol::peer::{Held, PeerMessage};
 use stablechat_protocol::uid::Uid;
 
 /// The most requests of a peer's log that are gathered before they are inserted below the end of our own.
 const ARRIVING_MAX: usize = 100_000;
+/// The most bytes that they may take.
+const ARRIVING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How many insertions may be under way when the next piece of a peer's log is asked for.
 const INSERTING_MAX: usize = 2;
 
@@ -28,6 +30,8 @@ pub(super) struct Following {
     depth: u64,
     /// What of its log has come and is not yet taken in.
     arriving: Vec<Held>,
+    /// About how many bytes that takes.
+    bytes: usize,
     /// After which request the next piece is to be asked for, while it is not.
     next: Option<Uid>,
 }
@@ -35,17 +39,29 @@ pub(super) struct Following {
 impl Following {
     /// A peer that has been asked for what its log has after a request. Ours has so many then.
     fn log(peer: PeerId, after: Uid, depth: u64) -> Following {
-        Following { peer, asked: Some(after), depth, arriving: Vec::new(), next: None }
+        Following { peer, asked: Some(after), depth, arriving: Vec::new(), bytes: 0, next: None }
     }
 
     /// A peer that has been asked for a snapshot.
     pub fn snapshot(peer: PeerId) -> Following {
-        Following { peer, asked: None, depth: 0, arriving: Vec::new(), next: None }
+        Following { peer, asked: None, depth: 0, arriving: Vec::new(), bytes: 0, next: None }
     }
 
     /// Whether it is a snapshot that is awaited.
     pub fn is_snapshot(&self) -> bool {
         self.asked.is_none()
+    }
+
+    /// Adds to what has come.
+    fn add(&mut self, requests: impl IntoIterator<Item = Held>) {
+        let from = self.arriving.len();
+        self.arriving.extend(requests);
+        self.bytes += self.arriving[from..].iter().map(|held| request_size(&held.request)).sum::<usize>();
+    }
+
+    /// Whether no more may be gathered.
+    fn is_full(&self) -> bool {
+        self.arriving.len() >= ARRIVING_MAX || self.bytes >= ARRIVING_BYTES_MAX
     }
 }
 
@@ -92,7 +108,7 @@ impl Replica {
     /// Follows a peer's log no more, when it was the one.
     pub(super) fn stop_following(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
         if let Some(following) = self.following.take_if(|following| following.peer == id) {
-            self.take_applied(following, outputs);
+            self.take_applied(id, following.arriving, outputs);
             self.probe_waiting(outputs);
         }
     }
@@ -110,16 +126,17 @@ impl Replica {
         let is_awaited = |following: &mut Following| following.peer == id && following.asked == Some(after);
         let Some(mut following) = self.following.take_if(is_awaited) else { return };
         let is_new = |held: &Held| held.is_genuine() && !self.is_known(held.uid);
-        following.arriving.extend(missing.into_iter().filter(is_new));
+        following.add(missing.into_iter().filter(is_new));
         if self.is_too_deep(&following) {
             // Others wait for us. The boundaries will tell whose turn it is to take in what the other has.
             self.set_log(id, LogStanding::Apart);
             return self.probe_waiting(outputs);
         }
         let continues = following.arriving.first().is_none_or(|held| held.uid > self.applied);
-        if continues || next.is_none() || following.arriving.len() >= ARRIVING_MAX {
+        if continues || next.is_none() || following.is_full() {
+            following.bytes = 0;
             let arriving = std::mem::take(&mut following.arriving);
-            self.take_applied(Following { arriving, ..following }, outputs);
+            self.take_applied(id, arriving, outputs);
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.followed_to = next.unwrap_or(after);
             }
@@ -164,7 +181,7 @@ impl Replica {
 
     /// Takes in requests that a peer has applied. While we catch up they need no test of our own; afterwards those that come
     /// after what we have applied take their turn with what is pending.
-    fn take_applied(&mut self, Following { peer, arriving, .. }: Following, outputs: &mut Vec<Output>) {
+    fn take_applied(&mut self, peer: PeerId, arriving: Vec<Held>, outputs: &mut Vec<Output>) {
         let mut requests = Vec::new();
         for held in arriving {
             let uid = held.uid;

@@ -2,6 +2,7 @@
 
 use super::{Body, ConnectionId, PeerId};
 use stablechat_protocol::command::Command;
+use stablechat_protocol::request::Request;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::cmp::Reverse;
@@ -170,13 +171,18 @@ impl PendingRequests {
 
 /// About how many bytes a body takes in memory.
 fn size(body: &Body) -> usize {
-    let variable = match body {
-        Body::Request(request) => match &request.command {
-            Command::Send { text, .. } => text.as_str().len(),
-            Command::Ack { uids } => size_of_val(&uids[..]),
-            Command::Create { .. } | Command::Delete => 0,
-        },
-        Body::Question(_) => 0,
+    match body {
+        Body::Request(request) => request_size(request),
+        Body::Question(_) => OVERHEAD,
+    }
+}
+
+/// About how many bytes a request takes in memory.
+pub fn request_size(request: &Request) -> usize {
+    let variable = match &request.command {
+        Command::Send { text, .. } => text.as_str().len(),
+        Command::Ack { uids } => size_of_val(&uids[..]),
+        Command::Create { .. } | Command::Delete => 0,
     };
     OVERHEAD + variable
 }
