@@ -185,7 +185,7 @@ wire_enum! {
         1 => Replica {
             /// Which one.
             name: ReplicaName,
-            /// The digest of its cluster file, see [`crate::cluster::Cluster::digest`].
+            /// What both cluster files must agree on, see [`crate::cluster::Cluster::digest_between`].
             cluster_file: Digest,
         },
     }

@@ -160,7 +160,7 @@ mod tests {
             let hello = ToReplica::Hello { magic, version_min: VERSION_MIN, version_max: VERSION_MAX, role, cluster };
             Greeting::new(Challenge([0; 32]), full).on_message(hello, &us, Timestamp::ZERO)
         };
-        let peer = || Role::Replica { name: name(0), cluster_file: cluster.digest() };
+        let peer = || Role::Replica { name: name(0), cluster_file: cluster.digest_between(&name(0), &name(1)) };
         assert_eq!(greet(Role::Client, true), Reaction::Close(CloseReason::Full));
         assert!(matches!(greet(Role::Client, false), Reaction::Welcome(_)));
         assert!(matches!(greet(peer(), true), Reaction::Peer(PeerId(0), _)));

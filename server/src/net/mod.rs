@@ -44,10 +44,8 @@ pub struct Identity {
     pub replica: ReplicaName,
     /// Its place in the cluster file.
     place: PeerId,
-    /// The digest of the cluster file, which peers must agree on.
-    cluster_file: Digest,
-    /// All replicas of the cluster, in the order of the file.
-    replicas: Vec<ReplicaEntry>,
+    /// The cluster file.
+    file: Cluster,
 }
 
 impl Identity {
@@ -57,8 +55,7 @@ impl Identity {
             cluster: cluster.name.clone(),
             replica: replica.clone(),
             place: PeerId(0),
-            cluster_file: cluster.digest(),
-            replicas: cluster.replicas.clone(),
+            file: cluster.clone(),
         };
         identity.place = identity.place_of(replica)?;
         Some(identity)
@@ -66,7 +63,7 @@ impl Identity {
 
     /// The name of one of the cluster's replicas.
     pub fn name_of(&self, PeerId(place): PeerId) -> ReplicaName {
-        self.replicas[usize::from(place)].name.clone()
+        self.file.replicas[usize::from(place)].name.clone()
     }
 
     /// Its place in the cluster file.
@@ -76,7 +73,12 @@ impl Identity {
 
     /// `HOST:PORT`, where it listens.
     pub fn address(&self) -> &str {
-        &self.replicas[usize::from(self.place.0)].address
+        &self.file.replicas[usize::from(self.place.0)].address
+    }
+
+    /// What a peer's cluster file must agree on with ours.
+    fn digest_with(&self, peer: &ReplicaName) -> Digest {
+        self.file.digest_between(&self.replica, peer)
     }
 
     /// The place of the replica of this name; none when the cluster has no such.
@@ -91,7 +93,7 @@ impl Identity {
 
     /// All replicas with their places.
     fn places(&self) -> impl Iterator<Item = (PeerId, &ReplicaEntry)> {
-        (0..).map(PeerId).zip(&self.replicas)
+        (0..).map(PeerId).zip(&self.file.replicas)
     }
 }
 

@@ -20,13 +20,13 @@ pub enum DialerReaction {
     Close(CloseReason),
 }
 
-/// What the one who dials says first.
-pub fn hello(us: &Identity) -> ToReplica {
+/// What the one who dials says first to whom it has dialed.
+pub fn hello(us: &Identity, dialed: &ReplicaName) -> ToReplica {
     ToReplica::Hello {
         magic: MAGIC.into(),
         version_min: VERSION_MIN,
         version_max: VERSION_MAX,
-        role: Role::Replica { name: us.replica.clone(), cluster_file: us.cluster_file },
+        role: Role::Replica { name: us.replica.clone(), cluster_file: us.digest_with(dialed) },
         cluster: us.cluster.clone(),
     }
 }
@@ -36,7 +36,7 @@ pub fn hello(us: &Identity) -> ToReplica {
 /// # Errors
 /// It is none that should.
 pub fn admit(name: &ReplicaName, cluster_file: Digest, us: &Identity) -> Result<PeerId, CloseReason> {
-    if cluster_file != us.cluster_file {
+    if cluster_file != us.digest_with(name) {
         return Err(CloseReason::OtherClusterFile);
     }
     match us.place_of(name) {
@@ -86,11 +86,12 @@ mod tests {
     #[test]
     fn only_the_replicas_before_us_may_say_hello() {
         let b = identity("b");
-        assert_eq!(admit(&name("a"), b.cluster_file, &b), Ok(PeerId(0)));
+        let admit_as = |replica: &str| admit(&name(replica), b.digest_with(&name(replica)), &b);
+        assert_eq!(admit_as("a"), Ok(PeerId(0)));
         for late in ["b", "c"] {
-            assert!(matches!(admit(&name(late), b.cluster_file, &b), Err(CloseReason::OutOfPlace { .. })));
+            assert!(matches!(admit_as(late), Err(CloseReason::OutOfPlace { .. })));
         }
-        assert_eq!(admit(&name("d"), b.cluster_file, &b), Err(CloseReason::OtherClusterFile));
+        assert_eq!(admit_as("d"), Err(CloseReason::OtherClusterFile));
         assert_eq!(admit(&name("a"), Digest::ZERO, &b), Err(CloseReason::OtherClusterFile));
     }
 

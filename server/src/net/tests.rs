@@ -129,8 +129,9 @@ impl Wire {
         Wire { stream, inbox: FrameBuffer::default() }
     }
 
-    /// Dials a replica and says hello.
-    fn dial(cluster: &Cluster, to: usize, replica: &str, cluster_file: Digest) -> Wire {
+    /// Dials a replica and says hello, by this cluster file.
+    fn dial(cluster: &Cluster, to: usize, replica: &str, file: &Cluster) -> Wire {
+        let cluster_file = file.digest_between(&name(replica), &cluster.replicas[to].name);
         let mut wire = Wire::new(TcpStream::connect(&cluster.replicas[to].address).expect("it listens"));
         wire.send(&ToReplica::Hello {
             magic: MAGIC.into(),
@@ -257,13 +258,13 @@ fn a_peer_that_connects_again_replaces_its_earlier_connection() {
     let cluster = cluster(&addresses);
     let mut b = Node::start(&cluster, "b");
     let greeting = PeerMessage::Greeting { version: VERSION_MAX, replica: name("b") };
-    let mut first = Wire::dial(&cluster, 1, "a", cluster.digest());
+    let mut first = Wire::dial(&cluster, 1, "a", &cluster);
     assert_eq!(first.receive(), Some(greeting.clone()));
     b.see_connected(A);
     b.send(A, listed(1));
     assert_eq!(first.receive(), Some(listed(1)));
 
-    let mut second = Wire::dial(&cluster, 1, "a", cluster.digest());
+    let mut second = Wire::dial(&cluster, 1, "a", &cluster);
     assert_eq!(second.receive(), Some(greeting));
     assert_eq!(first.receive::<PeerMessage>(), None);
     // The applier has not seen yet that there is another connection: it means the first one.
@@ -287,14 +288,14 @@ fn who_is_no_peer_is_told_why() {
     let ours = cluster(&addresses);
     let theirs = cluster(&addresses[..2]);
     let b = Node::start(&ours, "b");
-    let refusal = |replica, digest| match Wire::dial(&ours, 1, replica, digest).receive() {
+    let refusal = |replica, file| match Wire::dial(&ours, 1, replica, file).receive() {
         Some(PeerMessage::Closing { reason }) => reason,
         message => panic!("{message:?} instead of a refusal"),
     };
-    assert_eq!(refusal("a", theirs.digest()), CloseReason::OtherClusterFile);
-    assert_eq!(refusal("d", ours.digest()), CloseReason::OtherClusterFile);
-    assert!(matches!(refusal("c", ours.digest()), CloseReason::OutOfPlace { .. }));
-    assert!(matches!(refusal("b", ours.digest()), CloseReason::OutOfPlace { .. }));
+    assert_eq!(refusal("a", &theirs), CloseReason::OtherClusterFile);
+    assert_eq!(refusal("d", &ours), CloseReason::OtherClusterFile);
+    assert!(matches!(refusal("c", &ours), CloseReason::OutOfPlace { .. }));
+    assert!(matches!(refusal("b", &ours), CloseReason::OutOfPlace { .. }));
     assert!(b.rounds.is_empty());
     b.stop();
 }
@@ -306,7 +307,7 @@ fn who_dials_goes_on_until_it_is_greeted_and_after_it_is_not_understood() {
     drop(own);
     let cluster = cluster(&[own_address, address]);
     let mut a = Node::start(&cluster, "a");
-    let expected = Identity::of(&cluster, &name("a")).map(|a| peer_greeting::hello(&a));
+    let expected = Identity::of(&cluster, &name("a")).map(|a| peer_greeting::hello(&a, &name("b")));
 
     let (mut wire, hello) = Wire::accept(&listener);
     assert_eq!(Some(hello), expected);
@@ -343,7 +344,7 @@ fn a_peer_that_does_not_read_loses_its_connection_and_may_come_back() {
     drop(listeners);
     let cluster = cluster(&addresses);
     let mut b = Node::start(&cluster, "b");
-    let idle = Wire::dial(&cluster, 1, "a", cluster.digest());
+    let idle = Wire::dial(&cluster, 1, "a", &cluster);
     b.see_connected(A);
     let uids = vec![Uid { timestamp: Timestamp::MAX, digest: [255; 16] }; stablechat_protocol::peer::UIDS_MAX];
     let large = PeerMessage::Listed { uids };
@@ -351,7 +352,7 @@ fn a_peer_that_does_not_read_loses_its_connection_and_may_come_back() {
     (0..170).for_each(|_| b.send(A, large.clone()));
     b.see_disconnected(A);
     drop(idle);
-    let mut back = Wire::dial(&cluster, 1, "a", cluster.digest());
+    let mut back = Wire::dial(&cluster, 1, "a", &cluster);
     b.see_connected(A);
     b.send(A, listed(1));
     assert!(matches!(back.receive(), Some(PeerMessage::Greeting { .. })));

@@ -36,7 +36,7 @@ impl PollLoop {
     /// Says hello to a peer that we have dialed.
     pub(super) fn greet(&mut self, id: ConnectionId, peer: PeerId, stream: TcpStream, now: Instant) {
         let mut connection = Connection::new(stream, now);
-        connection.send(&hello(&self.identity), now);
+        connection.send(&hello(&self.identity, &self.identity.name_of(peer)), now);
         self.connections.insert(id, (connection, Party::Dialed(peer)));
         // The event that told us of the connection may have told of an answer as well.
         self.intake.set_readable(id);
