@@ -15,9 +15,10 @@ mod resubmission;
 mod sessions;
 mod snapshots;
 mod unsent;
+mod watch;
 
 use crate::clock::Clock;
-use crate::net::{Event, Identity, Mailbox, Round, Sent};
+use crate::net::{Event, Identity, Mailbox, Round, Sent, Traffic};
 use crate::replica::{Body, ConnectionId, Input, Output, Replica, Settings, Start, Status};
 use crate::store::{ChatStore, Outcome, StoreError};
 use audience::Audience;
@@ -59,6 +60,8 @@ pub struct Applier {
     identity: Identity,
     /// Who has asked for the status in this wake; each gets one, however often it asks.
     asking_for_status: BTreeSet<ConnectionId>,
+    /// What the poll loop knows, if somebody has asked for the metrics in this wake.
+    watched: Option<Traffic>,
     /// What the replica wants done. Between wakes, what came of having done the rest.
     outputs: Vec<Output>,
     /// What of it changes the store and is not done: it waits for an insertion to be through. While the replica catches up these are
@@ -107,6 +110,7 @@ impl Applier {
             tally: Tally::default(),
             identity,
             asking_for_status: BTreeSet::new(),
+            watched: None,
             outputs: Vec::new(),
             changes: VecDeque::new(),
             reads: VecDeque::new(),
@@ -183,6 +187,7 @@ impl Applier {
         }
         self.perform(&clock, now, &mut unsent, &mut post)?;
         self.report_to_all_who_ask(&mut unsent);
+        self.show_to_who_watches(&mut unsent);
         unsent.release(&mut post);
         Ok(())
     }
@@ -221,6 +226,10 @@ impl Applier {
             },
             Event::Status { from } => {
                 self.asking_for_status.insert(from);
+                return Ok(());
+            }
+            Event::Inspect { traffic } => {
+                self.watched = Some(traffic);
                 return Ok(());
             }
             Event::Stop => Input::Stop,
@@ -297,13 +306,22 @@ impl Applier {
             } else if let Some(output) = self.changes.pop_front() {
                 self.change(output, clock, now, unsent)?;
             } else {
-                return self.store.commit();
+                return self.commit(clock);
             }
             if self.store.uncommitted() >= BATCH_MAX || unsent.bytes() >= SENT_MAX {
-                self.store.commit()?;
+                self.commit(clock)?;
                 unsent.release(post);
             }
         }
+    }
+
+    /// Makes what was applied durable.
+    fn commit(&mut self, clock: &impl Fn() -> Timestamp) -> Result<(), StoreError> {
+        let began = (self.store.uncommitted() > 0).then(clock);
+        self.store.commit()?;
+        let now = clock();
+        self.tally.on_commit(now, began.map(|began| now.since(began)));
+        Ok(())
     }
 
     /// Changes the state, and gathers the answers.
@@ -326,6 +344,7 @@ impl Applier {
                     Taken::More => return Ok(()),
                     Taken::Not => Input::NotInstalled { peer: from },
                     Taken::Installed => {
+                        self.tally.on_snapshot_installed();
                         self.resubmission.begin();
                         let applied = self.store.applied().uid;
                         Input::Installed { applied, recent: recent(self.replica.settings(), &self.store, now)? }
@@ -349,7 +368,7 @@ impl Applier {
     ) -> Result<ToClient, StoreError> {
         match body {
             Body::Request(request) => {
-                self.tally.on_request(stability);
+                self.tally.on_request(uid.timestamp, stability);
                 let Outcome { answer, delivery } = self.store.apply(uid, &request)?;
                 if let Some(delivery) = delivery {
                     self.audience.deliver(delivery, unsent);
@@ -358,7 +377,7 @@ impl Applier {
                 Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note })
             }
             Body::Question(question) => {
-                self.tally.on_question(stability);
+                self.tally.on_question(uid.timestamp, stability);
                 let answer = self.store.query(&question)?;
                 Ok(ToClient::QueryAnswer { id: question.id, answer, note: self.note(stability, copies) })
             }

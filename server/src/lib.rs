@@ -4,6 +4,7 @@
 //! - [`store`] is the chat itself: ordered commands to answers, on RocksDB.
 //! - [`applier`] is where the two meet: it performs the outputs of one on the other.
 //! - [`net`] is the poll loop: sockets to messages and back. It knows nothing of chat.
+//! - [`metrics`] is what a replica measures of itself, as text.
 //! - [`service`] wires the threads together.
 //!
 //! Dependencies point one way: `net` and `applier` know `replica`'s inputs and outputs; `replica` names no socket, no disk
@@ -12,6 +13,7 @@
 pub mod applier;
 pub mod clock;
 pub mod exit;
+pub mod metrics;
 pub mod net;
 pub mod replica;
 pub mod service;

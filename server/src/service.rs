@@ -3,7 +3,7 @@
 use crate::applier::{self, Applier};
 use crate::clock::Clock;
 use crate::exit;
-use crate::net::{Identity, Listener, PollLoop};
+use crate::net::{Identity, Listener, Monitor, PollLoop};
 use crate::replica;
 use crate::store::{ChatStore, Medium, OpenError, StoreError, schema};
 use mio::net::UnixStream;
@@ -14,6 +14,7 @@ use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::BODIES_BYTES;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The files that a replica opens at most: its connections, those of the store, and a few more.
@@ -30,6 +31,8 @@ pub struct Settings {
     pub name: ReplicaName,
     /// Where it keeps its data.
     pub data: PathBuf,
+    /// `HOST:PORT`, where it serves metrics, if it shall.
+    pub metrics: Option<String>,
 }
 
 /// Why a replica could not start, or had to stop.
@@ -99,12 +102,18 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     store.retain(settings.cluster.log_retention);
     allow_files();
     let clock = Clock::start(settings.cluster.delivery_bound / 2);
-    let listen = |error| ServiceError::Listen(identity.address().to_string(), error);
-    let listener = Listener::bind(identity.address()).map_err(listen)?;
-    let address = listener.address().map_err(listen)?;
+    let (listener, address) = listen(identity.address())?;
+    let monitor = match &settings.metrics {
+        Some(address) => {
+            let (listener, address) = listen(address)?;
+            log::info!("metrics are at http://{address}/metrics");
+            Some(Monitor::new(listener, store.writes()))
+        }
+        None => None,
+    };
     let stop = stop_signal().map_err(|error| ServiceError::System("watch for signals", error))?;
     let peers = identity.peers().map(|(peer, _)| peer).collect();
-    let (poll_loop, rounds, mailbox) = PollLoop::new(listener, stop, identity.clone(), clock.clone())
+    let (poll_loop, rounds, mailbox) = PollLoop::new(listener, monitor, stop, identity.clone(), clock.clone())
         .map_err(|error| ServiceError::System("watch sockets", error))?;
 
     let applied = store.applied().clone();
@@ -129,6 +138,14 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     applied.map_err(ServiceError::Store)?;
     log::info!("replica {} stopped", settings.name);
     Ok(())
+}
+
+/// Listens on an address, and says which one that came to.
+fn listen(address: &str) -> Result<(Listener, SocketAddr), ServiceError> {
+    let failed = |error| ServiceError::Listen(address.to_string(), error);
+    let listener = Listener::bind(address).map_err(failed)?;
+    let address = listener.address().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// Raises the limit to the files that this process may open as far as it is allowed to: with the usual 1,024, connections

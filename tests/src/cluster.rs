@@ -13,6 +13,7 @@ use crate::wait::{SOON, wait_for, wait_until};
 use rustix::process::Signal;
 use stablechat_protocol::cluster::Cluster as ClusterFile;
 use stablechat_protocol::name::ReplicaName;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -38,6 +39,8 @@ pub struct Cluster {
 struct Replica {
     name: String,
     address: SocketAddr,
+    /// Where it shows metrics, if it does.
+    metrics: Option<SocketAddr>,
     /// Its process, while it runs.
     program: Option<Program>,
 }
@@ -57,7 +60,8 @@ impl Cluster {
 
     fn prepare_on(network: Option<Network>, names: &[&str], delivery_bound: Duration) -> Cluster {
         let address = |name: &str| network.as_ref().map_or_else(unused_address, |network| network.address(name));
-        let replica = |name: &&str| Replica { name: (*name).to_string(), address: address(name), program: None };
+        let replica =
+            |name: &&str| Replica { name: (*name).to_string(), address: address(name), metrics: None, program: None };
         let directory = tempfile::Builder::new().prefix("stablechat-").tempdir().expect("temporary files can be made");
         let replicas = names.iter().map(replica).collect();
         let cluster = Cluster { replicas, delivery_bound, settings: "", directory, network };
@@ -76,6 +80,12 @@ impl Cluster {
     pub fn with_settings(mut self, settings: &'static str) -> Cluster {
         self.settings = settings;
         self.write_file();
+        self
+    }
+
+    /// The same with replicas that show metrics, before any is started.
+    pub fn with_metrics(mut self) -> Cluster {
+        self.replicas.iter_mut().for_each(|replica| replica.metrics = Some(unused_address()));
         self
     }
 
@@ -134,6 +144,15 @@ impl Cluster {
         std::fs::read_to_string(self.log_file(name)).expect("the log of a replica that was started")
     }
 
+    /// A page of what a replica shows to who watches, with its status.
+    ///
+    /// # Panics
+    /// It cannot be had soon.
+    pub fn page(&self, name: &str, path: &str) -> (u16, String) {
+        let address = self.replica(name).metrics.expect("a cluster with metrics");
+        wait_for("a page of a replica", SOON, || get(address, path).ok())
+    }
+
     fn log_file(&self, name: &str) -> PathBuf {
         self.path().join(format!("{name}.log"))
     }
@@ -143,6 +162,9 @@ impl Cluster {
         let log = std::fs::File::options().append(true).create(true).open(self.log_file(name));
         let mut command = Command::new(built("stablechatd"));
         command.arg("run").arg("--cluster").arg(self.file()).args(["--name", name]).arg("--data").arg(self.data(name));
+        if let Some(metrics) = self.replica(name).metrics {
+            command.arg("--metrics").arg(metrics.to_string());
+        }
         if let Some(network) = &self.network {
             command = network.on_host(name, &command);
         }
@@ -286,6 +308,18 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// Asks for a page by HTTP, and returns its status and its text.
+fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(SOON))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((status, body.to_string()))
 }
 
 /// An address that nobody else will ask for while this process runs.

@@ -1,31 +1,54 @@
 //! What a replica counts, for who asks about it.
 
+use super::boundaries::Comparison;
+use crate::metrics::{Further, Histograms};
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::status::Counters;
+use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
 /// What has been counted since the start.
 #[derive(Default)]
-pub struct Tally(Counters);
+pub struct Tally {
+    counters: Counters,
+    further: Further,
+    histograms: Histograms,
+    /// The timestamps of what is applied or answered and not yet committed, by the test.
+    uncommitted: Vec<(Timestamp, Stability)>,
+}
 
 impl Tally {
-    /// A request was applied.
-    pub fn on_request(&mut self, stability: Stability) {
+    /// A request with this timestamp was applied.
+    pub fn on_request(&mut self, timestamp: Timestamp, stability: Stability) {
         match stability {
-            Stability::Closed => self.0.closed += 1,
-            Stability::RealTime => self.0.real_time += 1,
+            Stability::Closed => self.counters.closed += 1,
+            Stability::RealTime => self.counters.real_time += 1,
         }
+        self.uncommitted.push((timestamp, stability));
     }
 
-    /// A question was answered.
-    pub fn on_question(&mut self, stability: Stability) {
-        self.on_request(stability);
-        self.0.questions += 1;
+    /// A question with this timestamp was answered.
+    pub fn on_question(&mut self, timestamp: Timestamp, stability: Stability) {
+        self.on_request(timestamp, stability);
+        self.counters.questions += 1;
+        self.further.closed_questions += u64::from(stability == Stability::Closed);
+    }
+
+    /// What was applied is committed, and answers may leave; with requests among it, writing them took so long.
+    pub fn on_commit(&mut self, now: Timestamp, took: Option<Duration>) {
+        took.iter().for_each(|took| self.histograms.commit.observe(took.as_secs_f64()));
+        for (timestamp, stability) in self.uncommitted.drain(..) {
+            let histogram = match stability {
+                Stability::Closed => &self.histograms.closed,
+                Stability::RealTime => &self.histograms.real_time,
+            };
+            histogram.observe(now.since(timestamp).as_secs_f64());
+        }
     }
 
     /// A request or question was refused.
     pub fn on_refusal(&mut self, reason: Refusal) {
-        let refused = &mut self.0.refused;
+        let refused = &mut self.counters.refused;
         *match reason {
             Refusal::Late => &mut refused.late,
             Refusal::Ahead => &mut refused.ahead,
@@ -34,26 +57,48 @@ impl Tally {
         } += 1;
     }
 
-    /// So many requests were undone and applied again.
-    pub fn on_repair(&mut self, undone: u64, took: Duration) {
-        self.0.repairs += 1;
-        self.0.undone += undone;
-        self.0.longest_repair_ns = self.0.longest_repair_ns.max(nanoseconds(took));
+    /// So many requests were undone and applied again, and so many of their answers are others now.
+    pub fn on_repair(&mut self, undone: u64, changed: usize, took: Duration) {
+        self.counters.repairs += 1;
+        self.counters.undone += undone;
+        self.counters.longest_repair_ns = self.counters.longest_repair_ns.max(nanoseconds(took));
+        self.further.changed += changed as u64;
+        self.further.repairing += took;
     }
 
     /// Another incarnation began.
     pub fn on_rejoin(&mut self) {
-        self.0.rejoins += 1;
+        self.counters.rejoins += 1;
     }
 
-    /// A peer's state differs after the same log.
-    pub fn on_state_disagreement(&mut self) {
-        self.0.state_disagreements += 1;
+    /// We have been compared with a peer.
+    pub fn on_comparison(&mut self, comparison: Comparison) {
+        *match comparison {
+            Comparison::Unknown => &mut self.further.unknown,
+            Comparison::Same => &mut self.further.same,
+            Comparison::LogsDiffer { .. } => &mut self.further.logs_differ,
+            Comparison::StatesDiffer => &mut self.counters.state_disagreements,
+        } += 1;
     }
 
-    /// All of it.
+    /// A peer has got a snapshot of us.
+    pub fn on_snapshot_sent(&mut self) {
+        self.further.snapshots_sent += 1;
+    }
+
+    /// A snapshot of a peer has taken the place of what we had.
+    pub fn on_snapshot_installed(&mut self) {
+        self.further.snapshots_installed += 1;
+    }
+
+    /// What every report tells.
     pub fn counters(&self) -> Counters {
-        self.0
+        self.counters
+    }
+
+    /// What only metrics tell.
+    pub fn further(&self) -> (Further, Histograms) {
+        (self.further, self.histograms.clone())
     }
 }
 
@@ -69,18 +114,20 @@ mod tests {
     #[test]
     fn everything_has_its_place() {
         let mut tally = Tally::default();
-        tally.on_request(Stability::Closed);
-        tally.on_request(Stability::Closed);
-        tally.on_request(Stability::RealTime);
-        tally.on_question(Stability::Closed);
+        tally.on_request(Timestamp(1), Stability::Closed);
+        tally.on_request(Timestamp(1), Stability::Closed);
+        tally.on_request(Timestamp(1), Stability::RealTime);
+        tally.on_question(Timestamp(1), Stability::Closed);
         for reason in [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded, Refusal::Late] {
             tally.on_refusal(reason);
         }
-        tally.on_repair(3, Duration::from_millis(7));
-        tally.on_repair(2, Duration::from_millis(5));
+        tally.on_repair(3, 1, Duration::from_millis(7));
+        tally.on_repair(2, 1, Duration::from_millis(5));
         let counters = tally.counters();
         assert_eq!((counters.closed, counters.real_time, counters.questions), (3, 1, 1));
         assert_eq!((counters.refused.late, counters.refused.total()), (2, 5));
         assert_eq!((counters.repairs, counters.undone, counters.longest_repair_ns), (2, 5, 7_000_000));
+        let further = tally.further().0;
+        assert_eq!((further.closed_questions, further.changed, further.repairing), (1, 2, Duration::from_millis(12)));
     }
 }

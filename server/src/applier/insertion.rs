@@ -60,7 +60,7 @@ impl Applier {
         }
         let Insertion { began, inserted, undone, changed, .. } = insertion;
         if undone > 0 {
-            self.tally.on_repair(undone, clock().since(began));
+            self.tally.on_repair(undone, changed, clock().since(began));
             log::warn!(
                 "repaired the log: {inserted} requests inserted, {undone} applied again, {changed} answers changed"
             );

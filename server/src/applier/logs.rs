@@ -92,7 +92,9 @@ impl Applier {
 
     /// Compares a peer's log and state as of a boundary with ours.
     fn compare(&mut self, peer: PeerId, theirs: &BoundaryDigests) {
-        match self.boundaries.compare(peer, theirs, &self.replica, &self.store) {
+        let comparison = self.boundaries.compare(peer, theirs, &self.replica, &self.store);
+        self.tally.on_comparison(comparison);
+        match comparison {
             Comparison::Same | Comparison::Unknown => {}
             Comparison::LogsDiffer { is_ours_shorter } => {
                 self.replica.step(Input::LogsDiffer { peer, is_ours_shorter }, &mut self.outputs);
@@ -100,7 +102,6 @@ impl Applier {
             Comparison::StatesDiffer => {
                 let name = self.identity.name_of(peer);
                 log::error!("BUG: the state at position {} differs from that of replica {name}", theirs.position);
-                self.tally.on_state_disagreement();
             }
         }
     }
@@ -128,7 +129,11 @@ impl Applier {
                 let (requests, is_end) = self.store.tail(after, self.replica.settings().piece_bytes)?;
                 unsent.for_peer(to, PeerMessage::Entries { after, requests, is_end });
             }
-            Output::SendSnapshotPart { to, part } => self.snapshots.send(now, to, part, &self.store, unsent)?,
+            Output::SendSnapshotPart { to, part } => {
+                if self.snapshots.send(now, to, part, &self.store, unsent)? {
+                    self.tally.on_snapshot_sent();
+                }
+            }
             _ => {}
         }
         Ok(())

@@ -67,7 +67,7 @@ impl Snapshots {
         self.incoming.take_if(|incoming| incoming.from == peer);
     }
 
-    /// Sends a peer a part, or says that it has to wait.
+    /// Sends a peer a part, or says that it has to wait. Returns whether that was the last part.
     pub fn send(
         &mut self,
         now: Timestamp,
@@ -75,7 +75,7 @@ impl Snapshots {
         part: u64,
         store: &ChatStore,
         unsent: &mut Unsent,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let message = match self.next_part(now, to, part, store)? {
             Some((rows, end)) => {
                 let rows_total = self.outgoing.as_ref().map_or(0, |outgoing| outgoing.export.rows_total());
@@ -83,11 +83,12 @@ impl Snapshots {
             }
             None => PeerMessage::SnapshotBusy,
         };
-        if matches!(message, PeerMessage::SnapshotPart { end: Some(_), .. }) {
+        let is_last = matches!(message, PeerMessage::SnapshotPart { end: Some(_), .. });
+        if is_last {
             self.outgoing = None;
         }
         unsent.for_peer(to, message);
-        Ok(())
+        Ok(is_last)
     }
 
     /// The part that a peer asks for, if it can be had.

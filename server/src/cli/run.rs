@@ -31,6 +31,10 @@ pub struct Run {
     /// the directory for the replica's data, made when it is not there
     #[argh(option)]
     data: PathBuf,
+    /// HOST:PORT where to serve /metrics, /healthz and /readyz over HTTP. It is neither encrypted nor asks who reads: use a
+    /// loopback address
+    #[argh(option)]
+    metrics: Option<String>,
 }
 
 impl Run {
@@ -44,7 +48,7 @@ impl Run {
             .map_err(|error| Failure::configuration(format!("cannot read the cluster file {file}: {error}")))?;
         let cluster = Cluster::parse(&text)
             .map_err(|error| Failure::configuration(format!("the cluster file {file} is wrong: {error}")))?;
-        service::run(Settings { cluster, name: self.name, data: self.data })
+        service::run(Settings { cluster, name: self.name, data: self.data, metrics: self.metrics })
             .map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
     }
 }

@@ -7,6 +7,8 @@
 //! It also keeps one connection to each other replica, which it dials or is dialed by, see `peer_greeting`. What peers say to
 //! each other it passes on unread.
 //!
+//! Who wants to watch the replica gets what the applier says of it, over HTTP, see `monitor`.
+//!
 //! What it reads goes to the applier in [`Round`]s over a bounded channel; what is to be sent comes back through the
 //! [`Mailbox`], which wakes the loop.
 
@@ -14,8 +16,10 @@ mod channel;
 mod connection;
 mod dialer;
 mod greeting;
+mod http;
 mod intake;
 mod listener;
+mod monitor;
 mod peer_greeting;
 mod poll_loop;
 mod registrar;
@@ -24,6 +28,7 @@ mod tests;
 
 pub use channel::Mailbox;
 pub use listener::Listener;
+pub use monitor::Monitor;
 pub use poll_loop::PollLoop;
 
 use crate::replica::{Body, ConnectionId, PeerId};
@@ -155,8 +160,33 @@ pub enum Event {
         /// The connection that it asked on.
         from: ConnectionId,
     },
+    /// Someone watches the replica: say how it is, by a [`Sent::Inspected`].
+    Inspect {
+        /// What only the poll loop knows of it.
+        traffic: Traffic,
+    },
     /// The process shall stop.
     Stop,
+}
+
+/// What the poll loop knows of the replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many clients are connected.
+    pub clients: usize,
+    /// How many bytes wait to be sent, to clients and peers.
+    pub outbox_bytes: usize,
+    /// How often the wall clock was set.
+    pub clock_steps: u64,
+}
+
+/// How the replica is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Why it does not serve; none when it serves.
+    pub unready: Option<String>,
+    /// Everything that is measured, in Prometheus' text format.
+    pub metrics: String,
 }
 
 /// Some of what was read, in the order in which it was read.
@@ -191,6 +221,11 @@ pub enum Sent {
     PeerSeen {
         /// The peer.
         peer: PeerId,
+    },
+    /// To all who watch.
+    Inspected {
+        /// How the replica is.
+        inspection: Inspection,
     },
     /// Nothing: the connection to a peer shall end, and a new one be made.
     Disconnect {

@@ -7,8 +7,9 @@ use super::connection::{Connection, FAREWELL, ReadEnd};
 use super::dialer::Dialer;
 use super::greeting::{Greeting, Reaction};
 use super::intake::Intake;
+use super::monitor::{Monitor, VISITORS_MAX};
 use super::registrar::{FIRST_CONNECTION, Registrar};
-use super::{Event, Identity, Listener, Round, Sent};
+use super::{Event, Identity, Listener, Round, Sent, Traffic};
 use crate::clock::Clock;
 use crate::replica::{ConnectionId, PeerId};
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -29,8 +30,9 @@ const CONNECTIONS_MAX: usize = 1024;
 /// The most connections beside those that are told goodbye, or have yet to say that they are peers. Further ones are closed
 /// without a word.
 const FAREWELLS_MAX: usize = 256;
-/// The most sockets at a time, so that one wait tells of all: clients', and for each peer its connection and the next one.
-const SOCKETS_MAX: usize = FIRST_CONNECTION + CONNECTIONS_MAX + FAREWELLS_MAX + 2 * REPLICAS_MAX;
+/// The most sockets at a time, so that one wait tells of all: clients', those of who watches, and for each peer its connection
+/// and the next one.
+const SOCKETS_MAX: usize = FIRST_CONNECTION + CONNECTIONS_MAX + FAREWELLS_MAX + VISITORS_MAX + 2 * REPLICAS_MAX;
 /// The most bytes that wait to be sent to all clients together. The connection that adds more is closed. What waits for
 /// peers is bounded for each.
 const OUTBOXES_MAX: usize = 256 * 1024 * 1024;
@@ -44,11 +46,14 @@ const SWEEP: Duration = Duration::from_secs(1);
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 const STOP: Token = Token(2);
+const MONITOR: Token = Token(3);
 
 /// Everything the loop has.
 pub struct PollLoop {
     poll: Poll,
     listener: Listener,
+    /// Who watches, if anybody may.
+    monitor: Option<Monitor>,
     /// Becomes readable when the process shall stop.
     stop: UnixStream,
     identity: Identity,
@@ -83,18 +88,22 @@ impl Party {
 }
 
 impl PollLoop {
-    /// A loop that serves a listening socket until `stop` becomes readable, and the applier's side of it.
+    /// A loop that serves a listening socket, and those who watch, until `stop` becomes readable, and the applier's side of it.
     ///
     /// # Errors
     /// The operating system has no room for a poll.
     pub fn new(
         mut listener: Listener,
+        mut monitor: Option<Monitor>,
         mut stop: UnixStream,
         identity: Identity,
         clock: Clock,
     ) -> io::Result<(PollLoop, Receiver<Round>, Mailbox)> {
         let poll = Poll::new()?;
         poll.registry().register(listener.source(), LISTENER, Interest::READABLE)?;
+        if let Some(monitor) = &mut monitor {
+            poll.registry().register(monitor.source(), MONITOR, Interest::READABLE)?;
+        }
         poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
         let (applier, mailbox, rounds) = connect(Waker::new(poll.registry(), WAKER)?);
         let now = Instant::now();
@@ -102,6 +111,7 @@ impl PollLoop {
             registrar: Registrar::new(poll.registry().try_clone()?),
             poll,
             listener,
+            monitor,
             stop,
             clock,
             connections: BTreeMap::new(),
@@ -129,6 +139,7 @@ impl PollLoop {
             events.iter().for_each(|event| self.on_event(event));
             self.intake.begin_reading(before);
             let open = self.take_messages();
+            self.show();
             self.dialer.step(&mut self.registrar, Instant::now());
             self.accept();
             self.read();
@@ -159,7 +170,9 @@ impl PollLoop {
             return Some(Duration::ZERO);
         }
         let sweep = (!self.connections.is_empty()).then_some(self.next_sweep);
-        let next = sweep.into_iter().chain(self.listener.retry_at()).chain(self.dialer.deadline()).min()?;
+        let watched = self.monitor.as_ref().and_then(Monitor::deadline);
+        let next =
+            sweep.into_iter().chain(self.listener.retry_at()).chain(self.dialer.deadline()).chain(watched).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -169,8 +182,12 @@ impl PollLoop {
             LISTENER => self.listener.set_ready(),
             WAKER => {}
             STOP => self.on_stop(),
+            MONITOR => self.monitor.iter_mut().for_each(Monitor::set_ready),
             token => {
                 let Some(id) = Registrar::connection(token) else { return };
+                if self.monitor.as_mut().is_some_and(|monitor| monitor.on_event(id)) {
+                    return;
+                }
                 let now = Instant::now();
                 if let Some((peer, stream)) = self.dialer.take_connected(id, now) {
                     self.greet(id, peer, stream, now);
@@ -209,8 +226,22 @@ impl PollLoop {
                 }
             }
             Sent::ToPeer { to, message } => self.send_to_peer(*to, message, now),
+            Sent::Inspected { inspection } => {
+                self.monitor.iter_mut().for_each(|monitor| monitor.on_inspected(inspection, now));
+            }
             Sent::PeerSeen { peer } => self.on_peer_seen(*peer),
             Sent::Disconnect { peer } => self.disconnect(*peer, now),
+        }
+    }
+
+    /// Goes on with those who watch, and asks the applier for what they want to see.
+    fn show(&mut self) {
+        let Some(monitor) = &mut self.monitor else { return };
+        if monitor.step(&mut self.registrar, Instant::now()) {
+            let clients = self.connections.values().filter(|(_, party)| !party.is_peer()).count();
+            let outbox_bytes = self.connections.values().map(|(connection, _)| connection.outbox_bytes()).sum();
+            let traffic = Traffic { clients, outbox_bytes, clock_steps: self.clock.steps() };
+            self.intake.push(Event::Inspect { traffic });
         }
     }
 

@@ -6,7 +6,7 @@ use mio::{Interest, Registry, Token};
 use std::io;
 
 /// The token of the first connection; tokens of connections are never used again.
-pub const FIRST_CONNECTION: usize = 3;
+pub const FIRST_CONNECTION: usize = 4;
 
 /// Numbers connections, and has the poll watch them.
 pub struct Registrar {

@@ -10,9 +10,11 @@ use stablechat_protocol::message::{CloseReason, MAGIC, Role, ToReplica, VERSION_
 use stablechat_protocol::uid::Uid;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+mod watching;
 
 const A: PeerId = PeerId(0);
 const B: PeerId = PeerId(1);
@@ -56,6 +58,11 @@ struct Node {
 impl Node {
     /// Starts the replica of this name at its address.
     fn start(cluster: &Cluster, replica: &str) -> Node {
+        Node::start_watched(cluster, replica, None)
+    }
+
+    /// The same for one that can be watched.
+    fn start_watched(cluster: &Cluster, replica: &str, monitor: Option<Monitor>) -> Node {
         let identity = Identity::of(cluster, &name(replica)).expect("the cluster has it");
         let limit = Instant::now() + LIMIT;
         let listener = loop {
@@ -67,7 +74,8 @@ impl Node {
         };
         let (watched, stop) = UnixStream::pair().expect("two sockets");
         let (poll_loop, rounds, mailbox) =
-            PollLoop::new(listener, watched, identity, Clock::start(Duration::from_secs(1))).expect("room for a poll");
+            PollLoop::new(listener, monitor, watched, identity, Clock::start(Duration::from_secs(1)))
+                .expect("room for a poll");
         let thread = std::thread::spawn(move || poll_loop.run());
         Node { rounds, mailbox, thread, events: VecDeque::new(), _stop: stop.into() }
     }

@@ -28,6 +28,7 @@ mod repair;
 mod rows;
 pub mod schema;
 mod session;
+mod sizes;
 mod snapshot;
 mod truncation;
 
@@ -35,6 +36,7 @@ pub use check::CheckReport;
 pub use error::{OpenError, StoreError};
 pub use open::Medium;
 pub use repair::{Changed, Repair};
+pub use sizes::{Sizes, SizesError};
 pub use snapshot::{Export, Import, ImportError, Part};
 pub use truncation::Parting;
 
@@ -48,6 +50,8 @@ use stablechat_protocol::peer::{BoundaryDigests, Mark};
 use stablechat_protocol::request::{Actor, Question, Request};
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The replicated state, its log, and what is known about both.
 pub struct ChatStore {
@@ -79,6 +83,8 @@ pub struct ChatStore {
     resumed: Repair,
     /// The number of this replica's incarnation.
     epoch: u64,
+    /// How many batches have been written.
+    writes: Arc<AtomicU64>,
     /// After so many commits the next one fails, as a crash would.
     #[cfg(test)]
     commits_left: Option<usize>,
@@ -132,6 +138,11 @@ impl ChatStore {
     /// The number of this replica's incarnation, from 1, increased at every open.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// How many batches have been written since it was opened: it grows while something is done that takes long.
+    pub fn writes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.writes)
     }
 
     /// How many applied requests wait for [`ChatStore::commit`].
@@ -209,6 +220,7 @@ impl ChatStore {
             .db()
             .write_opt(batch, &synced())
             .map_err(|error| StoreError::Rocks("writing what was applied", error))?;
+        self.writes.fetch_add(1, Ordering::Relaxed);
         self.uncommitted = 0;
         self.committed = self.applied.mark();
         Ok(())

@@ -94,6 +94,7 @@ pub fn open_as_left(medium: &Medium, identity: &Identity) -> Result<ChatStore, O
         insertion: None,
         resumed: Repair::default(),
         epoch,
+        writes: Arc::default(),
         #[cfg(test)]
         commits_left: None,
         _lock: lock,

@@ -23,6 +23,7 @@ use stablechat_protocol::peer::{BODIES_BYTES, Mark, SnapshotEnd, SnapshotRow};
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 /// Installing writes about so many bytes at a time.
@@ -389,7 +390,9 @@ impl ChatStore {
         #[cfg(test)]
         self.count_commit()?;
         let options = if is_synced { synced() } else { WriteOptions::default() };
-        self.rows.db().write_opt(batch, &options).map_err(|error| StoreError::Rocks("writing a snapshot", error))
+        self.rows.db().write_opt(batch, &options).map_err(|error| StoreError::Rocks("writing a snapshot", error))?;
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 }
 

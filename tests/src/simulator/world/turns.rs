@@ -82,6 +82,7 @@ impl World {
                 Sent::ToPeer { to, message } => self.send_to_peer(node, to, message),
                 Sent::PeerSeen { peer } => self.nodes[node].on_peer_seen(usize::from(peer.0)),
                 Sent::Disconnect { peer } => self.disconnect(node, peer),
+                Sent::Inspected { .. } => {}
             }
         }
         Ok(())

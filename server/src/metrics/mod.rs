@@ -1,0 +1,290 @@
+//! What a replica measures of itself, in Prometheus' text format.
+//!
+//! Most of it is looked up when somebody asks, and is taken from the same report that `stablechat status` shows. Only what
+//! cannot be had afterwards is counted as it happens: [`Further`] and [`Histograms`].
+//!
+//! Names and units follow Prometheus' conventions: base units, `_total` for what only grows. A replica is told from another by
+//! Prometheus itself (`instance`), and by `stablechat_replica_info`.
+
+mod page;
+mod process;
+
+use crate::net::Traffic;
+use crate::store::Sizes;
+use page::Page;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::histogram::Histogram;
+use stablechat_protocol::name::ClusterName;
+use stablechat_protocol::status::{Counters, PeerReport, PeerStanding, Phase, StatusReport};
+use std::fmt;
+use std::time::Duration;
+
+/// The upper ends of the buckets for answers, in seconds: answers by the closed test take milliseconds, those by the real-time
+/// test the delivery bound, which is 10 ms to a minute.
+const LATENCY_BUCKETS: [f64; 16] =
+    [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// The same for commits, most of which is waiting for the disk.
+const COMMIT_BUCKETS: [f64; 13] = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// What is counted beside [`Counters`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Further {
+    /// Questions that were answered by the closed test.
+    pub closed_questions: u64,
+    /// Answers that a repair changed.
+    pub changed: u64,
+    /// How long all repairs took.
+    pub repairing: Duration,
+    /// Comparisons with a peer that showed the same.
+    pub same: u64,
+    /// Comparisons that showed other requests.
+    pub logs_differ: u64,
+    /// Comparisons that could not be made.
+    pub unknown: u64,
+    /// Snapshots that a peer has taken from us.
+    pub snapshots_sent: u64,
+    /// Snapshots of a peer that took the place of what we had.
+    pub snapshots_installed: u64,
+}
+
+/// How long things took.
+#[derive(Clone, Debug)]
+pub struct Histograms {
+    /// From the timestamp to the answer, by the closed test.
+    pub closed: Histogram,
+    /// The same by the real-time test.
+    pub real_time: Histogram,
+    /// Writing what was applied, synced.
+    pub commit: Histogram,
+}
+
+impl Default for Histograms {
+    fn default() -> Histograms {
+        Histograms {
+            closed: Histogram::new(LATENCY_BUCKETS),
+            real_time: Histogram::new(LATENCY_BUCKETS),
+            commit: Histogram::new(COMMIT_BUCKETS),
+        }
+    }
+}
+
+/// Everything that is known when somebody asks.
+#[derive(Debug)]
+pub struct Facts {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Δ.
+    pub delivery_bound: Duration,
+    /// What the replica says of itself.
+    pub report: StatusReport,
+    /// What it has counted beside that.
+    pub further: Further,
+    /// How long things took.
+    pub histograms: Histograms,
+    /// What the poll loop knows.
+    pub traffic: Traffic,
+    /// What the store takes; none when that cannot be found out.
+    pub sizes: Option<Sizes>,
+}
+
+impl Facts {
+    /// All of it as text.
+    pub fn text(self) -> String {
+        page::text(self)
+    }
+
+    fn write_replica(&self, page: &mut Page) -> fmt::Result {
+        let Facts { cluster, report, .. } = self;
+        let labels =
+            [("cluster", cluster.as_str()), ("replica", report.replica.as_str()), ("version", &report.version)];
+        page.gauges("stablechat_replica_info", "Which replica this is; always 1.", [(labels, 1)])?;
+        let phases = [
+            ("catching_up", Phase::CatchingUp),
+            ("joining", Phase::Joining),
+            ("serving", Phase::Serving),
+            ("stopping", Phase::Stopping),
+        ];
+        let phases = phases.map(|(name, phase)| ([("status", name)], flag(report.phase == phase)));
+        page.gauges("stablechat_status", "1 for what the replica does now, 0 for the rest.", phases)?;
+        page.gauge(
+            "stablechat_muted",
+            "1 while it answers nothing although it serves: too few in contact, or its clock is off.",
+            flag(report.is_mute),
+        )?;
+        page.gauge("stablechat_epoch", "Number of its incarnation.", report.epoch)?;
+        page.gauge("stablechat_applied_position", "Requests in its log, from the beginning.", report.applied.position)?;
+        page.gauge("stablechat_settled_position", "As many of them are settled at all replicas.", report.settled)?;
+        page.gauge("stablechat_pending", "Requests and questions held and not yet applied.", report.pending)?;
+        page.gauge(
+            "stablechat_delivery_bound_seconds",
+            "The delivery bound of the cluster file.",
+            self.delivery_bound.as_secs_f64(),
+        )
+    }
+
+    fn write_clocks(&self, page: &mut Page) -> fmt::Result {
+        let Facts { report, traffic, .. } = self;
+        page.gauge(
+            "stablechat_closed_lag_seconds",
+            "How far behind its clock it closes.",
+            report.clock.since(report.closed).as_secs_f64(),
+        )?;
+        page.gauge(
+            "stablechat_grace_seconds",
+            "How far behind its clock it means to close.",
+            seconds(report.grace_ns),
+        )?;
+        page.gauge(
+            "stablechat_barrier",
+            "1 while answers may have to wait for the delivery bound, since a replica started or fell silent.",
+            flag(report.has_barrier),
+        )?;
+        page.gauge(
+            "stablechat_clock_off",
+            "1 while its clock is off against others that agree.",
+            flag(report.clock_is_off),
+        )?;
+        page.counter("stablechat_clock_steps_total", "Times that its wall clock was set.", traffic.clock_steps)
+    }
+
+    fn write_peers(&self, page: &mut Page) -> fmt::Result {
+        let report = &self.report;
+        let each = |value: fn(&PeerReport) -> f64| {
+            report.peers.iter().map(move |peer| ([("peer", peer.replica.as_str())], value(peer)))
+        };
+        page.gauges(
+            "stablechat_peer_connected",
+            "1 while there is a connection with the peer.",
+            each(|peer| f64::from(flag(peer.is_connected))),
+        )?;
+        page.gauges(
+            "stablechat_peer_linked",
+            "1 while the peer is consulted before anything is answered.",
+            each(|peer| f64::from(flag(peer.standing == PeerStanding::Linked))),
+        )?;
+        page.gauges(
+            "stablechat_peer_silence_seconds",
+            "Time since the peer was last heard.",
+            each(|peer| seconds(peer.silence_ns)),
+        )?;
+        let offsets = report.peers.iter().filter_map(|peer| {
+            let offset_ns = peer.clock_offset_ns(report)?;
+            Some(([("peer", peer.replica.as_str())], offset_ns as f64 / 1e9))
+        });
+        page.gauges("stablechat_peer_clock_offset_seconds", "How far the peer's clock is ahead of ours.", offsets)?;
+        let lags = report.peers.iter().filter_map(|peer| {
+            Some(([("peer", peer.replica.as_str())], report.clock.since(peer.closed?).as_secs_f64()))
+        });
+        page.gauges("stablechat_peer_closed_lag_seconds", "How far behind our clock the peer closes.", lags)
+    }
+
+    fn write_answers(&self, page: &mut Page) -> fmt::Result {
+        let (Counters { closed, real_time, questions, refused, .. }, further) = (self.report.counters, self.further);
+        let (closed_questions, late_questions) = (further.closed_questions, questions - further.closed_questions);
+        let answers = [
+            ([("kind", "request"), ("test", "closed")], closed - closed_questions),
+            ([("kind", "request"), ("test", "real_time")], real_time - late_questions),
+            ([("kind", "question"), ("test", "closed")], closed_questions),
+            ([("kind", "question"), ("test", "real_time")], late_questions),
+        ];
+        page.counters(
+            "stablechat_answers_total",
+            "Requests applied and questions answered, by the test that found them stable.",
+            answers,
+        )?;
+        let reasons = [
+            ([("reason", "late")], refused.late),
+            ([("reason", "ahead")], refused.ahead),
+            ([("reason", "not_serving")], refused.not_serving),
+            ([("reason", "overloaded")], refused.overloaded),
+        ];
+        page.counters("stablechat_refusals_total", "Requests and questions refused.", reasons)?;
+        let tests =
+            [([("test", "closed")], &self.histograms.closed), ([("test", "real_time")], &self.histograms.real_time)];
+        page.histograms(
+            "stablechat_answer_latency_seconds",
+            "Time from the timestamp of a request or question to its answer.",
+            tests,
+        )?;
+        page.histogram(
+            "stablechat_commit_duration_seconds",
+            "Time that writing a batch of requests took, synced.",
+            &self.histograms.commit,
+        )?;
+        page.gauge("stablechat_clients", "Connections of clients.", self.traffic.clients)?;
+        page.gauge("stablechat_outbox_bytes", "What waits to be sent, to clients and peers.", self.traffic.outbox_bytes)
+    }
+
+    fn write_repairs(&self, page: &mut Page) -> fmt::Result {
+        let (counters, further) = (self.report.counters, self.further);
+        page.counter(
+            "stablechat_repairs_total",
+            "Times that requests came too late for their places.",
+            counters.repairs,
+        )?;
+        page.counter("stablechat_undone_total", "Requests undone and applied again for that.", counters.undone)?;
+        page.counter(
+            "stablechat_changed_answers_total",
+            "Answers that came out differently by that.",
+            further.changed,
+        )?;
+        page.counter("stablechat_repair_seconds_total", "Time that repairs took.", further.repairing.as_secs_f64())?;
+        page.counter(
+            "stablechat_rejoins_total",
+            "Times that it began again as another incarnation without having been started.",
+            counters.rejoins,
+        )?;
+        let results = [
+            ([("result", "same")], further.same),
+            ([("result", "logs_differ")], further.logs_differ),
+            ([("result", "states_differ")], counters.state_disagreements),
+            ([("result", "unknown")], further.unknown),
+        ];
+        page.counters(
+            "stablechat_comparisons_total",
+            "Comparisons with a peer as of a whole second. Any states_differ is a bug.",
+            results,
+        )?;
+        let directions = [
+            ([("direction", "sent")], further.snapshots_sent),
+            ([("direction", "installed")], further.snapshots_installed),
+        ];
+        page.counters(
+            "stablechat_snapshots_total",
+            "Snapshots that went whole from one replica to another.",
+            directions,
+        )
+    }
+
+    fn write_sizes(&self, page: &mut Page) -> fmt::Result {
+        let Some(sizes) = &self.sizes else { return Ok(()) };
+        page.gauge("stablechat_log_bytes", "What the kept part of the log takes, uncompressed.", sizes.log)?;
+        page.gauge("stablechat_store_live_bytes", "About what all rows take in RocksDB's files.", sizes.live)?;
+        page.gauge("stablechat_store_memtable_bytes", "What RocksDB has in memory and not in files.", sizes.memtables)?;
+        page.gauge("stablechat_store_wal_bytes", "What RocksDB's write-ahead log takes.", sizes.write_ahead_log)?;
+        page.gauge("stablechat_disk_available_bytes", "What is free where the data is.", sizes.available)
+    }
+}
+
+impl Collector for Facts {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut page = Page::new(encoder);
+        self.write_replica(&mut page)?;
+        self.write_clocks(&mut page)?;
+        self.write_peers(&mut page)?;
+        self.write_answers(&mut page)?;
+        self.write_repairs(&mut page)?;
+        self.write_sizes(&mut page)?;
+        process::write(&mut page)
+    }
+}
+
+/// As Prometheus writes what is so or not.
+fn flag(is_so: bool) -> u32 {
+    is_so.into()
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
