@@ -22,7 +22,7 @@ mod registrar;
 #[cfg(test)]
 mod tests;
 
-pub use channel::Mailbox;
+pub use channel::{Mailbox, Prompter};
 pub use listener::Listener;
 pub use poll_loop::PollLoop;
 
