@@ -8,6 +8,7 @@ mod audience;
 mod boundaries;
 mod counters;
 mod insertion;
+mod journal;
 mod logs;
 mod progress;
 mod report;
@@ -21,11 +22,13 @@ use crate::clock::Clock;
 use crate::net::{Event, Identity, Mailbox, Round, Sent, Traffic};
 use crate::replica::{Body, ConnectionId, Input, Output, Replica, Settings, Start, Status};
 use crate::store::{ChatStore, Outcome, StoreError};
+use crate::supervision::Pulse;
 use audience::Audience;
 use boundaries::Boundaries;
 use counters::Tally;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use insertion::Insertion;
+use journal::Journal;
 use progress::Progress;
 use resubmission::Resubmission;
 use sessions::Sessions;
@@ -55,6 +58,7 @@ pub struct Applier {
     boundaries: Boundaries,
     resubmission: Resubmission,
     progress: Progress,
+    journal: Journal,
     tally: Tally,
     /// Who we are, and who the peers are.
     identity: Identity,
@@ -107,6 +111,7 @@ impl Applier {
             boundaries: Boundaries::default(),
             resubmission: Resubmission::default(),
             progress: Progress::default(),
+            journal: Journal::default(),
             tally: Tally::default(),
             identity,
             asking_for_status: BTreeSet::new(),
@@ -175,6 +180,7 @@ impl Applier {
         if self.insertion.is_none() {
             self.boundaries.settle(&self.replica, &mut self.store);
         }
+        self.journal.note(&self.replica, &self.identity, self.store.applied().position);
         self.snapshots.expire(now);
         if self.replica.status() != Status::CatchingUp {
             self.progress.end();
@@ -232,7 +238,10 @@ impl Applier {
                 self.watched = Some(traffic);
                 return Ok(());
             }
-            Event::Stop => Input::Stop,
+            Event::Stop => {
+                log::info!("asked to stop: handing over to the others");
+                Input::Stop
+            }
         };
         self.replica.step(input, &mut self.outputs);
         Ok(())
@@ -257,6 +266,9 @@ impl Applier {
                 Output::PeerSeen { peer } => unsent.add(Sent::PeerSeen { peer }),
                 Output::Disconnect { peer } => unsent.add(Sent::Disconnect { peer }),
                 Output::NewEpoch { epoch } => {
+                    log::warn!(
+                        "this replica has not run, or not kept up, for too long: beginning again in epoch {epoch}"
+                    );
                     self.tally.on_rejoin();
                     self.store.begin_epoch(epoch)?;
                 }
@@ -409,13 +421,20 @@ fn recent(settings: &Settings, store: &ChatStore, now: Timestamp) -> Result<BTre
 }
 
 /// The applier's thread: waits for rounds of the poll loop, or until a wake is wanted, and ends when the replica has stopped.
+/// After each wake it gives its word that it is alive.
 ///
 /// At a deadline it does not look at the clock itself: it asks the poll loop for a reading, which comes with everything that
 /// had arrived by then.
 ///
 /// # Errors
 /// Storage failed.
-pub fn run(mut applier: Applier, rounds: &Receiver<Round>, mailbox: &Mailbox, clock: Clock) -> Result<(), StoreError> {
+pub fn run(
+    mut applier: Applier,
+    rounds: &Receiver<Round>,
+    mailbox: &Mailbox,
+    clock: Clock,
+    pulse: &Pulse,
+) -> Result<(), StoreError> {
     while !applier.is_stopped() {
         let received = match applier.deadline().map(|deadline| clock.instant_of(deadline)) {
             Some(deadline) => rounds.recv_deadline(deadline),
@@ -435,6 +454,7 @@ pub fn run(mut applier: Applier, rounds: &Receiver<Round>, mailbox: &Mailbox, cl
         let more = rounds.try_iter().take(ROUNDS_MAX - 1);
         applier.wake(std::iter::once(first).chain(more), || clock.now(), |sent| mailbox.post(sent))?;
         mailbox.resume();
+        pulse.beat(|| applier.summary());
     }
     Ok(())
 }

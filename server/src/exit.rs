@@ -8,6 +8,8 @@ pub const USAGE: i32 = 2;
 pub const UNAVAILABLE: i32 = 69;
 /// A bug: a thread panicked.
 pub const SOFTWARE: i32 = 70;
+/// What was to be made is there already, or cannot be made there.
+pub const CANNOT_CREATE: i32 = 73;
 /// Storage or the network failed in a way that the replica cannot go on after.
 pub const IO: i32 = 74;
 /// The cluster file, or the data directory, is not right for this replica.

@@ -6,11 +6,14 @@
 //! - [`net`] is the poll loop: sockets to messages and back. It knows nothing of chat.
 //! - [`metrics`] is what a replica measures of itself, as text.
 //! - [`service`] wires the threads together.
+//! - [`supervision`] tells systemd how the replica is.
+//! - [`cli`] is the command line.
 //!
 //! Dependencies point one way: `net` and `applier` know `replica`'s inputs and outputs; `replica` names no socket, no disk
 //! and no clock; `store` names no connection and no peer.
 
 pub mod applier;
+pub mod cli;
 pub mod clock;
 pub mod exit;
 pub mod metrics;
@@ -18,3 +21,4 @@ pub mod net;
 pub mod replica;
 pub mod service;
 pub mod store;
+pub mod supervision;

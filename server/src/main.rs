@@ -1,15 +1,15 @@
 //! `stablechatd`: a replica of the stablechat service.
 
-mod cli;
+mod logging;
 
 use argh::FromArgs;
-use cli::{Arguments, Failure};
+use stablechat_server::cli::{Arguments, Failure};
 use stablechat_server::exit;
 use std::process;
 
 fn main() {
     end_process_on_panic();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    logging::start();
     process::exit(match arguments().execute() {
         Ok(()) => exit::DONE,
         Err(Failure { code, message }) => {

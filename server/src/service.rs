@@ -6,6 +6,7 @@ use crate::exit;
 use crate::net::{Identity, Listener, Monitor, PollLoop};
 use crate::replica;
 use crate::store::{ChatStore, Medium, OpenError, StoreError, schema};
+use crate::supervision::{Pulse, Supervisor};
 use mio::net::UnixStream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -129,14 +130,19 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     let (depth_max, piece_bytes) = (DEPTH_MAX, BODIES_BYTES);
     let protocol = replica::Settings { delivery_bound, ahead, place, peers, min_live, depth_max, piece_bytes };
     let applier = Applier::start(identity, protocol, store, clock.now()).map_err(ServiceError::Store)?;
+    let (pulse, prompter) = (Pulse::default(), mailbox.prompter());
+    let beats = pulse.clone();
     let thread = std::thread::Builder::new()
         .name("applier".into())
-        .spawn(move || applier::run(applier, &rounds, &mailbox, clock))
+        .spawn(move || applier::run(applier, &rounds, &mailbox, clock, &beats))
         .map_err(|error| ServiceError::System("start a thread", error))?;
+    let supervisor =
+        Supervisor::start(pulse, prompter).map_err(|error| ServiceError::System("start a thread", error))?;
     poll_loop.run().map_err(|error| ServiceError::System("wait for sockets", error))?;
     let applied = thread.join().expect("a panic has ended the process");
+    supervisor.map_or(Ok(()), Supervisor::end).map_err(|error| ServiceError::System("end a thread", error))?;
     applied.map_err(ServiceError::Store)?;
-    log::info!("replica {} stopped", settings.name);
+    log::info!("replica {} has stopped", settings.name);
     Ok(())
 }
 

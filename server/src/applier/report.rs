@@ -4,7 +4,7 @@ use super::Applier;
 use super::counters::nanoseconds;
 use crate::net::Identity;
 use crate::replica::{Overview, PeerOverview, Standing, Status};
-use stablechat_protocol::status::{PeerReport, PeerStanding, Phase, StatusReport};
+use stablechat_protocol::status::{CatchingUp, PeerReport, PeerStanding, Phase, StatusReport};
 
 impl Applier {
     /// What the replica says of itself.
@@ -35,6 +35,38 @@ impl Applier {
 }
 
 impl Applier {
+    /// The same in a few words for a person.
+    pub fn summary(&self) -> String {
+        let overview = self.replica.overview();
+        let catching_up = self.progress.report(overview.now, |peer| self.identity.name_of(peer));
+        let doing = match (phase(&overview), catching_up) {
+            (Phase::CatchingUp, Some(CatchingUp { from, done_percent, .. })) => {
+                format!("catching up, {done_percent} % of what {from} has")
+            }
+            (Phase::CatchingUp, None) => "catching up".into(),
+            (Phase::Joining, _) => "joining".into(),
+            (Phase::Serving, _) if overview.clock_is_off => "answering nothing: its clock is off".into(),
+            (Phase::Serving, _) if overview.is_muted => "answering nothing: too few others are in reach".into(),
+            (Phase::Serving, _) => "serving".into(),
+            (Phase::Stopping, _) => "stopping".into(),
+        };
+        let position = self.store.applied().position;
+        let mut text = format!("{doing}, position {position}");
+        for (standing, words) in [
+            (PeerStanding::Linked, "with"),
+            (PeerStanding::Reader, "catching up:"),
+            (PeerStanding::Unknown, "not heard yet:"),
+            (PeerStanding::Down, "down:"),
+        ] {
+            let peers = peers(&self.identity, &overview).into_iter().filter(|peer| peer.standing == standing);
+            let names: Vec<String> = peers.map(|peer| peer.replica.to_string()).collect();
+            if !names.is_empty() {
+                text += &format!(", {words} {}", names.join(" and "));
+            }
+        }
+        text
+    }
+
     /// The position of the last settled request, as it was when the last wake ended.
     fn settled_position(&self) -> u64 {
         // It is only for show; an error comes up again where it matters.

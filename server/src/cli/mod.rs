@@ -1,22 +1,27 @@
 //! The command line: a subcommand a file, each of which says how it failed in one way.
 
+mod environment;
+mod init;
 mod run;
 
-use argh::FromArgs;
+use crate::exit;
+use argh::{ArgsInfo, FromArgs};
+use init::Init;
 use run::Run;
-use stablechat_server::exit;
 
 /// A replica of the stablechat service, which stays up when all replicas but one are dead.
-#[derive(FromArgs)]
-#[argh(example = "{command_name} run --cluster cluster.toml --name a --data /var/lib/stablechat/a")]
+#[derive(FromArgs, ArgsInfo)]
+#[argh(example = "{command_name} init --dir demo --replica a=10.0.0.1:7400 --replica b=10.0.0.2:7400\n\
+               {command_name} run --cluster cluster.toml --name a --data /var/lib/stablechat/a")]
 pub struct Arguments {
     #[argh(subcommand)]
     subcommand: Subcommand,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum Subcommand {
+    Init(Init),
     Run(Run),
 }
 
@@ -29,6 +34,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// What was asked for makes no sense.
+    fn usage(message: String) -> Failure {
+        Failure { code: exit::USAGE, message }
+    }
+
     /// What was asked for cannot be done with this configuration.
     fn configuration(message: String) -> Failure {
         Failure { code: exit::CONFIGURATION, message }
@@ -42,6 +52,7 @@ impl Arguments {
     /// It could not be done.
     pub fn execute(self) -> Result<(), Failure> {
         match self.subcommand {
+            Subcommand::Init(init) => init.execute(),
             Subcommand::Run(run) => run.execute(),
         }
     }

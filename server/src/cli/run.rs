@@ -1,14 +1,15 @@
 //! `stablechatd run`.
 
 use super::Failure;
-use argh::FromArgs;
+use super::environment::{optional, required};
+use crate::service::{self, Settings};
+use argh::{ArgsInfo, FromArgs};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
-use stablechat_server::service::{self, Settings};
 use std::path::PathBuf;
 
 /// Run a replica until SIGTERM or SIGINT.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "run",
@@ -22,18 +23,18 @@ use std::path::PathBuf;
     error_code(78, "the cluster file or the data directory is not right for this replica")
 )]
 pub struct Run {
-    /// the cluster file
+    /// the cluster file (or $STABLECHAT_CLUSTER)
+    #[argh(option, arg_name = "file")]
+    cluster: Option<PathBuf>,
+    /// which replica of the cluster file this is (or $STABLECHAT_NAME)
     #[argh(option)]
-    cluster: PathBuf,
-    /// which replica of the cluster file this is
-    #[argh(option)]
-    name: ReplicaName,
-    /// the directory for the replica's data, made when it is not there
-    #[argh(option)]
-    data: PathBuf,
-    /// HOST:PORT where to serve /metrics, /healthz and /readyz over HTTP. It is neither encrypted nor asks who reads: use a
-    /// loopback address
-    #[argh(option)]
+    name: Option<ReplicaName>,
+    /// the directory for the replica's data, made when it is not there (or $STABLECHAT_DATA)
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// HOST:PORT where to serve /metrics, /healthz and /readyz over HTTP (or $STABLECHAT_METRICS). It is neither encrypted nor
+    /// asks who reads: use a loopback address
+    #[argh(option, arg_name = "host:port")]
     metrics: Option<String>,
 }
 
@@ -43,12 +44,16 @@ impl Run {
     /// # Errors
     /// It could not start, or had to stop.
     pub fn execute(self) -> Result<(), Failure> {
-        let file = self.cluster.display();
-        let text = std::fs::read_to_string(&self.cluster)
+        let cluster = required(self.cluster, "--cluster", "STABLECHAT_CLUSTER")?;
+        let name = required(self.name, "--name", "STABLECHAT_NAME")?;
+        let data = required(self.data, "--data", "STABLECHAT_DATA")?;
+        let file = cluster.display();
+        let text = std::fs::read_to_string(&cluster)
             .map_err(|error| Failure::configuration(format!("cannot read the cluster file {file}: {error}")))?;
         let cluster = Cluster::parse(&text)
             .map_err(|error| Failure::configuration(format!("the cluster file {file} is wrong: {error}")))?;
-        service::run(Settings { cluster, name: self.name, data: self.data, metrics: self.metrics })
+        let metrics = optional(self.metrics, "STABLECHAT_METRICS")?;
+        service::run(Settings { cluster, name, data, metrics })
             .map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
     }
 }

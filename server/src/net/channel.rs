@@ -18,6 +18,9 @@ pub struct Mailbox {
     signals: Arc<Signals>,
 }
 
+/// Asks for rounds on behalf of others than the applier.
+pub struct Prompter(Arc<Signals>);
+
 /// What the two threads tell each other beside their channels.
 pub struct Signals {
     waker: Waker,
@@ -39,6 +42,12 @@ impl Signals {
         self.stalled.store(true, Ordering::SeqCst);
     }
 
+    /// Asks for a round that says when everything had been read, even if it says nothing else.
+    fn ask_for_reading(&self) {
+        self.reading_wanted.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
     /// Wakes the poll loop.
     pub fn wake(&self) {
         self.waker.wake().expect("an event descriptor that exists can be written to");
@@ -57,8 +66,12 @@ impl Mailbox {
 
     /// Asks for a round that says when everything had been read, even if it says nothing else.
     pub fn ask_for_reading(&self) {
-        self.signals.reading_wanted.store(true, Ordering::SeqCst);
-        self.signals.wake();
+        self.signals.ask_for_reading();
+    }
+
+    /// One who asks for rounds as the applier does.
+    pub fn prompter(&self) -> Prompter {
+        Prompter(Arc::clone(&self.signals))
     }
 
     /// Lets the loop go on, if it has stopped reading: there is room for rounds again.
@@ -66,6 +79,13 @@ impl Mailbox {
         if self.signals.stalled.swap(false, Ordering::SeqCst) {
             self.signals.wake();
         }
+    }
+}
+
+impl Prompter {
+    /// Asks for a round, which the applier gets as it gets all of them.
+    pub fn ask_for_reading(&self) {
+        self.0.ask_for_reading();
     }
 }
 

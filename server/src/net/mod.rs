@@ -26,7 +26,7 @@ mod registrar;
 #[cfg(test)]
 mod tests;
 
-pub use channel::Mailbox;
+pub use channel::{Mailbox, Prompter};
 pub use listener::Listener;
 pub use monitor::Monitor;
 pub use poll_loop::PollLoop;

@@ -1,6 +1,6 @@
 //! What a replica shows of itself, for who asks about it. Nothing in the protocol depends on it.
 
-use super::peer::Standing;
+use super::peer::{Peer, Standing};
 use super::{PeerId, Replica, Status};
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
@@ -50,6 +50,12 @@ pub struct PeerOverview {
 }
 
 impl Replica {
+    /// What each peer is to the replica, and whether it has been silent for the delivery bound.
+    pub fn standings(&self) -> impl Iterator<Item = (PeerId, Standing, bool)> {
+        let is_silent = |peer: &Peer| self.now.since(peer.heard) >= self.settings.delivery_bound;
+        self.peers.iter().map(move |(id, peer)| (*id, peer.standing, is_silent(peer)))
+    }
+
     /// What the replica shows of itself.
     pub fn overview(&self) -> Overview {
         let peers = self.peers.iter().map(|(id, peer)| PeerOverview {

@@ -140,7 +140,7 @@ impl Replica {
     }
 
     /// Whether this replica answers nothing for now: it is in contact with too few, or its clock is wrong.
-    pub(super) fn is_muted(&self) -> bool {
+    pub fn is_muted(&self) -> bool {
         let linked = self.peers.values().filter(|peer| peer.standing == Standing::Linked).count();
         1 + linked < self.settings.min_live || self.clock_is_off
     }

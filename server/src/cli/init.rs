@@ -1,0 +1,177 @@
+//! `stablechatd init`.
+
+use super::Failure;
+use crate::exit;
+use argh::{ArgsInfo, FromArgs};
+use stablechat_protocol::cluster::{Cluster, ReplicaEntry};
+use stablechat_protocol::name::{ClusterName, ReplicaName};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// What a cluster is called that is given no name.
+const NAME_DEFAULT: &str = "stablechat";
+/// The cluster file's name in every directory.
+const CLUSTER_FILE: &str = "cluster.toml";
+/// The directory for clients. No replica's has this name.
+const CLIENTS: &str = "clients";
+
+/// Write the files for a new cluster, with a directory to copy to each machine.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "init",
+    example = "{command_name} --dir demo --replica a=10.0.0.1:7400 --replica b=10.0.0.2:7400 --replica c=10.0.0.3:7400",
+    note = "It makes DIR with replica-NAME for each replica, to be copied to /etc/stablechat/NAME of its machine, and
+clients, with the cluster file for everyone who chats. Nothing that exists is overwritten.",
+    error_code(0, "all of it was written"),
+    error_code(2, "the command line was not understood, or makes no cluster"),
+    error_code(73, "the directory has something in it already, or cannot be written")
+)]
+pub struct Init {
+    /// the directory to make; it must not exist, or be empty
+    #[argh(option, arg_name = "dir")]
+    dir: PathBuf,
+    /// a replica's name, and where it listens: NAME=HOST:PORT. Once for each replica
+    #[argh(option, long = "replica", arg_name = "name=host:port")]
+    replicas: Vec<Replica>,
+    /// what the cluster is called (stablechat), to keep it apart from others
+    #[argh(option)]
+    name: Option<ClusterName>,
+    /// the delivery bound in milliseconds (1000)
+    #[argh(option, arg_name = "n")]
+    delivery_bound_ms: Option<u64>,
+}
+
+/// A replica as it is given on the command line.
+struct Replica(ReplicaEntry);
+
+impl FromStr for Replica {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Replica, String> {
+        let (name, address) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=HOST:PORT"))?;
+        let name = ReplicaName::parse(name).map_err(|error| format!("the replica's name {error}"))?;
+        // What a host name or an IP address is made of, and nothing that would have to be quoted in the file.
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]%".contains(&byte);
+        match address.bytes().all(is_plain) {
+            true => Ok(Replica(ReplicaEntry { name, address: address.into() })),
+            false => Err(format!("the address {address:?} has a character that addresses do not have")),
+        }
+    }
+}
+
+impl Init {
+    /// Writes everything, and says what to do with it.
+    ///
+    /// # Errors
+    /// What was asked for is no cluster, or the directory is not empty or cannot be written.
+    pub fn execute(self) -> Result<(), Failure> {
+        let text = self.cluster_file();
+        let cluster = Cluster::parse(&text)
+            .map_err(|error| Failure::usage(format!("this would be no cluster: {error}; see --replica")))?;
+        let cannot = |message| Failure { code: exit::CANNOT_CREATE, message };
+        let dir = self.dir.display();
+        if is_taken(&self.dir).map_err(|error| cannot(format!("cannot look into {dir}: {error}")))? {
+            return Err(cannot(format!("{dir} is there already, and not empty; choose another directory with --dir")));
+        }
+        self.write(&cluster, &text)
+            .map_err(|error| cannot(format!("cannot write {error}; remove what has been written to {dir}")))?;
+        print!("{}", self.what_next(&cluster));
+        Ok(())
+    }
+
+    /// The text of the cluster file.
+    fn cluster_file(&self) -> String {
+        let name = self.name.as_ref().map_or(NAME_DEFAULT, ClusterName::as_str);
+        let mut text =
+            format!("# A stablechat cluster. All its replicas and clients have the same file.\nname = \"{name}\"\n");
+        if let Some(milliseconds) = self.delivery_bound_ms {
+            text += &format!("delivery_bound_ms = {milliseconds}\n");
+        }
+        for Replica(ReplicaEntry { name, address }) in &self.replicas {
+            text += &format!("\n[[replica]]\nname = \"{name}\"\naddress = \"{address}\"\n");
+        }
+        text
+    }
+
+    /// Writes the directories of the replicas and of the clients.
+    fn write(&self, cluster: &Cluster, text: &str) -> Result<(), WriteError> {
+        for ReplicaEntry { name, .. } in &cluster.replicas {
+            let directory = self.replica_directory(name);
+            write_new(&directory.join(CLUSTER_FILE), text)?;
+            write_new(&directory.join("environment"), &environment(name))?;
+        }
+        write_new(&self.dir.join(CLIENTS).join(CLUSTER_FILE), text)
+    }
+
+    /// The directory for a replica's machine.
+    fn replica_directory(&self, name: &ReplicaName) -> PathBuf {
+        self.dir.join(format!("replica-{name}"))
+    }
+
+    /// What to do with what was written.
+    fn what_next(&self, cluster: &Cluster) -> String {
+        let Cluster { name, replicas, delivery_bound, .. } = cluster;
+        let milliseconds = delivery_bound.as_millis();
+        let mut text = format!(
+            "Wrote the cluster {name} to {}: replicas {}, delivery bound {milliseconds} ms.\n\n\
+             Install stablechat on each machine, copy its directory there, and start the replica:\n",
+            self.dir.display(),
+            replicas.iter().map(|replica| replica.name.as_str()).collect::<Vec<_>>().join(", ")
+        );
+        for ReplicaEntry { name, address } in replicas {
+            let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+            let from = self.replica_directory(name);
+            text += &format!(
+                "    scp -r {} root@{host}:/etc/stablechat/{name}\n    ssh root@{} systemctl enable --now stablechatd@{name}\n",
+                from.display(),
+                host.trim_matches(['[', ']'])
+            );
+        }
+        text + &format!(
+            "\nWho chats needs the cluster file, and can see then whether all is well:\n    \
+             install -D {} ~/.config/stablechat/cluster.toml\n    stablechat status\n",
+            self.dir.join(CLIENTS).join(CLUSTER_FILE).display()
+        )
+    }
+}
+
+/// What the unit file does not know of a replica.
+fn environment(name: &ReplicaName) -> String {
+    format!(
+        "# Settings of stablechatd@{name}.service, beside the cluster file. A change is taken up at the next restart.\n\
+         STABLECHAT_NAME={name}\n\
+         # What is logged at least: error, warn, info or debug.\n\
+         #RUST_LOG=info\n"
+    )
+}
+
+/// Whether there is something that must not be overwritten.
+fn is_taken(directory: &Path) -> io::Result<bool> {
+    match fs::read_dir(directory) {
+        Ok(mut entries) => Ok(entries.next().transpose()?.is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The file that could not be written, and why.
+struct WriteError(PathBuf, io::Error);
+
+impl std::fmt::Display for WriteError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}: {}", self.0.display(), self.1)
+    }
+}
+
+/// Writes a file that does not exist, and makes its directory.
+fn write_new(path: &Path, text: &str) -> Result<(), WriteError> {
+    let write = || {
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        let mut file = File::create_new(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|error| WriteError(path.into(), error))
+}

@@ -1,0 +1,226 @@
+//! How a cluster is set up, and how its replicas are run by systemd.
+
+use rustix::process::Signal;
+use stablechat_protocol::cluster::Cluster as ClusterFile;
+use stablechat_tests::cluster::Cluster;
+use stablechat_tests::process::{Program, built, run_to_end};
+use stablechat_tests::wait::{SOON, wait_for};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+const DELIVERY_BOUND: Duration = Duration::from_millis(200);
+
+/// Runs `stablechatd init`, and returns how it ended and what it said.
+fn init(directory: &Path, options: &[&str]) -> Output {
+    let mut command = Command::new(built("stablechatd"));
+    command.arg("init").arg("--dir").arg(directory).args(options);
+    run_to_end(command)
+}
+
+/// The exit code, and what was said on standard error.
+fn failure(output: Output) -> (Option<i32>, String) {
+    assert!(output.stdout.is_empty());
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// The files below a directory, and what is in them.
+fn files(directory: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if path.is_dir() {
+            found.extend(files(&path).into_iter().map(|(file, text)| (format!("{name}/{file}"), text)));
+        } else {
+            found.insert(name, std::fs::read_to_string(path).expect("a text"));
+        }
+    }
+    found
+}
+
+#[test]
+fn init_writes_what_each_machine_needs_and_overwrites_nothing() {
+    let room = tempfile::tempdir().expect("temporary files can be made");
+    let directory = room.path().join("demo");
+    let options = ["--replica", "a=10.0.0.1:7400", "--replica", "b=[::1]:7400", "--name", "chat"];
+    let output = init(&directory, &[&options[..], &["--delivery-bound-ms", "500"]].concat());
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    let said = String::from_utf8_lossy(&output.stdout);
+    for says in [
+        "the cluster chat",
+        "delivery bound 500 ms",
+        "/replica-a root@10.0.0.1:/etc/stablechat/a\n",
+        "/replica-b root@[::1]:/etc/stablechat/b\n    ssh root@::1 systemctl enable --now stablechatd@b\n",
+        "/clients/cluster.toml ~/.config/stablechat/cluster.toml",
+    ] {
+        assert!(said.contains(says), "it lacks {says:?}: {said}");
+    }
+
+    let written = files(&directory);
+    let names: Vec<&str> = written.keys().map(String::as_str).collect();
+    let expected = [
+        "clients/cluster.toml",
+        "replica-a/cluster.toml",
+        "replica-a/environment",
+        "replica-b/cluster.toml",
+        "replica-b/environment",
+    ];
+    assert_eq!(names, expected);
+    let cluster = ClusterFile::parse(&written["clients/cluster.toml"]).expect("a good file");
+    assert_eq!((cluster.name.as_str(), cluster.delivery_bound), ("chat", Duration::from_millis(500)));
+    assert_eq!(cluster.replicas[1].address, "[::1]:7400");
+    assert_eq!(written["replica-b/cluster.toml"], written["clients/cluster.toml"]);
+    assert!(written["replica-b/environment"].lines().any(|line| line == "STABLECHAT_NAME=b"));
+
+    let (code, said) = failure(init(&directory, &options));
+    assert_eq!(code, Some(73));
+    assert!(said.contains("demo is there already, and not empty"), "{said}");
+    assert_eq!(files(&directory), written);
+}
+
+#[test]
+fn init_makes_nothing_of_what_is_no_cluster() {
+    let room = tempfile::tempdir().expect("temporary files can be made");
+    let directory = room.path().join("demo");
+    let wrong: [(&[&str], &str); 6] = [
+        (&[], "0 [[replica]] entries"),
+        (&["--replica", "a"], "is not NAME=HOST:PORT"),
+        (&["--replica", "a=host"], "is not HOST:PORT"),
+        (&["--replica", "a=\"x\":1"], "has a character that addresses do not have"),
+        (&["--replica", "a=x:1", "--replica", "a=x:2"], "two replicas are named a"),
+        (&["--replica", "a=x:1", "--delivery-bound-ms", "1"], "delivery_bound_ms is 1"),
+    ];
+    for (options, says) in wrong {
+        let (code, said) = failure(init(&directory, options));
+        assert_eq!(code, Some(2), "{options:?}");
+        assert!(said.contains(says), "{said}");
+        assert!(!directory.exists());
+    }
+}
+
+#[test]
+fn options_come_from_the_environment_unless_they_are_given() {
+    let cluster = Cluster::prepare(&["a"], DELIVERY_BOUND);
+    let run = |variables: &[(&str, &Path)], options: &[&str]| {
+        let mut command = Command::new(built("stablechatd"));
+        command.arg("run").args(options).envs(variables.iter().copied());
+        failure(run_to_end(command))
+    };
+    let (file, missing) = (cluster.file(), Path::new("/missing.toml"));
+    let (empty, here, name) = (Path::new(""), Path::new("."), Path::new("A"));
+    for (variables, options, code, says) in [
+        (
+            &[("STABLECHAT_CLUSTER", &*file)][..],
+            &["--data", "d"][..],
+            2,
+            "--name is missing: give it, or set STABLECHAT_NAME",
+        ),
+        (&[("STABLECHAT_CLUSTER", empty)], &["--name", "a", "--data", "d"], 2, "--cluster is missing"),
+        (&[("STABLECHAT_NAME", name)], &["--cluster", "x", "--data", "d"], 2, "STABLECHAT_NAME: \"A\" has a character"),
+        (
+            &[("STABLECHAT_CLUSTER", &*file)],
+            &["--cluster", "/missing.toml", "--name", "a", "--data", "d"],
+            78,
+            "/missing.toml",
+        ),
+        (&[("STABLECHAT_CLUSTER", missing), ("STABLECHAT_DATA", here)], &["--name", "a"], 78, "/missing.toml"),
+    ] {
+        let (ended, said) = run(variables, options);
+        assert_eq!(ended, Some(code), "{said}");
+        assert!(said.contains(says), "{said}");
+    }
+    let mut command = Command::new(built("stablechatd"));
+    command.arg("run").env("STABLECHAT_CLUSTER", file).env("STABLECHAT_NAME", "a");
+    command.env("STABLECHAT_DATA", cluster.data("a"));
+    let mut replica = Program::spawn(command);
+    cluster.greet("a");
+    replica.signal(Signal::TERM);
+    assert_eq!(replica.wait().code(), Some(0));
+    assert!(cluster.data("a").exists());
+}
+
+/// What a replica tells systemd, as systemd gets it.
+struct Manager {
+    socket: UnixDatagram,
+    /// All that it was told, a line each.
+    told: Vec<String>,
+}
+
+impl Manager {
+    /// Listens in a directory, for a command that is to be run by it.
+    fn of(directory: &Path, command: &mut Command) -> Manager {
+        let path = directory.join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket can be made");
+        socket.set_nonblocking(true).expect("a socket can be told so");
+        command.env("NOTIFY_SOCKET", path);
+        Manager { socket, told: Vec::new() }
+    }
+
+    /// Takes in what has come.
+    fn listen(&mut self) {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.socket.recv(&mut bytes) {
+                Ok(length) => self.told.extend(String::from_utf8_lossy(&bytes[..length]).lines().map(String::from)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => panic!("the socket fails: {error}"),
+            }
+        }
+    }
+
+    /// Waits until it has been told this, and returns its place among all.
+    fn wait_for(&mut self, line: &str) -> usize {
+        wait_for(line, SOON, || {
+            self.listen();
+            self.told.iter().position(|told| told == line)
+        })
+    }
+
+    /// How often the watchdog has been fed.
+    fn feeds(&mut self) -> usize {
+        self.listen();
+        self.told.iter().filter(|told| *told == "WATCHDOG=1").count()
+    }
+}
+
+#[test]
+fn systemd_is_told_that_a_replica_is_ready_what_it_does_and_that_it_stops() {
+    let mut cluster = Cluster::prepare(&["a", "b"], DELIVERY_BOUND);
+    let mut command = cluster.command("a");
+    let mut manager = Manager::of(cluster.path(), &mut command);
+    let mut replica = Program::spawn(command);
+    // It is ready although nobody else is there.
+    assert_eq!(manager.wait_for("READY=1"), 0);
+    manager.wait_for("STATUS=serving, position 0, down: b");
+    cluster.start_replica("b");
+    manager.wait_for("STATUS=serving, position 0, with b");
+    replica.signal(Signal::TERM);
+    let stopping = manager.wait_for("STOPPING=1");
+    assert_eq!(replica.wait().code(), Some(0));
+    manager.listen();
+    assert_eq!(manager.told[stopping + 1..], ["STATUS=stopping, handing over to the others"]);
+    assert_eq!(manager.feeds(), 0, "there was no watchdog");
+}
+
+#[test]
+fn the_watchdog_is_fed_by_a_replica_that_has_nothing_to_do_and_not_by_one_that_hangs() {
+    let cluster = Cluster::prepare(&["a"], DELIVERY_BOUND);
+    let mut command = cluster.command("a");
+    let mut manager = Manager::of(cluster.path(), &mut command);
+    command.env("WATCHDOG_USEC", "400000");
+    let replica = Program::spawn(command);
+    wait_for("the watchdog is fed", SOON, || (manager.feeds() >= 5).then_some(()));
+    replica.signal(Signal::STOP);
+    // What is under way at that moment may still come.
+    let settled = wait_for("it hangs", SOON, || {
+        let (before, begin) = (manager.feeds(), Instant::now());
+        wait_for("time passes", SOON, || (begin.elapsed() > Duration::from_secs(1)).then_some(()));
+        (manager.feeds() == before).then_some(before)
+    });
+    replica.signal(Signal::CONT);
+    wait_for("the watchdog is fed again", SOON, || (manager.feeds() > settled).then_some(()));
+}
