@@ -11,6 +11,7 @@ use stablechat_protocol::uid::Uid;
 use stablechat_server::store::schema::{Applied, Identity};
 use stablechat_server::store::{ChatStore, Medium};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// The store of a replica that does not run.
 pub struct Ledger {
@@ -66,17 +67,25 @@ impl Ledger {
 /// # Panics
 /// Otherwise, saying where they part.
 pub fn assert_same(cluster: &Cluster, names: &[&str]) -> Vec<Ledger> {
+    same(cluster, names).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// Opens the stores of replicas, none of which runs.
+///
+/// # Errors
+/// One is not in order, or two are not the same: where they part.
+pub fn same(cluster: &Cluster, names: &[&str]) -> Result<Vec<Ledger>, String> {
     let ledgers: Vec<Ledger> = names.iter().map(|name| Ledger::open(cluster, name)).collect();
     for ledger in &ledgers {
         let report = ledger.store.check().expect("the store can be read");
-        assert_eq!(report.faults, [""; 0], "the store of replica {}", ledger.name);
-    }
-    for ledger in &ledgers[1..] {
-        if ledger.applied() != ledgers[0].applied() {
-            panic!("{}", difference(&ledgers[0], ledger));
+        if !report.faults.is_empty() {
+            return Err(format!("the store of replica {}: {}", ledger.name, report.faults.join("; ")));
         }
     }
-    ledgers
+    match ledgers[1..].iter().find(|ledger| ledger.applied() != ledgers[0].applied()) {
+        Some(ledger) => Err(difference(&ledgers[0], ledger)),
+        None => Ok(ledgers),
+    }
 }
 
 /// Where two stores part.
@@ -130,11 +139,7 @@ pub fn assert_kept(ledger: &Ledger, told: &[Told], bob: &Person) {
 /// # Panics
 /// Otherwise.
 pub fn assert_heard(ledger: &Ledger, told: &[Told], bob: &Person) {
-    let mut heard: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for message in ledger.unread(bob) {
-        let (sender, number) = message.text.as_str().split_once(' ').expect("a talker and a number");
-        heard.entry(sender.into()).or_default().push(number.parse().expect("a number"));
-    }
+    let mut heard = heard(ledger, bob);
     for told in told {
         assert_eq!(told.faults, [""; 0], "what {} saw", told.account);
         let heard = heard.remove(told.account.as_str()).unwrap_or_default();
@@ -146,5 +151,80 @@ pub fn assert_heard(ledger: &Ledger, told: &[Told], bob: &Person) {
             told.account,
             ledger.name
         );
+    }
+}
+
+/// What became of the messages that talkers were answered, in one account's mailbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// How many were answered.
+    pub answered: usize,
+    /// How many of those are there once, after those of their session that were sent before.
+    pub once: usize,
+    /// How many of those are not there.
+    pub lost: usize,
+    /// How many of those are there more than once, or at the wrong place.
+    pub wrong: usize,
+}
+
+/// Counts what became of what talkers were answered.
+pub fn kept(ledger: &Ledger, told: &[Told], bob: &Person) -> Kept {
+    let heard = heard(ledger, bob);
+    let mut kept = Kept::default();
+    for told in told {
+        let numbers = heard.get(told.account.as_str()).map_or(&[][..], Vec::as_slice);
+        kept.add(numbers, told.samples.iter().map(|sample| sample.sequence));
+    }
+    kept
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Kept { answered, once, lost, wrong } = self;
+        write!(formatter, "Answered: {answered} messages. Delivered: {once}, each once, in order. Lost: {lost}.")?;
+        match wrong {
+            0 => Ok(()),
+            _ => write!(formatter, " More than once, or out of order: {wrong}."),
+        }
+    }
+}
+
+impl Kept {
+    /// Adds the messages of one session: these are there, and those were answered.
+    fn add(&mut self, there: &[u64], answered: impl Iterator<Item = u64>) {
+        let mut places: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for (place, number) in there.iter().enumerate() {
+            places.entry(*number).or_default().push(place);
+        }
+        for number in answered {
+            self.answered += 1;
+            match places.get(&number).map(Vec::as_slice) {
+                None => self.lost += 1,
+                Some(&[place]) if place == 0 || there[place - 1] < number => self.once += 1,
+                Some(_) => self.wrong += 1,
+            }
+        }
+    }
+}
+
+/// The numbers of what each talker has in an account's mailbox, in order.
+fn heard(ledger: &Ledger, bob: &Person) -> BTreeMap<String, Vec<u64>> {
+    let mut heard: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for message in ledger.unread(bob) {
+        let (sender, number) = message.text.as_str().split_once(' ').expect("a talker and a number");
+        heard.entry(sender.into()).or_default().push(number.parse().expect("a number"));
+    }
+    heard
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_or_repeated_is_counted() {
+        let mut kept = Kept::default();
+        kept.add(&[1, 2, 2, 4, 3, 6], 1..=6);
+        assert_eq!(kept, Kept { answered: 6, once: 3, lost: 1, wrong: 2 });
     }
 }

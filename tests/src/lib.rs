@@ -6,7 +6,7 @@
 //!   replicas have.
 //! - [`load`] keeps replicas busy and measures it.
 //! - [`network`] puts replicas on hosts of their own, whose cables can be pulled, and can delay and lose what they carry.
-//! - [`plot`] draws latencies over time.
+//! - [`story`] is what is done to replicas when, and [`plot`] draws what came of it over time.
 //! - [`wait`] waits for conditions.
 
 pub mod cluster;
@@ -19,5 +19,6 @@ pub mod process;
 pub mod raw;
 pub mod session;
 pub mod simulator;
+pub mod story;
 pub mod talker;
 pub mod wait;

@@ -81,9 +81,9 @@ impl Tally {
         } += 1;
     }
 
-    /// A peer has got a snapshot of us.
-    pub fn on_snapshot_sent(&mut self) {
-        self.further.snapshots_sent += 1;
+    /// A peer has got a part of a snapshot of us; with the last one it has all.
+    pub fn on_snapshot_part(&mut self, is_last: bool) {
+        self.further.snapshots_sent += u64::from(is_last);
     }
 
     /// A snapshot of a peer has taken the place of what we had.

@@ -130,9 +130,8 @@ impl Applier {
                 unsent.for_peer(to, PeerMessage::Entries { after, requests, is_end });
             }
             Output::SendSnapshotPart { to, part } => {
-                if self.snapshots.send(now, to, part, &self.store, unsent)? {
-                    self.tally.on_snapshot_sent();
-                }
+                let is_last = self.snapshots.send(now, to, part, &self.store, unsent)?;
+                self.tally.on_snapshot_part(is_last);
             }
             _ => {}
         }

@@ -114,7 +114,11 @@ impl Facts {
         )?;
         page.gauge("stablechat_epoch", "Number of its incarnation.", report.epoch)?;
         page.gauge("stablechat_applied_position", "Requests in its log, from the beginning.", report.applied.position)?;
-        page.gauge("stablechat_settled_position", "As many of them are settled at all replicas.", report.settled)?;
+        page.gauge(
+            "stablechat_settled_position",
+            "How many of them are settled: all replicas have them.",
+            report.settled,
+        )?;
         page.gauge("stablechat_pending", "Requests and questions held and not yet applied.", report.pending)?;
         page.gauge(
             "stablechat_delivery_bound_seconds",

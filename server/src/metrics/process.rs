@@ -29,7 +29,7 @@ pub fn write(page: &mut Page) -> fmt::Result {
     page.gauge("process_resident_memory_bytes", "Memory in use.", usage.resident_bytes)?;
     page.gauge("process_open_fds", "Open files and sockets.", usage.open_files)?;
     if let Some(most) = usage.open_files_max {
-        page.gauge("process_max_fds", "How many there may be.", most)?;
+        page.gauge("process_max_fds", "How many of both there may be.", most)?;
     }
     page.gauge("process_start_time_seconds", "When the process started, since the Unix epoch.", usage.started)
 }

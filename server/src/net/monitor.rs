@@ -80,7 +80,8 @@ impl Monitor {
 
     /// When there is something to do without having been told to.
     pub fn deadline(&self) -> Option<Instant> {
-        self.visitors.values().map(|visitor| visitor.until).chain(self.listener.retry_at()).min()
+        let accepting = self.listener.retry_at().filter(|_| self.visitors.len() < VISITORS_MAX);
+        self.visitors.values().map(|visitor| visitor.until).chain(accepting).min()
     }
 
     /// Goes on with all connections as far as that is possible. Returns whether the applier has to be asked.

@@ -1,0 +1,171 @@
+//! What is done to the replicas of a cluster, and when.
+
+use crate::plot::{Lane, State};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The latest that something may be done, in seconds.
+const LATEST_S: f64 = 600.0;
+
+/// What is done to a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM, after which it hands over and ends.
+    Stop,
+    /// It is started.
+    Start,
+    /// SIGSTOP: it is there, and does nothing.
+    Pause,
+    /// SIGCONT.
+    Resume,
+}
+
+impl Deed {
+    const ALL: [Deed; 5] = [Deed::Kill, Deed::Stop, Deed::Start, Deed::Pause, Deed::Resume];
+
+    /// What it is done to, if that makes sense, and what comes of it.
+    fn change(self) -> (&'static [State], State) {
+        match self {
+            Deed::Kill => (&[State::Runs, State::Paused], State::Down),
+            Deed::Stop => (&[State::Runs], State::Down),
+            Deed::Start => (&[State::Down], State::Runs),
+            Deed::Pause => (&[State::Runs], State::Paused),
+            Deed::Resume => (&[State::Paused], State::Runs),
+        }
+    }
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Deed::Kill => "kill",
+            Deed::Stop => "stop",
+            Deed::Start => "start",
+            Deed::Pause => "pause",
+            Deed::Resume => "resume",
+        })
+    }
+}
+
+/// One thing that is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When, from the beginning.
+    pub at: Duration,
+    /// What.
+    pub deed: Deed,
+    /// To which replica.
+    pub replica: String,
+}
+
+impl FromStr for Step {
+    type Err = String;
+
+    /// Reads `SECONDS DEED REPLICA`.
+    fn from_str(text: &str) -> Result<Step, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let &[seconds, deed, replica] = &words[..] else {
+            return Err(format!("{text:?} is not SECONDS DEED REPLICA, such as 3 kill a"));
+        };
+        let at = seconds.parse().ok().filter(|at| (0.0..=LATEST_S).contains(at));
+        let at = at.ok_or_else(|| format!("{seconds} is not a number of seconds, from 0 to {LATEST_S}"))?;
+        let known = Deed::ALL.into_iter().find(|known| known.to_string() == deed);
+        let deed =
+            known.ok_or_else(|| format!("{deed:?} is not one of {}", Deed::ALL.map(|d| d.to_string()).join(", ")))?;
+        Ok(Step { at: Duration::from_secs_f64(at), deed, replica: replica.into() })
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.deed, self.replica)
+    }
+}
+
+/// Puts steps in order of time, and checks that each can be done when its time comes: all replicas run in the beginning.
+///
+/// # Errors
+/// One cannot: which, and why.
+pub fn in_order(mut steps: Vec<Step>, replicas: &[&str]) -> Result<Vec<Step>, String> {
+    steps.sort_by_key(|step| step.at);
+    let mut states: BTreeMap<&str, State> = replicas.iter().map(|name| (*name, State::Runs)).collect();
+    for step in &steps {
+        let at = step.at.as_secs_f64();
+        let state = states.get_mut(step.replica.as_str());
+        let state =
+            state.ok_or_else(|| format!("there is no replica {}, only {}", step.replica, replicas.join(", ")))?;
+        let (from, to) = step.deed.change();
+        if !from.contains(state) {
+            let is = match state {
+                State::Runs => "runs",
+                State::Paused => "is paused",
+                State::Down => "does not run",
+            };
+            return Err(format!("cannot {step} after {at} s: it {is} by then"));
+        }
+        *state = to;
+    }
+    Ok(steps)
+}
+
+/// What became of each replica by steps that were done at these times.
+pub fn lanes(done: &[(Duration, Step)], replicas: &[&str]) -> Vec<Lane> {
+    let lane = |name: &&str| {
+        let of_it = done.iter().filter(|(_, step)| step.replica == **name);
+        let changes = of_it.map(|(at, step)| (*at, step.deed.change().1));
+        Lane { name: (*name).into(), states: std::iter::once((Duration::ZERO, State::Runs)).chain(changes).collect() }
+    };
+    replicas.iter().map(lane).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(text: &str) -> Step {
+        text.parse().expect("a step")
+    }
+
+    #[test]
+    fn steps_are_read() {
+        let expected = Step { at: Duration::from_millis(2500), deed: Deed::Kill, replica: "a".into() };
+        assert_eq!("2.5 kill a".parse(), Ok(expected));
+        for (text, says) in [
+            ("3 kill", "is not SECONDS DEED REPLICA"),
+            ("kill a 3", "kill is not a number of seconds"),
+            ("-1 kill a", "-1 is not a number"),
+            ("inf kill a", "inf is not a number"),
+            ("3 hurt a", "\"hurt\" is not one of kill, stop, start, pause, resume"),
+        ] {
+            let error = text.parse::<Step>().expect_err(text);
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told_before_anything_is_done() {
+        let check = |texts: &[&str]| in_order(texts.iter().map(|text| step(text)).collect(), &["a", "b"]);
+        let sorted = check(&["4 start a", "3 kill a", "5 pause b", "6 kill b"]).expect("it makes sense");
+        assert_eq!(sorted[0], step("3 kill a"));
+        for (texts, says) in [
+            (&["3 kill c"][..], "there is no replica c, only a, b"),
+            (&["3 kill a", "4 kill a"], "cannot kill a after 4 s: it does not run by then"),
+            (&["3 start a"], "it runs by then"),
+            (&["3 pause a", "4 stop a"], "it is paused by then"),
+        ] {
+            let error = check(texts).expect_err("it makes no sense");
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_lane_has_what_was_done_to_its_replica() {
+        let done = [(Duration::from_secs(3), step("3 kill a")), (Duration::from_secs(4), step("4 start a"))];
+        let lanes = lanes(&done, &["a", "b"]);
+        assert_eq!(lanes.iter().map(|lane| lane.states.len()).collect::<Vec<_>>(), [3, 1]);
+    }
+}
