@@ -6,7 +6,7 @@ use crate::exit::{self, Failure};
 use crate::keys::Keys;
 use crate::places;
 use crate::verb::{HISTORY_DEFAULT, Verb, parse_count};
-use argh::FromArgs;
+use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::id::ClientId;
 use stablechat_protocol::name::{AccountName, Pattern};
@@ -19,7 +19,7 @@ use std::str::FromStr;
 /// Chat on replicas that need no leader: as long as one lives, you are heard.
 ///
 /// Without a command, lines are read from standard input: at a terminal with a prompt, else as a filter.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "stablechat create alice\nstablechat --as alice send bob 'hello, bob'\nstablechat --as bob listen",
     error_code(0, "done"),
@@ -68,7 +68,7 @@ impl FromStr for Replies {
     }
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 enum Subcommand {
     Create(Create),
@@ -82,7 +82,7 @@ enum Subcommand {
 }
 
 /// Make an account, and a key for it.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "create", example = "stablechat create alice")]
 struct Create {
     /// its name: 1 to 32 of a-z 0-9 . _ -
@@ -91,7 +91,7 @@ struct Create {
 }
 
 /// End an account with its unread messages, and remove its key.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "delete", example = "stablechat delete alice")]
 struct Delete {
     /// its name
@@ -100,7 +100,7 @@ struct Delete {
 }
 
 /// Show the accounts, one a line.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "list", example = "stablechat list 'a*'")]
 struct List {
     /// only those that match: * stands for any characters, ? for one
@@ -109,7 +109,7 @@ struct List {
 }
 
 /// Send a message.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "send",
@@ -129,12 +129,12 @@ struct Send {
 }
 
 /// Show unread messages, oldest first, and leave them unread.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "unread", example = "stablechat --as bob unread")]
 struct Unread {}
 
 /// Show messages as they come, the unread ones first.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "listen", example = "stablechat --as bob --json listen | my-bot")]
 struct Listen {
     /// end when the unread ones are shown
@@ -143,7 +143,7 @@ struct Listen {
 }
 
 /// Show the last messages exchanged with someone, oldest first.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "history", example = "stablechat --as alice history bob 5")]
 struct History {
     /// with whom
@@ -155,7 +155,7 @@ struct History {
 }
 
 /// Show what the replicas do, and whether they are the same.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "status",
@@ -168,6 +168,11 @@ answers: by the closed test / by the real-time test.",
     error_code(69, "no replica reachable")
 )]
 struct Status {}
+
+/// What the command line has, for manual pages and completions.
+pub fn information() -> CommandInfoWithArgs {
+    Arguments::get_args_info()
+}
 
 /// What the command line comes to.
 pub enum Parsed {
