@@ -2,10 +2,11 @@
 
 use crate::applier::{self, Applier};
 use crate::clock::Clock;
+use crate::control::Control;
 use crate::exit;
 use crate::net::{Identity, Listener, PollLoop};
 use crate::replica;
-use crate::store::{ChatStore, Medium, OpenError, StoreError, schema};
+use crate::store::{ChatStore, DataDirectory, Medium, OpenError, StoreError, schema};
 use mio::net::UnixStream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -107,6 +108,8 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     let (poll_loop, rounds, mailbox) = PollLoop::new(listener, stop, identity.clone(), clock.clone())
         .map_err(|error| ServiceError::System("watch sockets", error))?;
 
+    let control = Control::start(DataDirectory(settings.data.clone()), store.shared_db())
+        .map_err(|error| ServiceError::System("listen in the data directory", error))?;
     let applied = store.applied().clone();
     log::info!(
         "replica {} of cluster {} listening on {address}: epoch {}, {} requests applied",
@@ -125,6 +128,7 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
         .spawn(move || applier::run(applier, &rounds, &mailbox, clock))
         .map_err(|error| ServiceError::System("start a thread", error))?;
     poll_loop.run().map_err(|error| ServiceError::System("wait for sockets", error))?;
+    drop(control);
     let applied = thread.join().expect("a panic has ended the process");
     applied.map_err(ServiceError::Store)?;
     log::info!("replica {} stopped", settings.name);

@@ -1,8 +1,17 @@
 //! The command line: a subcommand a file, each of which says how it failed in one way.
 
+mod backup;
+mod backups;
+mod check;
+mod data;
+mod restore;
 mod run;
 
 use argh::FromArgs;
+use backup::Backup;
+use backups::ListBackups;
+use check::Check;
+use restore::Restore;
 use run::Run;
 use stablechat_server::exit;
 
@@ -18,6 +27,10 @@ pub struct Arguments {
 #[argh(subcommand)]
 enum Subcommand {
     Run(Run),
+    Backup(Backup),
+    Backups(ListBackups),
+    Restore(Restore),
+    Check(Check),
 }
 
 /// How a subcommand failed.
@@ -43,6 +56,10 @@ impl Arguments {
     pub fn execute(self) -> Result<(), Failure> {
         match self.subcommand {
             Subcommand::Run(run) => run.execute(),
+            Subcommand::Backup(backup) => backup.execute(),
+            Subcommand::Backups(list) => list.execute(),
+            Subcommand::Restore(restore) => restore.execute(),
+            Subcommand::Check(check) => check.execute(),
         }
     }
 }

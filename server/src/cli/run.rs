@@ -1,6 +1,7 @@
 //! `stablechatd run`.
 
 use super::Failure;
+use super::data::keep_private;
 use argh::FromArgs;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
@@ -39,6 +40,7 @@ impl Run {
     /// # Errors
     /// It could not start, or had to stop.
     pub fn execute(self) -> Result<(), Failure> {
+        keep_private();
         let file = self.cluster.display();
         let text = std::fs::read_to_string(&self.cluster)
             .map_err(|error| Failure::configuration(format!("cannot read the cluster file {file}: {error}")))?;
