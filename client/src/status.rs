@@ -7,11 +7,10 @@ mod json;
 mod table;
 
 use crate::exit;
-use crate::print::utc;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::BoundaryDigests;
 use stablechat_protocol::status::{Phase, StatusReport};
-use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::time::{Timestamp, utc};
 use std::fmt;
 
 /// What was heard of each replica, in the order of the cluster file.

@@ -54,6 +54,23 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// A moment in UTC to the second. The date is found as in Howard Hinnant's "chrono-compatible low-level date algorithms".
+pub fn utc(timestamp: Timestamp) -> String {
+    let seconds = timestamp.0 / 1_000_000_000;
+    let (day, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // Months are counted from March, so that the leap day is the last of the year.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..=9 => (era * 400 + year, month + 3),
+        _ => (era * 400 + year + 1, month - 9),
+    };
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +84,21 @@ mod tests {
         assert_eq!(Timestamp(5).since(Timestamp(7)), Duration::ZERO);
         assert_eq!(Timestamp(5).offset_by(-9), Timestamp::ZERO);
         assert_eq!(Timestamp(5).after(second).since(Timestamp(5)), second);
+    }
+
+    #[test]
+    fn times_are_utc() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_399, "2000-02-28 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (1_709_251_199, "2024-02-29 23:59:59"),
+            (1_735_689_599, "2024-12-31 23:59:59"),
+            (1_795_336_205, "2026-11-22 08:30:05"),
+            (18_446_744_073, "2554-07-21 23:34:33"),
+        ] {
+            assert_eq!(utc(Timestamp(seconds * 1_000_000_000)), expected);
+        }
+        utc(Timestamp::MAX);
     }
 }

@@ -4,6 +4,8 @@
 pub const DONE: i32 = 0;
 /// The command line was not understood.
 pub const USAGE: i32 = 2;
+/// What is stored is damaged, or not what it should be.
+pub const DATA: i32 = 65;
 /// Something that is needed is in use: the address, or the data directory.
 pub const UNAVAILABLE: i32 = 69;
 /// A bug: a thread panicked.

@@ -2,10 +2,11 @@
 
 use crate::applier::{self, Applier};
 use crate::clock::Clock;
+use crate::control::Control;
 use crate::exit;
 use crate::net::{Identity, Listener, Monitor, PollLoop};
 use crate::replica;
-use crate::store::{ChatStore, Medium, OpenError, StoreError, schema};
+use crate::store::{ChatStore, DataDirectory, Medium, OpenError, StoreError, schema};
 use crate::supervision::{Pulse, Supervisor};
 use mio::net::UnixStream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -117,6 +118,8 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     let (poll_loop, rounds, mailbox) = PollLoop::new(listener, monitor, stop, identity.clone(), clock.clone())
         .map_err(|error| ServiceError::System("watch sockets", error))?;
 
+    let control = Control::start(DataDirectory(settings.data.clone()), store.shared_db())
+        .map_err(|error| ServiceError::System("listen in the data directory", error))?;
     let applied = store.applied().clone();
     log::info!(
         "replica {} of cluster {} listening on {address}: epoch {}, {} requests applied",
@@ -139,6 +142,7 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     let supervisor =
         Supervisor::start(pulse, prompter).map_err(|error| ServiceError::System("start a thread", error))?;
     poll_loop.run().map_err(|error| ServiceError::System("wait for sockets", error))?;
+    drop(control);
     let applied = thread.join().expect("a panic has ended the process");
     supervisor.map_or(Ok(()), Supervisor::end).map_err(|error| ServiceError::System("end a thread", error))?;
     applied.map_err(ServiceError::Store)?;

@@ -77,9 +77,10 @@ pub fn assert_same(cluster: &Cluster, names: &[&str]) -> Vec<Ledger> {
 pub fn same(cluster: &Cluster, names: &[&str]) -> Result<Vec<Ledger>, String> {
     let ledgers: Vec<Ledger> = names.iter().map(|name| Ledger::open(cluster, name)).collect();
     for ledger in &ledgers {
-        let report = ledger.store.check().expect("the store can be read");
-        if !report.faults.is_empty() {
-            return Err(format!("the store of replica {}: {}", ledger.name, report.faults.join("; ")));
+        let report = ledger.store.check();
+        if !report.faults.is_empty() || report.unapplied > 0 {
+            let (faults, unapplied) = (report.faults.join("; "), report.unapplied);
+            return Err(format!("the store of replica {}: {faults}; {unapplied} to be applied", ledger.name));
         }
     }
     match ledgers[1..].iter().find(|ledger| ledger.applied() != ledgers[0].applied()) {

@@ -38,6 +38,25 @@ pub fn run_to_end(mut command: Command) -> Output {
     output
 }
 
+/// The program of a replica with these arguments.
+pub fn stablechatd(arguments: &[&str]) -> Command {
+    let mut command = Command::new(built("stablechatd"));
+    command.args(arguments);
+    command
+}
+
+/// Runs a command, and checks how it ends and what it says on which stream. The other stream stays empty. Returns what it says.
+pub fn assert_ends(command: Command, code: i32, says: &str) -> String {
+    let shown = format!("{command:?}");
+    let output = run_to_end(command);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{shown}: {stdout}{stderr}");
+    let (said, other) = if code == 0 { (stdout, stderr) } else { (stderr, stdout) };
+    assert!(said.contains(says), "{shown} says: {said}");
+    assert_eq!(other, "", "{shown}");
+    said.into_owned()
+}
+
 /// A process that is killed when this is dropped.
 pub struct Program {
     child: Child,

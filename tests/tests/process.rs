@@ -4,37 +4,18 @@ use rustix::process::Signal;
 use stablechat_protocol::answer::{Answer, Refusal, Rejection};
 use stablechat_protocol::message::{CloseReason, ToClient, ToReplica};
 use stablechat_tests::cluster::Cluster;
-use stablechat_tests::process::{built, run_to_end};
+use stablechat_tests::process::{assert_ends, stablechatd};
 use stablechat_tests::raw::{RawClient, Received, create_accounts, send_message};
 use stablechat_tests::session::{Person, Session, send, stamp, stamp_ahead};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const DELIVERY_BOUND: Duration = Duration::from_millis(200);
 
-/// Runs a command, and checks how it ends and what it says on which stream. The other stream stays empty.
-fn assert_ends(command: Command, code: i32, says: &str) {
-    let shown = format!("{command:?}");
-    let output = run_to_end(command);
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{shown}: {stdout}{stderr}");
-    let (said, other) = if code == 0 { (stdout, stderr) } else { (stderr, stdout) };
-    assert!(said.contains(says), "{shown} says: {said}");
-    assert_eq!(other, "", "{shown}");
-}
-
-/// The program with these arguments.
-fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(built("stablechatd"));
-    command.args(arguments);
-    command
-}
-
 #[test]
 fn usage_is_explained() {
     for help in [&["--help"][..], &["help"], &["run", "--help"]] {
-        assert_ends(program(help), 0, "--cluster cluster.toml --name a --data");
+        assert_ends(stablechatd(help), 0, "--cluster cluster.toml --name a --data");
     }
     let wrong: [(&[&str], &str); 6] = [
         (&[], "run"),
@@ -45,7 +26,7 @@ fn usage_is_explained() {
         (&["run", "--cluster", "x", "--name", "a", "--data", "d", "--fast"], "--fast"),
     ];
     for (arguments, says) in wrong {
-        assert_ends(program(arguments), 2, says);
+        assert_ends(stablechatd(arguments), 2, says);
     }
 }
 
@@ -53,7 +34,7 @@ fn usage_is_explained() {
 fn a_cluster_file_that_is_not_right_is_named() {
     let cluster = Cluster::prepare(&["a"], DELIVERY_BOUND);
     let run = |file: &std::path::Path, name: &str| {
-        let mut command = program(&["run", "--name", name]);
+        let mut command = stablechatd(&["run", "--name", name]);
         command.arg("--cluster").arg(file).arg("--data").arg(cluster.data(name));
         command
     };
@@ -80,7 +61,7 @@ fn a_cluster_file_that_is_not_right_is_named() {
 fn a_data_directory_belongs_to_one_process_and_one_replica() {
     let mut cluster = Cluster::start(&["a", "b"], DELIVERY_BOUND);
     let with_data_of = |cluster: &Cluster, owner: &str, name: &str| {
-        let mut command = program(&["run", "--name", name]);
+        let mut command = stablechatd(&["run", "--name", name]);
         command.arg("--cluster").arg(cluster.file()).arg("--data").arg(cluster.data(owner));
         command
     };
@@ -93,7 +74,7 @@ fn a_data_directory_belongs_to_one_process_and_one_replica() {
     cluster.greet("b").ping();
 
     // A directory that cannot be one.
-    let mut command = program(&["run", "--name", "a"]);
+    let mut command = stablechatd(&["run", "--name", "a"]);
     command.arg("--cluster").arg(cluster.file()).arg("--data").arg(cluster.file());
     assert_ends(command, 74, "cannot make the data directory");
 }

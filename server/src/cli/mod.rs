@@ -1,12 +1,21 @@
 //! The command line: a subcommand a file, each of which says how it failed in one way.
 
+mod backup;
+mod backups;
+mod check;
+mod data;
 mod environment;
 mod init;
+mod restore;
 mod run;
 
 use crate::exit;
 use argh::{ArgsInfo, FromArgs};
+use backup::Backup;
+use backups::ListBackups;
+use check::Check;
 use init::Init;
+use restore::Restore;
 use run::Run;
 
 /// A replica of the stablechat service, which stays up when all replicas but one are dead.
@@ -23,6 +32,10 @@ pub struct Arguments {
 enum Subcommand {
     Init(Init),
     Run(Run),
+    Backup(Backup),
+    Backups(ListBackups),
+    Restore(Restore),
+    Check(Check),
 }
 
 /// How a subcommand failed.
@@ -54,6 +67,10 @@ impl Arguments {
         match self.subcommand {
             Subcommand::Init(init) => init.execute(),
             Subcommand::Run(run) => run.execute(),
+            Subcommand::Backup(backup) => backup.execute(),
+            Subcommand::Backups(list) => list.execute(),
+            Subcommand::Restore(restore) => restore.execute(),
+            Subcommand::Check(check) => check.execute(),
         }
     }
 }

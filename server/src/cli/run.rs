@@ -1,6 +1,7 @@
 //! `stablechatd run`.
 
 use super::Failure;
+use super::data::keep_private;
 use super::environment::{optional, required};
 use crate::service::{self, Settings};
 use argh::{ArgsInfo, FromArgs};
@@ -44,6 +45,7 @@ impl Run {
     /// # Errors
     /// It could not start, or had to stop.
     pub fn execute(self) -> Result<(), Failure> {
+        keep_private();
         let cluster = required(self.cluster, "--cluster", "STABLECHAT_CLUSTER")?;
         let name = required(self.name, "--name", "STABLECHAT_NAME")?;
         let data = required(self.data, "--data", "STABLECHAT_DATA")?;

@@ -16,9 +16,11 @@
 //! Left out here: rooms.
 
 mod aside;
+mod backup;
 mod boundary;
 mod chat;
 mod check;
+mod directory;
 mod error;
 mod housekeeping;
 mod log;
@@ -32,9 +34,11 @@ mod sizes;
 mod snapshot;
 mod truncation;
 
-pub use check::CheckReport;
+pub use backup::{Backup, BackupError, Backups, Restored, applied_of, copy_database, owner_of};
+pub use check::{CheckReport, Progress};
+pub use directory::DataDirectory;
 pub use error::{OpenError, StoreError};
-pub use open::Medium;
+pub use open::{Medium, open_copy};
 pub use repair::{Changed, Repair};
 pub use sizes::{Sizes, SizesError};
 pub use snapshot::{Export, Import, ImportError, Part};
@@ -42,7 +46,7 @@ pub use truncation::Parting;
 
 use boundary::Boundaries;
 use repair::{ChunkLimit, Insertion};
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::{DB, WriteBatch, WriteOptions};
 use rows::{Rows, family};
 use schema::{Applied, Identity, LogEntry};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
@@ -118,6 +122,20 @@ impl ChatStore {
     /// The store is in use, belongs to another replica, is of a newer format, or cannot be read or written.
     pub fn open(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
         open::open(medium, identity)
+    }
+
+    /// Opens what is in a data directory that no replica uses, whosever it is, as its last process left it, for
+    /// [`ChatStore::check`]. Nothing can be written.
+    ///
+    /// # Errors
+    /// A process has it open, it is of a newer format, or cannot be read.
+    pub fn open_to_read(directory: &DataDirectory) -> Result<ChatStore, OpenError> {
+        open::open_to_read(directory)
+    }
+
+    /// The database, for who reads it as a whole.
+    pub fn shared_db(&self) -> Arc<DB> {
+        self.rows.shared_db()
     }
 
     /// How far the log has been applied, what is not committed included.
@@ -227,12 +245,14 @@ impl ChatStore {
     }
 
     /// Recomputes what can be recomputed and compares: the log's chain, the state digest, and what rows of different
-    /// column families say about each other. Reads everything.
-    ///
-    /// # Errors
-    /// Storage failed. What is found wrong is in the report.
-    pub fn check(&self) -> Result<CheckReport, StoreError> {
-        check::check(self)
+    /// column families say about each other. Reads everything. What cannot be read is found wrong, too.
+    pub fn check(&self) -> CheckReport {
+        self.check_and_tell(&mut |_| {})
+    }
+
+    /// The same, telling now and then how far it is.
+    pub fn check_and_tell(&self, tell: &mut dyn FnMut(Progress)) -> CheckReport {
+        check::check(self, tell)
     }
 }
 

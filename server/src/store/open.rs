@@ -1,5 +1,6 @@
 //! Opening a data directory: the lock, the identity, the format, RocksDB's settings.
 
+use super::directory::DataDirectory;
 use super::error::{OpenError, StoreError};
 use super::repair::ChunkLimit;
 use super::rows::{Rows, decode, family};
@@ -12,7 +13,7 @@ use rocksdb::{
 };
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,6 +76,34 @@ pub fn open_as_left(medium: &Medium, identity: &Identity) -> Result<ChatStore, O
     let (db, lock) = open_database(medium)?;
     claim(&db, medium, identity)?;
     let epoch = next_epoch(&db)?;
+    Ok(load(db, epoch, lock)?)
+}
+
+/// Opens what the last process left in a directory, whosever it is, for reading only. Nothing is written.
+pub fn open_to_read(directory: &DataDirectory) -> Result<ChatStore, OpenError> {
+    let lock = directory.lock_to_read()?;
+    let (options, families) = settings(&Medium::Directory(directory.0.clone()));
+    let db = DB::open_cf_descriptors_read_only(&options, directory.store(), families, false)
+        .map_err(|error| StoreError::Rocks("opening the store", error))?;
+    known_format(&db, &directory.0)?;
+    let epoch = read_meta(&db, schema::META_EPOCH)?.unwrap_or(0);
+    Ok(load(Arc::new(db), epoch, lock)?)
+}
+
+/// Opens a database that is there, whosever it is: a copy, or one that nobody uses. The caller holds the lock.
+pub fn open_copy(path: &Path) -> Result<DB, OpenError> {
+    let (mut options, families) = settings(&Medium::Directory(path.to_path_buf()));
+    options.create_if_missing(false);
+    // It is closed soon, and what a compaction writes would have to be backed up anew.
+    options.set_disable_auto_compactions(true);
+    let db = DB::open_cf_descriptors(&options, path, families)
+        .map_err(|error| StoreError::Rocks("opening the store", error))?;
+    known_format(&db, path)?;
+    Ok(db)
+}
+
+/// The store in a database.
+fn load(db: Arc<DB>, epoch: u64, lock: Option<File>) -> Result<ChatStore, StoreError> {
     let applied: Applied = read_meta(&db, schema::META_APPLIED)?.unwrap_or(Applied::NOTHING);
     let settled = read_meta(&db, schema::META_SETTLED)?.unwrap_or(Uid::MIN);
     let base = read_meta(&db, schema::META_BASE)?.unwrap_or(log::BEGIN);
@@ -104,34 +133,30 @@ pub fn open_as_left(medium: &Medium, identity: &Identity) -> Result<ChatStore, O
 /// Opens the database on a medium, and locks it if it is in a directory.
 fn open_database(medium: &Medium) -> Result<(Arc<DB>, Option<File>), OpenError> {
     let (path, lock) = match medium {
-        Medium::Directory(directory) => (directory.join("store"), Some(lock(directory)?)),
+        Medium::Directory(directory) => {
+            let directory = DataDirectory(directory.clone());
+            (directory.store(), Some(directory.lock()?))
+        }
         Medium::Memory(_) => (PathBuf::from("/store"), None),
         Medium::Open(db) => return Ok((Arc::clone(db), None)),
     };
-    let others = [schema::LOG, schema::UNDO, schema::UNDONE, schema::INCOMING, schema::ASIDE, schema::META];
-    let names = others.into_iter().chain(Column::ALL.map(Column::name));
-    let cache = Cache::new_lru_cache(CACHE);
-    let families = names.map(|name| ColumnFamilyDescriptor::new(name, options(medium, &cache)));
-    let db = DB::open_cf_descriptors(&options(medium, &cache), path, families)
+    let (options, families) = settings(medium);
+    let db = DB::open_cf_descriptors(&options, path, families)
         .map_err(|error| StoreError::Rocks("opening the store", error))?;
     Ok((Arc::new(db), lock))
 }
 
-/// Makes the directory and locks it for this process; the operating system frees the lock however the process ends.
-fn lock(directory: &Path) -> Result<File, OpenError> {
-    let system = |doing: &str, error| OpenError::System { doing: format!("{doing} {}", directory.display()), error };
-    std::fs::create_dir_all(directory).map_err(|error| system("make the data directory", error))?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(directory.join("lock"))
-        .map_err(|error| system("open the lock in the data directory", error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_path_buf())),
-        Err(TryLockError::Error(error)) => Err(system("lock the data directory", error)),
-    }
+/// RocksDB's settings for the database as a whole, and for all column families, which share a cache.
+fn settings(medium: &Medium) -> (Options, Vec<ColumnFamilyDescriptor>) {
+    let cache = Cache::new_lru_cache(CACHE);
+    let families = all_families().map(|name| ColumnFamilyDescriptor::new(name, options(medium, &cache)));
+    (options(medium, &cache), families.collect())
+}
+
+/// The names of all column families.
+pub fn all_families() -> impl Iterator<Item = &'static str> {
+    let others = [schema::LOG, schema::UNDO, schema::UNDONE, schema::INCOMING, schema::ASIDE, schema::META];
+    others.into_iter().chain(Column::ALL.map(Column::name))
 }
 
 /// RocksDB's settings, the same for the database and each column family.
@@ -182,17 +207,24 @@ fn claim(db: &DB, medium: &Medium, identity: &Identity) -> Result<(), OpenError>
             db.write_opt(batch, &synced()).map_err(|error| StoreError::Rocks("making the store", error))?;
             return Ok(());
         }
-        Some(found) if found > schema::FORMAT => return Err(OpenError::NewerFormat { directory, found }),
-        Some(_) => {}
+        Some(_) => known_format(db, &directory)?,
     }
     match read_meta::<Identity>(db, schema::META_IDENTITY)? {
         Some(found) if found == *identity => Ok(()),
         Some(found) => {
-            let describe =
-                |identity: &Identity| format!("replica {} of cluster {}", identity.replica, identity.cluster);
-            Err(OpenError::OtherReplica { directory, found: describe(&found), wanted: describe(identity) })
+            Err(OpenError::OtherReplica { directory, found: found.to_string(), wanted: identity.to_string() })
         }
         None => Err(StoreError::Corrupt("it has a format but no identity".into()).into()),
+    }
+}
+
+/// Checks that a database is written in a format that this program knows.
+fn known_format(db: &DB, directory: &Path) -> Result<(), OpenError> {
+    match read_meta::<u64>(db, schema::META_FORMAT)? {
+        Some(found) if found > schema::FORMAT => {
+            Err(OpenError::NewerFormat { directory: directory.to_path_buf(), found })
+        }
+        _ => Ok(()),
     }
 }
 

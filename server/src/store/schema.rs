@@ -15,6 +15,7 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 pub use stablechat_protocol::wire::Bytes;
 use stablechat_protocol::wire_struct;
+use std::fmt;
 
 /// The version of this schema.
 pub const FORMAT: u64 = 1;
@@ -103,6 +104,12 @@ wire_struct! {
         pub cluster: String,
         /// The replica's name.
         pub replica: String,
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "replica {} of cluster {}", self.replica, self.cluster)
     }
 }
 

@@ -94,11 +94,15 @@ impl ChatStore {
 impl ChatStore {
     /// About how many rows a snapshot has, as far as RocksDB can tell without counting.
     fn about_how_many_rows(&self) -> u64 {
-        let db = self.rows.db();
         let names = Column::ALL.map(Column::name).into_iter().chain([schema::LOG, schema::UNDO]);
+        names.map(|name| self.rows_about(name)).sum()
+    }
+
+    /// About how many rows a column family has, as far as RocksDB can tell without counting.
+    pub(super) fn rows_about(&self, name: &str) -> u64 {
+        let db = self.rows.db();
         // An estimate that cannot be had is as good as none.
-        let rows = |name| db.property_int_value_cf(family(db, name), ESTIMATE_NUM_KEYS).ok().flatten();
-        names.filter_map(rows).sum()
+        db.property_int_value_cf(family(db, name), ESTIMATE_NUM_KEYS).ok().flatten().unwrap_or(0)
     }
 }
 

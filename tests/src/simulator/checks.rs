@@ -414,9 +414,10 @@ impl Checks {
 
 /// A store agrees with itself.
 pub fn check_store(node: usize, store: &ChatStore) -> Check {
-    let report = store.check().map_err(|error| Violation::at(node, error.to_string()))?;
+    let report = store.check();
     match report.faults.first() {
         Some(fault) => Err(Violation::at(node, fault)),
+        None if report.unapplied > 0 => Err(Violation::at(node, "its log has requests that are not applied")),
         None => Ok(()),
     }
 }

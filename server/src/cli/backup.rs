@@ -1,0 +1,147 @@
+//! `stablechatd backup`.
+
+use super::Failure;
+use super::data::{keep_private, size, with_store};
+use crate::control::{Copy, CopyError};
+use crate::exit;
+use crate::store::{Backups, DataDirectory, OpenError, applied_of, open_copy, owner_of};
+use argh::{ArgsInfo, FromArgs};
+use rocksdb::DB;
+use stablechat_protocol::time::utc;
+use std::fs::File;
+use std::path::{Path, PathBuf, absolute};
+use std::time::Instant;
+
+/// Back up a replica's data, while the replica runs or not.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "backup",
+    example = "{command_name} --data /var/lib/stablechat/a --to /mnt/backups/a --keep 7",
+    note = "What a backup has in common with earlier ones in the directory is not written again. The replica is asked for a
+copy of links, which this program then reads: run it as the replica's user or as root. One replica's backup is
+enough to restore all.",
+    error_code(0, "backed up"),
+    error_code(2, "the command line was not understood"),
+    error_code(69, "another backup is being made, or the replica is about to start or stop"),
+    error_code(74, "the data cannot be read, or the backup cannot be written"),
+    error_code(78, "there is no store, or the directory is not for this replica's backups")
+)]
+pub struct Backup {
+    /// the replica's data directory
+    #[argh(option)]
+    data: PathBuf,
+    /// the directory for this replica's backups, made when it is not there
+    #[argh(option)]
+    to: PathBuf,
+    /// how many backups to keep there, the last ones; all when absent
+    #[argh(option, from_str_fn(at_least_one))]
+    keep: Option<usize>,
+}
+
+impl Backup {
+    /// Makes a backup.
+    ///
+    /// # Errors
+    /// It could not be made. The backups that were there are there still.
+    pub fn execute(self) -> Result<(), Failure> {
+        keep_private();
+        let began = Instant::now();
+        let data = with_store(self.data)?;
+        let to = outside(&self.to, &data)?;
+        let Some(_lock) = data.lock_for_backup()? else {
+            return Err(unavailable(format!("another backup of {} is being made; wait for it", data.0.display())));
+        };
+        let source = Source::open(&data)?;
+        let (owner, applied) = (owner_of(&source.db), applied_of(&source.db));
+        let owner = owner.map_err(OpenError::Store)?;
+        let applied = applied.map_err(OpenError::Store)?;
+        let backups = Backups::of(owner, &to)?;
+        let (backup, new_bytes) = backups.add(&source.db, self.keep)?;
+        println!(
+            "backed up {} to {}: backup {}, position {} ({} UTC), {}, of which {} are new, in {:.1} s; {} backups there",
+            backups.owner(),
+            to.display(),
+            backup.id,
+            applied.position,
+            utc(applied.uid.timestamp),
+            size(backup.bytes),
+            size(new_bytes),
+            began.elapsed().as_secs_f64(),
+            backups.list()?.len()
+        );
+        Ok(())
+    }
+}
+
+/// A database to be backed up, which nobody changes meanwhile. It is closed before the rest goes.
+struct Source {
+    db: DB,
+    /// What a running replica has lent.
+    _copy: Option<Copy>,
+    /// The lock on the data directory, when no replica runs.
+    _lock: Option<File>,
+}
+
+impl Source {
+    /// The store itself, or when a replica runs, a copy of it.
+    fn open(data: &DataDirectory) -> Result<Source, Failure> {
+        match data.lock() {
+            Ok(lock) => {
+                data.remove_copy().map_err(|error| Failure {
+                    code: exit::IO,
+                    message: format!(
+                        "cannot remove {}, which an earlier backup has left: {error}",
+                        data.copy().display()
+                    ),
+                })?;
+                Ok(Source { db: open_copy(&data.store())?, _copy: None, _lock: Some(lock) })
+            }
+            Err(OpenError::InUse(_)) => {
+                let copy = Copy::ask(data.clone())?;
+                Ok(Source { db: open_copy(&copy.path())?, _copy: Some(copy), _lock: None })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl From<CopyError> for Failure {
+    fn from(error: CopyError) -> Self {
+        let code = match error {
+            CopyError::Unreachable(..) => exit::UNAVAILABLE,
+            CopyError::Refused(_) => exit::IO,
+        };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+/// Where backups go, if that is not in the data directory: what befalls that would befall them.
+fn outside(to: &Path, data: &DataDirectory) -> Result<PathBuf, Failure> {
+    let wrong =
+        |path: &Path, error| Failure::configuration(format!("cannot use the directory {}: {error}", path.display()));
+    let to = absolute(to).map_err(|error| wrong(to, error))?;
+    let inside = data.0.canonicalize().map_err(|error| wrong(&data.0, error))?;
+    // What is not there yet is in the directory that its nearest ancestor is in.
+    let existing = to.ancestors().find_map(|ancestor| ancestor.canonicalize().ok()).unwrap_or_default();
+    if existing.starts_with(&inside) {
+        return Err(Failure::configuration(format!(
+            "the directory for backups {} is in the data directory; give one elsewhere, on another disk",
+            to.display()
+        )));
+    }
+    Ok(to)
+}
+
+/// A number of backups to keep.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("{text} is not a number of backups to keep; give 1 or more")),
+        Ok(count) => Ok(count),
+    }
+}
+
+/// What is needed is not to be had now.
+fn unavailable(message: String) -> Failure {
+    Failure { code: exit::UNAVAILABLE, message }
+}

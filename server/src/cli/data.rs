@@ -1,0 +1,87 @@
+//! What the subcommands that look after data have in common.
+
+use super::Failure;
+use crate::exit;
+use crate::store::{Backup, BackupError, DataDirectory, OpenError};
+use rustix::fs::Mode;
+use rustix::process::umask;
+use stablechat_protocol::time::utc;
+use std::path::{Path, PathBuf};
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let code = match error {
+            OpenError::InUse(_) => exit::UNAVAILABLE,
+            OpenError::OtherReplica { .. } | OpenError::NewerFormat { .. } => exit::CONFIGURATION,
+            OpenError::System { .. } | OpenError::Store(_) => exit::IO,
+        };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        let code = match error {
+            BackupError::Store(error) => return error.into(),
+            BackupError::InUse(_) => exit::UNAVAILABLE,
+            BackupError::System { .. } => exit::IO,
+            BackupError::NoBackups(_)
+            | BackupError::NotForBackups(_)
+            | BackupError::OthersBackups { .. }
+            | BackupError::NoSuchBackup { .. }
+            | BackupError::NotEmpty { .. } => exit::CONFIGURATION,
+        };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+/// The data directory, if a replica has ever stored something in it.
+pub fn with_store(directory: PathBuf) -> Result<DataDirectory, Failure> {
+    let data = DataDirectory(directory);
+    let is_there = |path: &Path| path.try_exists();
+    match is_there(&data.store()) {
+        Ok(true) => Ok(data),
+        Ok(false) => Err(Failure::configuration(format!(
+            "there is no store in {}; give the directory that the replica has as --data",
+            data.0.display()
+        ))),
+        Err(error) => Err(Failure {
+            code: exit::IO,
+            message: format!("cannot read the data directory {}: {error}", data.0.display()),
+        }),
+    }
+}
+
+/// Lets only the user who runs this read what it writes: messages are nobody else's business.
+pub fn keep_private() {
+    umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// A line about a backup.
+pub fn line(backup: &Backup) -> String {
+    format!("{:>4}  {} UTC  {:>9}", backup.id, utc(backup.made), size(backup.bytes))
+}
+
+/// A number of bytes, for people.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut size, mut unit) = (bytes as f64, 0);
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        (size, unit) = (size / 1024.0, unit + 1);
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{size:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (bytes, shown) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 << 20, "5.0 MiB"), (u64::MAX, "16777216.0 TiB")]
+        {
+            assert_eq!(size(bytes), shown);
+        }
+    }
+}
