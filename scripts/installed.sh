@@ -2,7 +2,7 @@
 # What is installed, and where. To be sourced after common.sh, by bash; used by scripts/install and scripts/uninstall.
 
 # Where manual pages and completions are made.
-SHARE="$CARGO_TARGET_DIR/share"
+SHARE="$CARGO_TARGET_DIR/debug/share"
 
 # Prints a line for each file: its mode, where it is built, and where it goes.
 installed_files() {
