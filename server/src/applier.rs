@@ -9,6 +9,7 @@ mod boundaries;
 mod counters;
 mod insertion;
 mod logs;
+mod probing;
 mod progress;
 mod report;
 mod resubmission;
@@ -25,6 +26,7 @@ use boundaries::Boundaries;
 use counters::Tally;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use insertion::Insertion;
+use probing::Probing;
 use progress::Progress;
 use resubmission::Resubmission;
 use sessions::Sessions;
@@ -54,6 +56,7 @@ pub struct Applier {
     boundaries: Boundaries,
     resubmission: Resubmission,
     progress: Progress,
+    probing: Probing,
     tally: Tally,
     /// Who we are, and who the peers are.
     identity: Identity,
@@ -104,6 +107,7 @@ impl Applier {
             boundaries: Boundaries::default(),
             resubmission: Resubmission::default(),
             progress: Progress::default(),
+            probing: Probing::default(),
             tally: Tally::default(),
             identity,
             asking_for_status: BTreeSet::new(),
@@ -168,6 +172,7 @@ impl Applier {
         self.resubmission.go_on(now, &mut self.replica, &mut self.store, &mut self.outputs)?;
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
         self.boundaries.exchange(now, &self.replica, &self.store, &mut unsent);
+        self.probing.go_on(now, &self.replica, &self.identity, &mut unsent);
         if self.insertion.is_none() {
             self.boundaries.settle(&self.replica, &mut self.store);
         }
@@ -221,6 +226,10 @@ impl Applier {
             },
             Event::Status { from } => {
                 self.asking_for_status.insert(from);
+                return Ok(());
+            }
+            Event::PingPeers { from } => {
+                self.probing.ask(from);
                 return Ok(());
             }
             Event::Stop => Input::Stop,

@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::BODIES_BYTES;
+use stablechat_protocol::version::Versions;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub name: ReplicaName,
     /// Where it keeps its data.
     pub data: PathBuf,
+    /// The versions of the protocol that it speaks; others than [`Versions::OURS`] are for tests of upgrades.
+    pub versions: Versions,
 }
 
 /// Why a replica could not start, or had to stop.
@@ -53,7 +56,9 @@ impl ServiceError {
         match self {
             ServiceError::NotInCluster(_) => exit::CONFIGURATION,
             ServiceError::Open(OpenError::InUse(_)) => exit::UNAVAILABLE,
-            ServiceError::Open(OpenError::OtherReplica { .. } | OpenError::NewerFormat { .. }) => exit::CONFIGURATION,
+            ServiceError::Open(
+                OpenError::OtherReplica { .. } | OpenError::NewerFormat { .. } | OpenError::OlderFormat { .. },
+            ) => exit::CONFIGURATION,
             ServiceError::Listen(_, error) if error.kind() == io::ErrorKind::AddrInUse => exit::UNAVAILABLE,
             ServiceError::Listen(..) => exit::CONFIGURATION,
             ServiceError::Open(OpenError::System { .. } | OpenError::Store(_)) => exit::IO,
@@ -94,6 +99,7 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     let Some(identity) = Identity::of(&settings.cluster, &settings.name) else {
         return Err(ServiceError::NotInCluster(Box::new(settings)));
     };
+    let identity = identity.speaking(settings.versions);
     let owner = schema::Identity { cluster: settings.cluster.name.to_string(), replica: settings.name.to_string() };
     let mut store = ChatStore::open(&Medium::Directory(settings.data.clone()), &owner).map_err(ServiceError::Open)?;
     store.retain(settings.cluster.log_retention);

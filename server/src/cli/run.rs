@@ -4,6 +4,7 @@ use super::Failure;
 use argh::FromArgs;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::version::Versions;
 use stablechat_server::service::{self, Settings};
 use std::path::PathBuf;
 
@@ -44,7 +45,7 @@ impl Run {
             .map_err(|error| Failure::configuration(format!("cannot read the cluster file {file}: {error}")))?;
         let cluster = Cluster::parse(&text)
             .map_err(|error| Failure::configuration(format!("the cluster file {file} is wrong: {error}")))?;
-        service::run(Settings { cluster, name: self.name, data: self.data })
+        service::run(Settings { cluster, name: self.name, data: self.data, versions: Versions::OURS })
             .map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
     }
 }

@@ -34,6 +34,7 @@ use stablechat_protocol::name::{ClusterName, ReplicaName};
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::version::Versions;
 
 /// Who a connection reaches here.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct Identity {
     cluster_file: Digest,
     /// All replicas of the cluster, in the order of the file.
     replicas: Vec<ReplicaEntry>,
+    /// The versions of the protocol that it speaks.
+    versions: Versions,
 }
 
 impl Identity {
@@ -59,9 +62,15 @@ impl Identity {
             place: PeerId(0),
             cluster_file: cluster.digest(),
             replicas: cluster.replicas.clone(),
+            versions: Versions::OURS,
         };
         identity.place = identity.place_of(replica)?;
         Some(identity)
+    }
+
+    /// The same replica, speaking these versions of the protocol.
+    pub fn speaking(self, versions: Versions) -> Identity {
+        Identity { versions, ..self }
     }
 
     /// The name of one of the cluster's replicas.
@@ -150,6 +159,11 @@ pub enum Event {
     },
     /// A client asks for the replica's status.
     Status {
+        /// The connection that it asked on.
+        from: ConnectionId,
+    },
+    /// A client asks for pings of the peers, and for what comes of them.
+    PingPeers {
         /// The connection that it asked on.
         from: ConnectionId,
     },
