@@ -12,6 +12,7 @@ use rocksdb::{
 };
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -108,11 +109,16 @@ fn open_database(medium: &Medium) -> Result<(Arc<DB>, Option<File>), OpenError> 
         Medium::Open(db) => return Ok((Arc::clone(db), None)),
     };
     let others = [schema::LOG, schema::UNDO, schema::UNDONE, schema::INCOMING, schema::ASIDE, schema::META];
-    let names = others.into_iter().chain(Column::ALL.map(Column::name));
-    let cache = Cache::new_lru_cache(CACHE);
-    let families = names.map(|name| ColumnFamilyDescriptor::new(name, options(medium, &cache)));
-    let db = DB::open_cf_descriptors(&options(medium, &cache), path, families)
-        .map_err(|error| StoreError::Rocks("opening the store", error))?;
+    let mut names: BTreeSet<String> =
+        others.into_iter().chain(Column::ALL.map(Column::name)).map(String::from).collect();
+    let opening = |error| StoreError::Rocks("opening the store", error);
+    let options = options(medium, &Cache::new_lru_cache(CACHE));
+    // RocksDB opens all column families or none: those of a newer format too, which is found to be one next.
+    if lock.is_some() && path.join("CURRENT").exists() {
+        names.extend(DB::list_cf(&options, &path).map_err(opening)?);
+    }
+    let families = names.into_iter().map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+    let db = DB::open_cf_descriptors(&options, path, families).map_err(opening)?;
     Ok((Arc::new(db), lock))
 }
 
@@ -182,6 +188,7 @@ fn claim(db: &DB, medium: &Medium, identity: &Identity) -> Result<(), OpenError>
             return Ok(());
         }
         Some(found) if found > schema::FORMAT => return Err(OpenError::NewerFormat { directory, found }),
+        Some(found) if found < schema::FORMAT => return Err(OpenError::OlderFormat { directory, found }),
         Some(_) => {}
     }
     match read_meta::<Identity>(db, schema::META_IDENTITY)? {
