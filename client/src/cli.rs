@@ -5,7 +5,9 @@ use crate::desk::{Mode, identity};
 use crate::exit::{self, Failure};
 use crate::keys::Keys;
 use crate::places;
+use crate::probe;
 use crate::verb::{HISTORY_DEFAULT, Verb, parse_count};
+use crate::watch;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::id::ClientId;
@@ -16,34 +18,33 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Chat on replicas that need no leader: as long as one lives, you are heard.
-///
-/// Without a command, lines are read from standard input: at a terminal with a prompt, else as a filter.
+/// Chat on replicas that need no leader: as long as one lives, you are heard. Without a command, reads commands from its input.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
-    example = "stablechat create alice\nstablechat --as alice send bob 'hello, bob'\nstablechat --as bob listen",
+    usage = "[options] [<command>]",
+    example = "stablechat --as alice send bob 'hello, bob'",
     error_code(0, "done"),
     error_code(1, "the service said no"),
     error_code(2, "usage"),
-    error_code(69, "no replica reachable, nothing was done"),
-    error_code(75, "outcome unknown; safe to repeat with the same --id"),
+    error_code(69, "no replica reachable"),
+    error_code(75, "outcome unknown"),
     error_code(77, "not allowed"),
-    error_code(78, "configuration: cluster file or key")
+    error_code(78, "configuration")
 )]
 struct Arguments {
-    /// cluster file (or $STABLECHAT_CLUSTER, or ~/.config/stablechat/cluster.toml)
+    /// cluster file, or $STABLECHAT_CLUSTER, or in ~/.config
     #[argh(option, arg_name = "file")]
     cluster: Option<PathBuf>,
-    /// directory of keys (or $STABLECHAT_KEYS, or ~/.local/share/stablechat/keys)
+    /// directory of keys, or $STABLECHAT_KEYS, or in ~/.local
     #[argh(option, arg_name = "dir")]
     keys: Option<PathBuf>,
-    /// the account to speak as (or $STABLECHAT_USER)
+    /// the account to speak as, or $STABLECHAT_USER
     #[argh(option, long = "as", arg_name = "name")]
     account: Option<AccountName>,
     /// write one JSON object a line
     #[argh(switch)]
     json: bool,
-    /// show the first answer to each request (first) or every replica's (all)
+    /// show the first answer (first), or each replica's (all)
     #[argh(option, arg_name = "which", default = "Replies::First")]
     replies: Replies,
     #[argh(subcommand)]
@@ -79,6 +80,7 @@ enum Subcommand {
     Listen(Listen),
     History(History),
     Status(Status),
+    Probe(Probe),
 }
 
 /// Make an account, and a key for it.
@@ -167,7 +169,30 @@ answers: by the closed test / by the real-time test.",
     error_code(1, "they do not, or are not, or it is not known"),
     error_code(69, "no replica reachable")
 )]
-struct Status {}
+struct Status {
+    /// show it again every second, until Ctrl-C
+    #[argh(switch)]
+    watch: bool,
+}
+
+/// Measure network and clocks, and say whether Δ is enough.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "probe",
+    example = "stablechat probe --seconds 60",
+    note = "Δ is the delivery bound, delivery_bound_ms in the cluster file. It has to be at least
+N(δ+ε) for N replicas: δ is how long a request takes from one to the next, ε by
+how much their clocks differ. Among the replicas it is they who measure.",
+    error_code(0, "the bound holds"),
+    error_code(1, "it does not, or not all was measured"),
+    error_code(69, "no replica reachable")
+)]
+struct Probe {
+    /// for how long (10)
+    #[argh(option, arg_name = "n", from_str_fn(parse_seconds), default = "probe::SECONDS_DEFAULT")]
+    seconds: u32,
+}
 
 /// What the command line has, for manual pages and completions.
 pub fn information() -> CommandInfoWithArgs {
@@ -178,6 +203,10 @@ pub fn information() -> CommandInfoWithArgs {
 pub enum Parsed {
     /// Something to do.
     Run(Box<Plan>),
+    /// The network is to be measured.
+    Probe(probe::Plan),
+    /// The replicas are to be watched.
+    Watch(watch::Plan),
     /// A text for standard output, and nothing to do.
     Help(String),
 }
@@ -191,13 +220,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Fa
     let words = words.map_err(|word| Failure::new(exit::USAGE, format!("the argument {word:?} is not UTF-8")))?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match Arguments::from_args(&["stablechat"], &words) {
-        Ok(arguments) => plan(arguments).map(Box::new).map(Parsed::Run),
-        Err(early) if early.status.is_ok() => Ok(Parsed::Help(early.output)),
+        Ok(arguments) => plan(arguments),
+        Err(early) if early.status.is_ok() => Ok(Parsed::Help(stablechat_protocol::help::fit(&early.output))),
         Err(early) => Err(Failure::new(exit::USAGE, early.output.trim_end())),
     }
 }
 
-fn plan(arguments: Arguments) -> Result<Plan, Failure> {
+fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     let Arguments { cluster, keys, account, json, replies, command } = arguments;
     // What is wrong with the command itself is said before anything is read.
     let account = account.map_or_else(account_from_environment, |account| Ok(Some(account)))?;
@@ -211,7 +240,9 @@ fn plan(arguments: Arguments) -> Result<Plan, Failure> {
         Some(Subcommand::List(List { glob })) => {
             (Mode::Once, once(Verb::List { pattern: glob.unwrap_or_else(Pattern::all) }))
         }
-        Some(Subcommand::Status(Status {})) => (Mode::Once, once(Verb::Status)),
+        Some(Subcommand::Status(Status { watch: false })) => (Mode::Once, once(Verb::Status)),
+        Some(Subcommand::Status(Status { watch: true })) => return Ok(Parsed::Watch(watch::Plan { cluster, json })),
+        Some(Subcommand::Probe(Probe { seconds })) => return Ok(Parsed::Probe(probe::Plan { cluster, seconds, json })),
         Some(Subcommand::Listen(Listen { once })) => {
             let mode = if once { Mode::Once } else { Mode::Listen };
             let first = Some(Verb::Connect { name: required(account)? });
@@ -230,7 +261,16 @@ fn plan(arguments: Arguments) -> Result<Plan, Failure> {
             (Mode::Once, spoken(&keys, &required(account)?, None, verb)?)
         }
     };
-    Ok(Plan { mode, json, all_replies: replies == Replies::All, cluster, keys, start })
+    let all_replies = replies == Replies::All;
+    Ok(Parsed::Run(Box::new(Plan { mode, json, all_replies, cluster, keys, start })))
+}
+
+/// Reads for how many seconds is measured.
+fn parse_seconds(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(seconds) if (1..=probe::SECONDS_MAX).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("{text:?} is not a number of seconds from 1 to {}", probe::SECONDS_MAX)),
+    }
 }
 
 /// A session of lines, which begins with a connect when an account is given.

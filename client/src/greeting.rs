@@ -1,8 +1,11 @@
 //! What a new connection begins with: the cluster that is looked for, and whom one speaks for.
 
-use stablechat_protocol::login::SecretKey;
-use stablechat_protocol::message::{MAGIC, Role, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::cluster::ReplicaEntry;
+use stablechat_protocol::id::Challenge;
+use stablechat_protocol::login::{SecretKey, Statement};
+use stablechat_protocol::message::{MAGIC, Proof, Role, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterName};
+use stablechat_protocol::version::Versions;
 use std::rc::Rc;
 
 /// An account and its key.
@@ -21,6 +24,8 @@ pub struct Greeting {
     pub identity: Option<Rc<Identity>>,
     /// Whether its messages shall be pushed to us.
     pub receive: bool,
+    /// The versions of the protocol that we speak.
+    pub versions: Versions,
 }
 
 impl Greeting {
@@ -28,10 +33,28 @@ impl Greeting {
     pub fn hello(&self) -> ToReplica {
         ToReplica::Hello {
             magic: MAGIC.into(),
-            version_min: VERSION_MIN,
-            version_max: VERSION_MAX,
+            version_min: self.versions.min,
+            version_max: self.versions.max,
             role: Role::Client,
             cluster: self.cluster.clone(),
+        }
+    }
+
+    /// The frame that proves who we are.
+    pub fn login(&self, identity: &Identity, replica: &ReplicaEntry, challenge: Challenge) -> ToReplica {
+        let statement = Statement {
+            cluster: self.cluster.clone(),
+            replica: replica.name.clone(),
+            challenge,
+            account: identity.account.clone(),
+            key: identity.secret.public(),
+            channel: None,
+        };
+        ToReplica::Login {
+            account: identity.account.clone(),
+            key: identity.secret.public(),
+            receive: self.receive,
+            proof: Proof::Signature { signature: identity.secret.sign(&statement) },
         }
     }
 }

@@ -6,12 +6,16 @@
 //! [`questions`] that do the same for queries, and an [`inbox`] that shows each message once and in order. None of these
 //! knows a socket or reads a clock. [`links`] owns the sockets and knows nothing of chat; [`screen`] owns the terminal.
 //!
+//! Two commands for operators need none of that: [`probe`] measures the network, and [`watch`] shows again and again what the
+//! replicas do. They listen from a [`lookout`].
+//!
 //! Left out: the client never decides what is true. It compares the answers of different replicas and reports when they
 //! differ, and it keeps no state of its own but keys and the prompt's history.
 
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod columns;
 pub mod desk;
 pub mod exit;
 pub mod greeting;
@@ -22,8 +26,10 @@ pub mod keys;
 pub mod lines;
 pub mod link;
 pub mod links;
+pub mod lookout;
 pub mod places;
 pub mod print;
+pub mod probe;
 pub mod prompt;
 pub mod questions;
 pub mod reach;
@@ -32,3 +38,4 @@ pub mod session;
 pub mod signals;
 pub mod status;
 pub mod verb;
+pub mod watch;

@@ -3,16 +3,16 @@
 //! A link knows frames, the greeting and logins, and nothing of what the other frames are about. It is moved by readiness
 //! events and by time; what happens is put into a list of [`LinkEvent`]s.
 
-use crate::greeting::{Greeting, Identity};
+use crate::greeting::Greeting;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::cluster::ReplicaEntry;
 use stablechat_protocol::frame::{Decoded, FrameBuffer};
 use stablechat_protocol::id::Challenge;
-use stablechat_protocol::login::Statement;
-use stablechat_protocol::message::{CloseReason, Proof, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::message::{CloseReason, ToClient, ToReplica};
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::version::Versions;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub enum LinkEvent {
         /// Our clock when it had answered.
         received: Timestamp,
     },
-    /// A replica is not what the cluster file says. Reported once for each link.
+    /// A replica is not what the cluster file says, or speaks another protocol. Reported once until the link is ready.
     Misconfigured {
         /// Which link.
         link: usize,
@@ -238,7 +238,7 @@ impl Link {
             && let Phase::Ready(challenge) = connection.phase
         {
             connection.send(&match &greeting.identity {
-                Some(identity) => login(greeting, identity, &self.replica, challenge),
+                Some(identity) => greeting.login(identity, &self.replica, challenge),
                 None => ToReplica::Logout,
             });
         }
@@ -310,9 +310,9 @@ impl Link {
     ) -> Result<(), String> {
         let State::Connected(connection) = &mut self.state else { return Ok(()) };
         match (connection.phase, message) {
-            (_, ToClient::Closing { reason }) => Err(self.on_closing(reason, events)),
+            (_, ToClient::Closing { reason }) => Err(self.on_closing(reason, greeting.versions, events)),
             (Phase::Greeting, ToClient::Welcome { version, replica, clock, challenge }) => {
-                if replica != self.replica.name || !(VERSION_MIN..=VERSION_MAX).contains(&version) {
+                if replica != self.replica.name || !greeting.versions.contains(version) {
                     let fault = match replica == self.replica.name {
                         true => format!("it wants to speak version {version} of the protocol"),
                         false => format!("it is the replica {replica}"),
@@ -324,6 +324,8 @@ impl Link {
                 connection.since = now;
                 connection.ping_at = now.after(PING_INTERVAL);
                 self.is_tried = true;
+                // Replicas are upgraded and clusters put right while clients run.
+                self.is_misconfigured = false;
                 if greeting.identity.is_some() {
                     self.log_in(greeting);
                 }
@@ -349,9 +351,12 @@ impl Link {
     }
 
     /// The replica ends the connection: remembers it when trying again will not help. Returns the reason.
-    fn on_closing(&mut self, reason: CloseReason, events: &mut Vec<LinkEvent>) -> String {
+    fn on_closing(&mut self, reason: CloseReason, ours: Versions, events: &mut Vec<LinkEvent>) -> String {
         match reason {
-            CloseReason::NotStablechat | CloseReason::Version { .. } | CloseReason::WrongCluster { .. } => {
+            CloseReason::Version { version_min: min, version_max: max } => {
+                self.misconfigured(ours.mismatch(Versions { min, max }), events)
+            }
+            CloseReason::NotStablechat | CloseReason::WrongCluster { .. } => {
                 self.misconfigured(reason.to_string(), events)
             }
             _ => reason.to_string(),
@@ -475,23 +480,5 @@ impl Connection {
             true => Err("it does not read".into()),
             false => Ok(()),
         }
-    }
-}
-
-/// The frame that proves who we are.
-fn login(greeting: &Greeting, identity: &Identity, replica: &ReplicaEntry, challenge: Challenge) -> ToReplica {
-    let statement = Statement {
-        cluster: greeting.cluster.clone(),
-        replica: replica.name.clone(),
-        challenge,
-        account: identity.account.clone(),
-        key: identity.secret.public(),
-        channel: None,
-    };
-    ToReplica::Login {
-        account: identity.account.clone(),
-        key: identity.secret.public(),
-        receive: greeting.receive,
-        proof: Proof::Signature { signature: identity.secret.sign(&statement) },
     }
 }

@@ -7,6 +7,7 @@ use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::frame;
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::version::Versions;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
@@ -41,13 +42,24 @@ impl Links {
         let links = cluster.replicas.iter().enumerate().map(|(number, replica)| Link::new(number, replica.clone()));
         Links {
             links: links.collect(),
-            greeting: Greeting { cluster: cluster.name.clone(), identity: None, receive: false },
+            greeting: Greeting {
+                cluster: cluster.name.clone(),
+                identity: None,
+                receive: false,
+                versions: Versions::OURS,
+            },
             limit: cluster.delivery_bound * 2 + Duration::from_secs(2),
             registry,
             waker,
             lookups,
             looked_up,
         }
+    }
+
+    /// The same links, speaking these versions of the protocol, for tests of upgrades.
+    pub fn speaking(mut self, versions: Versions) -> Links {
+        self.greeting.versions = versions;
+        self
     }
 
     /// Whether each link was ready or has failed, so that there is nothing to wait for before the first request.
@@ -58,6 +70,11 @@ impl Links {
     /// Whether no replica is what the cluster file says.
     pub fn are_misconfigured(&self) -> bool {
         self.links.iter().all(Link::is_misconfigured)
+    }
+
+    /// The links that are ready.
+    pub fn ready(&self) -> impl Iterator<Item = usize> {
+        self.links.iter().enumerate().filter(|(_, link)| link.is_ready()).map(|(number, _)| number)
     }
 
     /// Speaks for this account, or for nobody, from here on, on all connections, now and later.

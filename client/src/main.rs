@@ -5,6 +5,7 @@ use stablechat_client::cli::{self, Parsed};
 use stablechat_client::exit::{self, Failure};
 use stablechat_client::prompt::restore_terminal;
 use stablechat_client::screen::remark;
+use stablechat_client::{probe, watch};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -13,6 +14,8 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
     let result = match cli::parse(std::env::args_os().skip(1)) {
         Ok(Parsed::Run(plan)) => app::run(*plan).map_err(|error| app::internal(&error)),
+        Ok(Parsed::Probe(plan)) => probe::run(&plan).map_err(|error| app::internal(&error)),
+        Ok(Parsed::Watch(plan)) => watch::run(&plan).map_err(|error| app::internal(&error)),
         Ok(Parsed::Help(text)) => show(&text).map_err(|error| app::internal(&error)),
         Err(failure) => Err(failure),
     };

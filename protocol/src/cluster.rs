@@ -11,7 +11,7 @@ const DELIVERY_BOUND_DEFAULT_MS: u64 = 1000;
 /// The least delivery bound that a cluster file may give, in milliseconds.
 const DELIVERY_BOUND_MIN_MS: u64 = 10;
 /// The greatest delivery bound that a cluster file may give, in milliseconds.
-const DELIVERY_BOUND_MAX_MS: u64 = 60_000;
+pub const DELIVERY_BOUND_MAX_MS: u64 = 60_000;
 /// How much of its log a replica keeps when a cluster file does not say, in MiB.
 const LOG_RETENTION_DEFAULT_MIB: u64 = 1024;
 /// The most that a cluster file may have it keep, in MiB: a pebibyte.

@@ -1,4 +1,4 @@
-//! What crosses the wire between stablechat's clients and replicas, and the two files' worth of facts both sides share.
+//! What crosses the wire between stablechat's clients and replicas, and the few facts that both sides share.
 //!
 //! Everything here is a value: there is no I/O, no thread, no clock and no randomness. [`frame`] turns bytes into
 //! [`message`]s and back; the other modules are what messages are made of. A value that has a rule (a name, a text, a
@@ -13,6 +13,7 @@ pub mod answer;
 pub mod cluster;
 pub mod command;
 pub mod frame;
+pub mod help;
 pub mod id;
 pub mod login;
 pub mod message;
@@ -23,3 +24,4 @@ pub mod status;
 pub mod text;
 pub mod time;
 pub mod uid;
+pub mod version;

@@ -10,14 +10,15 @@ use crate::name::{AccountName, ClusterName, ReplicaName};
 use crate::status::StatusReport;
 use crate::time::Timestamp;
 use crate::uid::Uid;
+use crate::version::Versions;
 use std::fmt;
 
 /// What every hello begins with, so that a stranger's first frame is told from a client's.
 pub const MAGIC: &str = "stablechat";
-/// The oldest version of the protocol that this build speaks.
-pub const VERSION_MIN: u16 = 1;
-/// The newest version of the protocol that this build speaks.
+/// The newest version of the protocol that this build speaks: its own.
 pub const VERSION_MAX: u16 = 1;
+/// The oldest version of the protocol that this build speaks: the one before its own, if there is one.
+pub const VERSION_MIN: u16 = if VERSION_MAX > 1 { VERSION_MAX - 1 } else { 1 };
 
 wire_enum! {
     /// From a client to a replica.
@@ -76,6 +77,9 @@ wire_enum! {
         },
         /// Asks for a [`ToClient::Status`]. Needs no login.
         6 => Status,
+        /// Asks the replica to ping all its peers at once, and to tell what comes of it: [`ToClient::PeersPinged`] and for each
+        /// peer that answers [`ToClient::PeerPong`]. Needs no login.
+        7 => PingPeers,
     }
 }
 
@@ -170,6 +174,24 @@ wire_enum! {
             uid: Uid,
             /// The answer as it is now; it may be what it was.
             answer: Answer,
+        },
+        /// The answer to a request to ping the peers, at least one for those that came together.
+        11 => PeersPinged {
+            /// The replica's clock when it did.
+            sent: Timestamp,
+            /// The peers that it is connected with, which it has pinged.
+            peers: Vec<ReplicaName>,
+        },
+        /// A peer has answered such a ping.
+        12 => PeerPong {
+            /// The peer.
+            peer: ReplicaName,
+            /// The replica's clock when it pinged.
+            sent: Timestamp,
+            /// The peer's clock.
+            clock: Timestamp,
+            /// The replica's clock when the answer had come.
+            received: Timestamp,
         },
     }
 }
@@ -274,8 +296,8 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CloseReason::NotStablechat => write!(formatter, "what it got was not stablechat's protocol"),
-            CloseReason::Version { version_min, version_max } => {
-                write!(formatter, "it speaks versions {version_min} to {version_max} of the protocol")
+            CloseReason::Version { version_min: min, version_max: max } => {
+                write!(formatter, "it speaks {} of the protocol", Versions { min: *min, max: *max })
             }
             CloseReason::WrongCluster { cluster } => write!(formatter, "it belongs to the cluster {cluster}"),
             CloseReason::Malformed { detail } => write!(formatter, "it got a malformed frame: {detail}"),

@@ -11,12 +11,15 @@ use crate::request::Request;
 use crate::time::Timestamp;
 use crate::uid::Uid;
 use crate::wire::Bytes;
+use std::time::Duration;
 
 /// The most uids in one message.
 pub const UIDS_MAX: usize = 20_000;
 /// The most bytes of requests in one [`PeerMessage::Bodies`] or [`PeerMessage::Entries`], and of rows in one
 /// [`PeerMessage::SnapshotPart`], but for the last of them.
 pub const BODIES_BYTES: usize = 256 * 1024;
+/// How long a replica waits for a client's own copy of what a peer has listed, before it asks the peer for its copy.
+pub const FETCH_DELAY: Duration = Duration::from_millis(2);
 
 wire_enum! {
     /// From a replica to another.

@@ -10,6 +10,7 @@ mod counters;
 mod insertion;
 mod journal;
 mod logs;
+mod probing;
 mod progress;
 mod report;
 mod resubmission;
@@ -29,6 +30,7 @@ use counters::Tally;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use insertion::Insertion;
 use journal::Journal;
+use probing::Probing;
 use progress::Progress;
 use resubmission::Resubmission;
 use sessions::Sessions;
@@ -59,6 +61,7 @@ pub struct Applier {
     resubmission: Resubmission,
     progress: Progress,
     journal: Journal,
+    probing: Probing,
     tally: Tally,
     /// Who we are, and who the peers are.
     identity: Identity,
@@ -112,6 +115,7 @@ impl Applier {
             resubmission: Resubmission::default(),
             progress: Progress::default(),
             journal: Journal::default(),
+            probing: Probing::default(),
             tally: Tally::default(),
             identity,
             asking_for_status: BTreeSet::new(),
@@ -177,6 +181,7 @@ impl Applier {
         self.resubmission.go_on(now, &mut self.replica, &mut self.store, &mut self.outputs)?;
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
         self.boundaries.exchange(now, &self.replica, &self.store, &mut unsent);
+        self.probing.go_on(now, &self.replica, &self.identity, &mut unsent);
         if self.insertion.is_none() {
             self.boundaries.settle(&self.replica, &mut self.store);
         }
@@ -236,6 +241,10 @@ impl Applier {
             }
             Event::Inspect { traffic } => {
                 self.watched = Some(traffic);
+                return Ok(());
+            }
+            Event::PingPeers { from } => {
+                self.probing.ask(from);
                 return Ok(());
             }
             Event::Stop => {

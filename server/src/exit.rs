@@ -1,5 +1,7 @@
 //! The exit codes of `stablechatd`, as in `sysexits.h` where that has one.
 
+use crate::store::OpenError;
+
 /// Stopped as asked.
 pub const DONE: i32 = 0;
 /// The command line was not understood.
@@ -16,3 +18,12 @@ pub const CANNOT_CREATE: i32 = 73;
 pub const IO: i32 = 74;
 /// The cluster file, or the data directory, is not right for this replica.
 pub const CONFIGURATION: i32 = 78;
+
+/// What a data directory that cannot be opened comes to.
+pub fn of_opening(error: &OpenError) -> i32 {
+    match error {
+        OpenError::InUse(_) => UNAVAILABLE,
+        OpenError::OtherReplica { .. } | OpenError::NewerFormat { .. } | OpenError::OlderFormat { .. } => CONFIGURATION,
+        OpenError::System { .. } | OpenError::Store(_) => IO,
+    }
+}

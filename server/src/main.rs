@@ -26,7 +26,7 @@ fn arguments() -> Arguments {
     Arguments::from_args(&["stablechatd"], words.get(1..).unwrap_or_default()).unwrap_or_else(|early| {
         match early.status {
             Ok(()) => {
-                println!("{}", early.output.trim_end());
+                print!("{}", stablechat_protocol::help::fit(&early.output));
                 process::exit(exit::DONE)
             }
             Err(()) => {

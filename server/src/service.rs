@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::BODIES_BYTES;
+use stablechat_protocol::version::Versions;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// `HOST:PORT`, where it serves metrics, if it shall.
     pub metrics: Option<String>,
+    /// The versions of the protocol that it speaks; others than [`Versions::OURS`] are for tests of upgrades.
+    pub versions: Versions,
 }
 
 /// Why a replica could not start, or had to stop.
@@ -57,11 +60,9 @@ impl ServiceError {
     pub fn exit_code(&self) -> i32 {
         match self {
             ServiceError::NotInCluster(_) => exit::CONFIGURATION,
-            ServiceError::Open(OpenError::InUse(_)) => exit::UNAVAILABLE,
-            ServiceError::Open(OpenError::OtherReplica { .. } | OpenError::NewerFormat { .. }) => exit::CONFIGURATION,
+            ServiceError::Open(error) => exit::of_opening(error),
             ServiceError::Listen(_, error) if error.kind() == io::ErrorKind::AddrInUse => exit::UNAVAILABLE,
             ServiceError::Listen(..) => exit::CONFIGURATION,
-            ServiceError::Open(OpenError::System { .. } | OpenError::Store(_)) => exit::IO,
             ServiceError::Store(_) | ServiceError::System(..) => exit::IO,
         }
     }
@@ -99,6 +100,7 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     let Some(identity) = Identity::of(&settings.cluster, &settings.name) else {
         return Err(ServiceError::NotInCluster(Box::new(settings)));
     };
+    let identity = identity.speaking(settings.versions);
     let owner = schema::Identity { cluster: settings.cluster.name.to_string(), replica: settings.name.to_string() };
     let mut store = ChatStore::open(&Medium::Directory(settings.data.clone()), &owner).map_err(ServiceError::Open)?;
     store.retain(settings.cluster.log_retention);

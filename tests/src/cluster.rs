@@ -13,6 +13,7 @@ use crate::wait::{SOON, wait_for, wait_until};
 use rustix::process::Signal;
 use stablechat_protocol::cluster::Cluster as ClusterFile;
 use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::version::Versions;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ struct Replica {
     address: SocketAddr,
     /// Where it shows metrics, if it does.
     metrics: Option<SocketAddr>,
+    /// The versions of the protocol that it speaks, if not those of this build.
+    versions: Option<Versions>,
     /// Its process, while it runs.
     program: Option<Program>,
 }
@@ -60,8 +63,10 @@ impl Cluster {
 
     fn prepare_on(network: Option<Network>, names: &[&str], delivery_bound: Duration) -> Cluster {
         let address = |name: &str| network.as_ref().map_or_else(unused_address, |network| network.address(name));
-        let replica =
-            |name: &&str| Replica { name: (*name).to_string(), address: address(name), metrics: None, program: None };
+        let replica = |name: &&str| {
+            let (name, address) = ((*name).to_string(), address(name));
+            Replica { name, address, metrics: None, versions: None, program: None }
+        };
         let directory = tempfile::Builder::new().prefix("stablechat-").tempdir().expect("temporary files can be made");
         let replicas = names.iter().map(replica).collect();
         let cluster = Cluster { replicas, delivery_bound, settings: "", directory, network };
@@ -160,7 +165,14 @@ impl Cluster {
     /// The command that runs a replica of this cluster, with its output going to its log.
     pub fn command(&self, name: &str) -> Command {
         let log = std::fs::File::options().append(true).create(true).open(self.log_file(name));
-        let mut command = Command::new(built("stablechatd"));
+        let mut command = match self.replica(name).versions {
+            None => Command::new(built("stablechatd")),
+            Some(Versions { min, max }) => {
+                let mut command = Command::new(built("stablechatd-of-version"));
+                command.args(["--min", &min.to_string(), "--max", &max.to_string()]);
+                command
+            }
+        };
         command.arg("run").arg("--cluster").arg(self.file()).args(["--name", name]).arg("--data").arg(self.data(name));
         if let Some(metrics) = self.replica(name).metrics {
             command.arg("--metrics").arg(metrics.to_string());
@@ -170,6 +182,18 @@ impl Cluster {
         }
         command.stdin(std::process::Stdio::null()).stderr(log.expect("temporary files can be written"));
         command
+    }
+
+    /// The command that runs the client, as nobody.
+    pub fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(built("stablechat"));
+        command.arg("--cluster").arg(self.file()).arg("--keys").arg(self.path().join("keys")).args(arguments);
+        command
+    }
+
+    /// From its next start on, a replica speaks these versions of the protocol, as one of another release would.
+    pub fn speak(&mut self, name: &str, versions: Versions) {
+        self.replica_mut(name).versions = Some(versions);
     }
 
     /// Starts a replica, and waits until it listens.

@@ -18,6 +18,7 @@ use stablechat_protocol::message::{RequestId, ToClient, ToReplica};
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+use stablechat_protocol::version::Versions;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ pub struct Plan {
     pub account: AccountName,
     /// The account's key.
     pub secret: SecretKey,
+    /// The versions of the protocol that it speaks.
+    pub versions: Versions,
     /// The network namespace that it lives in, if not ours.
     pub namespace: Option<PathBuf>,
     /// How many requests it keeps in flight.
@@ -108,6 +111,7 @@ impl Plan {
             cluster: cluster.parsed(),
             account: person.account.clone(),
             secret: person.secret.clone(),
+            versions: Versions::OURS,
             namespace: None,
             window: 1,
             pace: Duration::ZERO,
@@ -173,7 +177,7 @@ impl Talking {
     fn new(plan: Plan, shared: Arc<Shared>) -> io::Result<Talking> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let mut links = Links::new(&plan.cluster, poll.registry().try_clone()?, waker);
+        let mut links = Links::new(&plan.cluster, poll.registry().try_clone()?, waker).speaking(plan.versions);
         let identity = Identity { account: plan.account.clone(), secret: plan.secret.clone() };
         links.log_in(Some(Rc::new(identity)), false);
         let client = ClientId(std::array::from_fn(|_| fastrand::u8(..)));

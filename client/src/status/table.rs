@@ -2,19 +2,14 @@
 //! it works.
 
 use super::{Survey, clock_offset_ns, phase_in_words};
-use crate::print::visible;
+use crate::columns::{Heading, Row, WIDTH_MAX, lay_out, shorten};
 use stablechat_protocol::status::{PeerReport, PeerStanding, Phase, StatusReport};
 use std::time::Duration;
 
-/// The most columns of a screen that the table takes.
-pub const WIDTH_MAX: usize = 80;
 /// The most columns that a replica's name takes; a longer one is cut.
 const NAME_MAX: usize = 12;
 /// How much of a digest is shown: enough to see that two are not the same.
 const DIGEST_SHOWN: usize = 8;
-
-/// A heading, and whether what is below it is a number.
-type Heading = (&'static str, bool);
 
 /// What a replica has come to.
 const STATE: [Heading; 7] = [
@@ -37,9 +32,6 @@ const WORK: [Heading; 7] = [
     ("refused", true),
     ("repairs", true),
 ];
-
-/// What stands below the headings; a replica that was not in reach has but the first two.
-type Row = Vec<String>;
 
 /// The table, and a line for each replica that has found a fault. Each line has its end.
 pub fn table(survey: &Survey) -> String {
@@ -66,7 +58,7 @@ pub fn table(survey: &Survey) -> String {
 /// What a replica has come to.
 fn state_row(report: &StatusReport) -> Row {
     vec![
-        short_name(report.replica.as_str()),
+        shorten(report.replica.as_str(), NAME_MAX),
         status(report),
         report.epoch.to_string(),
         report.applied.position.to_string(),
@@ -80,7 +72,7 @@ fn state_row(report: &StatusReport) -> Row {
 fn work_row(report: &StatusReport, links: String) -> Row {
     let counters = &report.counters;
     vec![
-        short_name(report.replica.as_str()),
+        shorten(report.replica.as_str(), NAME_MAX),
         short_time(report.clock.since(report.closed)),
         clock_offset_ns(report).map_or_else(|| "?".into(), short_offset),
         links,
@@ -92,7 +84,7 @@ fn work_row(report: &StatusReport, links: String) -> Row {
 
 /// What is shown of a replica that was not in reach.
 fn absent_row(name: &str) -> Row {
-    vec![short_name(name), "not in reach".into()]
+    vec![shorten(name, NAME_MAX), "not in reach".into()]
 }
 
 /// What a replica does.
@@ -121,41 +113,6 @@ fn link_count(report: &StatusReport) -> String {
 /// Whether a peer is consulted and connected.
 fn is_linked(peer: &PeerReport) -> bool {
     peer.standing == PeerStanding::Linked && peer.is_connected
-}
-
-/// Rows under their headings. Every line has its end.
-fn lay_out(headings: &[Heading], rows: &[Row]) -> String {
-    let titles: Row = headings.iter().map(|(heading, _)| (*heading).to_string()).collect();
-    let lines: Vec<&Row> = std::iter::once(&titles).chain(rows).collect();
-    // The last cell of a short row reaches over the columns that follow.
-    let has_column = |row: &&&Row, column: usize| column + 1 < row.len() || row.len() == headings.len();
-    let width = |column: usize| {
-        let cells = lines.iter().filter(|row| has_column(row, column)).map(|row| row[column].chars().count());
-        cells.max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
-    let mut text = String::new();
-    for row in lines {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            if column > 0 {
-                line += "  ";
-            }
-            let width = widths[column];
-            line += &if headings[column].1 { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
-        }
-        text += &visible(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// A name that is not too long.
-fn short_name(name: &str) -> String {
-    match name.chars().count() > NAME_MAX {
-        true => name.chars().take(NAME_MAX - 1).chain(['\u{2026}']).collect(),
-        false => name.into(),
-    }
 }
 
 /// A count in at most five characters, at least its first digits exact.

@@ -162,7 +162,6 @@ fn usage_errors_exit_2_and_help_exits_0() {
     for arguments in [&["--help"][..], &["send", "--help"], &["listen", "--help"], &["history", "--help"]] {
         let said = cluster.run(arguments);
         assert!(said.code == 0 && said.err.is_empty() && said.out.contains("Examples:"), "{said:?}");
-        assert!(said.out.lines().count() <= 50, "it fits a screen: {said:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! It keeps the rules that a client can see (sessions, ownership, pages, pushes) and nothing else: no disk, no order of
 //! timestamps, no other replicas.
 
+use super::probe::{Peer, ping_peers};
 use stablechat_protocol::answer::{Answer, Message, Note, QueryAnswer, Refusal, Rejection, Stability};
 use stablechat_protocol::command::{Command, Query};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
@@ -47,6 +48,8 @@ pub struct Manners {
     pub is_stopping: bool,
     /// Its state, in the only byte that its digest has.
     pub state: u8,
+    /// What it says of its peers when it shall ping them.
+    pub peers: Vec<Peer>,
 }
 
 /// A replica.
@@ -66,6 +69,8 @@ pub struct State {
     pub sent: Vec<String>,
     /// The timestamps of everything that was asked, in the order of arrival.
     pub timestamps: Vec<Timestamp>,
+    /// How often it was asked to ping its peers.
+    pub rounds: u64,
     accounts: BTreeMap<AccountName, Account>,
     sessions: BTreeMap<ClientId, BTreeMap<u64, Answer>>,
     timeline: Vec<Message>,
@@ -250,6 +255,10 @@ impl Replica {
                 Vec::new()
             }
             ToReplica::Ping { sent } => vec![ToClient::Pong { sent, clock }],
+            ToReplica::PingPeers => {
+                state.rounds += 1;
+                ping_peers(&state.manners.peers, clock)
+            }
             ToReplica::Status => vec![ToClient::Status { report: Box::new(self.report(state)) }],
             ToReplica::Query { id, timestamp, query } => {
                 state.timestamps.push(timestamp);

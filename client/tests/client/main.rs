@@ -5,5 +5,6 @@ mod commands;
 mod fake;
 mod faults;
 mod lines;
+mod probe;
 mod run;
 mod status;

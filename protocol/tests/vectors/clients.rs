@@ -12,9 +12,10 @@ use stablechat_protocol::name::{ClusterName, Pattern};
 use stablechat_protocol::time::Timestamp;
 
 wire_enums! {
-    "to-replica" ToReplica { Hello, Login, Logout, Request, Query, Ping, Status }
+    "to-replica" ToReplica { Hello, Login, Logout, Request, Query, Ping, Status, PingPeers }
     "to-client" ToClient {
-        Welcome, Closing, LoggedIn, LoginRefused, Answer, QueryAnswer, Refused, Delivery, Pong, Status, Changed
+        Welcome, Closing, LoggedIn, LoginRefused, Answer, QueryAnswer, Refused, Delivery, Pong, Status, Changed, PeersPinged,
+        PeerPong
     }
     "role" Role { Client, Replica }
     "proof" Proof { Signature }
@@ -75,6 +76,7 @@ impl Vectors {
             ToReplica::Query { id: 1, timestamp: NOW, query: Query::Unread { after: None, limit: 1000 } },
         );
         self.add("", ToReplica::Ping { sent: NOW });
+        self.add("", ToReplica::PingPeers);
     }
 
     pub fn add_messages_to_clients(&mut self) {
@@ -118,6 +120,9 @@ impl Vectors {
         }
         self.add("", ToClient::Delivery { message: message(1, "line one\nline two \u{1f44b}") });
         self.add("", ToClient::Pong { sent: NOW, clock: NOW.next() });
+        self.add("two peers", ToClient::PeersPinged { sent: NOW, peers: vec![replica("b"), replica("c")] });
+        let (clock, received) = (NOW.next(), NOW.next().next());
+        self.add("", ToClient::PeerPong { peer: replica("b"), sent: NOW, clock, received });
     }
 
     pub fn add_commands_and_queries(&mut self) {

@@ -1,6 +1,7 @@
 //! What peers and we tell each other of our logs: what the protocol is to know of theirs, seen from ours, and what they ask of ours.
 
 use super::boundaries::Comparison;
+use super::probing::Pong;
 use super::unsent::Unsent;
 use super::{Applier, SENT_MAX};
 use crate::replica::{Input, Output, PeerId, in_messages};
@@ -17,6 +18,11 @@ impl Applier {
         peer: PeerId,
         mut message: PeerMessage,
     ) -> Result<Option<Input>, StoreError> {
+        if let PeerMessage::Pong { sent, clock } = message
+            && self.probing.on_pong(peer, Pong { sent, clock, received: time })
+        {
+            return Ok(None);
+        }
         match &mut message {
             PeerMessage::Boundary { digests } => {
                 self.compare(peer, digests);

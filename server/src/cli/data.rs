@@ -10,12 +10,7 @@ use std::path::{Path, PathBuf};
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        let code = match error {
-            OpenError::InUse(_) => exit::UNAVAILABLE,
-            OpenError::OtherReplica { .. } | OpenError::NewerFormat { .. } => exit::CONFIGURATION,
-            OpenError::System { .. } | OpenError::Store(_) => exit::IO,
-        };
-        Failure { code, message: error.to_string() }
+        Failure { code: exit::of_opening(&error), message: error.to_string() }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::service::{self, Settings};
 use argh::{ArgsInfo, FromArgs};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::version::Versions;
 use std::path::PathBuf;
 
 /// Run a replica until SIGTERM or SIGINT.
@@ -55,7 +56,7 @@ impl Run {
         let cluster = Cluster::parse(&text)
             .map_err(|error| Failure::configuration(format!("the cluster file {file} is wrong: {error}")))?;
         let metrics = optional(self.metrics, "STABLECHAT_METRICS")?;
-        service::run(Settings { cluster, name, data, metrics })
+        service::run(Settings { cluster, name, data, metrics, versions: Versions::OURS })
             .map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
     }
 }

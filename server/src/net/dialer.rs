@@ -11,7 +11,6 @@ use crate::replica::{ConnectionId, PeerId};
 use crossbeam_channel::{Receiver, Sender};
 use mio::net::TcpStream;
 use stablechat_protocol::cluster::REPLICAS_MAX;
-use stablechat_protocol::message::CloseReason;
 use stablechat_protocol::name::ReplicaName;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
@@ -51,7 +50,7 @@ struct Dial {
     /// Whether it has been logged that it cannot be reached.
     failing: bool,
     /// The last reason for which it refused us, as logged.
-    refusal: Option<CloseReason>,
+    refusal: Option<String>,
 }
 
 /// How far an attempt is.
@@ -152,7 +151,7 @@ impl Dialer {
     }
 
     /// The peer does not want us: there is no hurry to ask again.
-    pub fn on_refused(&mut self, peer: PeerId, reason: CloseReason, now: Instant) {
+    pub fn on_refused(&mut self, peer: PeerId, reason: String, now: Instant) {
         let Some(dial) = self.dials.get_mut(&peer) else { return };
         if dial.refusal.as_ref() != Some(&reason) {
             log::warn!("replica {} refuses us: {reason}", dial.name);

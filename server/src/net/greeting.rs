@@ -7,11 +7,11 @@ use crate::replica::{Body, PeerId};
 use stablechat_protocol::command::{ACK_MAX, Command};
 use stablechat_protocol::id::Challenge;
 use stablechat_protocol::login::Statement;
-use stablechat_protocol::message::{CloseReason, MAGIC, Proof, Role, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::message::{CloseReason, MAGIC, Proof, Role, ToClient, ToReplica};
 use stablechat_protocol::name::ReplicaName;
-use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, Question, Request};
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::version::Versions;
 
 /// How far a connection has come.
 #[derive(Debug)]
@@ -33,10 +33,12 @@ pub enum Reaction {
     Reply(ToClient),
     /// Send back the welcome; frames may have full size from here on.
     Welcome(ToClient),
-    /// Send back the greeting: the connection is this peer's, and no client's.
-    Peer(PeerId, PeerMessage),
+    /// Send back the greeting: the connection is this peer's, in this version of the protocol, and no client's.
+    Peer(PeerId, u16),
     /// End the connection, which one of this name wanted for a peer.
     RefusePeer(ReplicaName, CloseReason),
+    /// End the connection of one who speaks these versions of the protocol, and none of ours.
+    RefuseVersions(Role, Versions),
     /// Send back that the login is good, and let the connection listen if it wants to.
     LoggedIn(Actor, bool),
     /// Send back that the login is not good, if it was one; the connection speaks for nobody.
@@ -45,6 +47,8 @@ pub enum Reaction {
     Request(Timestamp, Body),
     /// Pass on that the connection asks for the status.
     Status,
+    /// Pass on that the connection asks for pings of the peers.
+    PingPeers,
     /// End the connection.
     Close(CloseReason),
 }
@@ -64,15 +68,16 @@ impl Greeting {
     pub fn on_message(&mut self, message: ToReplica, us: &Identity, now: Timestamp) -> Reaction {
         match message {
             ToReplica::Hello { magic, version_min, version_max, role, cluster } if !self.greeted => {
-                let common = version_max.min(VERSION_MAX);
+                let theirs = Versions { min: version_min, max: version_max };
                 if magic != MAGIC {
-                    Reaction::Close(CloseReason::NotStablechat)
-                } else if common < version_min.max(VERSION_MIN) {
-                    Reaction::Close(CloseReason::Version { version_min: VERSION_MIN, version_max: VERSION_MAX })
-                } else if cluster != us.cluster {
-                    Reaction::Close(CloseReason::WrongCluster { cluster: us.cluster.clone() })
-                } else {
-                    self.welcome(role, common, us, now)
+                    return Reaction::Close(CloseReason::NotStablechat);
+                }
+                match us.versions.agree(theirs) {
+                    None => Reaction::RefuseVersions(role, theirs),
+                    Some(_) if cluster != us.cluster => {
+                        Reaction::Close(CloseReason::WrongCluster { cluster: us.cluster.clone() })
+                    }
+                    Some(version) => self.welcome(role, version, us, now),
                 }
             }
             ToReplica::Hello { .. } => out_of_place("a second hello"),
@@ -97,21 +102,22 @@ impl Greeting {
                 Reaction::Request(timestamp, Body::Question(question))
             }
             ToReplica::Status => Reaction::Status,
+            ToReplica::PingPeers => Reaction::PingPeers,
             ToReplica::Ping { sent } => Reaction::Reply(ToClient::Pong { sent, clock: now }),
         }
     }
 
     /// Takes in one with whom we share a version and a cluster.
     fn welcome(&mut self, role: Role, version: u16, us: &Identity, now: Timestamp) -> Reaction {
-        let replica = us.replica.clone();
         match role {
             Role::Client if self.full => Reaction::Close(CloseReason::Full),
             Role::Client => {
                 self.greeted = true;
-                Reaction::Welcome(ToClient::Welcome { version, replica, clock: now, challenge: self.challenge })
+                let (replica, challenge) = (us.replica.clone(), self.challenge);
+                Reaction::Welcome(ToClient::Welcome { version, replica, clock: now, challenge })
             }
             Role::Replica { name, cluster_file } => match peer_greeting::admit(&name, cluster_file, us) {
-                Ok(peer) => Reaction::Peer(peer, PeerMessage::Greeting { version, replica }),
+                Ok(peer) => Reaction::Peer(peer, version),
                 Err(reason) => Reaction::RefusePeer(name, reason),
             },
         }
@@ -156,8 +162,8 @@ mod tests {
         let name = |place: usize| cluster.replicas[place].name.clone();
         let us = Identity::of(&cluster, &name(1)).expect("one of the two");
         let greet = |role, full| {
-            let (magic, cluster) = (MAGIC.into(), cluster.name.clone());
-            let hello = ToReplica::Hello { magic, version_min: VERSION_MIN, version_max: VERSION_MAX, role, cluster };
+            let (magic, cluster, Versions { min, max }) = (MAGIC.into(), cluster.name.clone(), Versions::OURS);
+            let hello = ToReplica::Hello { magic, version_min: min, version_max: max, role, cluster };
             Greeting::new(Challenge([0; 32]), full).on_message(hello, &us, Timestamp::ZERO)
         };
         let peer = || Role::Replica { name: name(0), cluster_file: cluster.digest_between(&name(0), &name(1)) };

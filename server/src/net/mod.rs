@@ -39,6 +39,7 @@ use stablechat_protocol::name::{ClusterName, ReplicaName};
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::version::Versions;
 
 /// Who a connection reaches here.
 #[derive(Clone, Debug)]
@@ -51,6 +52,8 @@ pub struct Identity {
     place: PeerId,
     /// The cluster file.
     file: Cluster,
+    /// The versions of the protocol that it speaks.
+    versions: Versions,
 }
 
 impl Identity {
@@ -61,9 +64,15 @@ impl Identity {
             replica: replica.clone(),
             place: PeerId(0),
             file: cluster.clone(),
+            versions: Versions::OURS,
         };
         identity.place = identity.place_of(replica)?;
         Some(identity)
+    }
+
+    /// The same replica, speaking these versions of the protocol.
+    pub fn speaking(self, versions: Versions) -> Identity {
+        Identity { versions, ..self }
     }
 
     /// The name of one of the cluster's replicas.
@@ -164,6 +173,11 @@ pub enum Event {
     Inspect {
         /// What only the poll loop knows of it.
         traffic: Traffic,
+    },
+    /// A client asks for pings of the peers, and for what comes of them.
+    PingPeers {
+        /// The connection that it asked on.
+        from: ConnectionId,
     },
     /// The process shall stop.
     Stop,

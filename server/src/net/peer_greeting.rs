@@ -5,15 +5,19 @@
 use super::Identity;
 use crate::replica::PeerId;
 use stablechat_protocol::id::Digest;
-use stablechat_protocol::message::{CloseReason, MAGIC, Role, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::message::{CloseReason, MAGIC, Role, ToReplica};
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::PeerMessage;
+use stablechat_protocol::version::Versions;
 
 /// What the one who dials makes of a message that comes before it has been greeted.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DialerReaction {
     /// The connection stands.
-    Connected,
+    Connected {
+        /// The agreed version.
+        version: u16,
+    },
     /// The peer does not want us, and says why.
     Refused(CloseReason),
     /// The connection is of no use: what is told the peer.
@@ -24,8 +28,8 @@ pub enum DialerReaction {
 pub fn hello(us: &Identity, dialed: &ReplicaName) -> ToReplica {
     ToReplica::Hello {
         magic: MAGIC.into(),
-        version_min: VERSION_MIN,
-        version_max: VERSION_MAX,
+        version_min: us.versions.min,
+        version_max: us.versions.max,
         role: Role::Replica { name: us.replica.clone(), cluster_file: us.digest_with(dialed) },
         cluster: us.cluster.clone(),
     }
@@ -51,18 +55,26 @@ pub fn admit(name: &ReplicaName, cluster_file: Digest, us: &Identity) -> Result<
 }
 
 /// Takes the first message from the replica that we dialed.
-pub fn on_answer(message: PeerMessage, dialed: &ReplicaName) -> DialerReaction {
+pub fn on_answer(message: PeerMessage, dialed: &ReplicaName, us: &Identity) -> DialerReaction {
     match message {
-        PeerMessage::Greeting { version, .. } if !(VERSION_MIN..=VERSION_MAX).contains(&version) => {
-            DialerReaction::Close(CloseReason::Version { version_min: VERSION_MIN, version_max: VERSION_MAX })
+        PeerMessage::Greeting { version, .. } if !us.versions.contains(version) => {
+            DialerReaction::Close(us.versions.refusal())
         }
         PeerMessage::Greeting { replica, .. } if replica != *dialed => {
             let detail = format!("replica {replica} answers where {dialed} should");
             DialerReaction::Close(CloseReason::OutOfPlace { detail })
         }
-        PeerMessage::Greeting { .. } => DialerReaction::Connected,
+        PeerMessage::Greeting { version, .. } => DialerReaction::Connected { version },
         PeerMessage::Closing { reason } => DialerReaction::Refused(reason),
         _ => DialerReaction::Close(CloseReason::OutOfPlace { detail: "the first frame must be a greeting".into() }),
+    }
+}
+
+/// Why a peer refuses us, for our log.
+pub fn refusal_in_words(reason: &CloseReason, us: &Identity) -> String {
+    match *reason {
+        CloseReason::Version { version_min: min, version_max: max } => us.versions.mismatch(Versions { min, max }),
+        _ => reason.to_string(),
     }
 }
 
@@ -98,10 +110,14 @@ mod tests {
     #[test]
     fn who_dials_takes_a_greeting_from_whom_it_dialed() {
         let greeting = |version, replica: &str| PeerMessage::Greeting { version, replica: name(replica) };
-        assert_eq!(on_answer(greeting(VERSION_MAX, "b"), &name("b")), DialerReaction::Connected);
-        let closed = |message| matches!(on_answer(message, &name("b")), DialerReaction::Close(_));
-        assert!(closed(greeting(VERSION_MAX, "c")));
-        assert!(closed(greeting(VERSION_MAX + 1, "b")));
+        let a = identity("a").speaking(Versions { min: 3, max: 4 });
+        for version in [3, 4] {
+            let connected = DialerReaction::Connected { version };
+            assert_eq!(on_answer(greeting(version, "b"), &name("b"), &a), connected);
+        }
+        let closed = |message| matches!(on_answer(message, &name("b"), &a), DialerReaction::Close(_));
+        assert!(closed(greeting(4, "c")));
+        assert!(closed(greeting(2, "b")) && closed(greeting(5, "b")));
         assert!(closed(PeerMessage::Leave));
     }
 
@@ -118,7 +134,7 @@ mod tests {
             let mut buffer = FrameBuffer::default();
             buffer.push(&bytes);
             let Ok(Decoded::Frame(message)) = buffer.decode() else { panic!("not a peer's message") };
-            assert_eq!(on_answer(message, &name("b")), DialerReaction::Refused(reason));
+            assert_eq!(on_answer(message, &name("b"), &identity("a")), DialerReaction::Refused(reason));
         }
     }
 }

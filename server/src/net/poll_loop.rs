@@ -19,8 +19,10 @@ use peers::Link;
 use stablechat_protocol::cluster::REPLICAS_MAX;
 use stablechat_protocol::frame::{Decoded, FrameError};
 use stablechat_protocol::id::Challenge;
-use stablechat_protocol::message::{CloseReason, ToClient};
-use std::collections::BTreeMap;
+use stablechat_protocol::message::{CloseReason, Role, ToClient};
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_protocol::version::Versions;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io;
 use std::time::{Duration, Instant};
@@ -40,6 +42,8 @@ const OUTBOXES_MAX: usize = 256 * 1024 * 1024;
 const GREETING_WAIT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent. Clients ping, and peers announce, more often than that.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How many ranges of versions that clients were refused for are logged. Whoever thinks up more is not.
+const REFUSED_MAX: usize = 16;
 /// How often connections are looked at for silence.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -63,6 +67,8 @@ pub struct PollLoop {
     /// What is known of each peer.
     links: BTreeMap<PeerId, Link>,
     dialer: Dialer,
+    /// The versions of clients that were refused and logged.
+    refused: BTreeSet<Versions>,
     intake: Intake,
     /// Gives what the applier wants sent.
     batches: Receiver<Vec<Sent>>,
@@ -118,6 +124,7 @@ impl PollLoop {
             links: identity.peers().map(|(peer, entry)| (peer, Link::to(entry.name.clone()))).collect(),
             dialer: Dialer::new(&identity, applier.signals.clone(), now),
             identity,
+            refused: BTreeSet::new(),
             intake: Intake::new(applier.rounds, applier.signals),
             batches: applier.batches,
             next_sweep: now,
@@ -321,13 +328,17 @@ impl PollLoop {
                 connection.greeted();
                 connection.send(&message, now);
             }
-            Reaction::Peer(peer, greeting) => {
-                connection.send(&greeting, now);
-                self.begin_link(id, peer, now);
+            Reaction::Peer(peer, version) => {
+                connection.send(&PeerMessage::Greeting { version, replica: self.identity.replica.clone() }, now);
+                self.begin_link(id, peer, version, now);
             }
             Reaction::RefusePeer(name, reason) => {
                 self.on_peer_refused(&name, &reason);
                 self.close(id, reason, now);
+            }
+            Reaction::RefuseVersions(role, theirs) => {
+                self.on_versions_refused(&role, theirs);
+                self.close(id, self.identity.versions.refusal(), now);
             }
             Reaction::LoggedIn(actor, receive) => {
                 connection.send(&ToClient::LoggedIn { account: actor.account.clone() }, now);
@@ -342,7 +353,20 @@ impl PollLoop {
                 self.intake.push(Event::Request { time, from: id, timestamp, body });
             }
             Reaction::Status => self.intake.push(Event::Status { from: id }),
+            Reaction::PingPeers => self.intake.push(Event::PingPeers { from: id }),
             Reaction::Close(reason) => self.close(id, reason, now),
+        }
+    }
+
+    /// Logs that we refuse one who speaks none of our versions: once for each replica, and for clients once for each range.
+    fn on_versions_refused(&mut self, role: &Role, theirs: Versions) {
+        let why = self.identity.versions.mismatch(theirs);
+        match role {
+            Role::Replica { name, .. } => self.on_peer_refused(name, &why),
+            Role::Client if self.refused.len() < REFUSED_MAX && self.refused.insert(theirs) => {
+                log::warn!("refusing a client (others like it are not logged): {why}");
+            }
+            Role::Client => log::debug!("refusing a client: {why}"),
         }
     }
 

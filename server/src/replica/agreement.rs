@@ -9,14 +9,11 @@ use super::peer::{LogStanding, Standing};
 use super::pending::{PeerSet, Pending};
 use super::{Body, ConnectionId, Output, PeerId, Replica, Status};
 use stablechat_protocol::answer::Refusal;
-use stablechat_protocol::peer::{BODIES_BYTES, Held, PeerMessage, UIDS_MAX};
+use stablechat_protocol::peer::{BODIES_BYTES, FETCH_DELAY, Held, PeerMessage, UIDS_MAX};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-/// How long to wait for a client's own copy of what a peer has listed, before the peer is asked for its copy.
-const FETCH_DELAY: Duration = Duration::from_millis(2);
 /// The most refused requests that are remembered for an answer; the oldest are forgotten.
 const REFUSED_MAX: usize = 10_000;
 

@@ -44,6 +44,13 @@ pub enum OpenError {
         /// Its format.
         found: u64,
     },
+    /// It is written in an older format than this program reads.
+    OlderFormat {
+        /// The directory.
+        directory: PathBuf,
+        /// Its format.
+        found: u64,
+    },
     /// The operating system refused something.
     System {
         /// What was being done.
@@ -70,7 +77,15 @@ impl fmt::Display for OpenError {
             ),
             OpenError::NewerFormat { directory, found } => write!(
                 formatter,
-                "the data directory {} has format {found}, but this program knows formats up to {}; run a newer program",
+                "the data directory {} has format {found}, but this program knows formats up to {}; run the newer program that \
+                 wrote it, or remove the directory: this replica then gets everything from the others",
+                directory.display(),
+                super::schema::FORMAT
+            ),
+            OpenError::OlderFormat { directory, found } => write!(
+                formatter,
+                "the data directory {} has format {found}, but this program reads format {} only; run the program that wrote \
+                 it, or remove the directory: this replica then gets everything from the others",
                 directory.display(),
                 super::schema::FORMAT
             ),

@@ -13,6 +13,7 @@ use rocksdb::{
 };
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,7 +83,7 @@ pub fn open_as_left(medium: &Medium, identity: &Identity) -> Result<ChatStore, O
 /// Opens what the last process left in a directory, whosever it is, for reading only. Nothing is written.
 pub fn open_to_read(directory: &DataDirectory) -> Result<ChatStore, OpenError> {
     let lock = directory.lock_to_read()?;
-    let (options, families) = settings(&Medium::Directory(directory.0.clone()));
+    let (options, families) = settings(&Medium::Directory(directory.0.clone()), &directory.store())?;
     let db = DB::open_cf_descriptors_read_only(&options, directory.store(), families, false)
         .map_err(|error| StoreError::Rocks("opening the store", error))?;
     known_format(&db, &directory.0)?;
@@ -92,7 +93,7 @@ pub fn open_to_read(directory: &DataDirectory) -> Result<ChatStore, OpenError> {
 
 /// Opens a database that is there, whosever it is: a copy, or one that nobody uses. The caller holds the lock.
 pub fn open_copy(path: &Path) -> Result<DB, OpenError> {
-    let (mut options, families) = settings(&Medium::Directory(path.to_path_buf()));
+    let (mut options, families) = settings(&Medium::Directory(path.to_path_buf()), path)?;
     options.create_if_missing(false);
     // It is closed soon, and what a compaction writes would have to be backed up anew.
     options.set_disable_auto_compactions(true);
@@ -140,17 +141,23 @@ fn open_database(medium: &Medium) -> Result<(Arc<DB>, Option<File>), OpenError> 
         Medium::Memory(_) => (PathBuf::from("/store"), None),
         Medium::Open(db) => return Ok((Arc::clone(db), None)),
     };
-    let (options, families) = settings(medium);
+    let (options, families) = settings(medium, &path)?;
     let db = DB::open_cf_descriptors(&options, path, families)
         .map_err(|error| StoreError::Rocks("opening the store", error))?;
     Ok((Arc::new(db), lock))
 }
 
-/// RocksDB's settings for the database as a whole, and for all column families, which share a cache.
-fn settings(medium: &Medium) -> (Options, Vec<ColumnFamilyDescriptor>) {
-    let cache = Cache::new_lru_cache(CACHE);
-    let families = all_families().map(|name| ColumnFamilyDescriptor::new(name, options(medium, &cache)));
-    (options(medium, &cache), families.collect())
+/// RocksDB's settings for the database at a path as a whole, and for all column families, which share a cache.
+fn settings(medium: &Medium, path: &Path) -> Result<(Options, Vec<ColumnFamilyDescriptor>), StoreError> {
+    let options = options(medium, &Cache::new_lru_cache(CACHE));
+    let mut names: BTreeSet<String> = all_families().map(String::from).collect();
+    // RocksDB opens all column families or none: those of a newer format too, which is found to be one next.
+    if matches!(medium, Medium::Directory(_)) && path.join("CURRENT").exists() {
+        let found = DB::list_cf(&options, path);
+        names.extend(found.map_err(|error| StoreError::Rocks("opening the store", error))?);
+    }
+    let families = names.into_iter().map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+    Ok((options.clone(), families.collect()))
 }
 
 /// The names of all column families.
@@ -223,6 +230,9 @@ fn known_format(db: &DB, directory: &Path) -> Result<(), OpenError> {
     match read_meta::<u64>(db, schema::META_FORMAT)? {
         Some(found) if found > schema::FORMAT => {
             Err(OpenError::NewerFormat { directory: directory.to_path_buf(), found })
+        }
+        Some(found) if found < schema::FORMAT => {
+            Err(OpenError::OlderFormat { directory: directory.to_path_buf(), found })
         }
         _ => Ok(()),
     }

@@ -5,6 +5,7 @@ mod script;
 use super::rows::{Row, decode};
 use super::schema::{Column, UndoRecord, unread_count_key};
 use super::*;
+use rocksdb::Options;
 use script::Script;
 use stablechat_protocol::answer::Rejection;
 use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, PasswordParameters, Query, Recipient};
@@ -13,6 +14,7 @@ use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
+use std::sync::Arc;
 
 fn identity(replica: &str) -> Identity {
     Identity { cluster: "test".into(), replica: replica.into() }
@@ -217,13 +219,27 @@ fn a_newer_format_is_left_alone() {
     let directory = tempfile::tempdir().expect("a directory can be made");
     let medium = Medium::Directory(directory.path().to_path_buf());
     let store = ChatStore::open(&medium, &identity("a")).expect("a new store opens");
-    let db = store.rows.db();
-    let newer = schema::FORMAT + 1;
-    db.put_cf(family(db, schema::META), schema::META_FORMAT, to_cbor(&newer)).expect("storage works");
     drop(store);
+    let Ok(Medium::Open(mut db)) = medium.kept_open() else { panic!("it is not in use") };
+    let owned = Arc::get_mut(&mut db).expect("nobody else has it");
+    owned.create_cf("of a later time", &Options::default()).expect("storage works");
+    let newer = schema::FORMAT + 1;
+    db.put_cf(family(&db, schema::META), schema::META_FORMAT, to_cbor(&newer)).expect("storage works");
+    drop(db);
     match ChatStore::open(&medium, &identity("a")) {
         Err(OpenError::NewerFormat { found, .. }) => assert_eq!(found, newer),
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("it must not open"),
     }
+}
+
+#[test]
+fn an_older_format_is_not_misread() {
+    let medium = Medium::in_memory().expect("memory");
+    let store = ChatStore::open(&medium, &identity("a")).expect("a new store opens");
+    let db = store.rows.db();
+    db.put_cf(family(db, schema::META), schema::META_FORMAT, to_cbor(&(schema::FORMAT - 1))).expect("storage works");
+    drop(store);
+    let error = ChatStore::open(&medium, &identity("a")).err().expect("it must not open");
+    assert!(matches!(error, OpenError::OlderFormat { .. }), "{error}");
 }

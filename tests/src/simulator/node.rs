@@ -374,7 +374,7 @@ impl Node {
                 self.actors.insert(connection, Some(actor.clone()));
                 Some(Event::LoggedIn { connection, actor, receive })
             }
-            ToReplica::Status => None,
+            ToReplica::Status | ToReplica::PingPeers => None,
             ToReplica::Logout => {
                 self.actors.insert(connection, None);
                 Some(Event::LoggedOut { connection })

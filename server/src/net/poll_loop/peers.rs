@@ -3,7 +3,7 @@
 use super::{Party, PollLoop, close_reason};
 use crate::net::Event;
 use crate::net::connection::Connection;
-use crate::net::peer_greeting::{DialerReaction, hello, on_answer};
+use crate::net::peer_greeting::{DialerReaction, hello, on_answer, refusal_in_words};
 use crate::replica::{ConnectionId, PeerId};
 use mio::net::TcpStream;
 use stablechat_protocol::frame::FrameError;
@@ -61,13 +61,13 @@ impl PollLoop {
     /// Handles the answer to our hello.
     fn on_answer(&mut self, id: ConnectionId, peer: PeerId, message: PeerMessage, now: Instant) {
         let Some(link) = self.links.get(&peer) else { return };
-        match on_answer(message, &link.name) {
-            DialerReaction::Connected => self.begin_link(id, peer, now),
+        match on_answer(message, &link.name, &self.identity) {
+            DialerReaction::Connected { version } => self.begin_link(id, peer, version, now),
             DialerReaction::Refused(CloseReason::Stopping) => self.remove(id, &CloseReason::Stopping, now),
             DialerReaction::Refused(reason) => {
                 self.intake.forget(id);
                 self.connections.remove(&id);
-                self.dialer.on_refused(peer, reason, now);
+                self.dialer.on_refused(peer, refusal_in_words(&reason, &self.identity), now);
             }
             DialerReaction::Close(reason) => self.close_peer(id, reason.clone(), &reason, now),
         }
@@ -80,7 +80,7 @@ impl PollLoop {
 
     /// Makes a connection the one with a peer, in place of an earlier one. Who connects again has lost the earlier one, even
     /// if we have not noticed.
-    pub(super) fn begin_link(&mut self, id: ConnectionId, peer: PeerId, now: Instant) {
+    pub(super) fn begin_link(&mut self, id: ConnectionId, peer: PeerId, version: u16, now: Instant) {
         if let Some(earlier) = self.links.get(&peer).and_then(|link| link.connection) {
             self.remove(earlier, &"it has connected again", now);
         }
@@ -89,7 +89,7 @@ impl PollLoop {
         };
         connection.greeted_by_peer();
         *party = Party::Peer(peer);
-        log::info!("connected to replica {}", link.name);
+        log::info!("connected to replica {}, speaking version {version} of the protocol", link.name);
         link.connection = Some(id);
         link.unseen += 1;
         link.refused = false;
@@ -116,7 +116,7 @@ impl PollLoop {
     }
 
     /// Logs that we refuse one that says it is the peer of this name: once, however often it tries.
-    pub(super) fn on_peer_refused(&mut self, name: &ReplicaName, reason: &CloseReason) {
+    pub(super) fn on_peer_refused(&mut self, name: &ReplicaName, reason: &dyn Display) {
         match self.links.values_mut().find(|link| link.name == *name) {
             Some(link) if !link.refused => {
                 log::warn!("refusing replica {name}: {reason}");

@@ -1,0 +1,88 @@
+//! Links to all replicas, a clock and signals, for commands that read no lines and keep no session: they ask, and listen.
+
+use crate::clock::LocalClock;
+use crate::link::LinkEvent;
+use crate::links::Links;
+use crate::signals::Signals;
+use mio::{Events, Interest, Poll, Token, Waker};
+use stablechat_protocol::cluster::{Cluster, REPLICAS_MAX};
+use stablechat_protocol::message::ToReplica;
+use stablechat_protocol::time::Timestamp;
+use std::io;
+use std::sync::Arc;
+
+/// Links have the tokens from 0 on.
+const WAKER: Token = Token(REPLICAS_MAX);
+const SIGNALS: Token = Token(REPLICAS_MAX + 1);
+
+/// Who keeps watch over all replicas.
+pub struct Lookout {
+    poll: Poll,
+    events: Events,
+    clock: LocalClock,
+    links: Links,
+    signals: Signals,
+    /// Whether a signal has asked for the end.
+    is_ended: bool,
+}
+
+impl Lookout {
+    /// Connects to the replicas of a cluster, and catches SIGINT and SIGTERM.
+    ///
+    /// # Errors
+    /// The machine does not let us.
+    pub fn open(cluster: &Cluster) -> io::Result<Lookout> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let mut signals = Signals::catch()?;
+        poll.registry().register(signals.source(), SIGNALS, Interest::READABLE)?;
+        let links = Links::new(cluster, poll.registry().try_clone()?, waker);
+        let events = Events::with_capacity(64);
+        Ok(Lookout { poll, events, clock: LocalClock::start(), links, signals, is_ended: false })
+    }
+
+    /// Our clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The links.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Whether a signal has asked for the end.
+    pub fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
+    /// Queues a frame on one link, or on all that are ready, for the next [`Lookout::listen`].
+    pub fn send(&mut self, link: Option<usize>, message: &ToReplica) {
+        self.links.send(link, message);
+    }
+
+    /// Waits until something happens or it is time, and appends what was heard.
+    ///
+    /// # Errors
+    /// The poll failed.
+    pub fn listen(&mut self, until: Timestamp, heard: &mut Vec<LinkEvent>) -> io::Result<()> {
+        let now = self.now();
+        self.links.on_time(now, heard);
+        self.links.flush(now, heard);
+        let until = self.links.deadline().map_or(until, |deadline| deadline.min(until));
+        let timeout = if heard.is_empty() { until.since(self.now()) } else { std::time::Duration::ZERO };
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => result?,
+        }
+        let now = self.now();
+        for event in &self.events {
+            match event.token() {
+                WAKER => {}
+                SIGNALS => self.is_ended |= self.signals.take() > 0,
+                _ => self.links.on_ready(now, event, heard),
+            }
+        }
+        Ok(())
+    }
+}

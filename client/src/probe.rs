@@ -1,0 +1,232 @@
+//! `stablechat probe`: whether Δ is enough for this network and these clocks.
+//!
+//! For some seconds this machine pings each replica, and has each replica ping its peers; what comes of both are readings of two
+//! clocks. All arithmetic is done here, in pure parts: [`delays`] makes delays and distances of clocks of the readings, and
+//! [`findings`] says what they mean for Δ.
+//!
+//! A replica answers a client's ping where it reads its sockets, and a peer's after whatever its applier is at, as it does with
+//! what the pings stand for. So pauses and busy disks are measured too. What does not happen while we measure is not.
+
+pub mod delays;
+pub mod findings;
+mod json;
+pub mod paths;
+mod text;
+
+use crate::exit;
+use crate::link::LinkEvent;
+use crate::lookout::Lookout;
+use crate::reach::LinkSet;
+use crate::screen::remark;
+use delays::Exchange;
+use findings::{Findings, Verdict};
+use paths::{Path, Place};
+use stablechat_protocol::cluster::Cluster;
+use stablechat_protocol::message::{ToClient, ToReplica};
+use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::time::Timestamp;
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+/// For how many seconds is measured when nobody says.
+pub const SECONDS_DEFAULT: u32 = 10;
+/// The most seconds.
+pub const SECONDS_MAX: u32 = 3600;
+/// How long to wait from one round of pings to the next, at least.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// The most rounds, which bounds memory: when it takes longer, they come more slowly.
+const ROUNDS_MAX: u32 = 10_000;
+/// How long the beginning waits for replicas that have neither welcomed us nor failed.
+const GATHERING: Duration = Duration::from_secs(2);
+/// How long the end waits for answers, beside a delivery bound. Then they are late.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// What is to be done.
+pub struct Plan {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// For how many seconds.
+    pub seconds: u32,
+    /// Whether results are JSON.
+    pub json: bool,
+}
+
+/// Measures, and says what was found. Returns the exit code.
+///
+/// # Errors
+/// The machine does not let us, or nobody reads the results.
+pub fn run(plan: &Plan) -> io::Result<u8> {
+    let mut lookout = Lookout::open(&plan.cluster)?;
+    let mut probe = Probe::new(&plan.cluster);
+    let limit = lookout.now().after(GATHERING);
+    probe.go_on(&mut lookout, limit, |_, lookout| lookout.links().are_tried())?;
+    if lookout.links().are_misconfigured() {
+        return Ok(exit::CONFIGURATION);
+    }
+    if probe.ready.is_empty() {
+        remark(&format!("stablechat: no replica of the cluster {} is in reach\n", plan.cluster.name));
+        return Ok(exit::UNREACHABLE);
+    }
+    if io::stderr().is_terminal() {
+        remark(&format!("measuring for {} s; Ctrl-C ends it sooner\n", plan.seconds));
+    }
+    probe.measure(&mut lookout, Duration::from_secs(plan.seconds.into()))?;
+    let findings = Findings::of(&plan.cluster, &probe.paths, lookout.now());
+    let text = if plan.json { json::lines(&findings) } else { text::text(&findings) };
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever read our results has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+        _ => {}
+    }
+    Ok(match findings.verdict() {
+        Verdict::Holds => exit::DONE,
+        Verdict::Fails | Verdict::Unknown => exit::REFUSED,
+    })
+}
+
+/// What is being measured.
+struct Probe<'a> {
+    cluster: &'a Cluster,
+    /// The links that are ready.
+    ready: LinkSet,
+    /// Whether pings have gone out: a link that becomes ready later is not measured all the time.
+    has_begun: bool,
+    paths: BTreeMap<(Place, Place), Path>,
+    /// Since when a replica owes us a round of pings to its peers, by link.
+    owed: BTreeMap<usize, Timestamp>,
+}
+
+impl Probe<'_> {
+    fn new(cluster: &Cluster) -> Probe<'_> {
+        Probe { cluster, ready: LinkSet::EMPTY, has_begun: false, paths: BTreeMap::new(), owed: BTreeMap::new() }
+    }
+
+    /// Pings for so long, or until a signal, and waits for the answers.
+    fn measure(&mut self, lookout: &mut Lookout, duration: Duration) -> io::Result<()> {
+        let interval = INTERVAL_MIN.max(duration / ROUNDS_MAX);
+        let mut next = lookout.now();
+        let end = next.after(duration);
+        while next < end && !lookout.is_ended() {
+            self.ping(lookout);
+            // After a pause of ours, rounds that were missed are not made up for.
+            next = next.after(interval).max(lookout.now());
+            self.go_on(lookout, next, |_, lookout| lookout.is_ended())?;
+        }
+        let limit = lookout.now().after(self.cluster.delivery_bound + PARTING);
+        self.go_on(lookout, limit, |probe, _| probe.is_answered())
+    }
+
+    /// Pings all replicas that are in reach, and asks them to ping their peers.
+    fn ping(&mut self, lookout: &mut Lookout) {
+        self.has_begun = true;
+        let now = lookout.now();
+        lookout.send(None, &ToReplica::Ping { sent: now });
+        lookout.send(None, &ToReplica::PingPeers);
+        for link in self.links().filter(|link| self.ready.contains(*link)).collect::<Vec<usize>>() {
+            self.owed.entry(link).or_insert(now);
+            if let Some(path) = self.path(Place::Here, Place::Replica(link)) {
+                path.on_ping(now, now);
+            }
+        }
+    }
+
+    /// Listens until `is_enough` or it is time.
+    fn go_on(
+        &mut self,
+        lookout: &mut Lookout,
+        until: Timestamp,
+        is_enough: impl Fn(&Self, &Lookout) -> bool,
+    ) -> io::Result<()> {
+        let mut heard = Vec::new();
+        while !is_enough(self, lookout) && lookout.now() < until {
+            lookout.listen(until, &mut heard)?;
+            heard.drain(..).for_each(|event| self.on_event(lookout.now(), event));
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, now: Timestamp, event: LinkEvent) {
+        match event {
+            LinkEvent::Ready { link } => self.on_ready(link),
+            LinkEvent::Lost { link } => self.on_lost(link),
+            LinkEvent::Sample { link, sent, clock, received } => {
+                self.on_pong(Place::Here, Place::Replica(link), Exchange { sent, clock, received });
+            }
+            LinkEvent::Message { link, message: ToClient::PeersPinged { sent, peers } } => {
+                self.on_peers_pinged(now, link, sent, &peers);
+            }
+            LinkEvent::Message { link, message: ToClient::PeerPong { peer, sent, clock, received } } => {
+                if let Some(peer) = self.place(&peer) {
+                    self.on_pong(Place::Replica(link), peer, Exchange { sent, clock, received });
+                }
+            }
+            LinkEvent::Message { .. } => {}
+            LinkEvent::Misconfigured { link, fault } => {
+                let replica = &self.cluster.replicas[link];
+                remark(&format!("stablechat: the replica {} at {}: {fault}\n", replica.name, replica.address));
+            }
+        }
+    }
+
+    fn on_ready(&mut self, link: usize) {
+        self.ready.insert(link);
+        let is_whole = !self.has_begun;
+        for ends in self.paths_by(link) {
+            self.paths.entry(ends).or_insert_with(|| Path::new(is_whole));
+        }
+    }
+
+    fn on_lost(&mut self, link: usize) {
+        self.ready.remove(link);
+        self.owed.remove(&link);
+        for ends in self.paths_by(link) {
+            self.paths.get_mut(&ends).into_iter().for_each(Path::interrupt);
+        }
+    }
+
+    fn on_pong(&mut self, from: Place, to: Place, exchange: Exchange) {
+        if let Some(path) = self.path(from, to) {
+            path.on_pong(exchange);
+        }
+    }
+
+    /// A replica has pinged those of its peers that it is connected with.
+    fn on_peers_pinged(&mut self, now: Timestamp, link: usize, sent: Timestamp, peers: &[ReplicaName]) {
+        self.owed.remove(&link);
+        let from = Place::Replica(link);
+        for other in self.links().filter(|other| *other != link).collect::<Vec<usize>>() {
+            let is_pinged = peers.contains(&self.cluster.replicas[other].name);
+            match self.path(from, Place::Replica(other)) {
+                Some(path) if is_pinged => path.on_ping(sent, now),
+                Some(path) => path.interrupt(),
+                None => {}
+            }
+        }
+    }
+
+    /// Whether nothing is open.
+    fn is_answered(&self) -> bool {
+        self.owed.is_empty() && self.paths.values().all(Path::is_answered)
+    }
+
+    /// The paths that are measured through a link: to its replica, and from there to its peers.
+    fn paths_by(&self, link: usize) -> Vec<(Place, Place)> {
+        let replica = Place::Replica(link);
+        let peers = self.links().filter(|other| *other != link).map(|other| (replica, Place::Replica(other)));
+        peers.chain([(Place::Here, replica)]).collect()
+    }
+
+    fn links(&self) -> impl Iterator<Item = usize> + use<> {
+        0..self.cluster.replicas.len()
+    }
+
+    fn place(&self, name: &ReplicaName) -> Option<Place> {
+        self.cluster.replicas.iter().position(|replica| replica.name == *name).map(Place::Replica)
+    }
+
+    /// A path; none when it could not be measured yet, because its link has not been ready.
+    fn path(&mut self, from: Place, to: Place) -> Option<&mut Path> {
+        self.paths.get_mut(&(from, to))
+    }
+}

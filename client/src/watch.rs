@@ -1,0 +1,176 @@
+//! `stablechat status --watch`: the status, again every second.
+//!
+//! A report is shown until the next one comes, and no longer than [`PATIENCE`]: a replica that dies is gone from the table at once,
+//! one that hangs soon after. At a terminal each table takes the place of the one before, and the last one stays.
+
+use crate::exit;
+use crate::link::LinkEvent;
+use crate::lookout::Lookout;
+use crate::screen::remark;
+use crate::status::Survey;
+use rustix::termios::tcgetwinsize;
+use stablechat_protocol::cluster::Cluster;
+use stablechat_protocol::message::{ToClient, ToReplica};
+use stablechat_protocol::status::StatusReport;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::time::utc;
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long it is from one table to the next.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long a report is shown; whoever has not answered for longer is not in reach.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is to be done.
+pub struct Plan {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Whether results are JSON.
+    pub json: bool,
+}
+
+/// Shows the status until a signal comes or nobody reads it. Returns the exit code: that of the last table.
+///
+/// # Errors
+/// The machine does not let us.
+pub fn run(plan: &Plan) -> io::Result<u8> {
+    let mut watch = Watch {
+        plan,
+        lookout: Lookout::open(&plan.cluster)?,
+        reports: BTreeMap::new(),
+        has_drawn: false,
+        is_terminal: io::stdout().is_terminal(),
+    };
+    match watch.run() {
+        // Whoever read our results has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::DONE),
+        result => result,
+    }
+}
+
+/// What is being watched.
+struct Watch<'a> {
+    plan: &'a Plan,
+    lookout: Lookout,
+    /// What was last heard, and when, by link.
+    reports: BTreeMap<usize, (Timestamp, StatusReport)>,
+    /// Whether a table has been shown.
+    has_drawn: bool,
+    /// Whether it is shown at a terminal.
+    is_terminal: bool,
+}
+
+impl Watch<'_> {
+    fn run(&mut self) -> io::Result<u8> {
+        // Nobody wants to see a table of replicas that are not in reach because we have only begun.
+        let mut next = self.lookout.now();
+        self.listen_until(next.after(PATIENCE), Watch::is_complete)?;
+        loop {
+            if self.lookout.links().are_misconfigured() {
+                return Ok(exit::CONFIGURATION);
+            }
+            let survey = self.survey();
+            self.draw(&survey)?;
+            next = next.after(INTERVAL).max(self.lookout.now());
+            self.lookout.send(None, &ToReplica::Status);
+            self.listen_until(next, |_| false)?;
+            if self.lookout.is_ended() {
+                return Ok(survey.code());
+            }
+        }
+    }
+
+    /// Listens until it is time, or `is_enough`, or a signal asks for the end.
+    fn listen_until(&mut self, until: Timestamp, is_enough: impl Fn(&Self) -> bool) -> io::Result<()> {
+        let mut heard = Vec::new();
+        while self.lookout.now() < until && !self.lookout.is_ended() && !is_enough(self) {
+            self.lookout.listen(until, &mut heard)?;
+            heard.drain(..).for_each(|event| self.on_event(event));
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Ready { link } => self.lookout.send(Some(link), &ToReplica::Status),
+            LinkEvent::Lost { link } => drop(self.reports.remove(&link)),
+            LinkEvent::Message { link, message: ToClient::Status { report } } => {
+                self.reports.insert(link, (self.lookout.now(), *report));
+            }
+            LinkEvent::Message { .. } | LinkEvent::Sample { .. } => {}
+            LinkEvent::Misconfigured { link, fault } => {
+                let replica = &self.plan.cluster.replicas[link];
+                remark(&format!("stablechat: the replica {} at {}: {fault}\n", replica.name, replica.address));
+            }
+        }
+    }
+
+    /// Whether everyone who is in reach has answered.
+    fn is_complete(&self) -> bool {
+        let links = self.lookout.links();
+        links.are_tried() && links.ready().all(|link| self.reports.contains_key(&link))
+    }
+
+    /// What is known now.
+    fn survey(&mut self) -> Survey {
+        let patience = PATIENCE.max(self.plan.cluster.delivery_bound);
+        let now = self.lookout.now();
+        self.reports.retain(|_, (at, _)| now.since(*at) < patience);
+        let report = |link: usize| self.reports.get(&link).map(|(_, report)| report.clone());
+        let names = self.plan.cluster.replicas.iter().map(|replica| replica.name.clone());
+        Survey { replicas: names.enumerate().map(|(link, name)| (name, report(link))).collect() }
+    }
+
+    /// Shows a table, all in one write, so that nothing flickers.
+    fn draw(&mut self, survey: &Survey) -> io::Result<()> {
+        let text = match self.plan.json {
+            true => survey.to_json_lines(),
+            false => format!("{} UTC\n\n{}\n", utc(wall_time()), survey.to_text()),
+        };
+        let text = match (self.is_terminal && !self.plan.json, self.has_drawn) {
+            (true, has_drawn) => in_place(&text, has_drawn, rows()),
+            (false, true) if !self.plan.json => format!("\n{text}"),
+            (false, _) => text,
+        };
+        self.has_drawn = true;
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
+    }
+}
+
+/// A table over the one before: the screen is cleared once, and from then on each line overwritten and its rest erased. What does
+/// not fit into so many rows would scroll, and is left out.
+fn in_place(text: &str, has_drawn: bool, rows: usize) -> String {
+    let begin = if has_drawn { "\x1b[H" } else { "\x1b[H\x1b[2J" };
+    // The cursor waits in the row below the last line.
+    let lines = text.lines().take(rows.saturating_sub(1));
+    lines.fold(begin.to_string(), |shown, line| shown + line + "\x1b[K\n") + "\x1b[J"
+}
+
+/// How many rows the terminal has.
+fn rows() -> usize {
+    match tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_row > 0 => size.ws_row.into(),
+        _ => usize::MAX,
+    }
+}
+
+/// What this machine's wall clock shows.
+fn wall_time() -> Timestamp {
+    Timestamp::ZERO.after(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_takes_the_place_of_the_one_before() {
+        assert_eq!(in_place("a\nb\n", false, 24), "\x1b[H\x1b[2Ja\x1b[K\nb\x1b[K\n\x1b[J");
+        assert_eq!(in_place("a\nb\n", true, 24), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+        assert_eq!(in_place("a\nb\nc\n", true, 3), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+    }
+}

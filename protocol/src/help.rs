@@ -1,0 +1,93 @@
+//! What the two command lines have in common: a help that fits a screen.
+//!
+//! `argh` makes the help of what the commands are declared to be, with a line for each exit code and a blank line between
+//! sections, and leaves long lines to the terminal. A help that scrolls away is read less.
+
+/// The columns of a screen.
+pub const COLUMNS: usize = 80;
+/// The lines of a screen.
+pub const LINES: usize = 24;
+
+/// A help of `argh`'s in which no line is longer than a screen is wide, exit codes are one paragraph, and blank lines are left out
+/// when there is no room for them. Ends with a line's end.
+pub fn fit(help: &str) -> String {
+    let sections: Vec<String> = help.trim_end().split("\n\n").map(section).collect();
+    let spacious = sections.join("\n\n");
+    let text = if spacious.lines().count() <= LINES { spacious } else { sections.join("\n") };
+    text + "\n"
+}
+
+/// A section whose lines are short enough.
+fn section(text: &str) -> String {
+    let is_long = |line: &str| line.chars().count() > COLUMNS;
+    match text.split_once('\n') {
+        Some(("Error codes:", codes)) => {
+            let codes: Vec<&str> = codes.lines().map(str::trim).collect();
+            wrap(&format!("Exit codes: {}", codes.join("; ")), "  ")
+        }
+        // Notes that do not fit as they are laid out are a paragraph.
+        Some(("Notes:", notes)) if notes.lines().any(is_long) => {
+            format!("Notes:\n{}", wrap(&format!("  {notes}"), "  "))
+        }
+        _ => {
+            let hanging = if text.starts_with("Usage:") { "    " } else { "" };
+            let line = |line: &str| if is_long(line) { wrap(line, hanging) } else { line.into() };
+            text.lines().map(line).collect::<Vec<String>>().join("\n")
+        }
+    }
+}
+
+/// Words in as many lines as they need. The first line is indented as it is, the others as told.
+fn wrap(text: &str, hanging: &str) -> String {
+    let indent: String = text.chars().take_while(|character| *character == ' ').collect();
+    let (mut lines, mut current, mut is_empty) = (Vec::new(), indent, true);
+    for word in text.split_whitespace() {
+        if !is_empty && current.chars().count() + 1 + word.chars().count() > COLUMNS {
+            lines.push(std::mem::replace(&mut current, hanging.into()));
+        } else if !is_empty {
+            current.push(' ');
+        }
+        current += word;
+        is_empty = false;
+    }
+    lines.push(current);
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_stays_as_it_is() {
+        let help = "Usage: x\n\nDoes things.\n\nOptions:\n  --help, help      display usage information\n";
+        assert_eq!(fit(help), help);
+    }
+
+    #[test]
+    fn exit_codes_are_a_paragraph_and_long_lines_are_cut_at_blanks() {
+        let (word, many) = ("a-word", ["a-word"; 11].join(" "));
+        let help = format!(
+            "Usage: {many} {word}\n\n{many} {word}\n\nNotes:\n  {word}\n  {many} {word}\n\n\
+             Error codes:\n  0 done\n  78 configuration\n"
+        );
+        let ten = ["a-word"; 10].join(" ");
+        let expected = format!(
+            "Usage: {ten}\n    {word} {word}\n\n{many}\n{word}\n\nNotes:\n  {many}\n  {word} {word}\n\n\
+             Exit codes: 0 done; 78 configuration\n"
+        );
+        assert_eq!(fit(&help), expected);
+        assert_eq!(
+            wrap(&format!("  {}", "x".repeat(90)), ""),
+            format!("  {}", "x".repeat(90)),
+            "what cannot be cut is not"
+        );
+    }
+
+    #[test]
+    fn blank_lines_go_when_there_is_no_room() {
+        let options: String = (0..20).map(|number| format!("\n  --option-{number}")).collect();
+        let fitted = fit(&format!("Usage: x\n\nDoes things.\n\nOptions:{options}\n"));
+        assert_eq!((fitted.lines().count(), fitted.contains("\n\n")), (23, false));
+    }
+}

@@ -1,0 +1,80 @@
+//! Pinging the peers for clients who measure the network (`stablechat probe`).
+//!
+//! A ping takes the way of an announcement, from this thread to the peer's poll loop, and its answer waits for the peer's
+//! applier as a body would. So what is measured is what requests meet, a busy disk included. The protocol's own pings, from
+//! which it estimates how the peers' clocks stand to ours, are others: who measures does not disturb.
+
+use super::unsent::Unsent;
+use crate::net::Identity;
+use crate::replica::{ConnectionId, PeerId, Replica};
+use stablechat_protocol::message::ToClient;
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_protocol::time::Timestamp;
+use std::collections::{BTreeSet, VecDeque};
+
+/// How many rounds of pings are remembered. What peers answer to earlier ones is not passed on.
+const ROUNDS_MAX: usize = 1024;
+
+/// Who has asked for pings, and what has come of them.
+#[derive(Default)]
+pub struct Probing {
+    /// Who has asked in this wake; all share one round, however often they ask.
+    asking: BTreeSet<ConnectionId>,
+    /// The last rounds, oldest first: when the peers were pinged, and for whom.
+    rounds: VecDeque<(Timestamp, BTreeSet<ConnectionId>)>,
+    /// What has been answered in this wake.
+    pongs: Vec<(PeerId, Pong)>,
+}
+
+/// A peer's answer.
+#[derive(Clone, Copy)]
+pub struct Pong {
+    /// Our clock when we pinged.
+    pub sent: Timestamp,
+    /// The peer's clock.
+    pub clock: Timestamp,
+    /// Our clock when the answer was read.
+    pub received: Timestamp,
+}
+
+impl Probing {
+    /// A client asks.
+    pub fn ask(&mut self, from: ConnectionId) {
+        self.asking.insert(from);
+    }
+
+    /// A peer answers a ping. Returns whether it was one of these.
+    pub fn on_pong(&mut self, peer: PeerId, pong: Pong) -> bool {
+        let is_ours = self.place(pong.sent).is_some();
+        self.pongs.extend(is_ours.then_some((peer, pong)));
+        is_ours
+    }
+
+    /// Ends a wake: tells what was answered, and pings all peers that are connected if anyone has asked for it.
+    pub fn go_on(&mut self, now: Timestamp, replica: &Replica, us: &Identity, unsent: &mut Unsent) {
+        for (peer, Pong { sent, clock, received }) in std::mem::take(&mut self.pongs) {
+            let Some(place) = self.place(sent) else { continue };
+            let message = ToClient::PeerPong { peer: us.name_of(peer), sent, clock, received };
+            self.rounds[place].1.iter().for_each(|to| unsent.for_client(*to, message.clone()));
+        }
+        if self.asking.is_empty() {
+            return;
+        }
+        let asking = std::mem::take(&mut self.asking);
+        let connected: Vec<PeerId> = replica.connected().collect();
+        let peers: Vec<_> = connected.iter().map(|peer| us.name_of(*peer)).collect();
+        connected.iter().for_each(|peer| unsent.for_peer(*peer, PeerMessage::Ping { sent: now }));
+        for to in &asking {
+            unsent.for_client(*to, ToClient::PeersPinged { sent: now, peers: peers.clone() });
+        }
+        if self.rounds.len() == ROUNDS_MAX {
+            self.rounds.pop_front();
+        }
+        self.rounds.push_back((now, asking));
+    }
+
+    /// The round that began then.
+    fn place(&self, sent: Timestamp) -> Option<usize> {
+        self.rounds.binary_search_by_key(&sent, |(sent, _)| *sent).ok()
+    }
+}

@@ -1,0 +1,52 @@
+//! A replica of another release, as far as its hello tells: it speaks the versions of the protocol that it is told to. For tests
+//! of upgrades, since a released replica speaks what it speaks.
+
+use argh::FromArgs;
+use stablechat_protocol::cluster::Cluster;
+use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::version::Versions;
+use stablechat_server::service::{self, Settings};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Run a replica that speaks versions of the protocol as told.
+#[derive(FromArgs)]
+struct Arguments {
+    /// the oldest version
+    #[argh(option)]
+    min: u16,
+    /// the newest version
+    #[argh(option)]
+    max: u16,
+    #[argh(subcommand)]
+    run: Run,
+}
+
+/// As `stablechatd run`.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "run")]
+struct Run {
+    /// the cluster file
+    #[argh(option)]
+    cluster: PathBuf,
+    /// which replica of the cluster file this is
+    #[argh(option)]
+    name: ReplicaName,
+    /// the directory for the replica's data
+    #[argh(option)]
+    data: PathBuf,
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let Arguments { min, max, run: Run { cluster, name, data } } = argh::from_env();
+    let text = std::fs::read_to_string(cluster).expect("the cluster file can be read");
+    let cluster = Cluster::parse(&text).expect("the cluster file is right");
+    match service::run(Settings { cluster, name, data, metrics: None, versions: Versions { min, max } }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::from(u8::try_from(error.exit_code()).expect("exit codes are small"))
+        }
+    }
+}
