@@ -170,7 +170,7 @@ answers: by the closed test / by the real-time test.",
     error_code(69, "no replica reachable")
 )]
 struct Status {
-    /// show it again every second, until Ctrl-C
+    /// show it every second until Ctrl-C, and exit as of the last
     #[argh(switch)]
     watch: bool,
 }
@@ -183,7 +183,7 @@ struct Status {
     example = "stablechat probe --seconds 60",
     note = "Δ is the delivery bound, delivery_bound_ms in the cluster file. It has to be at least
 N(δ+ε) for N replicas: δ is how long a request takes from one to the next, ε by
-how much their clocks differ. Among the replicas it is they who measure.",
+how much their clocks differ.",
     error_code(0, "the bound holds"),
     error_code(1, "it does not, or not all was measured"),
     error_code(69, "no replica reachable")

@@ -10,6 +10,7 @@ use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::time::Timestamp;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Links have the tokens from 0 on.
 const WAKER: Token = Token(REPLICAS_MAX);
@@ -70,7 +71,7 @@ impl Lookout {
         self.links.on_time(now, heard);
         self.links.flush(now, heard);
         let until = self.links.deadline().map_or(until, |deadline| deadline.min(until));
-        let timeout = if heard.is_empty() { until.since(self.now()) } else { std::time::Duration::ZERO };
+        let timeout = if heard.is_empty() { until.since(self.now()) } else { Duration::ZERO };
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,

@@ -93,13 +93,13 @@ struct Probe<'a> {
     /// Whether pings have gone out: a link that becomes ready later is not measured all the time.
     has_begun: bool,
     paths: BTreeMap<(Place, Place), Path>,
-    /// Since when a replica owes us a round of pings to its peers, by link.
-    owed: BTreeMap<usize, Timestamp>,
+    /// The links whose replicas have yet to say that they have pinged their peers.
+    owed: LinkSet,
 }
 
 impl Probe<'_> {
     fn new(cluster: &Cluster) -> Probe<'_> {
-        Probe { cluster, ready: LinkSet::EMPTY, has_begun: false, paths: BTreeMap::new(), owed: BTreeMap::new() }
+        Probe { cluster, ready: LinkSet::EMPTY, has_begun: false, paths: BTreeMap::new(), owed: LinkSet::EMPTY }
     }
 
     /// Pings for so long, or until a signal, and waits for the answers.
@@ -124,7 +124,7 @@ impl Probe<'_> {
         lookout.send(None, &ToReplica::Ping { sent: now });
         lookout.send(None, &ToReplica::PingPeers);
         for link in self.links().filter(|link| self.ready.contains(*link)).collect::<Vec<usize>>() {
-            self.owed.entry(link).or_insert(now);
+            self.owed.insert(link);
             if let Some(path) = self.path(Place::Here, Place::Replica(link)) {
                 path.on_ping(now, now);
             }
@@ -179,7 +179,7 @@ impl Probe<'_> {
 
     fn on_lost(&mut self, link: usize) {
         self.ready.remove(link);
-        self.owed.remove(&link);
+        self.owed.remove(link);
         for ends in self.paths_by(link) {
             self.paths.get_mut(&ends).into_iter().for_each(Path::interrupt);
         }
@@ -193,7 +193,7 @@ impl Probe<'_> {
 
     /// A replica has pinged those of its peers that it is connected with.
     fn on_peers_pinged(&mut self, now: Timestamp, link: usize, sent: Timestamp, peers: &[ReplicaName]) {
-        self.owed.remove(&link);
+        self.owed.remove(link);
         let from = Place::Replica(link);
         for other in self.links().filter(|other| *other != link).collect::<Vec<usize>>() {
             let is_pinged = peers.contains(&self.cluster.replicas[other].name);

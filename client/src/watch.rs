@@ -1,6 +1,6 @@
 //! `stablechat status --watch`: the status, again every second.
 //!
-//! A report is shown until the next one comes, and no longer than [`PATIENCE`]: a replica that dies is gone from the table at once,
+//! A report is shown until the next one comes, and no longer than `PATIENCE`: a replica that dies is gone from the table at once,
 //! one that hangs soon after. At a terminal each table takes the place of the one before, and the last one stays.
 
 use crate::exit;
@@ -115,9 +115,8 @@ impl Watch<'_> {
 
     /// What is known now.
     fn survey(&mut self) -> Survey {
-        let patience = PATIENCE.max(self.plan.cluster.delivery_bound);
         let now = self.lookout.now();
-        self.reports.retain(|_, (at, _)| now.since(*at) < patience);
+        self.reports.retain(|_, (at, _)| now.since(*at) < PATIENCE);
         let report = |link: usize| self.reports.get(&link).map(|(_, report)| report.clone());
         let names = self.plan.cluster.replicas.iter().map(|replica| replica.name.clone());
         Survey { replicas: names.enumerate().map(|(link, name)| (name, report(link))).collect() }

@@ -27,7 +27,7 @@ fn section(text: &str) -> String {
         }
         // Notes that do not fit as they are laid out are a paragraph.
         Some(("Notes:", notes)) if notes.lines().any(is_long) => {
-            format!("Notes:\n{}", wrap(&format!("  {notes}"), "  "))
+            format!("Notes:\n{}", wrap(&format!("  {}", notes.trim_start()), "  "))
         }
         _ => {
             let hanging = if text.starts_with("Usage:") { "    " } else { "" };

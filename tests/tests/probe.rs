@@ -6,7 +6,7 @@ use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::network::{Network, Wire};
 use stablechat_tests::process::Program;
-use stablechat_tests::wait::{SOON, wait_until};
+use stablechat_tests::wait::wait_until;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -88,7 +88,7 @@ fn delays_of_the_network_are_found_where_they_are() {
     let delay = Duration::from_millis(40);
     cluster.network().set_wire("a", Wire { delay, ..Wire::default() });
     let command = cluster.network().on_host("b", &cluster.client(&["--json", "probe", "--seconds", "2"]));
-    let found = probe(command, || std::thread::sleep(SOON / 1000));
+    let found = probe(command, || {});
     let both_ways = |from, to| {
         let leg = leg(&found, from, to);
         println!("{leg}");

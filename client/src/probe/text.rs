@@ -99,7 +99,7 @@ fn conclusions(findings: &Findings) -> Vec<String> {
             let partly = if verdict == Verdict::Unknown { " for what was measured" } else { "" };
             let times = bound.as_secs_f64() / needed.as_secs_f64().max(1e-9);
             let margin = short_ms(bound - needed);
-            format!("Δ = {bound_ms} ms holds{partly}, with a margin of {margin} ms ({times:.1} times what it must be)")
+            format!("Δ = {bound_ms} ms holds{partly}: {margin} ms to spare, {times:.1} times enough")
         }
     });
     lines.extend(unmeasured(findings));
@@ -204,7 +204,7 @@ One way, 6000 messages:
 δ = 5.00 ms: an announcement, a fetch and a body, a and b, at p99.9
 ε = 1.00 ms: the clocks of a and b, at p99.9 and at worst
 N(δ+ε) = 2 x 6.00 ms = 12.0 ms
-Δ = 1000 ms holds, with a margin of 988 ms (83.3 times what it must be)
+Δ = 1000 ms holds: 988 ms to spare, 83.3 times enough
 Recommended: delivery_bound_ms = 200: 2 N(δ+ε), rounded up, at least 200
 ";
         assert_eq!(text(&findings(&["a", "b"], 1000)), expected);
