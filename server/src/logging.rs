@@ -8,7 +8,7 @@ use std::io::{self, Write};
 pub fn start() {
     let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
     if is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) {
-        builder.format(|out, record| write_for_journal(out, record));
+        builder.format(write_for_journal);
     }
     builder.init();
 }

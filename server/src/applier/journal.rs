@@ -38,7 +38,7 @@ impl Journal {
                     Standing::Down if is_silent => {
                         log::warn!("replica {name} is down: it has been silent for too long")
                     }
-                    Standing::Down => log::info!("replica {name} has left"),
+                    Standing::Down => log::info!("replica {name} has left, or was too slow"),
                 }
             }
         }
