@@ -4,6 +4,7 @@
 //! - [`store`] is the chat itself: ordered commands to answers, on RocksDB.
 //! - [`applier`] is where the two meet: it performs the outputs of one on the other.
 //! - [`net`] is the poll loop: sockets to messages and back. It knows nothing of chat.
+//! - [`disk`] is where the store is, and knows how much room there is.
 //! - [`control`] gives a copy of the database to who makes a backup.
 //! - [`service`] wires the threads together.
 //!
@@ -13,6 +14,7 @@
 pub mod applier;
 pub mod clock;
 pub mod control;
+pub mod disk;
 pub mod exit;
 pub mod net;
 pub mod replica;

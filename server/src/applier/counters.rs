@@ -31,6 +31,7 @@ impl Tally {
             Refusal::Ahead => &mut refused.ahead,
             Refusal::NotServing => &mut refused.not_serving,
             Refusal::Overloaded => &mut refused.overloaded,
+            Refusal::NoRoom => &mut refused.no_room,
         } += 1;
     }
 
@@ -73,14 +74,16 @@ mod tests {
         tally.on_request(Stability::Closed);
         tally.on_request(Stability::RealTime);
         tally.on_question(Stability::Closed);
-        for reason in [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded, Refusal::Late] {
+        for reason in
+            [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded, Refusal::NoRoom, Refusal::Late]
+        {
             tally.on_refusal(reason);
         }
         tally.on_repair(3, Duration::from_millis(7));
         tally.on_repair(2, Duration::from_millis(5));
         let counters = tally.counters();
         assert_eq!((counters.closed, counters.real_time, counters.questions), (3, 1, 1));
-        assert_eq!((counters.refused.late, counters.refused.total()), (2, 5));
+        assert_eq!((counters.refused.late, counters.refused.total()), (2, 6));
         assert_eq!((counters.repairs, counters.undone, counters.longest_repair_ns), (2, 5, 7_000_000));
     }
 }
