@@ -267,6 +267,11 @@ impl Session {
         }
     }
 
+    /// Whether a command is refused by all links in reach.
+    pub fn is_refused(&self) -> bool {
+        self.refused_by_all().is_some()
+    }
+
     /// A link became ready. Returns what it has to be sent: everything in flight, in order, with the timestamps it has.
     /// (Replicas recognize what they have already.)
     pub fn on_link_ready(&mut self, link: usize) -> Vec<Outgoing> {

@@ -163,6 +163,8 @@ wire_enum! {
         2 => NotServing,
         /// The replica has as many pending requests as it can hold.
         3 => Overloaded,
+        /// The replica's disk has no room for what the request would write. Questions are answered all the same.
+        4 => NoRoom,
     }
 }
 
@@ -173,6 +175,7 @@ impl fmt::Display for Refusal {
             Refusal::Ahead => "its timestamp is in the future",
             Refusal::NotServing => "the replica is not serving",
             Refusal::Overloaded => "the replica is overloaded",
+            Refusal::NoRoom => "the replica's disk is full",
         })
     }
 }

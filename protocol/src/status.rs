@@ -169,12 +169,14 @@ wire_struct! {
         pub not_serving: u64,
         /// [`crate::answer::Refusal::Overloaded`].
         pub overloaded: u64,
+        /// [`crate::answer::Refusal::NoRoom`].
+        pub no_room: u64,
     }
 }
 
 impl Refused {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.late + self.ahead + self.not_serving + self.overloaded
+        self.late + self.ahead + self.not_serving + self.overloaded + self.no_room
     }
 }

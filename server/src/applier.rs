@@ -16,18 +16,18 @@ mod report;
 mod resubmission;
 mod sessions;
 mod snapshots;
+mod thread;
 mod unsent;
 mod watch;
 
-use crate::clock::Clock;
-use crate::net::{Event, Identity, Mailbox, Round, Sent, Traffic};
+pub use thread::run;
+
+use crate::net::{Event, Identity, Round, Sent, Traffic};
 use crate::replica::{Body, ConnectionId, Input, Output, Replica, Settings, Start, Status};
 use crate::store::{ChatStore, Outcome, StoreError};
-use crate::supervision::Pulse;
 use audience::Audience;
 use boundaries::Boundaries;
 use counters::Tally;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use insertion::Insertion;
 use journal::Journal;
 use probing::Probing;
@@ -144,6 +144,11 @@ impl Applier {
             true => Some(Timestamp::ZERO),
             false => self.replica.deadline(),
         }
+    }
+
+    /// Whether there is room on the disk for what clients want to write.
+    pub fn note_room(&mut self, has_room: bool) {
+        self.replica.step(Input::Room { has_room }, &mut self.outputs);
     }
 
     /// How many requests have been undone and applied again since the start: none while the assumption holds.
@@ -427,45 +432,6 @@ impl Applier {
 fn recent(settings: &Settings, store: &ChatStore, now: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
     let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
     store.log(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect()
-}
-
-/// The applier's thread: waits for rounds of the poll loop, or until a wake is wanted, and ends when the replica has stopped.
-/// After each wake it gives its word that it is alive.
-///
-/// At a deadline it does not look at the clock itself: it asks the poll loop for a reading, which comes with everything that
-/// had arrived by then.
-///
-/// # Errors
-/// Storage failed.
-pub fn run(
-    mut applier: Applier,
-    rounds: &Receiver<Round>,
-    mailbox: &Mailbox,
-    clock: Clock,
-    pulse: &Pulse,
-) -> Result<(), StoreError> {
-    while !applier.is_stopped() {
-        let received = match applier.deadline().map(|deadline| clock.instant_of(deadline)) {
-            Some(deadline) => rounds.recv_deadline(deadline),
-            None => rounds.recv().map_err(RecvTimeoutError::from),
-        };
-        let first = match received {
-            Ok(round) => round,
-            Err(RecvTimeoutError::Timeout) => {
-                mailbox.ask_for_reading();
-                match rounds.recv() {
-                    Ok(round) => round,
-                    Err(_) => break,
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
-        let more = rounds.try_iter().take(ROUNDS_MAX - 1);
-        applier.wake(std::iter::once(first).chain(more), || clock.now(), |sent| mailbox.post(sent))?;
-        mailbox.resume();
-        pulse.beat(|| applier.summary());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -53,8 +53,10 @@ impl Drop for Control {
     fn drop(&mut self) {
         // The database must not outlive the lock on its directory.
         *self.db.lock() = None;
-        if let Err(error) = std::fs::remove_file(self.directory.control()) {
-            log::warn!("cannot remove {}: {error}", self.directory.control().display());
+        // A connection lets the thread see that.
+        let closed = connect(&self.directory).and_then(|_| std::fs::remove_file(self.directory.control()));
+        if let Err(error) = closed {
+            log::warn!("cannot close {}: {error}", self.directory.control().display());
         }
     }
 }
@@ -141,9 +143,12 @@ fn by_short_path<T>(directory: &DataDirectory, use_it: impl FnOnce(PathBuf) -> i
     use_it(PathBuf::from(format!("/proc/self/fd/{}/control", open.as_raw_fd())))
 }
 
-/// Gives a copy to one after the other.
+/// Gives a copy to one after the other, until the replica stops.
 fn serve(listener: &UnixListener, directory: &DataDirectory, db: &Mutex<Option<Arc<DB>>>) {
     for connection in listener.incoming() {
+        if db.lock().is_none() {
+            return;
+        }
         let attended = connection.and_then(|connection| attend(connection, directory, db));
         if let Err(error) = attended {
             log::warn!("a copy of the data could not be given: {error}");
@@ -154,13 +159,16 @@ fn serve(listener: &UnixListener, directory: &DataDirectory, db: &Mutex<Option<A
 
 /// Gives a copy, and removes it when it is no longer wanted.
 fn attend(connection: UnixStream, directory: &DataDirectory, db: &Mutex<Option<Arc<DB>>>) -> io::Result<()> {
-    directory.remove_copy()?;
     let reply = match make(directory, db) {
         Ok(()) => READY.to_string(),
         Err(why) => why.replace('\n', " "),
     };
     let lent = lend(connection, &reply);
-    directory.remove_copy()?;
+    // When the replica stops meanwhile, or opens its store anew, the copy is no longer ours to remove.
+    let db = db.lock();
+    if db.is_some() {
+        directory.remove_copy()?;
+    }
     lent
 }
 
@@ -178,10 +186,11 @@ fn lend(mut connection: UnixStream, reply: &str) -> io::Result<()> {
     }
 }
 
-/// Makes a copy, or says why there is none.
+/// Makes a copy, in the place of what another has left, or says why there is none.
 fn make(directory: &DataDirectory, db: &Mutex<Option<Arc<DB>>>) -> Result<(), String> {
     let db = db.lock();
     let db = db.as_ref().ok_or("it is about to stop")?;
+    directory.remove_copy().map_err(|error| format!("removing an earlier copy failed: {error}"))?;
     copy_database(db, &directory.copy()).map_err(|error: StoreError| error.to_string())
 }
 
@@ -217,5 +226,8 @@ mod tests {
         let error = Copy::ask(directory.clone()).map(drop).expect_err("nobody listens");
         assert!(error.to_string().contains("nobody answers at"), "{error}");
         assert_eq!(Arc::strong_count(&store.shared_db()), 2, "nobody else has the database");
+        // It can be begun again, which takes another socket and another thread.
+        let _control = Control::start(directory.clone(), store.shared_db()).expect("a socket");
+        assert!(Copy::ask(directory).is_ok());
     }
 }

@@ -5,6 +5,7 @@
 //! - [`applier`] is where the two meet: it performs the outputs of one on the other.
 //! - [`net`] is the poll loop: sockets to messages and back. It knows nothing of chat.
 //! - [`metrics`] is what a replica measures of itself, as text.
+//! - [`disk`] is where the store is, and knows how much room there is.
 //! - [`control`] gives a copy of the database to who makes a backup.
 //! - [`service`] wires the threads together.
 //! - [`supervision`] tells systemd how the replica is.
@@ -17,6 +18,7 @@ pub mod applier;
 pub mod cli;
 pub mod clock;
 pub mod control;
+pub mod disk;
 pub mod exit;
 pub mod metrics;
 pub mod net;

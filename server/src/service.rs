@@ -2,11 +2,11 @@
 
 use crate::applier::{self, Applier};
 use crate::clock::Clock;
-use crate::control::Control;
+use crate::disk::Disk;
 use crate::exit;
 use crate::net::{Identity, Listener, Monitor, PollLoop};
 use crate::replica;
-use crate::store::{ChatStore, DataDirectory, Medium, OpenError, StoreError, schema};
+use crate::store::{DataDirectory, OpenError, StoreError, schema};
 use crate::supervision::{Pulse, Supervisor};
 use mio::net::UnixStream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -68,6 +68,16 @@ impl ServiceError {
     }
 }
 
+impl ServiceError {
+    /// A replica that ran could not go on.
+    fn stopped(error: OpenError) -> ServiceError {
+        match error {
+            OpenError::Store(error) => ServiceError::Store(error),
+            error => ServiceError::Open(error),
+        }
+    }
+}
+
 impl fmt::Display for ServiceError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -102,8 +112,8 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     };
     let identity = identity.speaking(settings.versions);
     let owner = schema::Identity { cluster: settings.cluster.name.to_string(), replica: settings.name.to_string() };
-    let mut store = ChatStore::open(&Medium::Directory(settings.data.clone()), &owner).map_err(ServiceError::Open)?;
-    store.retain(settings.cluster.log_retention);
+    let (disk, store) = Disk::open(DataDirectory(settings.data.clone()), owner, settings.cluster.log_retention)
+        .map_err(ServiceError::Open)?;
     allow_files();
     let clock = Clock::start(settings.cluster.delivery_bound / 2);
     let (listener, address) = listen(identity.address())?;
@@ -120,8 +130,6 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     let (poll_loop, rounds, mailbox) = PollLoop::new(listener, monitor, stop, identity.clone(), clock.clone())
         .map_err(|error| ServiceError::System("watch sockets", error))?;
 
-    let control = Control::start(DataDirectory(settings.data.clone()), store.shared_db())
-        .map_err(|error| ServiceError::System("listen in the data directory", error))?;
     let applied = store.applied().clone();
     log::info!(
         "replica {} of cluster {} listening on {address}: epoch {}, {} requests applied",
@@ -139,15 +147,14 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     let beats = pulse.clone();
     let thread = std::thread::Builder::new()
         .name("applier".into())
-        .spawn(move || applier::run(applier, &rounds, &mailbox, clock, &beats))
+        .spawn(move || applier::run(applier, &rounds, &mailbox, clock, disk, &beats))
         .map_err(|error| ServiceError::System("start a thread", error))?;
     let supervisor =
         Supervisor::start(pulse, prompter).map_err(|error| ServiceError::System("start a thread", error))?;
     poll_loop.run().map_err(|error| ServiceError::System("wait for sockets", error))?;
-    drop(control);
     let applied = thread.join().expect("a panic has ended the process");
     supervisor.map_or(Ok(()), Supervisor::end).map_err(|error| ServiceError::System("end a thread", error))?;
-    applied.map_err(ServiceError::Store)?;
+    applied.map_err(ServiceError::stopped)?;
     log::info!("replica {} has stopped", settings.name);
     Ok(())
 }

@@ -25,6 +25,9 @@ use tempfile::TempDir;
 /// The name of every cluster that tests make.
 pub const CLUSTER: &str = "test";
 
+/// How large a small disk is.
+pub const SMALL_DISK_MIB: usize = 48;
+
 /// A cluster file, and the replicas of it that run. All of them are killed when it is dropped.
 pub struct Cluster {
     replicas: Vec<Replica>,
@@ -34,6 +37,8 @@ pub struct Cluster {
     directory: TempDir,
     /// Whose hosts the replicas run on, if they have hosts of their own.
     network: Option<Network>,
+    /// Which replicas have small disks.
+    on_small_disks: &'static [&'static str],
 }
 
 /// A replica of a cluster.
@@ -69,7 +74,7 @@ impl Cluster {
         };
         let directory = tempfile::Builder::new().prefix("stablechat-").tempdir().expect("temporary files can be made");
         let replicas = names.iter().map(replica).collect();
-        let cluster = Cluster { replicas, delivery_bound, settings: "", directory, network };
+        let cluster = Cluster { replicas, delivery_bound, settings: "", directory, network, on_small_disks: &[] };
         cluster.write_file();
         cluster
     }
@@ -92,6 +97,27 @@ impl Cluster {
     pub fn with_metrics(mut self) -> Cluster {
         self.replicas.iter_mut().for_each(|replica| replica.metrics = Some(unused_address()));
         self
+    }
+
+    /// The same with the data of these replicas on disks of [`SMALL_DISK_MIB`] each, in memory, which nobody else sees and which
+    /// are gone when the replica's process has ended.
+    ///
+    /// # Errors
+    /// Why this machine does not let us make them.
+    pub fn with_small_disks(mut self, names: &'static [&'static str]) -> Result<Cluster, String> {
+        let nothing = with_small_disk(self.path(), &Command::new("true")).output();
+        let nothing = nothing.map_err(|error| error.to_string())?;
+        if !nothing.status.success() {
+            return Err(String::from_utf8_lossy(&nothing.stderr).into_owned());
+        }
+        self.on_small_disks = names;
+        Ok(self)
+    }
+
+    /// Where the small disk of a running replica is seen from here.
+    pub fn small_disk(&mut self, name: &str) -> PathBuf {
+        let root = Path::new("/proc").join(self.program(name).id().to_string()).join("root");
+        root.join(self.data(name).strip_prefix("/").expect("an absolute path"))
     }
 
     /// Writes the cluster file.
@@ -179,6 +205,10 @@ impl Cluster {
         }
         if let Some(network) = &self.network {
             command = network.on_host(name, &command);
+        }
+        if self.on_small_disks.contains(&name) {
+            std::fs::create_dir_all(self.data(name)).expect("a directory can be made");
+            command = with_small_disk(&self.data(name), &command);
         }
         command.stdin(std::process::Stdio::null()).stderr(log.expect("temporary files can be written"));
         command
@@ -344,6 +374,14 @@ fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
     Ok((status, body.to_string()))
+}
+
+/// A command with a small disk mounted on a directory.
+fn with_small_disk(directory: &Path, command: &Command) -> Command {
+    let mut mounted = Command::new("unshare");
+    let script = format!("mount -t tmpfs -o size={SMALL_DISK_MIB}m none \"$0\" && exec \"$@\"");
+    mounted.args(["--mount", "sh", "-c", &script]).arg(directory).arg(command.get_program()).args(command.get_args());
+    mounted
 }
 
 /// An address that nobody else will ask for while this process runs.

@@ -286,10 +286,11 @@ impl Desk {
                 self.on_answer(now, link, sequence, uid, answer, note);
             }
             ToClient::QueryAnswer { id, answer, note } => self.on_query_answer(now, link, id, answer, note),
-            ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, .. }
+            ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, reason, .. }
                 if client == self.person.session.client() =>
             {
                 self.person.session.on_refused(now, link, sequence, timestamp);
+                self.note_refusal(reason);
             }
             ToClient::Refused { request: RequestId::Query { id }, .. } => self.questions.on_refused(now, link, id),
             ToClient::Delivery { message } => self.on_delivery(message),

@@ -8,6 +8,7 @@ use super::{Desk, Mode};
 use crate::exit::{self, Failure};
 use crate::job::{Job, Stage};
 use crate::print::What;
+use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
@@ -26,18 +27,27 @@ pub(super) struct Patience {
     out_of_reach_since: Option<Timestamp>,
     /// Whether that was told.
     is_told: bool,
+    /// Whether no replica in reach has had room for a command since something was last answered.
+    has_no_room: bool,
     /// Since when a person wants to quit.
     closing_since: Option<Timestamp>,
 }
 
 impl Patience {
     pub fn new(now: Timestamp) -> Patience {
-        Patience { progress: now, out_of_reach_since: Some(now), is_told: false, closing_since: None }
+        Patience {
+            progress: now,
+            out_of_reach_since: Some(now),
+            is_told: false,
+            has_no_room: false,
+            closing_since: None,
+        }
     }
 
     /// Something was answered, or asked after nothing was.
     pub fn on_progress(&mut self, now: Timestamp) {
         self.progress = now;
+        self.has_no_room = false;
     }
 }
 
@@ -48,6 +58,17 @@ impl Desk {
             self.patience.out_of_reach_since = None;
         } else {
             self.patience.out_of_reach_since.get_or_insert(now);
+        }
+    }
+
+    /// A command was refused. When no replica takes it for lack of room, a person is told; that may last.
+    pub(super) fn note_refusal(&mut self, reason: Refusal) {
+        if reason != Refusal::NoRoom || !self.person.session.is_refused() || self.patience.has_no_room {
+            return;
+        }
+        self.patience.has_no_room = true;
+        if self.is_told_of_reach() {
+            self.notice("the disks of the replicas in reach are full, so nothing can be written; trying on".into());
         }
     }
 
@@ -147,6 +168,7 @@ impl Desk {
         let (doubtful, undone): (Vec<&Job>, Vec<&Job>) = self.jobs.iter().partition(may_be_done);
         let reason = match self.reach.is_empty() {
             true => format!("no replica of the cluster {} is in reach", self.settings.cluster.name),
+            false if self.patience.has_no_room => "the disks of the replicas in reach are full".to_string(),
             false => "no replica answers".to_string(),
         };
         let failure = match (named(&doubtful), named(&undone)) {

@@ -94,6 +94,7 @@ fn counters(counters: &Counters) -> Value {
             "ahead": counters.refused.ahead,
             "not_serving": counters.refused.not_serving,
             "overloaded": counters.refused.overloaded,
+            "no_room": counters.refused.no_room,
         },
         "repairs": counters.repairs,
         "undone": counters.undone,

@@ -55,7 +55,7 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
             closed: 45,
             real_time: 2,
             questions: 6,
-            refused: Refused { late: 1, ahead: 0, not_serving: 3, overloaded: 0 },
+            refused: Refused { late: 1, ahead: 0, not_serving: 3, overloaded: 0, no_room: 0 },
             ..Counters::default()
         },
     }

@@ -24,7 +24,7 @@ wire_enums! {
         OtherClusterFile
     }
     "request-id" RequestId { Command, Query }
-    "refusal" Refusal { Late, Ahead, NotServing, Overloaded }
+    "refusal" Refusal { Late, Ahead, NotServing, Overloaded, NoRoom }
     "stability" Stability { Closed, RealTime }
     "command" Command { Create, Delete, Send, Ack }
     "recipient" Recipient { Account }
@@ -175,7 +175,7 @@ impl Vectors {
         self.add("", bob());
         self.add("", RequestId::Command { client: CLIENT, sequence: 256 });
         self.add("", RequestId::Query { id: 23 });
-        for refusal in [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded] {
+        for refusal in [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded, Refusal::NoRoom] {
             self.add("", refusal);
         }
         self.add("", Stability::Closed);

@@ -93,7 +93,7 @@ fn serving() -> StatusReport {
             closed: 65_536,
             real_time: 256,
             questions: 24,
-            refused: Refused { late: 1, ahead: 2, not_serving: 3, overloaded: 4 },
+            refused: Refused { late: 1, ahead: 2, not_serving: 3, overloaded: 4, no_room: 5 },
             repairs: 1,
             undone: 23,
             longest_repair_ns: 1_000_000,

@@ -46,6 +46,11 @@ impl Tally {
         }
     }
 
+    /// What was to be committed never will be.
+    pub fn on_halt(&mut self) {
+        self.uncommitted.clear();
+    }
+
     /// A request or question was refused.
     pub fn on_refusal(&mut self, reason: Refusal) {
         let refused = &mut self.counters.refused;
@@ -54,6 +59,7 @@ impl Tally {
             Refusal::Ahead => &mut refused.ahead,
             Refusal::NotServing => &mut refused.not_serving,
             Refusal::Overloaded => &mut refused.overloaded,
+            Refusal::NoRoom => &mut refused.no_room,
         } += 1;
     }
 
@@ -118,14 +124,16 @@ mod tests {
         tally.on_request(Timestamp(1), Stability::Closed);
         tally.on_request(Timestamp(1), Stability::RealTime);
         tally.on_question(Timestamp(1), Stability::Closed);
-        for reason in [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded, Refusal::Late] {
+        for reason in
+            [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded, Refusal::NoRoom, Refusal::Late]
+        {
             tally.on_refusal(reason);
         }
         tally.on_repair(3, 1, Duration::from_millis(7));
         tally.on_repair(2, 1, Duration::from_millis(5));
         let counters = tally.counters();
         assert_eq!((counters.closed, counters.real_time, counters.questions), (3, 1, 1));
-        assert_eq!((counters.refused.late, counters.refused.total()), (2, 5));
+        assert_eq!((counters.refused.late, counters.refused.total()), (2, 6));
         assert_eq!((counters.repairs, counters.undone, counters.longest_repair_ns), (2, 5, 7_000_000));
         let further = tally.further().0;
         assert_eq!((further.closed_questions, further.changed, further.repairing), (1, 2, Duration::from_millis(12)));

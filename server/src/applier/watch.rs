@@ -1,9 +1,12 @@
 //! What who watches gets to see.
 
 use super::Applier;
+use super::counters::Tally;
 use super::unsent::Unsent;
 use crate::metrics::Facts;
-use crate::net::{Inspection, Sent};
+use crate::net::{Identity, Inspection, Sent, Traffic};
+use crate::replica::Settings;
+use crate::store::Sizes;
 use stablechat_protocol::status::{Phase, StatusReport};
 
 impl Applier {
@@ -17,13 +20,25 @@ impl Applier {
                 None
             }
         };
-        let (further, histograms) = self.tally.further();
         let report = self.report();
-        let unready = unready(&report).map(Into::into);
-        let (cluster, delivery_bound) = (self.identity.cluster.clone(), self.replica.settings().delivery_bound);
-        let facts = Facts { cluster, delivery_bound, report, further, histograms, traffic, sizes };
-        unsent.add(Sent::Inspected { inspection: Inspection { unready, metrics: facts.text() } });
+        let unready = unready(&report);
+        let metrics = metrics(&self.identity, self.replica.settings(), report, &self.tally, traffic, sizes);
+        unsent.add(Sent::Inspected { inspection: Inspection { unready: unready.map(Into::into), metrics } });
     }
+}
+
+/// Everything that is measured, as text.
+pub(super) fn metrics(
+    identity: &Identity,
+    settings: &Settings,
+    report: StatusReport,
+    tally: &Tally,
+    traffic: Traffic,
+    sizes: Option<Sizes>,
+) -> String {
+    let (further, histograms) = tally.further();
+    let (cluster, delivery_bound) = (identity.cluster.clone(), settings.delivery_bound);
+    Facts { cluster, delivery_bound, report, further, histograms, traffic, sizes }.text()
 }
 
 /// Why a replica does not serve; none when it does.

@@ -202,6 +202,7 @@ impl Facts {
             ([("reason", "ahead")], refused.ahead),
             ([("reason", "not_serving")], refused.not_serving),
             ([("reason", "overloaded")], refused.overloaded),
+            ([("reason", "no_room")], refused.no_room),
         ];
         page.counters("stablechat_refusals_total", "Requests and questions refused.", reasons)?;
         let tests =

@@ -50,7 +50,7 @@ impl Replica {
         if is_first && delay <= self.settings.delivery_bound {
             self.grace.observe(time, delay);
         }
-        match self.refusal(time, timestamp) {
+        match self.refusal(time, timestamp, &body) {
             None => self.hold(uid, body, vec![from]),
             Some(reason) => {
                 outputs.push(Output::Refuse { to: from, request: body.id(), timestamp, reason });
@@ -64,10 +64,12 @@ impl Replica {
         }
     }
 
-    /// Why a client's request with this timestamp is not accepted, if it is not.
-    fn refusal(&self, time: Timestamp, timestamp: Timestamp) -> Option<Refusal> {
+    /// Why a client's request or question with this timestamp is not accepted, if it is not.
+    fn refusal(&self, time: Timestamp, timestamp: Timestamp, body: &Body) -> Option<Refusal> {
         if self.status != Status::Serving || self.stopping || self.is_muted() {
             Some(Refusal::NotServing)
+        } else if !self.has_room && matches!(body, Body::Request(_)) {
+            Some(Refusal::NoRoom)
         } else if timestamp <= self.closed.max(self.now.before(self.grace.max())) {
             // After a stall, what has closed lags behind what it should be.
             Some(Refusal::Late)

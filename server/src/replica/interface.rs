@@ -111,6 +111,13 @@ pub enum Input {
         /// The peer.
         peer: PeerId,
     },
+    /// Whether there is room on the disk for what clients may want to write.
+    Room {
+        /// Whether there is.
+        has_room: bool,
+    },
+    /// What was to be applied cannot be written, and the replica is to be dropped as in a crash: what it holds is refused.
+    Halted,
     /// The replica shall stop, once what it holds is applied or in other hands.
     Stop,
 }

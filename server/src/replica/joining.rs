@@ -49,17 +49,22 @@ impl Replica {
     pub(super) fn rejoin(&mut self, outputs: &mut Vec<Output>) {
         self.epoch += 1;
         outputs.push(Output::NewEpoch { epoch: self.epoch });
-        while let Some((uid, pending)) = self.pending.pop() {
-            for to in pending.waiting {
-                let (request, timestamp) = (pending.body.id(), uid.timestamp);
-                outputs.push(Output::Refuse { to, request, timestamp, reason: Refusal::NotServing });
-            }
-        }
+        self.refuse_pending(Refusal::NotServing, outputs);
         for (id, peer) in &mut self.peers {
             *peer = Peer::new(self.settings.first_heard_by(self.now));
             outputs.push(Output::Disconnect { peer: *id });
         }
         self.begin();
+    }
+
+    /// Drops what is pending, and tells who waits for it.
+    pub(super) fn refuse_pending(&mut self, reason: Refusal, outputs: &mut Vec<Output>) {
+        while let Some((uid, pending)) = self.pending.pop() {
+            for to in pending.waiting {
+                let (request, timestamp) = (pending.body.id(), uid.timestamp);
+                outputs.push(Output::Refuse { to, request, timestamp, reason });
+            }
+        }
     }
 
     /// A new connection to a peer: tells it what we are, and compares logs.

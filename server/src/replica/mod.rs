@@ -42,6 +42,7 @@ use peer::Peer;
 pub use peer::Standing;
 use pending::PendingRequests;
 
+use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::peer::{Held, PeerMessage};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -177,6 +178,8 @@ pub struct Replica {
     muted_at: Timestamp,
     /// Since when every request above the barrier has had to wait for the real-time test.
     slow_since: Option<Timestamp>,
+    /// Whether there is room for what clients want to write. What peers hold is applied as long as it can be written.
+    has_room: bool,
     /// Whether [`Input::Stop`] has come.
     stopping: bool,
     /// Whether [`Output::Stopped`] has been said.
@@ -214,6 +217,7 @@ impl Replica {
             clock_is_off: false,
             muted_at: Timestamp::ZERO,
             slow_since: None,
+            has_room: true,
             stopping: false,
             stopped: false,
             settings,
@@ -249,6 +253,8 @@ impl Replica {
             Input::Outdated { peer } => self.on_outdated(peer, outputs),
             Input::Installed { applied, recent } => self.on_installed(applied, recent, outputs),
             Input::NotInstalled { peer } => self.on_not_installed(peer),
+            Input::Room { has_room } => self.has_room = has_room,
+            Input::Halted => self.refuse_pending(Refusal::NoRoom, outputs),
             Input::Stop => self.stopping = true,
         }
         self.check_invariants();

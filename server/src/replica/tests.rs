@@ -183,6 +183,8 @@ impl Runner for Script {
                 vec![Input::LogsDiffer { peer: peer(arguments.next_pos())?, is_ours_shorter }]
             }
             "stop" => vec![Input::Stop],
+            "room" => vec![Input::Room { has_room: arguments.next_pos().ok_or("yes or no is missing")? == "yes" }],
+            "halted" => vec![Input::Halted],
             "connect" => vec![Input::PeerConnected { peer: peer(arguments.next_pos())? }],
             "disconnect" => vec![Input::PeerDisconnected { peer: peer(arguments.next_pos())? }],
             "from" => vec![self.said(&mut arguments)?],

@@ -10,12 +10,23 @@ pub enum StoreError {
     Rocks(&'static str, rocksdb::Error),
     /// What is stored contradicts the schema.
     Corrupt(String),
+    /// The operating system refused something: what was being done, and its answer.
+    System(&'static str, std::io::Error),
+}
+
+impl StoreError {
+    /// Whether there was no room on the disk. Nothing else is wrong then: what is stored is what was committed before.
+    pub fn is_no_room(&self) -> bool {
+        // RocksDB's bindings give no more than the text.
+        matches!(self, StoreError::Rocks(_, error) if error.as_ref().contains("No space left on device"))
+    }
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreError::Rocks(doing, error) => write!(formatter, "{doing} failed: {error}"),
+            StoreError::System(doing, error) => write!(formatter, "{doing} failed: {error}"),
             StoreError::Corrupt(what) => write!(formatter, "the stored data is corrupt: {what}"),
         }
     }

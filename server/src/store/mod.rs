@@ -163,6 +163,11 @@ impl ChatStore {
         Arc::clone(&self.writes)
     }
 
+    /// Goes on counting for those who have the counter of an earlier store, see [`ChatStore::writes`].
+    pub fn count_writes_with(&mut self, earlier: Arc<AtomicU64>) {
+        self.writes = earlier;
+    }
+
     /// How many applied requests wait for [`ChatStore::commit`].
     pub fn uncommitted(&self) -> usize {
         self.uncommitted

@@ -178,6 +178,8 @@ fn options(medium: &Medium, cache: &Cache) -> Options {
     options.create_missing_column_families(true);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_db_write_buffer_size(WRITE_BUFFERS);
+    // No family can have more, and RocksDB sets room aside by this.
+    options.set_write_buffer_size(WRITE_BUFFERS);
     options.set_max_total_wal_size(WRITE_AHEAD_LOG_MAX);
     // A record that a crash cut off was never acknowledged; any other damage to the log must not go unnoticed.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);

@@ -54,6 +54,8 @@ enum Happening {
     Apply { node: usize, incarnation: u64 },
     /// A paused replica is resumed.
     Resume { node: usize, incarnation: u64 },
+    /// A replica has room on its disk again.
+    Room { node: usize, incarnation: u64 },
     /// A replica that ended is started.
     Start { node: usize },
     /// A client wakes, if it still is what it wants.
@@ -300,6 +302,7 @@ impl World {
             Happening::Read { node, incarnation } => self.on_read(node, incarnation)?,
             Happening::Apply { node, incarnation } => self.on_apply(node, incarnation)?,
             Happening::Resume { node, incarnation } => self.on_resume(node, incarnation),
+            Happening::Room { node, incarnation } => self.note_room(node, incarnation, true),
             Happening::Start { node } => self.on_start(node)?,
             Happening::Wake { client } => self.on_wake(client),
             Happening::Connect { client, node } => self.on_connect(client, node),

@@ -172,5 +172,6 @@ fn refusal(reason: Refusal) -> &'static str {
         Refusal::Ahead => "refused ahead",
         Refusal::NotServing => "refused not serving",
         Refusal::Overloaded => "refused overloaded",
+        Refusal::NoRoom => "refused for lack of room",
     }
 }

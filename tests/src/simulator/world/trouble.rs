@@ -184,13 +184,30 @@ impl World {
         }
     }
 
-    /// Lets a replica find its disk full when it next writes: it ends, and can be started again when there is room.
+    /// Leaves a replica no more room on its disk than its reserve, or none. In the one case clients are refused; in the other it
+    /// is to all others as if it had ended when it next writes, and starts when there is room.
     fn fill(&mut self, node: usize, length: Duration) {
         if self.nodes[node].is_up() && !self.nodes[node].paused && self.can_spare(node) {
+            if length.as_millis().is_multiple_of(2) {
+                self.tally.count("disks almost full");
+                self.note(Some(node), || format!("has no room for what clients want for {length:?}"));
+                let incarnation = self.nodes[node].incarnation;
+                self.note_room(node, incarnation, false);
+                return self.plan(length, Happening::Room { node, incarnation });
+            }
             self.tally.count("disks full");
             self.note(Some(node), || format!("has a full disk for {length:?}"));
             self.nodes[node].death = Some(Death::BeforeCommit);
             self.stays_down[node] = Some(length);
+        }
+    }
+
+    /// Tells a replica whether it has room for what clients want.
+    pub(super) fn note_room(&mut self, node: usize, incarnation: u64, has_room: bool) {
+        if self.nodes[node].incarnation == incarnation
+            && let Some(applier) = &mut self.nodes[node].applier
+        {
+            applier.note_room(has_room);
         }
     }
 

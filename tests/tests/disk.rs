@@ -1,0 +1,193 @@
+//! Replicas whose disks are full: small ones, which are really full.
+
+use stablechat_protocol::answer::{Answer, Refusal};
+use stablechat_protocol::message::ToClient;
+use stablechat_tests::cluster::Cluster;
+use stablechat_tests::process::{assert_ends, built, stablechatd};
+use stablechat_tests::raw::{RawClient, Received, create_accounts};
+use stablechat_tests::session::{Person, Session, send, stamp};
+use stablechat_tests::wait::wait_until;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const DELIVERY_BOUND: Duration = Duration::from_millis(300);
+/// How long anything may take that has to be noticed first, or caught up with.
+const LATER: Duration = Duration::from_secs(60);
+/// How long to wait for an answer that may not come. Who waits in vain asks again.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A cluster of three, with these replicas on small disks, and accounts; none where there can be no small disks.
+fn start(small: &'static [&'static str]) -> Option<(Cluster, Person, Person)> {
+    let prepared = Cluster::prepare(&["a", "b", "c"], DELIVERY_BOUND).with_small_disks(small);
+    let prepared = prepared.inspect_err(|why| println!("SKIPPED: this machine does not let us mount a disk: {why}"));
+    let mut cluster = prepared.ok()?;
+    ["a", "b", "c"].iter().for_each(|name| cluster.start_replica(name));
+    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    create_accounts(&mut cluster.greet("a"), &[&alice, &bob]);
+    Some((cluster, alice, bob))
+}
+
+/// A file that takes all room on the disk of a replica.
+struct Filler {
+    path: PathBuf,
+    file: File,
+}
+
+impl Filler {
+    fn new(cluster: &mut Cluster, name: &str) -> Filler {
+        let path = cluster.small_disk(name).join("filler");
+        let mut filler = Filler { file: File::create(&path).expect("there is room for a name"), path };
+        filler.grow();
+        filler
+    }
+
+    /// Takes what room there is, to the last byte. A store that is closed gives back what it had set aside.
+    fn grow(&mut self) {
+        for size in [64 * 1024, 1] {
+            let bytes = vec![7; size];
+            let error = loop {
+                if let Err(error) = self.file.write_all(&bytes) {
+                    break error;
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+        }
+    }
+
+    fn remove(self) {
+        std::fs::remove_file(&self.path).expect("the filler can be removed");
+    }
+}
+
+/// A connection of someone to a replica.
+fn at(cluster: &Cluster, name: &str, person: &Person) -> RawClient {
+    let mut client = cluster.greet(name);
+    client.login(person, false);
+    client
+}
+
+/// What a replica says to an attempt: whether it is done or refused; none when it says nothing of this attempt, since it may have
+/// halted when it was about to.
+fn attempt(client: &mut RawClient, session: &Session, number: u64) -> Option<Result<(), Refusal>> {
+    client.send(&session.attempt(number, stamp(), send("bob", "hello"))).expect("the connection stands");
+    match client.receive_within(PATIENCE) {
+        Received::Message(ToClient::Answer { sequence, answer, .. }) if sequence == number => {
+            assert_eq!(answer, Answer::Done);
+            Some(Ok(()))
+        }
+        Received::Message(ToClient::Refused { reason, .. }) => Some(Err(reason)),
+        Received::Message(_) | Received::Nothing => None,
+        Received::End => panic!("the connection is gone"),
+    }
+}
+
+/// Waits until a replica refuses commands since its disk is full. What it takes before is done. Returns how much that is.
+fn wait_until_refused(client: &mut RawClient, filler: &mut Filler) -> usize {
+    let session = Session::default();
+    let mut done = 0;
+    wait_until("a replica refuses for lack of room", LATER, || {
+        filler.grow();
+        match attempt(client, &session, done + 1) {
+            Some(Ok(())) => done += 1,
+            Some(Err(reason)) => return reason == Refusal::NoRoom,
+            None => {}
+        }
+        false
+    });
+    done as usize
+}
+
+/// Waits until a replica does again what it is asked to.
+fn wait_until_done(client: &mut RawClient) {
+    let session = Session::default();
+    wait_until("a replica takes commands again", LATER, || attempt(client, &session, 1) == Some(Ok(())));
+}
+
+/// All replicas have the same messages for bob: all that were answered, and perhaps one that each took just before it halted.
+fn assert_all_there(cluster: &Cluster, bob: &Person, answered: usize) {
+    cluster.wait_until_same(LATER);
+    let unread = ["a", "b", "c"].map(|name| at(cluster, name, bob).unread().len());
+    assert!(unread == [unread[0]; 3] && (answered..=answered + 3).contains(&unread[0]), "{unread:?}, {answered}");
+}
+
+#[test]
+fn a_replica_whose_disk_is_full_holds_nobody_up_and_comes_back_by_itself() {
+    let Some((mut cluster, alice, bob)) = start(&["b"]) else { return };
+    let mut filler = Filler::new(&mut cluster, "b");
+    let mut alice_at_b = at(&cluster, "b", &alice);
+    let mut sent = wait_until_refused(&mut alice_at_b, &mut filler);
+
+    // The others go on, and in the end there is no room even for what they accept. Then not even a question has its place.
+    let text = "x".repeat(4096);
+    let mut alice_at_a = at(&cluster, "a", &alice);
+    let mut asking = cluster.greet("b");
+    wait_until("a replica halts for lack of room", LATER, || {
+        filler.grow();
+        let answers = alice_at_a.call_all((0..100).map(|_| send("bob", text.as_str())));
+        assert!(answers.iter().all(|settled| settled.answer == Answer::Done));
+        sent += answers.len();
+        asking.ask_for_position(stamp()).expect("the connection stands");
+        let heard = asking.receive_within(PATIENCE);
+        matches!(heard, Received::Message(ToClient::Refused { reason: Refusal::NoRoom, .. }))
+    });
+    assert!(cluster.log("b").contains("so the replica cannot go on for now"), "{}", cluster.log("b"));
+    assert!(at(&cluster, "c", &bob).unread().len() >= sent);
+
+    filler.remove();
+    wait_until_done(&mut alice_at_b);
+    assert_all_there(&cluster, &bob, sent + 1);
+    assert_eq!(cluster.program("b").ended(), None);
+    assert_sound(&mut cluster, "b");
+}
+
+#[test]
+fn replicas_whose_disks_are_all_full_answer_questions_and_go_on_when_there_is_room() {
+    let names = ["a", "b", "c"];
+    let Some((mut cluster, alice, bob)) = start(&["a", "b", "c"]) else { return };
+    assert_ends(stablechat(&cluster, &["create", "carol"]), 0, "created carol");
+    let mut fillers = names.map(|name| Filler::new(&mut cluster, name));
+    let mut clients = names.map(|name| at(&cluster, name, &alice));
+    let refused = clients.iter_mut().zip(&mut fillers);
+    let sent: usize = refused.map(|(client, filler)| wait_until_refused(client, filler)).sum();
+    assert_all_there(&cluster, &bob, sent);
+    assert_ends(stablechat(&cluster, &["list", "car*"]), 0, "carol");
+    let full = "the disks of the replicas in reach are full; it is not known whether this took effect: the send";
+    assert_ends(stablechat(&cluster, &["--as", "carol", "send", "bob", "hello"]), 75, full);
+
+    fillers.into_iter().for_each(Filler::remove);
+    clients.iter_mut().for_each(wait_until_done);
+    assert_all_there(&cluster, &bob, sent + clients.len());
+    for name in names {
+        assert_eq!(cluster.program(name).ended(), None);
+        assert_sound(&mut cluster, name);
+    }
+}
+
+/// The client's command line, with keys in a directory of the cluster's.
+fn stablechat(cluster: &Cluster, arguments: &[&str]) -> Command {
+    let mut command = Command::new(built("stablechat"));
+    let keys = cluster.path().join("keys");
+    command.arg("--cluster").arg(cluster.file()).arg("--keys").arg(keys).args(arguments);
+    command
+}
+
+/// The data of a running replica is in order: that of a backup of it is.
+fn assert_sound(cluster: &mut Cluster, name: &str) {
+    let (data, backups) = (cluster.small_disk(name), cluster.path().join("backups").join(name));
+    let restored = cluster.path().join("restored").join(name);
+    let run = |arguments: &[&str], paths: &[(&str, &Path)], says: &str| {
+        let mut command = stablechatd(arguments);
+        paths.iter().for_each(|(option, path)| {
+            command.args([option]).arg(path);
+        });
+        assert_ends(command, 0, says);
+    };
+    run(&["backup"], &[("--data", &data), ("--to", &backups)], "backed up");
+    run(&["restore"], &[("--from", &backups), ("--data", &restored)], "restored");
+    let mut check = stablechatd(&["check"]);
+    check.arg(&restored);
+    assert_ends(check, 0, "is in order");
+}
