@@ -187,7 +187,8 @@ impl Applier {
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
         self.boundaries.exchange(now, &self.replica, &self.store, &mut unsent);
         self.probing.go_on(now, &self.replica, &self.identity, &mut unsent);
-        if self.insertion.is_none() {
+        // What is yet to be inserted must not lose its place.
+        if self.insertion.is_none() && self.changes.is_empty() {
             self.boundaries.settle(&self.replica, &mut self.store);
         }
         self.journal.note(&self.replica, &self.identity, self.store.applied().position);

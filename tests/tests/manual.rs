@@ -27,7 +27,11 @@ fn options(text: &str) -> BTreeSet<&str> {
 
 /// The commands that a help lists.
 fn commands(help: &str) -> Vec<&str> {
-    let list = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| line.starts_with(char::is_whitespace));
+    let list = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| line.starts_with(char::is_whitespace));
     // Lines that go on with a description are indented further.
     list.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()).collect()
 }

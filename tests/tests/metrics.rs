@@ -82,6 +82,7 @@ fn what_is_done_shows_in_the_metrics() {
     assert_eq!(status, 200);
     promtool(&["check", "metrics"], &text);
     assert_alerts_and_dashboard_go_by(&text);
+    assert_operators_are_told_of_all(&text);
 
     wait_until("a comparison", SOON, || {
         Metrics::of(&cluster, "a").get("stablechat_comparisons_total{result=\"same\"}") > 0.0
@@ -164,6 +165,16 @@ fn assert_alerts_and_dashboard_go_by(page: &str) {
     for name in by_alerts.union(&by_dashboard) {
         assert!(there.contains(name), "no replica has {name}");
     }
+}
+
+/// Operators find each metric in their document, and none there that no replica has.
+fn assert_operators_are_told_of_all(page: &str) {
+    let there: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let document = read("docs/OPERATIONS.md");
+    let named =
+        document.split('`').filter(|word| ["stablechat_", "process_"].iter().any(|start| word.starts_with(start)));
+    assert_eq!(named.collect::<BTreeSet<_>>(), there);
 }
 
 /// The expressions of the dashboard, with values in the place of its variables.

@@ -69,6 +69,20 @@ fn beyond_bounds_replicas_become_equal_and_lose_nothing() {
     run_all(Mode::Beyond, &["clocks set", "disks lost", "partitions", "partitions one way", repairs]);
 }
 
+/// Seeds beyond bounds that have failed, and why.
+#[test]
+fn what_has_failed_once_does_not_again() {
+    for (seed, why) in [
+        (
+            592,
+            "two logs that take long to read were followed in turns, always from where they parted, and nobody joined",
+        ),
+        (2245, "a replica said that it held what it could not place any more, and others asked for it for ever"),
+    ] {
+        simulator::run(Mode::Beyond, seed).unwrap_or_else(|failure| panic!("{why}: {failure}"));
+    }
+}
+
 #[test]
 fn a_seed_reproduces_a_run_exactly() {
     for (mode, seed) in [(Mode::Bounds, 3), (Mode::Beyond, 14)] {

@@ -70,7 +70,7 @@ impl Applier {
     }
 
     /// Gathers what came of a batch: answers for who waits, messages for who listens, and what is no longer true for who was
-    /// told otherwise. What has no place in the log any more is put aside, to be submitted again.
+    /// told otherwise.
     pub(super) fn tell(
         &mut self,
         repair: Repair,
@@ -94,12 +94,14 @@ impl Applier {
                 unsent.for_client(to, ToClient::Changed { client, sequence, uid, answer });
             }
         }
-        if !repair.unplaceable.is_empty() {
-            log::warn!(
-                "{} requests come too late for their places, and will be submitted again",
-                repair.unplaceable.len()
-            );
-            repair.unplaceable.iter().for_each(|held| self.store.lay_aside(held));
+        self.put_aside(&repair.unplaceable)
+    }
+
+    /// Puts requests aside that have no place in the log any more, since it is settled there: they are submitted again.
+    pub(super) fn put_aside(&mut self, unplaceable: &[Held]) -> Result<(), StoreError> {
+        if !unplaceable.is_empty() {
+            log::warn!("{} requests come too late for their places, and will be submitted again", unplaceable.len());
+            unplaceable.iter().for_each(|held| self.store.lay_aside(held));
             self.store.commit()?;
             self.resubmission.begin();
         }

@@ -70,7 +70,8 @@ impl Applier {
         Ok(Input::Compared { time, peer, after, depth })
     }
 
-    /// A piece of a peer's log has come.
+    /// A piece of a peer's log has come. What has no place in ours any more the protocol does not get to see: it would say that we
+    /// hold it.
     fn entries(
         &mut self,
         time: Timestamp,
@@ -84,6 +85,10 @@ impl Applier {
         let (mut missing, mut failure) = (requests, None);
         missing.retain(|held| is_missing(&self.store, held.uid, &mut failure));
         failure.map_or(Ok(()), Err)?;
+        let settled = self.store.settled();
+        let is_unplaceable = |held: &mut Held| held.uid <= settled;
+        let unplaceable: Vec<Held> = missing.extract_if(.., is_unplaceable).filter(Held::is_genuine).collect();
+        self.put_aside(&unplaceable)?;
         Ok(Input::Entries { time, peer, after, missing, next })
     }
 
