@@ -1,6 +1,6 @@
 //! Tables for people.
 
-use crate::print::visible;
+use crate::visible::visible;
 
 /// The most columns of a screen that a table takes.
 pub const WIDTH_MAX: usize = 80;

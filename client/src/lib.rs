@@ -38,4 +38,5 @@ pub mod session;
 pub mod signals;
 pub mod status;
 pub mod verb;
+pub mod visible;
 pub mod watch;
