@@ -20,7 +20,7 @@ use run::Run;
 
 /// A replica of the stablechat service, which stays up when all replicas but one are dead.
 #[derive(FromArgs, ArgsInfo)]
-#[argh(example = "{command_name} init --dir demo --replica a=10.0.0.1:7400 --replica b=10.0.0.2:7400\n\
+#[argh(example = "{command_name} init --dir demo --replica a=h1:7400 --replica b=h2:7400\n\
                {command_name} run --cluster cluster.toml --name a --data /var/lib/stablechat/a")]
 pub struct Arguments {
     #[argh(subcommand)]
