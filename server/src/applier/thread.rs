@@ -114,7 +114,7 @@ impl Halted {
         let (report, settings) = (applier.report(), applier.replica.settings().clone());
         applier.outputs.clear();
         applier.replica.step(Input::Halted, &mut applier.outputs);
-        let Applier { audience, sessions, mut tally, identity, outputs, .. } = applier;
+        let Applier { audience, sessions, mut tally, identity, outputs, watched, .. } = applier;
         tally.on_halt();
         let report = StatusReport { phase: Phase::CatchingUp, is_mute: true, boundaries: Vec::new(), ..report };
         let mut halted = Halted { identity, settings, audience, sessions, tally, report };
@@ -124,6 +124,10 @@ impl Halted {
                 halted.tally.on_refusal(reason);
                 unsent.for_client(to, ToClient::Refused { request, timestamp, reason, clock: clock.now() });
             }
+        }
+        // Whoever watches is answered once for each time that it asks, and does not ask again before.
+        if let Some(traffic) = watched {
+            halted.on_event(Event::Inspect { traffic }, clock.now(), &mut unsent);
         }
         halted.disconnect(&mut unsent);
         unsent.release(&mut |sent| mailbox.post(sent));
