@@ -5,9 +5,9 @@
 //! time has passed.
 
 use crate::clock::{LocalClock, Offsets};
-use crate::desk::{Desk, Effect, Mode, Settings};
+use crate::desk::{Desk, DeskSettings, Effect, Mode};
 use crate::exit::{self, Failure};
-use crate::greeting::Identity;
+use crate::greeting::Credentials;
 use crate::input::Input;
 use crate::keys::Keys;
 use crate::link::LinkEvent;
@@ -59,7 +59,7 @@ pub struct Start {
     /// What is done first.
     pub first: Option<Verb>,
     /// Whom one speaks as from the start, and in which session.
-    pub speaks_as: Option<(Identity, Option<ClientId>)>,
+    pub speaks_as: Option<(Credentials, Option<ClientId>)>,
     /// Whether it ends when that is done.
     pub ends: bool,
     /// Whether lines are read from standard input.
@@ -114,7 +114,7 @@ impl App {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let clock = LocalClock::start();
         let began = clock.now();
-        let settings = Settings { mode, all_replies, cluster: cluster.clone(), keys, new_client };
+        let settings = DeskSettings { mode, all_replies, cluster: cluster.clone(), keys, new_client };
         let mut desk = Desk::new(settings, began);
         if let Some((identity, client)) = start.speaks_as {
             desk.speak_as(identity, client);

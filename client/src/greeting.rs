@@ -9,7 +9,7 @@ use stablechat_protocol::version::Versions;
 use std::rc::Rc;
 
 /// An account and its key.
-pub struct Identity {
+pub struct Credentials {
     /// The account.
     pub account: AccountName,
     /// Its key.
@@ -21,7 +21,7 @@ pub struct Greeting {
     /// The cluster we look for.
     pub cluster: ClusterName,
     /// Whom we speak for.
-    pub identity: Option<Rc<Identity>>,
+    pub identity: Option<Rc<Credentials>>,
     /// Whether its messages shall be pushed to us.
     pub receive: bool,
     /// The versions of the protocol that we speak.
@@ -41,7 +41,7 @@ impl Greeting {
     }
 
     /// The frame that proves who we are.
-    pub fn login(&self, identity: &Identity, replica: &ReplicaEntry, challenge: Challenge) -> ToReplica {
+    pub fn login(&self, identity: &Credentials, replica: &ReplicaEntry, challenge: Challenge) -> ToReplica {
         let statement = Statement {
             cluster: self.cluster.clone(),
             replica: replica.name.clone(),

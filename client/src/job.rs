@@ -38,8 +38,8 @@ pub enum Stage {
         sequence: u64,
     },
     /// Its query is under way.
-    Question {
-        /// The question's number.
+    Query {
+        /// The query's number.
         number: u64,
     },
     /// All replicas are being asked for their status.

@@ -41,7 +41,7 @@ impl fmt::Display for KeyError {
 impl std::error::Error for KeyError {}
 
 /// A key that [`Keys::load_or_create`] found or made.
-pub struct Held {
+pub struct LoadedKey {
     /// The key.
     pub secret: SecretKey,
     /// Whether it was made just now.
@@ -86,18 +86,18 @@ impl Keys {
     ///
     /// # Errors
     /// As with [`Keys::load`], or the file cannot be written.
-    pub fn load_or_create(&self, account: &AccountName) -> Result<Held, KeyError> {
+    pub fn load_or_create(&self, account: &AccountName) -> Result<LoadedKey, KeyError> {
         if let Some(secret) = self.load(account)? {
-            return Ok(Held { secret, is_new: false });
+            return Ok(LoadedKey { secret, is_new: false });
         }
         let path = self.path(account);
         let mut seed = [0; 32];
         let made = getrandom::fill(&mut seed).map_err(io::Error::other).and_then(|()| self.store(account, &seed));
         match made {
-            Ok(()) => Ok(Held { secret: SecretKey::from_seed(&seed), is_new: true }),
+            Ok(()) => Ok(LoadedKey { secret: SecretKey::from_seed(&seed), is_new: true }),
             // Another process was faster: its key is the account's.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.load(account)? {
-                Some(secret) => Ok(Held { secret, is_new: false }),
+                Some(secret) => Ok(LoadedKey { secret, is_new: false }),
                 None => Err(KeyError { path, fault: "it comes and goes".into() }),
             },
             Err(error) => Err(KeyError { path, fault: format!("cannot be written: {error}") }),

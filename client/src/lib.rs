@@ -3,7 +3,7 @@
 //! One thread waits, in one mio poll, for standard input and for one connection per replica ([`app`]). What it hears goes
 //! to the [`desk`], which knows what was asked and what is still to be answered, and which decides what is sent and said.
 //! The desk is made of pure parts: a [`session`] that issues commands and repeats them until they are answered, the
-//! [`questions`] that do the same for queries, and an [`inbox`] that shows each message once and in order. None of these
+//! [`queries`] that do the same for queries, and an [`inbox`] that shows each message once and in order. None of these
 //! knows a socket or reads a clock. [`links`] owns the sockets and knows nothing of chat; [`screen`] owns the terminal.
 //!
 //! Two commands for operators need none of that: [`probe`] measures the network, and [`watch`] shows again and again what the
@@ -31,7 +31,7 @@ pub mod places;
 pub mod print;
 pub mod probe;
 pub mod prompt;
-pub mod questions;
+pub mod queries;
 pub mod reach;
 pub mod screen;
 pub mod session;

@@ -1,6 +1,6 @@
 //! The links to all replicas of a cluster.
 
-use crate::greeting::{Greeting, Identity};
+use crate::greeting::{Credentials, Greeting};
 use crate::link::{Link, LinkEvent};
 use mio::{Registry, Waker};
 use stablechat_protocol::cluster::Cluster;
@@ -78,7 +78,7 @@ impl Links {
     }
 
     /// Speaks for this account, or for nobody, from here on, on all connections, now and later.
-    pub fn log_in(&mut self, identity: Option<Rc<Identity>>, receive: bool) {
+    pub fn log_in(&mut self, identity: Option<Rc<Credentials>>, receive: bool) {
         self.greeting.identity = identity;
         self.greeting.receive = receive;
         self.links.iter_mut().for_each(|link| link.log_in(&self.greeting));

@@ -9,7 +9,7 @@ mod table;
 use crate::exit;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::BoundaryDigests;
-use stablechat_protocol::status::{Phase, StatusReport};
+use stablechat_protocol::status::{ReportedPhase, StatusReport};
 use stablechat_protocol::time::{Timestamp, utc};
 use std::fmt;
 
@@ -154,12 +154,12 @@ fn clock_offset_ns(report: &StatusReport) -> Option<i64> {
 }
 
 /// The words for what a replica does.
-fn phase_in_words(phase: Phase) -> &'static str {
+fn phase_in_words(phase: ReportedPhase) -> &'static str {
     match phase {
-        Phase::CatchingUp => "catching up",
-        Phase::Joining => "joining",
-        Phase::Serving => "serving",
-        Phase::Stopping => "stopping",
+        ReportedPhase::CatchingUp => "catching up",
+        ReportedPhase::Joining => "joining",
+        ReportedPhase::Serving => "serving",
+        ReportedPhase::Stopping => "stopping",
     }
 }
 

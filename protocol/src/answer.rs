@@ -163,7 +163,7 @@ wire_enum! {
         2 => NotServing,
         /// The replica has as many pending requests as it can hold.
         3 => Overloaded,
-        /// The replica's disk has no room for what the request would write. Questions are answered all the same.
+        /// The replica's disk has no room for what the request would write. Queries are answered all the same.
         4 => NoRoom,
     }
 }

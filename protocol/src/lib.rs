@@ -6,6 +6,8 @@
 //!
 //! The format is written down in `docs/PROTOCOL.md` as CDDL (RFC 8610) with test vectors.
 
+#![deny(missing_docs)]
+
 #[macro_use]
 pub mod wire;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// The most uids in one message.
 pub const UIDS_MAX: usize = 20_000;
-/// The most bytes of requests in one [`PeerMessage::Bodies`] or [`PeerMessage::Entries`], and of rows in one
+/// The most bytes of requests in one [`PeerMessage::Bodies`] or [`PeerMessage::LogEntries`], and of rows in one
 /// [`PeerMessage::SnapshotPart`], but for the last of them.
 pub const BODIES_BYTES: usize = 256 * 1024;
 /// How long a replica waits for a client's own copy of what a peer has listed, before it asks the peer for its copy.
@@ -38,7 +38,7 @@ wire_enum! {
             reason: CloseReason,
         },
         /// The sender is catching up: it accepts nothing, and nobody waits for it.
-        2 => Reading {
+        2 => CatchingUp {
             /// The number of its incarnation.
             epoch: u64,
         },
@@ -78,17 +78,17 @@ wire_enum! {
         /// Bodies that were asked for.
         8 => Bodies {
             /// The requests.
-            requests: Vec<Held>,
+            requests: Vec<StampedRequest>,
         },
         /// The sender stops. It has handed over all that it holds.
         9 => Leave,
         /// Asks where the two logs part. The marks lie further and further back, each an applied request.
-        10 => Probe {
+        10 => LogMarks {
             /// The marks, newest first.
             marks: Vec<Mark>,
         },
         /// The answer to a probe, and to a request for a tail that is not there any more.
-        11 => Prefix {
+        11 => CommonPrefix {
             /// The newest mark that is in the sender's log with the same chain hash; none when no mark is.
             common: Option<Mark>,
             /// The sender's last applied request.
@@ -99,16 +99,16 @@ wire_enum! {
             settled: Mark,
         },
         /// Asks for the log after a request.
-        12 => Tail {
+        12 => FetchLog {
             /// From the first request after this one.
             after: Uid,
         },
         /// A piece of the log, in order.
-        13 => Entries {
+        13 => LogEntries {
             /// The request after which it begins, as asked for.
             after: Uid,
             /// The requests.
-            requests: Vec<Held>,
+            requests: Vec<StampedRequest>,
             /// Whether the log ends with the last of them.
             is_end: bool,
         },
@@ -155,7 +155,7 @@ wire_enum! {
 wire_struct! {
     /// A request with its uid, which whoever receives it checks.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Held {
+    pub struct StampedRequest {
         /// The uid.
         pub uid: Uid,
         /// The request.
@@ -163,7 +163,7 @@ wire_struct! {
     }
 }
 
-impl Held {
+impl StampedRequest {
     /// Whether the uid is that of the request.
     pub fn is_genuine(&self) -> bool {
         self.request.uid(self.uid.timestamp) == self.uid

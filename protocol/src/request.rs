@@ -45,7 +45,7 @@ impl Request {
 wire_struct! {
     /// A query, as the replica that was asked keeps it until it is stable.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Question {
+    pub struct QueryRequest {
         /// The client's number for it, on its connection.
         pub id: u64,
         /// For whom it asks.
@@ -55,8 +55,8 @@ wire_struct! {
     }
 }
 
-impl Question {
-    /// The place in the order of this question when it is asked at `timestamp`.
+impl QueryRequest {
+    /// The place in the order of this query when it is asked at `timestamp`.
     pub fn uid(&self, timestamp: Timestamp) -> Uid {
         Uid::new(timestamp, &to_cbor(self))
     }

@@ -17,7 +17,7 @@ wire_struct! {
         /// The version of its program.
         pub version: String,
         /// What it does.
-        pub phase: Phase,
+        pub phase: ReportedPhase,
         /// Whether it answers nothing for now although it serves: it is in contact with too few others, or its clock is off.
         pub is_mute: bool,
         /// Whether its clock is off against those of others, who agree.
@@ -41,12 +41,12 @@ wire_struct! {
         pub grace_ns: u64,
         /// Whether requests of now may have to wait for the real-time test, because a replica started or fell silent.
         pub has_barrier: bool,
-        /// How many requests and questions it holds and has not yet applied or answered.
+        /// How many requests and queries it holds and has not yet applied or answered.
         pub pending: u64,
         /// The other replicas, in the order of the cluster file.
         pub peers: Vec<PeerReport>,
         /// How far it has caught up; none while it takes in nothing from a peer.
-        pub catching_up: Option<CatchingUp>,
+        pub catching_up: Option<CatchUpProgress>,
         /// What it has counted since it started.
         pub counters: Counters,
     }
@@ -55,14 +55,14 @@ wire_struct! {
 impl StatusReport {
     /// Whether it accepts requests and answers them.
     pub fn is_serving(&self) -> bool {
-        self.phase == Phase::Serving && !self.is_mute
+        self.phase == ReportedPhase::Serving && !self.is_mute
     }
 }
 
 wire_enum! {
     /// What a replica does.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Phase {
+    pub enum ReportedPhase {
         /// It learns what it missed, and accepts nothing.
         0 => CatchingUp,
         /// It has asked to be consulted, and waits to be welcomed.
@@ -81,7 +81,7 @@ wire_struct! {
         /// Its name.
         pub replica: ReplicaName,
         /// What it is to the reporting one.
-        pub standing: PeerStanding,
+        pub standing: ReportedPeerState,
         /// Whether there is a connection.
         pub is_connected: bool,
         /// Up to where it was last heard to accept no client's request; none when it need not be consulted.
@@ -103,11 +103,11 @@ impl PeerReport {
 wire_enum! {
     /// What a replica is to another.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum PeerStanding {
+    pub enum ReportedPeerState {
         /// Nothing has been heard of it yet.
         0 => Unknown,
         /// It catches up, and nobody waits for it.
-        1 => Reader,
+        1 => CatchingUp,
         /// It is consulted.
         2 => Linked,
         /// It has been silent for the delivery bound, or has left.
@@ -118,7 +118,7 @@ wire_enum! {
 wire_struct! {
     /// How far a replica has caught up.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct CatchingUp {
+    pub struct CatchUpProgress {
         /// From which peer it takes in what it lacks.
         pub from: ReplicaName,
         /// Whether that is a snapshot, or else the peer's log.
@@ -136,13 +136,13 @@ wire_struct! {
     /// What a replica has counted since it started.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Counters {
-        /// Requests that it applied, and questions that it answered, by the closed test.
+        /// Requests that it applied, and queries that it answered, by the closed test.
         pub closed: u64,
         /// The same by the real-time test.
         pub real_time: u64,
-        /// How many of both were questions.
-        pub questions: u64,
-        /// Requests and questions that it refused.
+        /// How many of both were queries.
+        pub queries: u64,
+        /// Requests and queries that it refused.
         pub refused: Refused,
         /// Times that it put requests below the end of its log.
         pub repairs: u64,

@@ -10,27 +10,28 @@ mod counters;
 mod insertion;
 mod journal;
 mod logs;
-mod probing;
+mod outbox;
+mod peer_pings;
 mod progress;
 mod report;
 mod resubmission;
 mod sessions;
 mod snapshots;
 mod thread;
-mod unsent;
 mod watch;
 
 pub use thread::run;
 
-use crate::net::{Event, Identity, Round, Sent, Traffic};
-use crate::replica::{Body, ConnectionId, Input, Output, Replica, Settings, Start, Status};
+use crate::net::{EventBatch, NetCommand, NetEvent, NetStats, ReplicaIdentity};
+use crate::replica::{Body, ConnectionId, Input, Output, Phase, ProtocolSettings, Replica, Start};
 use crate::store::{ChatStore, Outcome, StoreError};
 use audience::Audience;
-use boundaries::Boundaries;
+use boundaries::BoundaryExchange;
 use counters::Tally;
-use insertion::Insertion;
+use insertion::RunningInsertion;
 use journal::Journal;
-use probing::Probing;
+use outbox::Outbox;
+use peer_pings::PeerPings;
 use progress::Progress;
 use resubmission::Resubmission;
 use sessions::Sessions;
@@ -40,7 +41,6 @@ use stablechat_protocol::message::ToClient;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::{BTreeSet, VecDeque};
-use unsent::Unsent;
 
 /// The most requests that one batch of the store holds, which bounds its memory.
 const BATCH_MAX: usize = 4096;
@@ -57,18 +57,18 @@ pub struct Applier {
     store: ChatStore,
     audience: Audience,
     sessions: Sessions,
-    boundaries: Boundaries,
+    boundaries: BoundaryExchange,
     resubmission: Resubmission,
     progress: Progress,
     journal: Journal,
-    probing: Probing,
+    peer_pings: PeerPings,
     tally: Tally,
     /// Who we are, and who the peers are.
-    identity: Identity,
+    identity: ReplicaIdentity,
     /// Who has asked for the status in this wake; each gets one, however often it asks.
     asking_for_status: BTreeSet<ConnectionId>,
     /// What the poll loop knows, if somebody has asked for the metrics in this wake.
-    watched: Option<Traffic>,
+    watched: Option<NetStats>,
     /// What the replica wants done. Between wakes, what came of having done the rest.
     outputs: Vec<Output>,
     /// What of it changes the store and is not done: it waits for an insertion to be through. While the replica catches up these are
@@ -78,7 +78,7 @@ pub struct Applier {
     /// having been answered, which is little.
     reads: VecDeque<Output>,
     /// The insertion that is under way.
-    insertion: Option<Insertion>,
+    insertion: Option<RunningInsertion>,
     /// Whether the replica has stopped.
     stopped: bool,
 }
@@ -89,8 +89,8 @@ impl Applier {
     /// # Errors
     /// The log cannot be read.
     pub fn start(
-        identity: Identity,
-        settings: Settings,
+        identity: ReplicaIdentity,
+        settings: ProtocolSettings,
         mut store: ChatStore,
         now: Timestamp,
     ) -> Result<Applier, StoreError> {
@@ -111,11 +111,11 @@ impl Applier {
             store,
             audience: Audience::default(),
             sessions: Sessions::default(),
-            boundaries: Boundaries::default(),
+            boundaries: BoundaryExchange::default(),
             resubmission: Resubmission::default(),
             progress: Progress::default(),
             journal: Journal::default(),
-            probing: Probing::default(),
+            peer_pings: PeerPings::default(),
             tally: Tally::default(),
             identity,
             asking_for_status: BTreeSet::new(),
@@ -156,7 +156,7 @@ impl Applier {
         self.tally.counters().undone
     }
 
-    /// Whether the replica has stopped, after [`Event::Stop`].
+    /// Whether the replica has stopped, after [`NetEvent::Stop`].
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
@@ -168,11 +168,11 @@ impl Applier {
     /// Storage failed; the process has to end.
     pub fn wake(
         &mut self,
-        rounds: impl IntoIterator<Item = Round>,
+        rounds: impl IntoIterator<Item = EventBatch>,
         clock: impl Fn() -> Timestamp,
-        mut post: impl FnMut(Vec<Sent>),
+        mut post: impl FnMut(Vec<NetCommand>),
     ) -> Result<(), StoreError> {
-        let mut unsent = Unsent::default();
+        let mut outbox = Outbox::default();
         self.replica.step(Input::Woken { time: clock() }, &mut self.outputs);
         for round in rounds {
             for event in round.events {
@@ -185,15 +185,15 @@ impl Applier {
         let now = clock();
         self.resubmission.go_on(now, &mut self.replica, &mut self.store, &mut self.outputs)?;
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
-        self.boundaries.exchange(now, &self.replica, &self.store, &mut unsent);
-        self.probing.go_on(now, &self.replica, &self.identity, &mut unsent);
+        self.boundaries.exchange(now, &self.replica, &self.store, &mut outbox);
+        self.peer_pings.go_on(now, &self.replica, &self.identity, &mut outbox);
         // What is yet to be inserted must not lose its place.
         if self.insertion.is_none() && self.changes.is_empty() {
             self.boundaries.settle(&self.replica, &mut self.store);
         }
         self.journal.note(&self.replica, &self.identity, self.store.applied().position);
         self.snapshots.expire(now);
-        if self.replica.status() != Status::CatchingUp {
+        if self.replica.status() != Phase::CatchingUp {
             self.progress.end();
         }
         if let Some(text) = self.progress.next_line(now, |peer| self.identity.name_of(peer)) {
@@ -202,32 +202,32 @@ impl Applier {
         if !self.snapshots.is_sending() {
             self.store.truncate()?;
         }
-        self.perform(&clock, now, &mut unsent, &mut post)?;
-        self.report_to_all_who_ask(&mut unsent);
-        self.show_to_who_watches(&mut unsent);
-        unsent.release(&mut post);
+        self.perform(&clock, now, &mut outbox, &mut post)?;
+        self.report_to_all_who_ask(&mut outbox);
+        self.show_to_who_watches(&mut outbox);
+        outbox.release(&mut post);
         Ok(())
     }
 
     /// Passes an event on to whom it concerns.
-    fn on_event(&mut self, event: Event) -> Result<(), StoreError> {
+    fn on_event(&mut self, event: NetEvent) -> Result<(), StoreError> {
         let input = match event {
-            Event::Request { time, from, timestamp, body } => {
+            NetEvent::Request { time, from, timestamp, body } => {
                 if let Body::Request(request) = &body {
                     self.sessions.on_heard(request.client, from);
                 }
                 Input::Request { time, from, timestamp, body }
             }
-            Event::LoggedIn { connection, actor, receive } => {
+            NetEvent::LoggedIn { connection, actor, receive } => {
                 self.audience.set(connection, receive.then_some(actor));
                 return Ok(());
             }
-            Event::LoggedOut { connection } | Event::Closed { connection } => {
+            NetEvent::LoggedOut { connection } | NetEvent::Closed { connection } => {
                 self.audience.set(connection, None);
                 return Ok(());
             }
-            Event::PeerConnected { peer } => Input::PeerConnected { peer },
-            Event::PeerDisconnected { peer } => {
+            NetEvent::PeerConnected { peer } => Input::PeerConnected { peer },
+            NetEvent::PeerDisconnected { peer } => {
                 self.snapshots.on_disconnected(peer);
                 self.progress.on_disconnected(peer);
                 self.reads.retain(|read| logs::reader(read) != Some(peer));
@@ -237,23 +237,23 @@ impl Applier {
                 self.outputs.retain(|output| !is_stale(output));
                 Input::PeerDisconnected { peer }
             }
-            Event::Peer { time, peer, message } => match self.input_from(time, peer, message)? {
+            NetEvent::Peer { time, peer, message } => match self.input_from(time, peer, message)? {
                 Some(input) => input,
                 None => return Ok(()),
             },
-            Event::Status { from } => {
+            NetEvent::Status { from } => {
                 self.asking_for_status.insert(from);
                 return Ok(());
             }
-            Event::Inspect { traffic } => {
+            NetEvent::Scrape { traffic } => {
                 self.watched = Some(traffic);
                 return Ok(());
             }
-            Event::PingPeers { from } => {
-                self.probing.ask(from);
+            NetEvent::PingPeers { from } => {
+                self.peer_pings.ask(from);
                 return Ok(());
             }
-            Event::Stop => {
+            NetEvent::Stop => {
                 log::info!("asked to stop: handing over to the others");
                 Input::Stop
             }
@@ -268,18 +268,18 @@ impl Applier {
         &mut self,
         clock: &impl Fn() -> Timestamp,
         now: Timestamp,
-        unsent: &mut Unsent,
-        post: &mut impl FnMut(Vec<Sent>),
+        outbox: &mut Outbox,
+        post: &mut impl FnMut(Vec<NetCommand>),
     ) -> Result<(), StoreError> {
         for output in std::mem::take(&mut self.outputs) {
             match output {
-                Output::Send { to, message } => unsent.for_peer(to, message),
+                Output::Send { to, message } => outbox.for_peer(to, message),
                 Output::Refuse { to, request, timestamp, reason } => {
                     self.tally.on_refusal(reason);
-                    unsent.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
+                    outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
                 }
-                Output::PeerSeen { peer } => unsent.add(Sent::PeerSeen { peer }),
-                Output::Disconnect { peer } => unsent.add(Sent::Disconnect { peer }),
+                Output::ConnectionSeen { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
+                Output::Disconnect { peer } => outbox.add(NetCommand::Disconnect { peer }),
                 Output::NewEpoch { epoch } => {
                     log::warn!(
                         "this replica has not run, or not kept up, for too long: beginning again in epoch {epoch}"
@@ -292,24 +292,24 @@ impl Applier {
                     self.changes.push_back(output);
                 }
                 // What is held or in the log is so whatever becomes of the rest of the log.
-                Output::SendBodies { .. } => self.read(now, output, unsent)?,
-                Output::SendProbe { .. }
-                | Output::SendPrefix { .. }
-                | Output::SendTail { .. }
+                Output::SendBodies { .. } => self.read(now, output, outbox)?,
+                Output::SendLogMarks { .. }
+                | Output::SendCommonPrefix { .. }
+                | Output::SendLogEntries { .. }
                 | Output::SendSnapshotPart { .. } => self.reads.push_back(output),
             }
         }
-        unsent.release(post);
-        self.make_changes(clock, now, unsent, post)?;
+        outbox.release(post);
+        self.make_changes(clock, now, outbox, post)?;
         while self.insertion.is_none()
             && let Some(output) = self.reads.pop_front()
         {
-            self.read(now, output, unsent)?;
-            if unsent.bytes() >= SENT_MAX {
-                unsent.release(post);
+            self.read(now, output, outbox)?;
+            if outbox.bytes() >= SENT_MAX {
+                outbox.release(post);
             }
         }
-        unsent.release(post);
+        outbox.release(post);
         Ok(())
     }
 
@@ -320,24 +320,24 @@ impl Applier {
         &mut self,
         clock: &impl Fn() -> Timestamp,
         now: Timestamp,
-        unsent: &mut Unsent,
-        post: &mut impl FnMut(Vec<Sent>),
+        outbox: &mut Outbox,
+        post: &mut impl FnMut(Vec<NetCommand>),
     ) -> Result<(), StoreError> {
         loop {
             if self.insertion.is_some() {
-                self.go_on_inserting(clock, unsent)?;
+                self.go_on_inserting(clock, outbox)?;
                 let has_to_wait = self.insertion.is_some() || !self.reads.is_empty();
-                if has_to_wait && self.replica.status() == Status::CatchingUp {
+                if has_to_wait && self.replica.status() == Phase::CatchingUp {
                     return Ok(());
                 }
             } else if let Some(output) = self.changes.pop_front() {
-                self.change(output, clock, now, unsent)?;
+                self.change(output, clock, now, outbox)?;
             } else {
                 return self.commit(clock);
             }
-            if self.store.uncommitted() >= BATCH_MAX || unsent.bytes() >= SENT_MAX {
+            if self.store.uncommitted() >= BATCH_MAX || outbox.bytes() >= SENT_MAX {
                 self.commit(clock)?;
-                unsent.release(post);
+                outbox.release(post);
             }
         }
     }
@@ -357,17 +357,17 @@ impl Applier {
         output: Output,
         clock: &impl Fn() -> Timestamp,
         now: Timestamp,
-        unsent: &mut Unsent,
+        outbox: &mut Outbox,
     ) -> Result<(), StoreError> {
         match output {
             Output::Apply { uid, body, stability, copies, waiting } => {
-                let answer = self.apply(uid, body, stability, copies, unsent)?;
-                waiting.into_iter().for_each(|to| unsent.for_client(to, answer.clone()));
+                let answer = self.apply(uid, body, stability, copies, outbox)?;
+                waiting.into_iter().for_each(|to| outbox.for_client(to, answer.clone()));
                 Ok(())
             }
             Output::Insert { requests, waiting } => self.begin_inserting(clock(), requests, waiting),
             Output::TakeSnapshotPart { from, part, rows, end } => {
-                let input = match self.snapshots.take(from, part, (rows, end), &mut self.store, unsent)? {
+                let input = match self.snapshots.take(from, part, (rows, end), &mut self.store, outbox)? {
                     Taken::More => return Ok(()),
                     Taken::Not => Input::NotInstalled { peer: from },
                     Taken::Installed => {
@@ -384,41 +384,41 @@ impl Applier {
         }
     }
 
-    /// Applies a request or answers a question, and returns the answer for who waits.
+    /// Applies a request or answers a query, and returns the answer for who waits.
     fn apply(
         &mut self,
         uid: Uid,
         body: Body,
         stability: Stability,
         copies: u8,
-        unsent: &mut Unsent,
+        outbox: &mut Outbox,
     ) -> Result<ToClient, StoreError> {
         match body {
             Body::Request(request) => {
                 self.tally.on_request(uid.timestamp, stability);
                 let Outcome { answer, delivery } = self.store.apply(uid, &request)?;
                 if let Some(delivery) = delivery {
-                    self.audience.deliver(delivery, unsent);
+                    self.audience.deliver(delivery, outbox);
                 }
                 let note = self.note(stability, copies);
                 Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note })
             }
-            Body::Question(question) => {
-                self.tally.on_question(uid.timestamp, stability);
-                let answer = self.store.query(&question)?;
-                Ok(ToClient::QueryAnswer { id: question.id, answer, note: self.note(stability, copies) })
+            Body::Query(query) => {
+                self.tally.on_query(uid.timestamp, stability);
+                let answer = self.store.query(&query)?;
+                Ok(ToClient::QueryAnswer { id: query.id, answer, note: self.note(stability, copies) })
             }
         }
     }
 
     /// Gathers a report for each who has asked for one.
-    fn report_to_all_who_ask(&mut self, unsent: &mut Unsent) {
+    fn report_to_all_who_ask(&mut self, outbox: &mut Outbox) {
         if self.asking_for_status.is_empty() {
             return;
         }
         let report = Box::new(self.report());
         for to in std::mem::take(&mut self.asking_for_status) {
-            unsent.for_client(to, ToClient::Status { report: report.clone() });
+            outbox.for_client(to, ToClient::Status { report: report.clone() });
         }
     }
 
@@ -429,8 +429,8 @@ impl Applier {
     }
 }
 
-/// The applied requests of the last [`Settings::memory`].
-fn recent(settings: &Settings, store: &ChatStore, now: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
+/// The applied requests of the last [`ProtocolSettings::memory`].
+fn recent(settings: &ProtocolSettings, store: &ChatStore, now: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
     let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
     store.log(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect()
 }

@@ -197,11 +197,11 @@ fn make(directory: &DataDirectory, db: &Mutex<Option<Arc<DB>>>) -> Result<(), St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{ChatStore, Medium, schema::Identity};
+    use crate::store::{ChatStore, Medium, schema::StoreIdentity};
 
     /// A store in a directory whose name is longer than the address of a socket may be.
     fn store(directory: &DataDirectory) -> ChatStore {
-        let identity = Identity { cluster: "test".into(), replica: "one".into() };
+        let identity = StoreIdentity { cluster: "test".into(), replica: "one".into() };
         ChatStore::open(&Medium::Directory(directory.0.clone()), &identity).expect("a store")
     }
 

@@ -5,7 +5,7 @@
 //! written, the store is closed, and opened again when there is room.
 
 use crate::control::Control;
-use crate::store::{ChatStore, DataDirectory, Medium, OpenError, StoreError, schema::Identity};
+use crate::store::{ChatStore, DataDirectory, Medium, OpenError, StoreError, schema::StoreIdentity};
 use rustix::fs::{StatVfs, statvfs};
 use std::io;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// A replica's disk.
 pub struct Disk {
     data: DataDirectory,
-    owner: Identity,
+    owner: StoreIdentity,
     /// How much of the log the store keeps, in bytes.
     retention: u64,
     /// Who gives copies of the store; none while it is closed.
@@ -44,7 +44,7 @@ impl Disk {
     ///
     /// # Errors
     /// As for [`ChatStore::open`], or there can be no socket in the directory.
-    pub fn open(data: DataDirectory, owner: Identity, retention: u64) -> Result<(Disk, ChatStore), OpenError> {
+    pub fn open(data: DataDirectory, owner: StoreIdentity, retention: u64) -> Result<(Disk, ChatStore), OpenError> {
         let mut disk =
             Disk { data, owner, retention, control: None, writes: Arc::default(), looked: None, has_room: true };
         let store = disk.open_store()?;

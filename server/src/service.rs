@@ -4,7 +4,7 @@ use crate::applier::{self, Applier};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::exit;
-use crate::net::{Identity, Listener, Monitor, PollLoop};
+use crate::net::{Listener, Monitor, PollLoop, ReplicaIdentity};
 use crate::replica;
 use crate::store::{DataDirectory, OpenError, StoreError, schema};
 use crate::supervision::{Pulse, Supervisor};
@@ -27,7 +27,7 @@ const DEPTH_MAX: u64 = 256;
 
 /// What a replica needs to know to run.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ServiceSettings {
     /// The cluster, from its file.
     pub cluster: Cluster,
     /// Which replica of it this is.
@@ -44,7 +44,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub enum ServiceError {
     /// The cluster file has no replica of this name.
-    NotInCluster(Box<Settings>),
+    NotInCluster(Box<ServiceSettings>),
     /// The data directory could not be opened.
     Open(OpenError),
     /// The address could not be listened on.
@@ -82,7 +82,7 @@ impl fmt::Display for ServiceError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServiceError::NotInCluster(settings) => {
-                let Settings { cluster, name, .. } = &**settings;
+                let ServiceSettings { cluster, name, .. } = &**settings;
                 let names: Vec<&str> = cluster.replicas.iter().map(|replica| replica.name.as_str()).collect();
                 write!(formatter, "the cluster file has no replica {name}; it has {}", names.join(", "))
             }
@@ -106,12 +106,13 @@ impl std::error::Error for ServiceError {}
 ///
 /// # Errors
 /// It could not start, or storage failed.
-pub fn run(settings: Settings) -> Result<(), ServiceError> {
-    let Some(identity) = Identity::of(&settings.cluster, &settings.name) else {
+pub fn run(settings: ServiceSettings) -> Result<(), ServiceError> {
+    let Some(identity) = ReplicaIdentity::of(&settings.cluster, &settings.name) else {
         return Err(ServiceError::NotInCluster(Box::new(settings)));
     };
     let identity = identity.speaking(settings.versions);
-    let owner = schema::Identity { cluster: settings.cluster.name.to_string(), replica: settings.name.to_string() };
+    let owner =
+        schema::StoreIdentity { cluster: settings.cluster.name.to_string(), replica: settings.name.to_string() };
     let (disk, store) = Disk::open(DataDirectory(settings.data.clone()), owner, settings.cluster.log_retention)
         .map_err(ServiceError::Open)?;
     allow_files();
@@ -141,7 +142,7 @@ pub fn run(settings: Settings) -> Result<(), ServiceError> {
     let Cluster { delivery_bound, min_live, .. } = settings.cluster;
     let (ahead, place) = (settings.cluster.ahead(), identity.place());
     let (depth_max, piece_bytes) = (DEPTH_MAX, BODIES_BYTES);
-    let protocol = replica::Settings { delivery_bound, ahead, place, peers, min_live, depth_max, piece_bytes };
+    let protocol = replica::ProtocolSettings { delivery_bound, ahead, place, peers, min_live, depth_max, piece_bytes };
     let applier = Applier::start(identity, protocol, store, clock.now()).map_err(ServiceError::Store)?;
     let (pulse, prompter) = (Pulse::default(), mailbox.prompter());
     let beats = pulse.clone();

@@ -7,7 +7,7 @@
 //!
 //! When systemd does not want to be told, there is no such thread, and nothing is done.
 
-use crate::net::Prompter;
+use crate::net::LoopWaker;
 use parking_lot::Mutex;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -68,7 +68,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// There is no room for a thread or for what ends it.
-    pub fn start(pulse: Pulse, prompter: Prompter) -> io::Result<Option<Supervisor>> {
+    pub fn start(pulse: Pulse, prompter: LoopWaker) -> io::Result<Option<Supervisor>> {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return Ok(None);
         }
@@ -117,7 +117,7 @@ impl Watch {
     }
 
     /// Talks to systemd until the replica is asked to stop, or ends.
-    fn run(mut self, mut stop: UnixStream, prompter: &Prompter) {
+    fn run(mut self, mut stop: UnixStream, prompter: &LoopWaker) {
         tell(&[NotifyState::Ready]);
         loop {
             prompter.ask_for_reading();

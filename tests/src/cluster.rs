@@ -291,7 +291,7 @@ impl Cluster {
         std::fs::remove_dir_all(self.data(name)).expect("the data of a replica that ran");
     }
 
-    /// Waits until all replicas answer the same question from the same log, and returns how long that is. The question has
+    /// Waits until all replicas answer the same query from the same log, and returns how long that is. The query has
     /// one place in the order, so this works under load.
     ///
     /// # Panics

@@ -6,9 +6,9 @@ use crate::talker::Told;
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::command::Query;
 use stablechat_protocol::id::ClientId;
-use stablechat_protocol::request::{Actor, Question};
+use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_protocol::uid::Uid;
-use stablechat_server::store::schema::{Applied, Identity};
+use stablechat_server::store::schema::{Applied, StoreIdentity};
 use stablechat_server::store::{ChatStore, Medium};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,7 +23,7 @@ pub struct Ledger {
 impl Ledger {
     /// Opens the store of a replica of a cluster, which does not run.
     pub fn open(cluster: &Cluster, name: &str) -> Ledger {
-        let identity = Identity { cluster: CLUSTER.into(), replica: name.into() };
+        let identity = StoreIdentity { cluster: CLUSTER.into(), replica: name.into() };
         let store = ChatStore::open(&Medium::Directory(cluster.data(name)), &identity).expect("a store");
         Ledger { name: name.into(), store }
     }
@@ -49,7 +49,8 @@ impl Ledger {
         let mut all: Vec<Message> = Vec::new();
         loop {
             let query = Query::Unread { after: all.last().map(|message| message.uid), limit: 1000 };
-            match self.store.query(&Question { id: 0, actor: actor.clone(), query }).expect("the store can be read") {
+            match self.store.query(&QueryRequest { id: 0, actor: actor.clone(), query }).expect("the store can be read")
+            {
                 QueryAnswer::Messages { messages, more } => {
                     all.extend(messages);
                     if !more {

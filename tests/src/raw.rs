@@ -312,8 +312,8 @@ impl RawClient {
     pub fn ask(&mut self, query: Query) -> QueryAnswer {
         loop {
             self.query += 1;
-            let question = ToReplica::Query { id: self.query, timestamp: stamp(), query: query.clone() };
-            self.send(&question).expect("the connection stands");
+            let query = ToReplica::Query { id: self.query, timestamp: stamp(), query: query.clone() };
+            self.send(&query).expect("the connection stands");
             match self.receive_other() {
                 ToClient::QueryAnswer { id, answer, .. } => {
                     assert_eq!(id, self.query);
@@ -334,7 +334,7 @@ impl RawClient {
         self.send(&ToReplica::Query { id: timestamp.0, timestamp, query })
     }
 
-    /// How long the log was at the place of the question asked before, and its digest; none when the replica refuses to say
+    /// How long the log was at the place of the query asked before, and its digest; none when the replica refuses to say
     /// or the connection is gone.
     pub fn position(&mut self, asked: Timestamp) -> Option<(u64, Digest)> {
         loop {

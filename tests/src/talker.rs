@@ -5,7 +5,7 @@ use crate::network::enter;
 use crate::session::Person;
 use mio::{Events, Poll, Token, Waker};
 use stablechat_client::clock::{LocalClock, Offsets};
-use stablechat_client::greeting::Identity;
+use stablechat_client::greeting::Credentials;
 use stablechat_client::link::LinkEvent;
 use stablechat_client::links::Links;
 use stablechat_client::session::{Outgoing, Session, Verdict};
@@ -178,7 +178,7 @@ impl Talking {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let mut links = Links::new(&plan.cluster, poll.registry().try_clone()?, waker).speaking(plan.versions);
-        let identity = Identity { account: plan.account.clone(), secret: plan.secret.clone() };
+        let identity = Credentials { account: plan.account.clone(), secret: plan.secret.clone() };
         links.log_in(Some(Rc::new(identity)), false);
         let client = ClientId(std::array::from_fn(|_| fastrand::u8(..)));
         Ok(Talking {

@@ -77,9 +77,9 @@ fn a_connection_that_asks_and_does_not_read_is_ended() {
     let mut deaf = cluster.greet("a");
     deaf.login(&bob, false);
     // Half a gigabyte of answers, of which the buffers of the sockets take some.
-    let question = |id| ToReplica::Query { id, timestamp: stamp(), query: Query::Unread { after: None, limit: 1000 } };
-    let questions: Vec<ToReplica> = (0..1000).map(question).collect();
-    deaf.send_all(&questions).expect("the connection stands");
+    let query = |id| ToReplica::Query { id, timestamp: stamp(), query: Query::Unread { after: None, limit: 1000 } };
+    let queries: Vec<ToReplica> = (0..1000).map(query).collect();
+    deaf.send_all(&queries).expect("the connection stands");
     wait_until_dropped(&mut deaf);
     witness.ping();
     assert_eq!(witness.call(send("alice", "still here")), Answer::Done);
@@ -223,8 +223,8 @@ fn a_history_can_be_asked_for_by_many_at_once() {
         client.login(&alice, false);
         for id in 0..10 {
             let query = Query::History { with: recipient("bob"), before: None, limit: 1000 };
-            let question = ToReplica::Query { id, timestamp: stamp_ahead(), query };
-            client.send(&question).expect("the connection stands");
+            let query = ToReplica::Query { id, timestamp: stamp_ahead(), query };
+            client.send(&query).expect("the connection stands");
         }
     }
     // Who reads gets all of it, though it is more than may wait for one connection at a time were it slow.

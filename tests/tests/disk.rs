@@ -120,7 +120,7 @@ fn a_replica_whose_disk_is_full_holds_nobody_up_and_comes_back_by_itself() {
     let mut alice_at_b = at(&cluster, "b", &alice);
     let mut sent = wait_until_refused(&mut alice_at_b, &mut filler);
 
-    // The others go on, and in the end there is no room even for what they accept. Then not even a question has its place.
+    // The others go on, and in the end there is no room even for what they accept. Then not even a query has its place.
     let text = "x".repeat(4096);
     let mut alice_at_a = at(&cluster, "a", &alice);
     let mut asking = cluster.greet("b");
@@ -144,7 +144,7 @@ fn a_replica_whose_disk_is_full_holds_nobody_up_and_comes_back_by_itself() {
 }
 
 #[test]
-fn replicas_whose_disks_are_all_full_answer_questions_and_go_on_when_there_is_room() {
+fn replicas_whose_disks_are_all_full_answer_queries_and_go_on_when_there_is_room() {
     let names = ["a", "b", "c"];
     let Some((mut cluster, alice, bob)) = start(&["a", "b", "c"]) else { return };
     assert_ends(stablechat(&cluster, &["create", "carol"]), 0, "created carol");

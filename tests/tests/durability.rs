@@ -2,7 +2,7 @@
 
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::uid::Uid;
-use stablechat_server::store::schema::Identity;
+use stablechat_server::store::schema::StoreIdentity;
 use stablechat_server::store::{ChatStore, Medium};
 use stablechat_tests::cluster::{CLUSTER, Cluster};
 use stablechat_tests::pipeline::{Meaning, Pipeline, Settled};
@@ -69,7 +69,7 @@ impl Sender {
 
 /// Opens the store of a replica that was killed, checks it, and looks for everything that was answered.
 fn check_store(cluster: &Cluster, settled: &[Settled]) {
-    let identity = Identity { cluster: CLUSTER.into(), replica: "a".into() };
+    let identity = StoreIdentity { cluster: CLUSTER.into(), replica: "a".into() };
     let store = ChatStore::open(&Medium::Directory(cluster.data("a")), &identity).expect("a store");
     let report = store.check();
     assert_eq!((&report.faults[..], report.unapplied), (&[][..], 0));

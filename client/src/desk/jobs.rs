@@ -4,7 +4,7 @@ use super::person::Person;
 use super::post::unread;
 use super::{Desk, Mode};
 use crate::exit::{self, Failure};
-use crate::greeting::Identity;
+use crate::greeting::Credentials;
 use crate::job::{Content, Job, Reply, Stage};
 use crate::print::{Answerer, What};
 use crate::verb::{Verb, recipient};
@@ -47,7 +47,7 @@ impl Desk {
             self.finished += 1;
             match job.stage {
                 Stage::Command { sequence } => drop(self.by_sequence.remove(&sequence)),
-                Stage::Question { number } => self.questions.close(number),
+                Stage::Query { number } => self.queries.close(number),
                 Stage::Waiting | Stage::Local | Stage::Survey => {}
             }
             if self.finish(now, &mut job) == Turn::Again {
@@ -108,7 +108,7 @@ impl Desk {
             Ok(verb) => verb.clone(),
         };
         let has_room = match verb {
-            Verb::List { .. } | Verb::Unread | Verb::History { .. } | Verb::Connect { .. } => self.questions.can_ask(),
+            Verb::List { .. } | Verb::Unread | Verb::History { .. } | Verb::Connect { .. } => self.queries.can_ask(),
             _ => self.person.session.can_issue(),
         };
         if !has_room || !self.is_open || self.reach.is_empty() {
@@ -119,9 +119,9 @@ impl Desk {
             Verb::Create { name } => self.start_create(now, place, name),
             Verb::Connect { name } => self.start_connect(now, &name),
             Verb::Delete { name } => self.start_delete(now, &name),
-            Verb::List { pattern } => Ok(self.question(now, Query::List { pattern, after: None, limit: PAGE_MAX })),
-            Verb::Unread => Ok(self.question(now, unread(None))),
-            Verb::History { with, limit } => Ok(self.question(now, history(&with, limit, None))),
+            Verb::List { pattern } => Ok(self.query(now, Query::List { pattern, after: None, limit: PAGE_MAX })),
+            Verb::Unread => Ok(self.query(now, unread(None))),
+            Verb::History { with, limit } => Ok(self.query(now, history(&with, limit, None))),
             Verb::Status | Verb::Help | Verb::Quit => Ok(Stage::Local),
         };
         Some(started.unwrap_or_else(|failure| {
@@ -134,8 +134,8 @@ impl Desk {
         Stage::Command { sequence: self.issue(now, command) }
     }
 
-    fn question(&mut self, now: Timestamp, query: Query) -> Stage {
-        Stage::Question { number: self.ask(now, query) }
+    fn query(&mut self, now: Timestamp, query: Query) -> Stage {
+        Stage::Query { number: self.ask(now, query) }
     }
 
     /// Makes a key unless there is one, so that repeating a create that failed makes no second one.
@@ -151,7 +151,7 @@ impl Desk {
         let identity = self.identity(name)?;
         let person = Person::new(Some(Rc::new(identity)), true, self.new_session());
         self.before = Some(self.switch(now, person));
-        Ok(self.question(now, unread(None)))
+        Ok(self.query(now, unread(None)))
     }
 
     /// Deletes an account in its own name, if need be by speaking as it for that one command.
@@ -164,7 +164,7 @@ impl Desk {
         Ok(self.command(now, Command::Delete))
     }
 
-    fn identity(&self, name: &AccountName) -> Result<Identity, Failure> {
+    fn identity(&self, name: &AccountName) -> Result<Credentials, Failure> {
         identity(&self.settings.keys, name)
     }
 
@@ -374,7 +374,7 @@ impl Desk {
     /// Asks for the next page of a job, if there is one.
     fn next_page(&mut self, now: Timestamp, job: &mut Job, next: Option<Query>) -> Turn {
         if let Some(query) = next {
-            let stage = self.question(now, query);
+            let stage = self.query(now, query);
             job.enter(stage);
             return Turn::Again;
         }
@@ -409,9 +409,9 @@ enum Turn {
 ///
 /// # Errors
 /// There is no key of that account, or it cannot be used.
-pub fn identity(keys: &crate::keys::Keys, account: &AccountName) -> Result<Identity, Failure> {
+pub fn identity(keys: &crate::keys::Keys, account: &AccountName) -> Result<Credentials, Failure> {
     match keys.load(account) {
-        Ok(Some(secret)) => Ok(Identity { account: account.clone(), secret }),
+        Ok(Some(secret)) => Ok(Credentials { account: account.clone(), secret }),
         Ok(None) => Err(Failure::new(
             exit::CONFIGURATION,
             format!("there is no key for {account}: {} does not exist", keys.path(account).display()),

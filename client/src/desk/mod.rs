@@ -14,12 +14,12 @@ mod post;
 mod survey;
 
 use crate::exit::{self, Failure};
-use crate::greeting::Identity;
+use crate::greeting::Credentials;
 use crate::job::{Content, Job, Reply, Stage};
 use crate::keys::Keys;
 use crate::lines::LineError;
 use crate::print::{Answerer, Say, What};
-use crate::questions::{Asking, Questions};
+use crate::queries::{OpenQueries, OutgoingQuery};
 use crate::reach::LinkSet;
 use crate::session::{Change, Session, Verdict};
 use crate::verb::Verb;
@@ -55,7 +55,7 @@ pub enum Mode {
 }
 
 /// What does not change.
-pub struct Settings {
+pub struct DeskSettings {
     /// For whom one works.
     pub mode: Mode,
     /// Whether every replica's answer is waited for and shown.
@@ -80,7 +80,7 @@ pub enum Effect {
     /// Speak for this account, or nobody, on all links from here on.
     LogIn {
         /// The account.
-        identity: Option<Rc<Identity>>,
+        identity: Option<Rc<Credentials>>,
         /// Whether its messages shall be pushed.
         receive: bool,
     },
@@ -90,13 +90,13 @@ pub enum Effect {
 
 /// The desk.
 pub struct Desk {
-    settings: Settings,
+    settings: DeskSettings,
     /// Whom one speaks as.
     person: Person,
     /// Whom one spoke as before a connect that may fail or a deletion, both of which are alone while they run.
     before: Option<Person>,
     /// Open queries.
-    questions: Questions,
+    queries: OpenQueries,
     /// Lines' work that is not shown yet, in the order of the lines.
     jobs: VecDeque<Job>,
     /// How many of `jobs`, at its front, are started.
@@ -131,13 +131,13 @@ pub struct Desk {
 
 impl Desk {
     /// A desk at which one speaks as nobody.
-    pub fn new(settings: Settings, now: Timestamp) -> Desk {
+    pub fn new(settings: DeskSettings, now: Timestamp) -> Desk {
         let bound = settings.cluster.delivery_bound;
         let session = Session::new((settings.new_client)(), bound);
         Desk {
             person: Person::new(None, false, session),
             before: None,
-            questions: Questions::new(bound),
+            queries: OpenQueries::new(bound),
             jobs: VecDeque::new(),
             started: 0,
             finished: 0,
@@ -159,7 +159,7 @@ impl Desk {
 
     /// Speaks as an account from the start, in a session of this identity, without receiving its messages. To be called
     /// before any link is ready.
-    pub fn speak_as(&mut self, identity: Identity, client: Option<ClientId>) {
+    pub fn speak_as(&mut self, identity: Credentials, client: Option<ClientId>) {
         let client = client.unwrap_or_else(self.settings.new_client);
         let session = Session::new(client, self.settings.cluster.delivery_bound);
         self.person = Person::new(Some(Rc::new(identity)), false, session);
@@ -261,7 +261,7 @@ impl Desk {
         for outgoing in self.person.session.on_link_ready(link) {
             self.effects.push(Effect::Send { link: Some(link), message: request(client, outgoing) });
         }
-        for asking in self.questions.on_link_ready(link) {
+        for asking in self.queries.on_link_ready(link) {
             self.effects.push(Effect::Send { link: Some(link), message: query(asking) });
         }
         self.survey_link(link);
@@ -275,7 +275,7 @@ impl Desk {
     pub fn on_lost(&mut self, now: Timestamp, link: usize) {
         self.reach.remove(link);
         self.person.session.on_link_lost(now, link);
-        self.questions.on_link_lost(now, link);
+        self.queries.on_link_lost(now, link);
         self.note_reach(now);
     }
 
@@ -292,7 +292,7 @@ impl Desk {
                 self.person.session.on_refused(now, link, sequence, timestamp);
                 self.note_refusal(reason);
             }
-            ToClient::Refused { request: RequestId::Query { id }, .. } => self.questions.on_refused(now, link, id),
+            ToClient::Refused { request: RequestId::Query { id }, .. } => self.queries.on_refused(now, link, id),
             ToClient::Delivery { message } => self.on_delivery(message),
             ToClient::Status { report } => self.on_report(link, *report),
             ToClient::Changed { client, sequence, uid, answer } if client == self.person.session.client() => {
@@ -307,18 +307,18 @@ impl Desk {
     /// Does what is due, and whatever has become possible. To be called after each batch of events.
     pub fn on_time(&mut self, now: Timestamp) {
         let repeated = self.person.session.due(now);
-        let mut questions = self.questions.due(now);
+        let mut queries = self.queries.due(now);
         if !repeated.is_empty() {
             // Queries behind a command that is repeated shall still see its effect.
-            questions = self.questions.unanswered();
+            queries = self.queries.unanswered();
         }
         let client = self.person.session.client();
         for outgoing in repeated {
             self.effects.push(Effect::Send { link: None, message: request(client, outgoing) });
         }
-        for number in questions {
+        for number in queries {
             let timestamp = self.person.session.stamp(now);
-            if let Some(asking) = self.questions.ask_again(now, timestamp, number) {
+            if let Some(asking) = self.queries.ask_again(now, timestamp, number) {
                 self.effects.push(Effect::Send { link: None, message: query(asking) });
             }
         }
@@ -329,7 +329,7 @@ impl Desk {
     /// When [`Desk::on_time`] will have something to do.
     pub fn deadline(&self) -> Option<Timestamp> {
         let deadlines =
-            [self.person.session.deadline(), self.questions.deadline(), self.replies_deadline(), self.watch_deadline()];
+            [self.person.session.deadline(), self.queries.deadline(), self.replies_deadline(), self.watch_deadline()];
         deadlines.into_iter().chain([self.survey_deadline()]).flatten().min()
     }
 
@@ -366,12 +366,12 @@ impl Desk {
     }
 
     fn on_query_answer(&mut self, now: Timestamp, link: usize, id: u64, answer: QueryAnswer, note: Note) {
-        let Some(number) = self.questions.on_answer(now, id) else { return };
+        let Some(number) = self.queries.on_answer(now, id) else { return };
         self.patience.on_progress(now);
         if self.person.page == Some(number) {
             return self.on_page(number, answer);
         }
-        let is_asked_by = |job: &&mut Job| job.stage == Stage::Question { number };
+        let is_asked_by = |job: &&mut Job| job.stage == Stage::Query { number };
         let Some(job) = self.jobs.iter_mut().take(self.started).find(is_asked_by) else { return };
         if job.replies.is_empty() || self.settings.all_replies {
             job.on_reply(now, Reply { link, content: Content::Query(answer), note });
@@ -392,10 +392,10 @@ impl Desk {
         sequence
     }
 
-    /// Asks a query. Returns the question's number.
+    /// Asks a query. Returns the query's number.
     fn ask(&mut self, now: Timestamp, what: Query) -> u64 {
         let timestamp = self.person.session.stamp(now);
-        let asking = self.questions.ask(now, timestamp, what);
+        let asking = self.queries.ask(now, timestamp, what);
         let number = asking.id;
         self.effects.push(Effect::Send { link: None, message: query(asking) });
         number
@@ -427,7 +427,7 @@ impl Desk {
         person.session.observe(self.person.session.highest());
         self.follow_links(now, &mut person.session);
         if let Some(number) = self.person.page.take() {
-            self.questions.close(number);
+            self.queries.close(number);
         }
         self.by_sequence.clear();
         if person.receive {
@@ -453,8 +453,8 @@ impl Desk {
 }
 
 /// The frame for a query.
-fn query(asking: Asking) -> ToReplica {
-    let Asking { id, timestamp, query } = asking;
+fn query(asking: OutgoingQuery) -> ToReplica {
+    let OutgoingQuery { id, timestamp, query } = asking;
     ToReplica::Query { id, timestamp, query }
 }
 

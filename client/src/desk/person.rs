@@ -1,7 +1,7 @@
 //! Whom one speaks as: an account or nobody, with a session and an inbox of its own.
 
 use super::Effect;
-use crate::greeting::Identity;
+use crate::greeting::Credentials;
 use crate::inbox::Inbox;
 use crate::session::{Outgoing, Session};
 use stablechat_protocol::id::ClientId;
@@ -18,14 +18,14 @@ const SESSION_IDLE_MAX: Duration = Duration::from_secs(12 * 3600);
 /// Whom one speaks as.
 pub(super) struct Person {
     /// The account; `None` for nobody.
-    pub identity: Option<Rc<Identity>>,
+    pub identity: Option<Rc<Credentials>>,
     /// Whether its messages are received and acknowledged.
     pub receive: bool,
     /// Its commands.
     pub session: Session,
     /// Its messages.
     pub inbox: Inbox,
-    /// The question that fetches a page for the inbox.
+    /// The query that fetches a page for the inbox.
     pub page: Option<u64>,
     /// The acknowledgement that is under way, by its sequence number, and what it acknowledges; at most one is.
     pub acknowledging: Option<(u64, Vec<Uid>)>,
@@ -35,7 +35,7 @@ pub(super) struct Person {
 
 impl Person {
     /// A person with a new session.
-    pub fn new(identity: Option<Rc<Identity>>, receive: bool, session: Session) -> Person {
+    pub fn new(identity: Option<Rc<Credentials>>, receive: bool, session: Session) -> Person {
         let (inbox, issued_at) = (Inbox::default(), Timestamp::ZERO);
         Person { identity, receive, session, inbox, page: None, acknowledging: None, issued_at }
     }

@@ -24,7 +24,7 @@ impl Desk {
 
     /// A page of unread messages that was asked for by [`Desk::fetch`].
     pub(super) fn on_page(&mut self, number: u64, answer: QueryAnswer) {
-        self.questions.close(number);
+        self.queries.close(number);
         self.person.page = None;
         match answer {
             QueryAnswer::Messages { messages, more } => self.take_page(messages, more),
@@ -47,7 +47,7 @@ impl Desk {
     /// Asks for the next page of unread messages while there is one to be fetched and none is under way.
     pub(super) fn fetch(&mut self, now: Timestamp) {
         // While one tries to connect, the first page is asked for by the connect itself.
-        let is_free = self.person.page.is_none() && self.before.is_none() && self.questions.can_ask();
+        let is_free = self.person.page.is_none() && self.before.is_none() && self.queries.can_ask();
         if self.person.inbox.is_fetching() && is_free && self.is_open && !self.reach.is_empty() {
             let query = unread(self.person.inbox.cursor());
             self.person.page = Some(self.ask(now, query));

@@ -1,4 +1,4 @@
-//! Asking every replica what it does.
+//! OutgoingQuery every replica what it does.
 //!
 //! Not a query: it has no place in the order, every replica is to answer for itself, and one that does not is a result too.
 

@@ -2,7 +2,7 @@
 
 use super::{Survey, Verdict, clock_offset_ns, phase_in_words};
 use serde_json::{Value, json};
-use stablechat_protocol::status::{Counters, PeerReport, PeerStanding, StatusReport};
+use stablechat_protocol::status::{Counters, PeerReport, ReportedPeerState, StatusReport};
 
 /// One object for each replica, and one for the verdict, each with a line's end.
 pub fn lines(survey: &Survey) -> String {
@@ -71,10 +71,10 @@ fn peer(report: &StatusReport, peer: &PeerReport) -> Value {
     json!({
         "replica": peer.replica.as_str(),
         "standing": match peer.standing {
-            PeerStanding::Unknown => "unknown",
-            PeerStanding::Reader => "reader",
-            PeerStanding::Linked => "linked",
-            PeerStanding::Down => "down",
+            ReportedPeerState::Unknown => "unknown",
+            ReportedPeerState::CatchingUp => "reader",
+            ReportedPeerState::Linked => "linked",
+            ReportedPeerState::Down => "down",
         },
         "connected": peer.is_connected,
         "closed_lag_ns": peer.closed.map(|closed| report.clock.0.saturating_sub(closed.0)),
@@ -88,7 +88,7 @@ fn counters(counters: &Counters) -> Value {
     json!({
         "closed": counters.closed,
         "real_time": counters.real_time,
-        "questions": counters.questions,
+        "queries": counters.queries,
         "refused": {
             "late": counters.refused.late,
             "ahead": counters.refused.ahead,

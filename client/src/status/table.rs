@@ -3,7 +3,7 @@
 
 use super::{Survey, clock_offset_ns, phase_in_words};
 use crate::columns::{Heading, Row, WIDTH_MAX, lay_out, shorten};
-use stablechat_protocol::status::{PeerReport, PeerStanding, Phase, StatusReport};
+use stablechat_protocol::status::{PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
 use std::time::Duration;
 
 /// The most columns that a replica's name takes; a longer one is cut.
@@ -92,7 +92,7 @@ fn status(report: &StatusReport) -> String {
     match (&report.catching_up, report.is_mute) {
         (_, true) if report.clock_is_off => "clock off".into(),
         (_, true) => "too few".into(),
-        (Some(progress), false) if report.phase == Phase::CatchingUp => {
+        (Some(progress), false) if report.phase == ReportedPhase::CatchingUp => {
             format!("{} {} %", phase_in_words(report.phase), progress.done_percent)
         }
         _ => phase_in_words(report.phase).into(),
@@ -112,7 +112,7 @@ fn link_count(report: &StatusReport) -> String {
 
 /// Whether a peer is consulted and connected.
 fn is_linked(peer: &PeerReport) -> bool {
-    peer.standing == PeerStanding::Linked && peer.is_connected
+    peer.standing == ReportedPeerState::Linked && peer.is_connected
 }
 
 /// A count in at most five characters, at least its first digits exact.

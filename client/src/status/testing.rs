@@ -4,7 +4,9 @@ use super::Survey;
 use stablechat_protocol::id::Digest;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::{BoundaryDigests, Mark};
-use stablechat_protocol::status::{CatchingUp, Counters, PeerReport, PeerStanding, Phase, Refused, StatusReport};
+use stablechat_protocol::status::{
+    CatchUpProgress, Counters, PeerReport, Refused, ReportedPeerState, ReportedPhase, StatusReport,
+};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
@@ -27,7 +29,7 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
     let uid = Uid { timestamp: Timestamp(clock.0 - 5_000), digest: [7; 16] };
     let peer = |peer: &&str| PeerReport {
         replica: name(peer),
-        standing: PeerStanding::Linked,
+        standing: ReportedPeerState::Linked,
         is_connected: true,
         closed: Some(Timestamp(clock.0 - 900_000)),
         silence_ns: 20_000_000,
@@ -36,7 +38,7 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
     StatusReport {
         replica: name(replica),
         version: "0.1.0".into(),
-        phase: Phase::Serving,
+        phase: ReportedPhase::Serving,
         is_mute: false,
         clock_is_off: false,
         epoch: 3,
@@ -54,7 +56,7 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
         counters: Counters {
             closed: 45,
             real_time: 2,
-            questions: 6,
+            queries: 6,
             refused: Refused { late: 1, ahead: 0, not_serving: 3, overloaded: 0, no_room: 0 },
             ..Counters::default()
         },
@@ -62,9 +64,9 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
 }
 
 /// A while after it has begun to catch up with a.
-pub fn catching_up() -> CatchingUp {
+pub fn catching_up() -> CatchUpProgress {
     let (received_bytes, bytes_per_second) = (65_536, 256);
-    CatchingUp { from: name("a"), is_snapshot: false, received_bytes, bytes_per_second, done_percent: 24 }
+    CatchUpProgress { from: name("a"), is_snapshot: false, received_bytes, bytes_per_second, done_percent: 24 }
 }
 
 /// Three replicas that serve and are the same.

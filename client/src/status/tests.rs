@@ -3,7 +3,7 @@
 use super::testing::{SECOND, boundary, catching_up, change, name, report, survey};
 use super::*;
 use serde_json::{Value, json};
-use stablechat_protocol::status::PeerStanding;
+use stablechat_protocol::status::ReportedPeerState;
 
 /// The verdict in words, how many serve, and the exit code.
 fn outcome(survey: &Survey) -> (String, usize, u8) {
@@ -32,7 +32,7 @@ fn who_does_not_serve_is_not_compared_and_is_missed() {
     absent.replicas[2].1 = None;
     assert_eq!(outcome(&absent), said(same, 2, 1));
     let mut behind = survey();
-    change(&mut behind, 0, |report| (report.phase, report.boundaries) = (Phase::CatchingUp, Vec::new()));
+    change(&mut behind, 0, |report| (report.phase, report.boundaries) = (ReportedPhase::CatchingUp, Vec::new()));
     assert_eq!(outcome(&behind), said(same, 2, 1));
     let mut mute = survey();
     change(&mut mute, 1, |report| report.is_mute = true);
@@ -58,11 +58,11 @@ fn what_cannot_be_compared_is_unknown() {
     none_in_reach.replicas.iter_mut().for_each(|(_, report)| *report = None);
     assert_eq!(outcome(&none_in_reach), said("state: unknown: no replica is in reach", 0, 69));
     let mut none_serves = survey();
-    (0..3).for_each(|place| change(&mut none_serves, place, |report| report.phase = Phase::Joining));
+    (0..3).for_each(|place| change(&mut none_serves, place, |report| report.phase = ReportedPhase::Joining));
     assert_eq!(outcome(&none_serves), said("state: unknown: no replica serves", 0, 1));
     let mut one_serves = survey();
     one_serves.replicas[0].1 = None;
-    change(&mut one_serves, 1, |report| report.phase = Phase::Stopping);
+    change(&mut one_serves, 1, |report| report.phase = ReportedPhase::Stopping);
     let text = "state: unknown: only c serves, and there is none to compare it with";
     assert_eq!(outcome(&one_serves), said(text, 1, 1));
     let mut nothing_in_common = survey();
@@ -81,9 +81,9 @@ fn the_only_replica_of_a_cluster_is_the_same() {
 #[test]
 fn the_table_shows_each_replica() {
     let mut survey = survey();
-    change(&mut survey, 0, |report| report.peers[1].standing = PeerStanding::Down);
+    change(&mut survey, 0, |report| report.peers[1].standing = ReportedPeerState::Down);
     change(&mut survey, 1, |report| {
-        (report.phase, report.peers[1].is_connected) = (Phase::CatchingUp, false);
+        (report.phase, report.peers[1].is_connected) = (ReportedPhase::CatchingUp, false);
         report.peers.iter_mut().for_each(|peer| peer.clock = None);
         report.catching_up = Some(catching_up());
     });
@@ -110,7 +110,7 @@ fn the_table_fits_its_width_whatever_is_in_it() {
         change(&mut survey, place, |report| {
             *report = super::testing::report(names[place], &names);
             (report.phase, report.closed) =
-                (Phase::CatchingUp, Timestamp::ZERO.after(std::time::Duration::from_secs(1)));
+                (ReportedPhase::CatchingUp, Timestamp::ZERO.after(std::time::Duration::from_secs(1)));
             (report.epoch, report.applied.position, report.settled) = (1_795_345_825, 99_999_999, 99_999_999);
             report.peers.iter_mut().for_each(|peer| peer.clock = Some(Timestamp(report.clock.0 + 999_999_999)));
             report.catching_up = Some(catching_up());

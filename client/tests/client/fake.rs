@@ -13,7 +13,7 @@ use stablechat_protocol::message::{CloseReason, Proof, RequestId, ToClient, ToRe
 use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
 use stablechat_protocol::peer::{BoundaryDigests, Mark};
 use stablechat_protocol::request::{Actor, Request};
-use stablechat_protocol::status::{Counters, Phase, StatusReport};
+use stablechat_protocol::status::{Counters, ReportedPhase, StatusReport};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
@@ -296,7 +296,7 @@ impl Replica {
         StatusReport {
             replica: self.name.clone(),
             version: "0".into(),
-            phase: if state.manners.is_stopping { Phase::Stopping } else { Phase::Serving },
+            phase: if state.manners.is_stopping { ReportedPhase::Stopping } else { ReportedPhase::Serving },
             is_mute: false,
             clock_is_off: false,
             epoch: 1,

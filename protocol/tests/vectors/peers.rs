@@ -5,7 +5,7 @@ use super::samples::*;
 use stablechat_protocol::command::Command;
 use stablechat_protocol::id::Digest;
 use stablechat_protocol::message::CloseReason;
-use stablechat_protocol::peer::{BoundaryDigests, Held, Mark, PeerMessage, SnapshotEnd, SnapshotRow};
+use stablechat_protocol::peer::{BoundaryDigests, Mark, PeerMessage, SnapshotEnd, SnapshotRow, StampedRequest};
 use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -13,7 +13,7 @@ use stablechat_protocol::wire::Bytes;
 
 wire_enums! {
     "peer-message" PeerMessage {
-        Greeting, Closing, Reading, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, Probe, Prefix, Tail, Entries,
+        Greeting, Closing, CatchingUp, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, LogMarks, CommonPrefix, FetchLog, LogEntries,
         Boundary, Ping, Pong, TooSlow, FetchSnapshot, SnapshotPart, SnapshotBusy
     }
 }
@@ -23,7 +23,7 @@ impl Vectors {
         self.add("", PeerMessage::Greeting { version: 1, replica: replica("b") });
         self.add("", PeerMessage::Closing { reason: CloseReason::OtherClusterFile });
 
-        self.add("", PeerMessage::Reading { epoch: 3 });
+        self.add("", PeerMessage::CatchingUp { epoch: 3 });
         self.add("of two requests", PeerMessage::Listed { uids: vec![uid(1), uid(2)] });
         self.add("", PeerMessage::Join { epoch: 3, closed: NOW });
         self.add("", PeerMessage::Welcome { to: 3, closed: NOW.next() });
@@ -35,15 +35,15 @@ impl Vectors {
         self.add("", PeerMessage::Bodies { requests: vec![held(24, send("hello, bob")), held(25, Command::Delete)] });
         self.add("", PeerMessage::Leave);
 
-        self.add("of a log", PeerMessage::Probe { marks: vec![mark(100_000), mark(99_000), mark(1)] });
-        self.add("of an empty log", PeerMessage::Probe { marks: vec![] });
+        self.add("of a log", PeerMessage::LogMarks { marks: vec![mark(100_000), mark(99_000), mark(1)] });
+        self.add("of an empty log", PeerMessage::LogMarks { marks: vec![] });
         let begin = Mark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO };
         let (common, last, base, settled) = (Some(mark(99_000)), mark(100_001), mark(1), mark(98_000));
-        self.add("of logs that begin alike", PeerMessage::Prefix { common, last, base, settled });
-        let nothing = PeerMessage::Prefix { common: None, last: begin, base: begin, settled: begin };
+        self.add("of logs that begin alike", PeerMessage::CommonPrefix { common, last, base, settled });
+        let nothing = PeerMessage::CommonPrefix { common: None, last: begin, base: begin, settled: begin };
         self.add("of logs that have nothing in common", nothing);
-        self.add("", PeerMessage::Tail { after: uid(1) });
-        let entries = |requests, is_end| PeerMessage::Entries { after: uid(1), requests, is_end };
+        self.add("", PeerMessage::FetchLog { after: uid(1) });
+        let entries = |requests, is_end| PeerMessage::LogEntries { after: uid(1), requests, is_end };
         self.add("of which more follow", entries(vec![held(24, send("hello, bob"))], false));
         self.add("up to the end", entries(vec![held(25, Command::Delete)], true));
         self.add("after the last of a log", entries(vec![], true));
@@ -70,10 +70,10 @@ impl Vectors {
 }
 
 /// A request of alice's session with its uid.
-fn held(sequence: u64, command: Command) -> Held {
+fn held(sequence: u64, command: Command) -> StampedRequest {
     let actor = Some(Actor { account: account("alice"), key: secret_key().public() });
     let request = Request { client: CLIENT, sequence, actor, command };
-    let held = Held { uid: request.uid(NOW), request };
+    let held = StampedRequest { uid: request.uid(NOW), request };
     assert!(held.is_genuine());
     held
 }

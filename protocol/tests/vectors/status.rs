@@ -6,13 +6,15 @@ use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::id::Digest;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::peer::{BoundaryDigests, Mark};
-use stablechat_protocol::status::{CatchingUp, Counters, PeerReport, PeerStanding, Phase, Refused, StatusReport};
+use stablechat_protocol::status::{
+    CatchUpProgress, Counters, PeerReport, Refused, ReportedPeerState, ReportedPhase, StatusReport,
+};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
 wire_enums! {
-    "phase" Phase { CatchingUp, Joining, Serving, Stopping }
-    "standing" PeerStanding { Unknown, Reader, Linked, Down }
+    "phase" ReportedPhase { CatchingUp, Joining, Serving, Stopping }
+    "standing" ReportedPeerState { Unknown, CatchingUp, Linked, Down }
 }
 
 impl Vectors {
@@ -22,10 +24,17 @@ impl Vectors {
         self.add("of a replica that serves", ToClient::Status { report: Box::new(serving()) });
         let rejected = Answer::Rejected { reason: Rejection::NoSuchUser { name: account("bob") } };
         self.add("", ToClient::Changed { client: CLIENT, sequence: 24, uid: uid(1), answer: rejected });
-        for phase in [Phase::CatchingUp, Phase::Joining, Phase::Serving, Phase::Stopping] {
+        for phase in
+            [ReportedPhase::CatchingUp, ReportedPhase::Joining, ReportedPhase::Serving, ReportedPhase::Stopping]
+        {
             self.add("", phase);
         }
-        for standing in [PeerStanding::Unknown, PeerStanding::Reader, PeerStanding::Linked, PeerStanding::Down] {
+        for standing in [
+            ReportedPeerState::Unknown,
+            ReportedPeerState::CatchingUp,
+            ReportedPeerState::Linked,
+            ReportedPeerState::Down,
+        ] {
             self.add("", standing);
         }
     }
@@ -36,7 +45,7 @@ fn begun() -> StatusReport {
     StatusReport {
         replica: replica("a"),
         version: "0.1.0".to_string(),
-        phase: Phase::CatchingUp,
+        phase: ReportedPhase::CatchingUp,
         is_mute: true,
         clock_is_off: false,
         epoch: 1,
@@ -56,9 +65,9 @@ fn begun() -> StatusReport {
 }
 
 /// Halfway.
-fn catching_up() -> CatchingUp {
+fn catching_up() -> CatchUpProgress {
     let (received_bytes, bytes_per_second) = (65_536, 256);
-    CatchingUp { from: replica("b"), is_snapshot: false, received_bytes, bytes_per_second, done_percent: 24 }
+    CatchUpProgress { from: replica("b"), is_snapshot: false, received_bytes, bytes_per_second, done_percent: 24 }
 }
 
 /// A replica in the middle of its work.
@@ -68,13 +77,13 @@ fn serving() -> StatusReport {
     let peer = |name, standing, closed, clock| PeerReport {
         replica: replica(name),
         standing,
-        is_connected: standing == PeerStanding::Linked,
+        is_connected: standing == ReportedPeerState::Linked,
         closed,
         silence_ns: 20_000_000,
         clock,
     };
     StatusReport {
-        phase: Phase::Serving,
+        phase: ReportedPhase::Serving,
         is_mute: false,
         applied: Mark { uid: uid(1), position, log_digest },
         state_digest,
@@ -84,15 +93,15 @@ fn serving() -> StatusReport {
         has_barrier: false,
         pending: 24,
         peers: vec![
-            peer("b", PeerStanding::Linked, Some(NOW), Some(NOW.next())),
-            peer("c", PeerStanding::Down, None, None),
-            peer("d", PeerStanding::Reader, None, Some(NOW)),
+            peer("b", ReportedPeerState::Linked, Some(NOW), Some(NOW.next())),
+            peer("c", ReportedPeerState::Down, None, None),
+            peer("d", ReportedPeerState::CatchingUp, None, Some(NOW)),
         ],
         catching_up: None,
         counters: Counters {
             closed: 65_536,
             real_time: 256,
-            questions: 24,
+            queries: 24,
             refused: Refused { late: 1, ahead: 2, not_serving: 3, overloaded: 4, no_room: 5 },
             repairs: 1,
             undone: 23,

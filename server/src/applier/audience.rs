@@ -1,6 +1,6 @@
 //! Which connections get the messages to which account.
 
-use super::unsent::Unsent;
+use super::outbox::Outbox;
 use crate::replica::ConnectionId;
 use crate::store::Delivery;
 use stablechat_protocol::message::ToClient;
@@ -34,9 +34,9 @@ impl Audience {
     }
 
     /// Sends a message to all who listen for its recipient, with the recipient's key.
-    pub fn deliver(&self, delivery: Delivery, unsent: &mut Unsent) {
+    pub fn deliver(&self, delivery: Delivery, outbox: &mut Outbox) {
         for to in self.connections.get(&delivery.to).into_iter().flatten() {
-            unsent.for_client(*to, ToClient::Delivery { message: delivery.message.clone() });
+            outbox.for_client(*to, ToClient::Delivery { message: delivery.message.clone() });
         }
     }
 }

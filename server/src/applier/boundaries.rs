@@ -7,8 +7,8 @@
 //! What all replicas have said to be the same is *settled*. Each says so only when it holds nothing from before the boundary
 //! that it has not applied, and accepts nothing there any more. So whatever is not in the log by then is nowhere.
 
-use super::unsent::Unsent;
-use crate::replica::{PeerId, Replica, Status};
+use super::outbox::Outbox;
+use crate::replica::{PeerId, Phase, Replica};
 use crate::store::ChatStore;
 use stablechat_protocol::peer::{BoundaryDigests, PeerMessage};
 use stablechat_protocol::status::BOUNDARIES_MAX;
@@ -25,7 +25,7 @@ const SECOND: u64 = 1_000_000_000;
 
 /// What has been said of the last boundaries.
 #[derive(Default)]
-pub struct Boundaries {
+pub struct BoundaryExchange {
     /// The last one of which we told the peers.
     second: u64,
     /// Those not yet settled.
@@ -48,9 +48,9 @@ impl Said {
     }
 }
 
-impl Boundaries {
+impl BoundaryExchange {
     /// Tells the peers of the last boundary that lies far enough back, once for each.
-    pub fn exchange(&mut self, now: Timestamp, replica: &Replica, store: &ChatStore, unsent: &mut Unsent) {
+    pub fn exchange(&mut self, now: Timestamp, replica: &Replica, store: &ChatStore, outbox: &mut Outbox) {
         let second = last_second(now, replica);
         if second <= self.second || !replica.has_passed(Timestamp(second * SECOND)) {
             return;
@@ -59,7 +59,7 @@ impl Boundaries {
         if let Some(digests) = store.boundary(second) {
             self.note(second).ours = Some(digests);
             for peer in replica.connected() {
-                unsent.for_peer(peer, PeerMessage::Boundary { digests });
+                outbox.for_peer(peer, PeerMessage::Boundary { digests });
             }
         }
     }
@@ -100,7 +100,7 @@ impl Boundaries {
     ) -> Comparison {
         self.note(theirs.second).theirs.insert(peer, *theirs);
         let Some(ours) = store.boundary(theirs.second) else { return Comparison::Unknown };
-        if replica.status() != Status::Serving {
+        if replica.status() != Phase::Serving {
             Comparison::Unknown
         } else if (ours.position, ours.log_digest) != (theirs.position, theirs.log_digest) {
             let is_later = replica.settings().place > peer;

@@ -1,7 +1,7 @@
 //! What a replica counts, for who asks about it.
 
 use super::boundaries::Comparison;
-use crate::metrics::{Further, Histograms};
+use crate::metrics::{ExtraCounters, Histograms};
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::status::Counters;
 use stablechat_protocol::time::Timestamp;
@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Default)]
 pub struct Tally {
     counters: Counters,
-    further: Further,
+    extra: ExtraCounters,
     histograms: Histograms,
     /// The timestamps of what is applied or answered and not yet committed, by the test.
     uncommitted: Vec<(Timestamp, Stability)>,
@@ -27,11 +27,11 @@ impl Tally {
         self.uncommitted.push((timestamp, stability));
     }
 
-    /// A question with this timestamp was answered.
-    pub fn on_question(&mut self, timestamp: Timestamp, stability: Stability) {
+    /// A query with this timestamp was answered.
+    pub fn on_query(&mut self, timestamp: Timestamp, stability: Stability) {
         self.on_request(timestamp, stability);
-        self.counters.questions += 1;
-        self.further.closed_questions += u64::from(stability == Stability::Closed);
+        self.counters.queries += 1;
+        self.further.closed_queries += u64::from(stability == Stability::Closed);
     }
 
     /// What was applied is committed, and answers may leave; with requests among it, writing them took so long.
@@ -51,7 +51,7 @@ impl Tally {
         self.uncommitted.clear();
     }
 
-    /// A request or question was refused.
+    /// A request or query was refused.
     pub fn on_refusal(&mut self, reason: Refusal) {
         let refused = &mut self.counters.refused;
         *match reason {
@@ -103,8 +103,8 @@ impl Tally {
     }
 
     /// What only metrics tell.
-    pub fn further(&self) -> (Further, Histograms) {
-        (self.further, self.histograms.clone())
+    pub fn further(&self) -> (ExtraCounters, Histograms) {
+        (self.extra, self.histograms.clone())
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
         tally.on_request(Timestamp(1), Stability::Closed);
         tally.on_request(Timestamp(1), Stability::Closed);
         tally.on_request(Timestamp(1), Stability::RealTime);
-        tally.on_question(Timestamp(1), Stability::Closed);
+        tally.on_query(Timestamp(1), Stability::Closed);
         for reason in
             [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded, Refusal::NoRoom, Refusal::Late]
         {
@@ -132,10 +132,10 @@ mod tests {
         tally.on_repair(3, 1, Duration::from_millis(7));
         tally.on_repair(2, 1, Duration::from_millis(5));
         let counters = tally.counters();
-        assert_eq!((counters.closed, counters.real_time, counters.questions), (3, 1, 1));
+        assert_eq!((counters.closed, counters.real_time, counters.queries), (3, 1, 1));
         assert_eq!((counters.refused.late, counters.refused.total()), (2, 6));
         assert_eq!((counters.repairs, counters.undone, counters.longest_repair_ns), (2, 5, 7_000_000));
         let further = tally.further().0;
-        assert_eq!((further.closed_questions, further.changed, further.repairing), (1, 2, Duration::from_millis(12)));
+        assert_eq!((further.closed_queries, further.changed, further.repairing), (1, 2, Duration::from_millis(12)));
     }
 }

@@ -1,18 +1,18 @@
 //! Inserting into the log, batch by batch, and telling who is concerned what came of it.
 
 use super::Applier;
-use super::unsent::Unsent;
+use super::outbox::Outbox;
 use crate::replica::{ConnectionId, Input};
 use crate::store::{Changed, Outcome, Repair, StoreError};
 use stablechat_protocol::answer::Stability;
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::peer::Held;
+use stablechat_protocol::peer::StampedRequest;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
 
 /// What is known of an insertion that is under way.
-pub struct Insertion {
+pub struct RunningInsertion {
     /// Who waits for an answer to what is inserted.
     waiting: BTreeMap<Uid, Vec<ConnectionId>>,
     /// When it began.
@@ -25,10 +25,10 @@ pub struct Insertion {
     changed: usize,
 }
 
-impl Insertion {
+impl RunningInsertion {
     /// One that begins.
-    pub fn new(began: Timestamp, waiting: Vec<(Uid, Vec<ConnectionId>)>) -> Insertion {
-        Insertion { waiting: waiting.into_iter().collect(), began, inserted: 0, undone: 0, changed: 0 }
+    pub fn new(began: Timestamp, waiting: Vec<(Uid, Vec<ConnectionId>)>) -> RunningInsertion {
+        RunningInsertion { waiting: waiting.into_iter().collect(), began, inserted: 0, undone: 0, changed: 0 }
     }
 }
 
@@ -37,11 +37,11 @@ impl Applier {
     pub(super) fn begin_inserting(
         &mut self,
         now: Timestamp,
-        requests: Vec<Held>,
+        requests: Vec<StampedRequest>,
         waiting: Vec<(Uid, Vec<ConnectionId>)>,
     ) -> Result<(), StoreError> {
         self.store.begin_inserting(requests)?;
-        self.insertion = Some(Insertion::new(now, waiting));
+        self.insertion = Some(RunningInsertion::new(now, waiting));
         Ok(())
     }
 
@@ -49,16 +49,16 @@ impl Applier {
     pub(super) fn go_on_inserting(
         &mut self,
         clock: &impl Fn() -> Timestamp,
-        unsent: &mut Unsent,
+        outbox: &mut Outbox,
     ) -> Result<(), StoreError> {
         let Some(mut insertion) = self.insertion.take() else { return Ok(()) };
         let (repair, is_done) = self.store.go_on_inserting()?;
-        self.tell(repair, &mut insertion, unsent)?;
+        self.tell(repair, &mut insertion, outbox)?;
         if !is_done {
             self.insertion = Some(insertion);
             return Ok(());
         }
-        let Insertion { began, inserted, undone, changed, .. } = insertion;
+        let RunningInsertion { began, inserted, undone, changed, .. } = insertion;
         if undone > 0 {
             self.tally.on_repair(undone, changed, clock().since(began));
             log::warn!(
@@ -74,34 +74,34 @@ impl Applier {
     pub(super) fn tell(
         &mut self,
         repair: Repair,
-        insertion: &mut Insertion,
-        unsent: &mut Unsent,
+        insertion: &mut RunningInsertion,
+        outbox: &mut Outbox,
     ) -> Result<(), StoreError> {
         insertion.inserted += repair.inserted.len();
         insertion.undone += repair.undone;
         insertion.changed += repair.changed.len();
-        for (Held { uid, request }, Outcome { answer, delivery }) in repair.inserted {
+        for (StampedRequest { uid, request }, Outcome { answer, delivery }) in repair.inserted {
             let note = self.note(Stability::RealTime, 1);
             let answer = ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note };
             let waiting = insertion.waiting.remove(&uid).unwrap_or_default();
-            waiting.into_iter().for_each(|to| unsent.for_client(to, answer.clone()));
-            delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
+            waiting.into_iter().for_each(|to| outbox.for_client(to, answer.clone()));
+            delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, outbox));
         }
         for Changed { client, sequence, uid, answer, delivery } in repair.changed {
             log::debug!("the answer to request {sequence} of session {client} has changed");
-            delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, unsent));
+            delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, outbox));
             if let Some(to) = self.sessions.connection(client) {
-                unsent.for_client(to, ToClient::Changed { client, sequence, uid, answer });
+                outbox.for_client(to, ToClient::Changed { client, sequence, uid, answer });
             }
         }
-        self.put_aside(&repair.unplaceable)
+        self.orphan(&repair.unplaceable)
     }
 
     /// Puts requests aside that have no place in the log any more, since it is settled there: they are submitted again.
-    pub(super) fn put_aside(&mut self, unplaceable: &[Held]) -> Result<(), StoreError> {
+    pub(super) fn orphan(&mut self, unplaceable: &[StampedRequest]) -> Result<(), StoreError> {
         if !unplaceable.is_empty() {
             log::warn!("{} requests come too late for their places, and will be submitted again", unplaceable.len());
-            unplaceable.iter().for_each(|held| self.store.lay_aside(held));
+            unplaceable.iter().for_each(|held| self.store.keep_orphan(held));
             self.store.commit()?;
             self.resubmission.begin();
         }

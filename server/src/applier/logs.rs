@@ -1,12 +1,12 @@
 //! What peers and we tell each other of our logs: what the protocol is to know of theirs, seen from ours, and what they ask of ours.
 
 use super::boundaries::Comparison;
-use super::probing::Pong;
-use super::unsent::Unsent;
+use super::outbox::Outbox;
+use super::peer_pings::Pong;
 use super::{Applier, SENT_MAX};
 use crate::replica::{Input, Output, PeerId, in_messages};
 use crate::store::{ChatStore, Parting, StoreError};
-use stablechat_protocol::peer::{BoundaryDigests, Held, Mark, PeerMessage};
+use stablechat_protocol::peer::{BoundaryDigests, Mark, PeerMessage, StampedRequest};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
@@ -19,7 +19,7 @@ impl Applier {
         mut message: PeerMessage,
     ) -> Result<Option<Input>, StoreError> {
         if let PeerMessage::Pong { sent, clock } = message
-            && self.probing.on_pong(peer, Pong { sent, clock, received: time })
+            && self.peer_pings.on_pong(peer, Pong { sent, clock, received: time })
         {
             return Ok(None);
         }
@@ -28,10 +28,10 @@ impl Applier {
                 self.compare(peer, digests);
                 return Ok(None);
             }
-            PeerMessage::Prefix { common, last, base, settled } => {
+            PeerMessage::CommonPrefix { common, last, base, settled } => {
                 return self.compared(time, peer, *common, [*last, *settled, *base]).map(Some);
             }
-            PeerMessage::Entries { after, requests, is_end } => {
+            PeerMessage::LogEntries { after, requests, is_end } => {
                 let (after, requests) = (*after, std::mem::take(requests));
                 return self.entries(time, peer, after, requests, *is_end).map(Some);
             }
@@ -67,7 +67,7 @@ impl Applier {
             // Nothing is to be had from it. If it has to give way, it will submit again what only it has.
             Parting::Follow | Parting::TheyGiveWay => None,
         };
-        Ok(Input::Compared { time, peer, after, depth })
+        Ok(Input::LogCompared { time, peer, after, depth })
     }
 
     /// A piece of a peer's log has come. What has no place in ours any more the protocol does not get to see: it would say that we
@@ -77,7 +77,7 @@ impl Applier {
         time: Timestamp,
         peer: PeerId,
         after: Uid,
-        requests: Vec<Held>,
+        requests: Vec<StampedRequest>,
         is_end: bool,
     ) -> Result<Input, StoreError> {
         self.progress.on_entries(time, peer, &requests, is_end);
@@ -86,10 +86,11 @@ impl Applier {
         missing.retain(|held| is_missing(&self.store, held.uid, &mut failure));
         failure.map_or(Ok(()), Err)?;
         let settled = self.store.settled();
-        let is_unplaceable = |held: &mut Held| held.uid <= settled;
-        let unplaceable: Vec<Held> = missing.extract_if(.., is_unplaceable).filter(Held::is_genuine).collect();
-        self.put_aside(&unplaceable)?;
-        Ok(Input::Entries { time, peer, after, missing, next })
+        let is_unplaceable = |held: &mut StampedRequest| held.uid <= settled;
+        let unplaceable: Vec<StampedRequest> =
+            missing.extract_if(.., is_unplaceable).filter(StampedRequest::is_genuine).collect();
+        self.orphan(&unplaceable)?;
+        Ok(Input::LogEntries { time, peer, after, missing, next })
     }
 
     /// Drops uids from a list of what a peer holds: those that can no longer be put into the log, since it is settled, and those
@@ -118,30 +119,30 @@ impl Applier {
     }
 
     /// Reads the log for a peer, and gathers what to send it.
-    pub(super) fn read(&mut self, now: Timestamp, output: Output, unsent: &mut Unsent) -> Result<(), StoreError> {
+    pub(super) fn read(&mut self, now: Timestamp, output: Output, outbox: &mut Outbox) -> Result<(), StoreError> {
         match output {
             Output::SendBodies { to, mut held, uids } => {
                 held.extend(self.store.bodies(&uids, SENT_MAX)?);
                 for requests in in_messages(held) {
-                    unsent.for_peer(to, PeerMessage::Bodies { requests });
+                    outbox.for_peer(to, PeerMessage::Bodies { requests });
                 }
             }
-            Output::SendProbe { to } => unsent.for_peer(to, PeerMessage::Probe { marks: self.store.marks()? }),
-            Output::SendPrefix { to, marks } => {
+            Output::SendLogMarks { to } => outbox.for_peer(to, PeerMessage::LogMarks { marks: self.store.marks()? }),
+            Output::SendCommonPrefix { to, marks } => {
                 let common = self.store.common(&marks)?;
-                unsent.for_peer(to, self.prefix(common)?);
+                outbox.for_peer(to, self.prefix(common)?);
             }
-            Output::SendTail { to, after } => {
+            Output::SendLogEntries { to, after } => {
                 if after < self.store.base().uid {
                     // What would come next has been truncated meanwhile.
-                    unsent.for_peer(to, self.prefix(None)?);
+                    outbox.for_peer(to, self.prefix(None)?);
                     return Ok(());
                 }
                 let (requests, is_end) = self.store.tail(after, self.replica.settings().piece_bytes)?;
-                unsent.for_peer(to, PeerMessage::Entries { after, requests, is_end });
+                outbox.for_peer(to, PeerMessage::LogEntries { after, requests, is_end });
             }
             Output::SendSnapshotPart { to, part } => {
-                let is_last = self.snapshots.send(now, to, part, &self.store, unsent)?;
+                let is_last = self.snapshots.send(now, to, part, &self.store, outbox)?;
                 self.tally.on_snapshot_part(is_last);
             }
             _ => {}
@@ -152,7 +153,7 @@ impl Applier {
     /// What a peer has to know about our log, of which it has the part up to `common`.
     fn prefix(&self, common: Option<Mark>) -> Result<PeerMessage, StoreError> {
         let (last, base, settled) = (self.store.last_mark(), self.store.base(), self.store.settled_mark()?);
-        Ok(PeerMessage::Prefix { common, last, base, settled })
+        Ok(PeerMessage::CommonPrefix { common, last, base, settled })
     }
 }
 
@@ -160,9 +161,9 @@ impl Applier {
 pub fn reader(output: &Output) -> Option<PeerId> {
     match output {
         Output::SendBodies { to, .. }
-        | Output::SendProbe { to }
-        | Output::SendPrefix { to, .. }
-        | Output::SendTail { to, .. }
+        | Output::SendLogMarks { to }
+        | Output::SendCommonPrefix { to, .. }
+        | Output::SendLogEntries { to, .. }
         | Output::SendSnapshotPart { to, .. } => Some(*to),
         _ => None,
     }

@@ -2,7 +2,7 @@
 
 use crate::replica::PeerId;
 use stablechat_protocol::name::ReplicaName;
-use stablechat_protocol::peer::Held;
+use stablechat_protocol::peer::StampedRequest;
 use stablechat_protocol::status::CatchingUp;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::wire::to_cbor;
@@ -49,7 +49,7 @@ impl Progress {
     }
 
     /// A piece of a peer's log has come.
-    pub fn on_entries(&mut self, now: Timestamp, peer: PeerId, requests: &[Held], is_end: bool) {
+    pub fn on_entries(&mut self, now: Timestamp, peer: PeerId, requests: &[StampedRequest], is_end: bool) {
         let total = self.ahead.get(&peer).copied().unwrap_or_default();
         let bytes = requests.iter().map(|held| to_cbor(held).len() as u64).sum();
         self.note(now, peer, false, (bytes, requests.len() as u64, total), is_end);

@@ -2,9 +2,9 @@
 
 use super::Applier;
 use super::counters::nanoseconds;
-use crate::net::Identity;
-use crate::replica::{Overview, PeerOverview, Standing, Status};
-use stablechat_protocol::status::{CatchingUp, PeerReport, PeerStanding, Phase, StatusReport};
+use crate::net::ReplicaIdentity;
+use crate::replica::{Overview, PeerOverview, PeerState, Phase};
+use stablechat_protocol::status::{CatchingUp, PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
 
 impl Applier {
     /// What the replica says of itself.
@@ -40,23 +40,23 @@ impl Applier {
         let overview = self.replica.overview();
         let catching_up = self.progress.report(overview.now, |peer| self.identity.name_of(peer));
         let doing = match (phase(&overview), catching_up) {
-            (Phase::CatchingUp, Some(CatchingUp { from, done_percent, .. })) => {
+            (ReportedPhase::CatchingUp, Some(CatchingUp { from, done_percent, .. })) => {
                 format!("catching up, {done_percent} % of what {from} has")
             }
-            (Phase::CatchingUp, None) => "catching up".into(),
-            (Phase::Joining, _) => "joining".into(),
-            (Phase::Serving, _) if overview.clock_is_off => "answering nothing: its clock is off".into(),
-            (Phase::Serving, _) if overview.is_muted => "answering nothing: too few others are in reach".into(),
-            (Phase::Serving, _) => "serving".into(),
-            (Phase::Stopping, _) => "stopping".into(),
+            (ReportedPhase::CatchingUp, None) => "catching up".into(),
+            (ReportedPhase::Joining, _) => "joining".into(),
+            (ReportedPhase::Serving, _) if overview.clock_is_off => "answering nothing: its clock is off".into(),
+            (ReportedPhase::Serving, _) if overview.is_muted => "answering nothing: too few others are in reach".into(),
+            (ReportedPhase::Serving, _) => "serving".into(),
+            (ReportedPhase::Stopping, _) => "stopping".into(),
         };
         let position = self.store.applied().position;
         let mut text = format!("{doing}, position {position}");
         for (standing, words) in [
-            (PeerStanding::Linked, "with"),
-            (PeerStanding::Reader, "catching up:"),
-            (PeerStanding::Unknown, "not heard yet:"),
-            (PeerStanding::Down, "down:"),
+            (ReportedPeerState::Linked, "with"),
+            (ReportedPeerState::CatchingUp, "catching up:"),
+            (ReportedPeerState::Unknown, "not heard yet:"),
+            (ReportedPeerState::Down, "down:"),
         ] {
             let peers = peers(&self.identity, &overview).into_iter().filter(|peer| peer.standing == standing);
             let names: Vec<String> = peers.map(|peer| peer.replica.to_string()).collect();
@@ -75,25 +75,25 @@ impl Applier {
 }
 
 /// What the replica does.
-fn phase(overview: &Overview) -> Phase {
+fn phase(overview: &Overview) -> ReportedPhase {
     match overview.status {
-        _ if overview.is_stopping => Phase::Stopping,
-        Status::CatchingUp => Phase::CatchingUp,
-        Status::Joining => Phase::Joining,
-        Status::Serving => Phase::Serving,
+        _ if overview.is_stopping => ReportedPhase::Stopping,
+        Phase::CatchingUp => ReportedPhase::CatchingUp,
+        Phase::Joining => ReportedPhase::Joining,
+        Phase::Serving => ReportedPhase::Serving,
     }
 }
 
 /// The other replicas of the cluster file.
-fn peers(us: &Identity, overview: &Overview) -> Vec<PeerReport> {
+fn peers(us: &ReplicaIdentity, overview: &Overview) -> Vec<PeerReport> {
     let named = |(id, entry)| overview.peers.iter().find(|peer| peer.id == id).map(|peer| (entry, peer));
     let report = |(entry, peer): (&stablechat_protocol::cluster::ReplicaEntry, &PeerOverview)| PeerReport {
         replica: entry.name.clone(),
         standing: match peer.standing {
-            Standing::Unknown => PeerStanding::Unknown,
-            Standing::Reader => PeerStanding::Reader,
-            Standing::Linked => PeerStanding::Linked,
-            Standing::Down => PeerStanding::Down,
+            PeerState::Unknown => ReportedPeerState::Unknown,
+            PeerState::CatchingUp => ReportedPeerState::CatchingUp,
+            PeerState::Linked => ReportedPeerState::Linked,
+            PeerState::Down => ReportedPeerState::Down,
         },
         is_connected: peer.is_connected,
         closed: peer.closed,
@@ -105,11 +105,11 @@ fn peers(us: &Identity, overview: &Overview) -> Vec<PeerReport> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::insertion::Insertion;
-    use super::super::unsent::Unsent;
+    use super::super::insertion::RunningInsertion;
+    use super::super::outbox::Outbox;
     use super::*;
-    use crate::net::{Event, Round, Sent};
-    use crate::replica::{Body, ConnectionId, PeerId, Settings};
+    use crate::net::{EventBatch, NetCommand, NetEvent};
+    use crate::replica::{Body, ConnectionId, PeerId, ProtocolSettings};
     use crate::store::{ChatStore, Medium, schema};
     use stablechat_protocol::answer::{Answer, Rejection};
     use stablechat_protocol::cluster::Cluster;
@@ -118,7 +118,7 @@ mod tests {
     use stablechat_protocol::login::SecretKey;
     use stablechat_protocol::message::ToClient;
     use stablechat_protocol::name::{AccountName, ReplicaName};
-    use stablechat_protocol::peer::Held;
+    use stablechat_protocol::peer::StampedRequest;
     use stablechat_protocol::request::Request;
     use stablechat_protocol::time::Timestamp;
     use std::time::Duration;
@@ -132,11 +132,11 @@ mod tests {
     /// The only replica of a cluster.
     fn applier() -> Applier {
         let cluster = Cluster::parse("name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n").expect("a good file");
-        let us = Identity::of(&cluster, &ReplicaName::parse("a").expect("a name")).expect("it is in the file");
-        let owner = schema::Identity { cluster: "demo".into(), replica: "a".into() };
+        let us = ReplicaIdentity::of(&cluster, &ReplicaName::parse("a").expect("a name")).expect("it is in the file");
+        let owner = schema::StoreIdentity { cluster: "demo".into(), replica: "a".into() };
         let store = ChatStore::open(&Medium::in_memory().expect("memory"), &owner).expect("it opens");
         let (delivery_bound, ahead) = (Duration::from_secs(1), Duration::from_millis(50));
-        let settings = Settings {
+        let settings = ProtocolSettings {
             delivery_bound,
             ahead,
             place: PeerId(0),
@@ -149,12 +149,12 @@ mod tests {
     }
 
     /// A wake at a time by which everything was read. Returns what is sent to clients.
-    fn wake(applier: &mut Applier, time: Timestamp, events: Vec<Event>) -> Vec<(ConnectionId, ToClient)> {
+    fn wake(applier: &mut Applier, time: Timestamp, events: Vec<NetEvent>) -> Vec<(ConnectionId, ToClient)> {
         let mut sent = Vec::new();
-        let rounds = [Round { events, drained: Some(time) }];
+        let rounds = [EventBatch { events, drained: Some(time) }];
         applier.wake(rounds, || time, |batch| sent.extend(batch)).expect("memory does not fail");
         let to_client = |sent| match sent {
-            Sent::ToClient { to, message } => Some((to, message)),
+            NetCommand::ToClient { to, message } => Some((to, message)),
             _ => None,
         };
         sent.into_iter().filter_map(to_client).collect()
@@ -167,8 +167,8 @@ mod tests {
         Request { client: ClientId([session; 16]), sequence: 1, actor: None, command }
     }
 
-    fn issue(time: Timestamp, from: ConnectionId, request: Request) -> Event {
-        Event::Request { time, from, timestamp: time, body: Body::Request(request) }
+    fn issue(time: Timestamp, from: ConnectionId, request: Request) -> NetEvent {
+        NetEvent::Request { time, from, timestamp: time, body: Body::Request(request) }
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         let mut applier = applier();
         wake(&mut applier, at(1), vec![]);
         wake(&mut applier, at(2000), vec![issue(at(2000), ConnectionId(5), create(1))]);
-        let ask = |number| Event::Status { from: ConnectionId(number) };
+        let ask = |number| NetEvent::Status { from: ConnectionId(number) };
         let late = issue(at(1), ConnectionId(5), create(2));
         let sent = wake(&mut applier, at(4000), vec![ask(8), late, ask(7), ask(8)]);
         let mut reports = sent.into_iter().filter_map(|(to, message)| match message {
@@ -186,7 +186,7 @@ mod tests {
         let (to, report) = reports.next().expect("a report");
         assert_eq!((to, reports.next().map(|(to, _)| to)), (ConnectionId(7), Some(ConnectionId(8))));
         assert!(reports.next().is_none());
-        assert_eq!((report.phase, report.is_serving(), report.applied.position), (Phase::Serving, true, 1));
+        assert_eq!((report.phase, report.is_serving(), report.applied.position), (ReportedPhase::Serving, true, 1));
         assert_eq!((report.counters.closed + report.counters.real_time, report.counters.refused.late), (1, 1));
         assert_eq!((report.clock, report.pending, report.has_barrier), (at(4000), 0, false));
         let known: Vec<u64> = report.boundaries.iter().map(|digests| digests.second).collect();
@@ -201,18 +201,18 @@ mod tests {
         wake(&mut applier, at(2000), events);
         wake(&mut applier, at(4000), vec![]);
         let earlier = create(2);
-        let mut unsent = Unsent::default();
-        let held = vec![Held { uid: earlier.uid(at(1500)), request: earlier }];
+        let mut outbox = Outbox::default();
+        let held = vec![StampedRequest { uid: earlier.uid(at(1500)), request: earlier }];
         let repair = applier.store.insert(held).expect("memory does not fail");
         assert_eq!(repair.undone, 1);
-        let mut insertion = Insertion::new(at(4000), vec![]);
-        applier.tell(repair, &mut insertion, &mut unsent).expect("memory does not fail");
+        let mut insertion = RunningInsertion::new(at(4000), vec![]);
+        applier.tell(repair, &mut insertion, &mut outbox).expect("memory does not fail");
         let mut sent = Vec::new();
-        unsent.release(&mut |batch| sent.extend(batch));
+        outbox.release(&mut |batch| sent.extend(batch));
         let name = AccountName::parse("alice").expect("a name");
         let answer = Answer::Rejected { reason: Rejection::AlreadyExists { name } };
         let (client, uid) = (ClientId([1; 16]), create(1).uid(at(2000)));
         let message = ToClient::Changed { client, sequence: 1, uid, answer };
-        assert_eq!(sent, [Sent::ToClient { to: ConnectionId(5), message }]);
+        assert_eq!(sent, [NetCommand::ToClient { to: ConnectionId(5), message }]);
     }
 }

@@ -4,9 +4,9 @@
 //! Each request becomes a new one of the same session with a new timestamp, as if its client had sent it again, and stays aside
 //! until that is in the log. A crash before then has it submitted once more, which its session takes for a repetition.
 
-use crate::replica::{Body, Input, NOBODY, Output, Replica, Status};
+use crate::replica::{Body, Input, NOBODY, Output, Phase, Replica};
 use crate::store::{ChatStore, StoreError};
-use stablechat_protocol::peer::Held;
+use stablechat_protocol::peer::StampedRequest;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub struct Resubmission {
     /// Whether nothing is aside.
     is_done: bool,
     /// Requests from aside, and the uids that they have now.
-    submitted: Vec<(Held, Uid)>,
+    submitted: Vec<(StampedRequest, Uid)>,
     /// When they were.
     at: Timestamp,
 }
@@ -41,7 +41,7 @@ impl Resubmission {
         store: &mut ChatStore,
         outputs: &mut Vec<Output>,
     ) -> Result<(), StoreError> {
-        if self.is_done || replica.status() != Status::Serving {
+        if self.is_done || replica.status() != Phase::Serving {
             return Ok(());
         }
         self.forget_logged(store)?;
@@ -58,7 +58,7 @@ impl Resubmission {
     fn forget_logged(&mut self, store: &mut ChatStore) -> Result<(), StoreError> {
         for (held, uid) in std::mem::take(&mut self.submitted) {
             if store.contains(uid)? {
-                store.forget_aside(&held);
+                store.remove_orphan(&held);
             } else {
                 self.submitted.push((held, uid));
             }
@@ -74,14 +74,14 @@ impl Resubmission {
         store: &mut ChatStore,
         outputs: &mut Vec<Output>,
     ) -> Result<(), StoreError> {
-        let aside = store.aside(AT_A_TIME)?;
+        let aside = store.orphans(AT_A_TIME)?;
         self.is_done = aside.is_empty();
         self.submitted.clear();
         self.at = now;
         let mut timestamp = now;
         for held in aside {
             if store.has_effect(&held)? {
-                store.forget_aside(&held);
+                store.remove_orphan(&held);
                 continue;
             }
             timestamp = timestamp.next();

@@ -3,7 +3,7 @@
 //! Each part is sent when it is asked for, and asked for when the one before has been taken in, so a few parts are all the
 //! memory that either side needs, and the connection has room for all else.
 
-use super::unsent::Unsent;
+use super::outbox::Outbox;
 use crate::replica::PeerId;
 use crate::store::{ChatStore, Export, Import, ImportError, Part, StoreError};
 use stablechat_protocol::peer::PeerMessage;
@@ -74,7 +74,7 @@ impl Snapshots {
         to: PeerId,
         part: u64,
         store: &ChatStore,
-        unsent: &mut Unsent,
+        outbox: &mut Outbox,
     ) -> Result<bool, StoreError> {
         let message = match self.next_part(now, to, part, store)? {
             Some((rows, end)) => {
@@ -87,7 +87,7 @@ impl Snapshots {
         if is_last {
             self.outgoing = None;
         }
-        unsent.for_peer(to, message);
+        outbox.for_peer(to, message);
         Ok(is_last)
     }
 
@@ -123,7 +123,7 @@ impl Snapshots {
         part: u64,
         (rows, end): Part,
         store: &mut ChatStore,
-        unsent: &mut Unsent,
+        outbox: &mut Outbox,
     ) -> Result<Taken, StoreError> {
         if part == 0 {
             log::info!("our log can be brought together with the others' no more: taking a snapshot of one of them");
@@ -136,7 +136,7 @@ impl Snapshots {
             Ok(()) => match end {
                 None => {
                     incoming.next += 1;
-                    unsent.for_peer(from, PeerMessage::FetchSnapshot { part: incoming.next });
+                    outbox.for_peer(from, PeerMessage::FetchSnapshot { part: incoming.next });
                     self.incoming = Some(incoming);
                     return Ok(Taken::More);
                 }

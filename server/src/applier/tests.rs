@@ -1,9 +1,9 @@
 //! Appliers that talk to each other without sockets, under a clock of their own.
 
 use super::*;
-use crate::replica::{PeerId, Status};
+use crate::replica::{PeerId, Phase};
 use crate::store::Medium;
-use crate::store::schema::Identity;
+use crate::store::schema::StoreIdentity;
 use crate::store::testing::{actor, assert_sound, create, send};
 use stablechat_protocol::command::Command;
 use stablechat_protocol::id::ClientId;
@@ -20,7 +20,7 @@ struct Node {
     /// None while it is down.
     applier: Option<Applier>,
     /// What has come and is not yet taken in.
-    inbox: VecDeque<Event>,
+    inbox: VecDeque<NetEvent>,
 }
 
 /// Replicas, all of them connected with all that are up.
@@ -45,21 +45,21 @@ impl Cluster {
     }
 
     /// What a replica says of itself.
-    fn identity(&self, place: u8) -> crate::net::Identity {
+    fn identity(&self, place: u8) -> crate::net::ReplicaIdentity {
         let entry = |index: usize| format!("[[replica]]\nname = '{index}'\naddress = 'host{index}:1'\n");
         let entries: String = (0..self.nodes.len()).map(entry).collect();
         let cluster = stablechat_protocol::cluster::Cluster::parse(&format!("name = 'test'\n{entries}"))
             .expect("a good cluster file");
         let replica = stablechat_protocol::name::ReplicaName::parse(place.to_string()).expect("a digit is a name");
-        crate::net::Identity::of(&cluster, &replica).expect("one of the cluster's")
+        crate::net::ReplicaIdentity::of(&cluster, &replica).expect("one of the cluster's")
     }
 
     /// Starts a replica with what its medium has.
     fn start(&mut self, place: u8) {
         let others: Vec<PeerId> = (0..self.nodes.len() as u8).filter(|other| *other != place).map(PeerId).collect();
-        let identity = Identity { cluster: "test".into(), replica: place.to_string() };
+        let identity = StoreIdentity { cluster: "test".into(), replica: place.to_string() };
         let store = ChatStore::open(&self.nodes[usize::from(place)].medium, &identity).expect("the store opens");
-        let settings = Settings {
+        let settings = ProtocolSettings {
             delivery_bound: Duration::from_secs(1),
             ahead: Duration::from_millis(50),
             place: PeerId(place),
@@ -72,8 +72,8 @@ impl Cluster {
         self.nodes[usize::from(place)].applier = Some(applier);
         for PeerId(other) in others {
             if self.nodes[usize::from(other)].applier.is_some() {
-                self.nodes[usize::from(place)].inbox.push_back(Event::PeerConnected { peer: PeerId(other) });
-                self.nodes[usize::from(other)].inbox.push_back(Event::PeerConnected { peer: PeerId(place) });
+                self.nodes[usize::from(place)].inbox.push_back(NetEvent::PeerConnected { peer: PeerId(other) });
+                self.nodes[usize::from(other)].inbox.push_back(NetEvent::PeerConnected { peer: PeerId(place) });
             }
         }
     }
@@ -84,7 +84,7 @@ impl Cluster {
         self.nodes[usize::from(place)].inbox.clear();
         self.cut_off.take_if(|cut_off| *cut_off == place);
         for node in &mut self.nodes {
-            node.inbox.push_back(Event::PeerDisconnected { peer: PeerId(place) });
+            node.inbox.push_back(NetEvent::PeerDisconnected { peer: PeerId(place) });
         }
     }
 
@@ -93,8 +93,8 @@ impl Cluster {
         self.cut_off = Some(place);
         for other in 0..self.nodes.len() as u8 {
             if other != place {
-                self.nodes[usize::from(other)].inbox.push_back(Event::PeerDisconnected { peer: PeerId(place) });
-                self.nodes[usize::from(place)].inbox.push_back(Event::PeerDisconnected { peer: PeerId(other) });
+                self.nodes[usize::from(other)].inbox.push_back(NetEvent::PeerDisconnected { peer: PeerId(place) });
+                self.nodes[usize::from(place)].inbox.push_back(NetEvent::PeerDisconnected { peer: PeerId(other) });
             }
         }
     }
@@ -108,19 +108,19 @@ impl Cluster {
             for (place, node) in self.nodes.iter_mut().enumerate() {
                 let Some(applier) = &mut node.applier else { continue };
                 let events = node.inbox.drain(..).map(|event| match event {
-                    Event::Peer { peer, message, .. } => Event::Peer { time: self.now, peer, message },
+                    NetEvent::Peer { peer, message, .. } => NetEvent::Peer { time: self.now, peer, message },
                     other => other,
                 });
-                let round = Round { events: events.collect(), drained: Some(self.now) };
-                let post = |sent: Vec<Sent>| posted.extend(sent.into_iter().map(|sent| (place as u8, sent)));
+                let round = EventBatch { events: events.collect(), drained: Some(self.now) };
+                let post = |sent: Vec<NetCommand>| posted.extend(sent.into_iter().map(|sent| (place as u8, sent)));
                 applier.wake([round], || self.now, post).expect("memory does not fail");
             }
             for (from, sent) in posted {
-                if let Sent::ToPeer { to: PeerId(to), message } = sent {
+                if let NetCommand::ToPeer { to: PeerId(to), message } = sent {
                     let is_cut_off = self.cut_off.is_some_and(|place| place == from || place == to);
                     let to = &mut self.nodes[usize::from(to)];
                     if to.applier.is_some() && !is_cut_off {
-                        to.inbox.push_back(Event::Peer { time: self.now, peer: PeerId(from), message });
+                        to.inbox.push_back(NetEvent::Peer { time: self.now, peer: PeerId(from), message });
                     }
                 }
             }
@@ -136,7 +136,7 @@ impl Cluster {
         for node in self.nodes.iter_mut().filter(|node| node.applier.is_some()) {
             let body = Body::Request(request.clone());
             let from = ConnectionId(0);
-            node.inbox.push_back(Event::Request { time: self.now.after(STEP), from, timestamp, body });
+            node.inbox.push_back(NetEvent::Request { time: self.now.after(STEP), from, timestamp, body });
         }
         self.run(STEP);
     }
@@ -157,7 +157,7 @@ impl Cluster {
     fn assert_same(&self) {
         for place in 0..self.nodes.len() as u8 {
             let applier = self.applier(place);
-            assert_eq!(applier.replica().status(), Status::Serving, "replica {place}");
+            assert_eq!(applier.replica().status(), Phase::Serving, "replica {place}");
             assert_eq!(applier.store().applied(), self.applier(0).store().applied(), "replica {place}");
             assert_sound(applier.store());
         }
@@ -245,7 +245,7 @@ fn what_only_a_returning_replica_held_is_submitted_again() {
         let request = Request { client: ClientId([2; 16]), sequence, actor: Some(bob.clone()), command };
         let (from, time) = (ConnectionId(0), cluster.now.after(STEP));
         let body = Body::Request(request);
-        cluster.nodes[2].inbox.push_back(Event::Request { time, from, timestamp: time, body });
+        cluster.nodes[2].inbox.push_back(NetEvent::Request { time, from, timestamp: time, body });
         cluster.run(Duration::from_secs(2));
     }
     let held = cluster.applier(2).store().applied().position;
@@ -265,7 +265,7 @@ fn what_only_a_returning_replica_held_is_submitted_again() {
     cluster.assert_same();
     let store = cluster.applier(0).store();
     assert_eq!(store.applied().position, before + 2);
-    assert_eq!(cluster.applier(2).store().aside(10).expect("it reads"), []);
+    assert_eq!(cluster.applier(2).store().orphans(10).expect("it reads"), []);
     let last: Vec<Command> = store
         .log(Uid::MIN)
         .map(|entry| entry.expect("it reads").1.request.command)

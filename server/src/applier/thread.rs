@@ -7,20 +7,20 @@
 
 use super::audience::Audience;
 use super::counters::Tally;
+use super::outbox::Outbox;
 use super::sessions::Sessions;
-use super::unsent::Unsent;
 use super::watch::metrics;
 use super::{Applier, ROUNDS_MAX};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::net::{Event, Identity, Inspection, Mailbox, Round, Sent};
-use crate::replica::{Input, Output, Settings};
+use crate::net::{EventBatch, NetCommand, NetEvent, NetHandle, ReplicaIdentity, ScrapeReport};
+use crate::replica::{Input, Output, ProtocolSettings};
 use crate::store::{ChatStore, OpenError, StoreError};
 use crate::supervision::Pulse;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::status::{Phase, StatusReport};
+use stablechat_protocol::status::{ReportedPhase, StatusReport};
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ const FULL: &str = "its disk is full";
 /// Storage failed for another reason than that there is no room.
 pub fn run(
     mut applier: Applier,
-    rounds: &Receiver<Round>,
-    mailbox: &Mailbox,
+    rounds: &Receiver<EventBatch>,
+    mailbox: &NetHandle,
     clock: Clock,
     mut disk: Disk,
     pulse: &Pulse,
@@ -64,8 +64,8 @@ pub fn run(
 /// that had arrived by then.
 fn run_with_room(
     applier: &mut Applier,
-    rounds: &Receiver<Round>,
-    mailbox: &Mailbox,
+    rounds: &Receiver<EventBatch>,
+    mailbox: &NetHandle,
     clock: &Clock,
     disk: &mut Disk,
     pulse: &Pulse,
@@ -99,8 +99,8 @@ fn run_with_room(
 
 /// What is left of a replica that cannot write.
 struct Halted {
-    identity: Identity,
-    settings: Settings,
+    identity: ReplicaIdentity,
+    settings: ProtocolSettings,
     audience: Audience,
     sessions: Sessions,
     tally: Tally,
@@ -110,40 +110,40 @@ struct Halted {
 
 impl Halted {
     /// Drops the rest, and the store with it. Whoever waits for an answer is refused.
-    fn new(mut applier: Applier, clock: &Clock, mailbox: &Mailbox) -> Halted {
+    fn new(mut applier: Applier, clock: &Clock, mailbox: &NetHandle) -> Halted {
         let (report, settings) = (applier.report(), applier.replica.settings().clone());
         applier.outputs.clear();
         applier.replica.step(Input::Halted, &mut applier.outputs);
         let Applier { audience, sessions, mut tally, identity, outputs, watched, .. } = applier;
         tally.on_halt();
-        let report = StatusReport { phase: Phase::CatchingUp, is_mute: true, boundaries: Vec::new(), ..report };
+        let report = StatusReport { phase: ReportedPhase::CatchingUp, is_mute: true, boundaries: Vec::new(), ..report };
         let mut halted = Halted { identity, settings, audience, sessions, tally, report };
-        let mut unsent = Unsent::default();
+        let mut outbox = Outbox::default();
         for output in outputs {
             if let Output::Refuse { to, request, timestamp, reason } = output {
                 halted.tally.on_refusal(reason);
-                unsent.for_client(to, ToClient::Refused { request, timestamp, reason, clock: clock.now() });
+                outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: clock.now() });
             }
         }
         // Whoever watches is answered once for each time that it asks, and does not ask again before.
         if let Some(traffic) = watched {
-            halted.on_event(Event::Inspect { traffic }, clock.now(), &mut unsent);
+            halted.on_event(NetEvent::Scrape { traffic }, clock.now(), &mut outbox);
         }
-        halted.disconnect(&mut unsent);
-        unsent.release(&mut |sent| mailbox.post(sent));
+        halted.disconnect(&mut outbox);
+        outbox.release(&mut |sent| mailbox.post(sent));
         halted
     }
 
     /// Ends all connections to peers.
-    fn disconnect(&self, unsent: &mut Unsent) {
-        self.settings.peers.iter().for_each(|peer| unsent.add(Sent::Disconnect { peer: *peer }));
+    fn disconnect(&self, outbox: &mut Outbox) {
+        self.settings.peers.iter().for_each(|peer| outbox.add(NetCommand::Disconnect { peer: *peer }));
     }
 
     /// Waits until the store can be opened and written; none when the process is to stop before that.
     fn wait(
         &mut self,
-        rounds: &Receiver<Round>,
-        mailbox: &Mailbox,
+        rounds: &Receiver<EventBatch>,
+        mailbox: &NetHandle,
         clock: &Clock,
         disk: &mut Disk,
         pulse: &Pulse,
@@ -151,13 +151,13 @@ impl Halted {
         loop {
             match rounds.recv_timeout(RETRY) {
                 Ok(round) => {
-                    let mut unsent = Unsent::default();
-                    let is_stop = |event: &Event| matches!(event, Event::Stop);
+                    let mut outbox = Outbox::default();
+                    let is_stop = |event: &NetEvent| matches!(event, NetEvent::Stop);
                     if round.events.iter().any(is_stop) {
                         return Ok(None);
                     }
-                    round.events.into_iter().for_each(|event| self.on_event(event, clock.now(), &mut unsent));
-                    unsent.release(&mut |sent| mailbox.post(sent));
+                    round.events.into_iter().for_each(|event| self.on_event(event, clock.now(), &mut outbox));
+                    outbox.release(&mut |sent| mailbox.post(sent));
                     mailbox.resume();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -175,24 +175,28 @@ impl Halted {
     }
 
     /// Answers what can be answered, and remembers who listens.
-    fn on_event(&mut self, event: Event, now: Timestamp, unsent: &mut Unsent) {
+    fn on_event(&mut self, event: NetEvent, now: Timestamp, outbox: &mut Outbox) {
         match event {
-            Event::Request { from, timestamp, body, .. } => {
+            NetEvent::Request { from, timestamp, body, .. } => {
                 self.tally.on_refusal(Refusal::NoRoom);
                 let (request, reason) = (body.id(), Refusal::NoRoom);
-                unsent.for_client(from, ToClient::Refused { request, timestamp, reason, clock: now });
+                outbox.for_client(from, ToClient::Refused { request, timestamp, reason, clock: now });
             }
-            Event::LoggedIn { connection, actor, receive } => self.audience.set(connection, receive.then_some(actor)),
-            Event::LoggedOut { connection } | Event::Closed { connection } => self.audience.set(connection, None),
-            Event::Status { from } => {
-                unsent.for_client(from, ToClient::Status { report: Box::new(self.report(now)) });
+            NetEvent::LoggedIn { connection, actor, receive } => {
+                self.audience.set(connection, receive.then_some(actor))
             }
-            Event::Inspect { traffic } => {
+            NetEvent::LoggedOut { connection } | NetEvent::Closed { connection } => self.audience.set(connection, None),
+            NetEvent::Status { from } => {
+                outbox.for_client(from, ToClient::Status { report: Box::new(self.report(now)) });
+            }
+            NetEvent::Scrape { traffic } => {
                 let metrics = metrics(&self.identity, &self.settings, self.report(now), &self.tally, traffic, None);
-                unsent.add(Sent::Inspected { inspection: Inspection { unready: Some(FULL.into()), metrics } });
+                outbox
+                    .add(NetCommand::ScrapeResult { inspection: ScrapeReport { unready: Some(FULL.into()), metrics } });
             }
-            Event::PeerConnected { peer } => unsent.add(Sent::PeerSeen { peer }),
-            Event::PeerDisconnected { .. } | Event::Peer { .. } | Event::PingPeers { .. } | Event::Stop => {}
+            NetEvent::PeerConnected { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
+            NetEvent::PeerDisconnected { .. } | NetEvent::Peer { .. } | NetEvent::PingPeers { .. } | NetEvent::Stop => {
+            }
         }
     }
 
@@ -202,10 +206,10 @@ impl Halted {
     }
 
     /// The replica as it starts with what its store holds. Connections to peers begin anew.
-    fn go_on(self, store: ChatStore, clock: &Clock, mailbox: &Mailbox) -> Result<Applier, StoreError> {
-        let mut unsent = Unsent::default();
-        self.disconnect(&mut unsent);
-        unsent.release(&mut |sent| mailbox.post(sent));
+    fn go_on(self, store: ChatStore, clock: &Clock, mailbox: &NetHandle) -> Result<Applier, StoreError> {
+        let mut outbox = Outbox::default();
+        self.disconnect(&mut outbox);
+        outbox.release(&mut |sent| mailbox.post(sent));
         let Halted { identity, settings, audience, sessions, tally, .. } = self;
         let applier = Applier::start(identity, settings, store, clock.now())?;
         Ok(Applier { audience, sessions, tally, ..applier })

@@ -3,7 +3,7 @@
 use super::Failure;
 use super::data::keep_private;
 use super::environment::{optional, required};
-use crate::service::{self, Settings};
+use crate::service::{self, ServiceSettings};
 use argh::{ArgsInfo, FromArgs};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
@@ -56,7 +56,7 @@ impl Run {
         let cluster = Cluster::parse(&text)
             .map_err(|error| Failure::configuration(format!("the cluster file {file} is wrong: {error}")))?;
         let metrics = optional(self.metrics, "STABLECHAT_METRICS")?;
-        service::run(Settings { cluster, name, data, metrics, versions: Versions::OURS })
+        service::run(ServiceSettings { cluster, name, data, metrics, versions: Versions::OURS })
             .map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
     }
 }

@@ -1,7 +1,7 @@
 //! What a replica measures of itself, in Prometheus' text format.
 //!
 //! Most of it is looked up when somebody asks, and is taken from the same report that `stablechat status` shows. Only what
-//! cannot be had afterwards is counted as it happens: [`Further`] and [`Histograms`].
+//! cannot be had afterwards is counted as it happens: [`ExtraCounters`] and [`Histograms`].
 //!
 //! Names and units follow Prometheus' conventions: base units, `_total` for what only grows. A replica is told from another by
 //! Prometheus itself (`instance`), and by `stablechat_replica_info`.
@@ -9,14 +9,14 @@
 mod page;
 mod process;
 
-use crate::net::Traffic;
+use crate::net::NetStats;
 use crate::store::Sizes;
 use page::Page;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::histogram::Histogram;
 use stablechat_protocol::name::ClusterName;
-use stablechat_protocol::status::{Counters, PeerReport, PeerStanding, Phase, StatusReport};
+use stablechat_protocol::status::{Counters, PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
 use std::fmt;
 use std::time::Duration;
 
@@ -29,9 +29,9 @@ const COMMIT_BUCKETS: [f64; 13] = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 
 
 /// What is counted beside [`Counters`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Further {
-    /// Questions that were answered by the closed test.
-    pub closed_questions: u64,
+pub struct ExtraCounters {
+    /// Queries that were answered by the closed test.
+    pub closed_queries: u64,
     /// Answers that a repair changed.
     pub changed: u64,
     /// How long all repairs took.
@@ -79,11 +79,11 @@ pub struct Facts {
     /// What the replica says of itself.
     pub report: StatusReport,
     /// What it has counted beside that.
-    pub further: Further,
+    pub extra: ExtraCounters,
     /// How long things took.
     pub histograms: Histograms,
     /// What the poll loop knows.
-    pub traffic: Traffic,
+    pub traffic: NetStats,
     /// What the store takes; none when that cannot be found out.
     pub sizes: Option<Sizes>,
 }
@@ -100,10 +100,10 @@ impl Facts {
             [("cluster", cluster.as_str()), ("replica", report.replica.as_str()), ("version", &report.version)];
         page.gauges("stablechat_replica_info", "Which replica this is; always 1.", [(labels, 1)])?;
         let phases = [
-            ("catching_up", Phase::CatchingUp),
-            ("joining", Phase::Joining),
-            ("serving", Phase::Serving),
-            ("stopping", Phase::Stopping),
+            ("catching_up", ReportedPhase::CatchingUp),
+            ("joining", ReportedPhase::Joining),
+            ("serving", ReportedPhase::Serving),
+            ("stopping", ReportedPhase::Stopping),
         ];
         let phases = phases.map(|(name, phase)| ([("status", name)], flag(report.phase == phase)));
         page.gauges("stablechat_status", "1 for what the replica does now, 0 for the rest.", phases)?;
@@ -119,7 +119,7 @@ impl Facts {
             "How many of them are settled: all replicas have them.",
             report.settled,
         )?;
-        page.gauge("stablechat_pending", "Requests and questions held and not yet applied.", report.pending)?;
+        page.gauge("stablechat_pending", "Requests and queries held and not yet applied.", report.pending)?;
         page.gauge(
             "stablechat_delivery_bound_seconds",
             "The delivery bound of the cluster file.",
@@ -165,7 +165,7 @@ impl Facts {
         page.gauges(
             "stablechat_peer_linked",
             "1 while the peer is consulted before anything is answered.",
-            each(|peer| f64::from(flag(peer.standing == PeerStanding::Linked))),
+            each(|peer| f64::from(flag(peer.standing == ReportedPeerState::Linked))),
         )?;
         page.gauges(
             "stablechat_peer_silence_seconds",
@@ -184,17 +184,17 @@ impl Facts {
     }
 
     fn write_answers(&self, page: &mut Page) -> fmt::Result {
-        let (Counters { closed, real_time, questions, refused, .. }, further) = (self.report.counters, self.further);
-        let (closed_questions, late_questions) = (further.closed_questions, questions - further.closed_questions);
+        let (Counters { closed, real_time, queries, refused, .. }, further) = (self.report.counters, self.further);
+        let (closed_queries, late_queries) = (further.closed_queries, queries - further.closed_queries);
         let answers = [
-            ([("kind", "request"), ("test", "closed")], closed - closed_questions),
-            ([("kind", "request"), ("test", "real_time")], real_time - late_questions),
-            ([("kind", "question"), ("test", "closed")], closed_questions),
-            ([("kind", "question"), ("test", "real_time")], late_questions),
+            ([("kind", "request"), ("test", "closed")], closed - closed_queries),
+            ([("kind", "request"), ("test", "real_time")], real_time - late_queries),
+            ([("kind", "query"), ("test", "closed")], closed_queries),
+            ([("kind", "query"), ("test", "real_time")], late_queries),
         ];
         page.counters(
             "stablechat_answers_total",
-            "Requests applied and questions answered, by the test that found them stable.",
+            "Requests applied and queries answered, by the test that found them stable.",
             answers,
         )?;
         let reasons = [
@@ -204,12 +204,12 @@ impl Facts {
             ([("reason", "overloaded")], refused.overloaded),
             ([("reason", "no_room")], refused.no_room),
         ];
-        page.counters("stablechat_refusals_total", "Requests and questions refused.", reasons)?;
+        page.counters("stablechat_refusals_total", "Requests and queries refused.", reasons)?;
         let tests =
             [([("test", "closed")], &self.histograms.closed), ([("test", "real_time")], &self.histograms.real_time)];
         page.histograms(
             "stablechat_answer_latency_seconds",
-            "Time from the timestamp of a request or question to its answer.",
+            "Time from the timestamp of a request or query to its answer.",
             tests,
         )?;
         page.histogram(

@@ -1,6 +1,6 @@
 //! What connects the poll loop and the applier: two bounded channels, a waker and two flags.
 
-use super::{Round, Sent};
+use super::{EventBatch, NetCommand};
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ const ROUNDS: usize = 8;
 const BATCHES: usize = 64;
 
 /// The applier's side of the poll loop. When it is dropped, the loop sends what is left and ends.
-pub struct Mailbox {
-    batches: Option<Sender<Vec<Sent>>>,
+pub struct NetHandle {
+    batches: Option<Sender<Vec<NetCommand>>>,
     signals: Arc<Signals>,
 }
 
 /// Asks for rounds on behalf of others than the applier.
-pub struct Prompter(Arc<Signals>);
+pub struct LoopWaker(Arc<Signals>);
 
 /// What the two threads tell each other beside their channels.
 pub struct Signals {
@@ -54,9 +54,9 @@ impl Signals {
     }
 }
 
-impl Mailbox {
+impl NetHandle {
     /// Hands over messages to be sent.
-    pub fn post(&self, batch: Vec<Sent>) {
+    pub fn post(&self, batch: Vec<NetCommand>) {
         if let Some(batches) = &self.batches
             && batches.send(batch).is_ok()
         {
@@ -70,8 +70,8 @@ impl Mailbox {
     }
 
     /// One who asks for rounds as the applier does.
-    pub fn prompter(&self) -> Prompter {
-        Prompter(Arc::clone(&self.signals))
+    pub fn prompter(&self) -> LoopWaker {
+        LoopWaker(Arc::clone(&self.signals))
     }
 
     /// Lets the loop go on, if it has stopped reading: there is room for rounds again.
@@ -82,14 +82,14 @@ impl Mailbox {
     }
 }
 
-impl Prompter {
+impl LoopWaker {
     /// Asks for a round, which the applier gets as it gets all of them.
     pub fn ask_for_reading(&self) {
         self.0.ask_for_reading();
     }
 }
 
-impl Drop for Mailbox {
+impl Drop for NetHandle {
     fn drop(&mut self) {
         self.batches = None;
         self.signals.wake();
@@ -99,18 +99,18 @@ impl Drop for Mailbox {
 /// The poll loop's side of the applier.
 pub struct ToApplier {
     /// Takes what was read.
-    pub rounds: Sender<Round>,
+    pub rounds: Sender<EventBatch>,
     /// Gives what is to be sent.
-    pub batches: Receiver<Vec<Sent>>,
+    pub batches: Receiver<Vec<NetCommand>>,
     /// What else the applier says.
     pub signals: Arc<Signals>,
 }
 
 /// The two sides: what the loop keeps, and the mailbox and the rounds for the applier.
-pub fn connect(waker: Waker) -> (ToApplier, Mailbox, Receiver<Round>) {
+pub fn connect(waker: Waker) -> (ToApplier, NetHandle, Receiver<EventBatch>) {
     let (rounds, take_rounds) = crossbeam_channel::bounded(ROUNDS);
     let (post, batches) = crossbeam_channel::bounded(BATCHES);
     let signals = Arc::new(Signals { waker, reading_wanted: AtomicBool::new(false), stalled: AtomicBool::new(false) });
-    let mailbox = Mailbox { batches: Some(post), signals: Arc::clone(&signals) };
+    let mailbox = NetHandle { batches: Some(post), signals: Arc::clone(&signals) };
     (ToApplier { rounds, batches, signals }, mailbox, take_rounds)
 }

@@ -4,7 +4,7 @@
 //! servers please, it is done in a thread of its own, once per attempt, whose answer wakes the loop. An address that is
 //! written as a number needs no thread.
 
-use super::Identity;
+use super::ReplicaIdentity;
 use super::channel::Signals;
 use super::registrar::Registrar;
 use crate::replica::{ConnectionId, PeerId};
@@ -67,7 +67,7 @@ enum State {
 
 impl Dialer {
     /// Will dial the replicas after us, at once.
-    pub fn new(us: &Identity, signals: Arc<Signals>, now: Instant) -> Dialer {
+    pub fn new(us: &ReplicaIdentity, signals: Arc<Signals>, now: Instant) -> Dialer {
         let (report, resolved) = crossbeam_channel::bounded(REPLICAS_MAX);
         let later = us.peers().filter(|(peer, _)| *peer > us.place);
         let dials = later.map(|(peer, entry)| {

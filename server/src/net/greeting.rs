@@ -2,14 +2,14 @@
 //!
 //! Pure: a message comes in, and what is to be done about it comes out.
 
-use super::{Identity, peer_greeting};
+use super::{ReplicaIdentity, peer_greeting};
 use crate::replica::{Body, PeerId};
 use stablechat_protocol::command::{ACK_MAX, Command};
 use stablechat_protocol::id::Challenge;
 use stablechat_protocol::login::Statement;
 use stablechat_protocol::message::{CloseReason, MAGIC, Proof, Role, ToClient, ToReplica};
 use stablechat_protocol::name::ReplicaName;
-use stablechat_protocol::request::{Actor, Question, Request};
+use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::Versions;
 
@@ -65,7 +65,7 @@ impl Greeting {
     }
 
     /// Takes a message, at `now` by the replica's clock.
-    pub fn on_message(&mut self, message: ToReplica, us: &Identity, now: Timestamp) -> Reaction {
+    pub fn on_message(&mut self, message: ToReplica, us: &ReplicaIdentity, now: Timestamp) -> Reaction {
         match message {
             ToReplica::Hello { magic, version_min, version_max, role, cluster } if !self.greeted => {
                 let theirs = Versions { min: version_min, max: version_max };
@@ -98,8 +98,8 @@ impl Greeting {
                 Reaction::Request(timestamp, Body::Request(request))
             }
             ToReplica::Query { id, timestamp, query } => {
-                let question = Question { id, actor: self.actor.clone(), query };
-                Reaction::Request(timestamp, Body::Question(question))
+                let query = QueryRequest { id, actor: self.actor.clone(), query };
+                Reaction::Request(timestamp, Body::Query(query))
             }
             ToReplica::Status => Reaction::Status,
             ToReplica::PingPeers => Reaction::PingPeers,
@@ -108,7 +108,7 @@ impl Greeting {
     }
 
     /// Takes in one with whom we share a version and a cluster.
-    fn welcome(&mut self, role: Role, version: u16, us: &Identity, now: Timestamp) -> Reaction {
+    fn welcome(&mut self, role: Role, version: u16, us: &ReplicaIdentity, now: Timestamp) -> Reaction {
         match role {
             Role::Client if self.full => Reaction::Close(CloseReason::Full),
             Role::Client => {
@@ -124,7 +124,7 @@ impl Greeting {
     }
 
     /// Checks that the connection holds the key that it names. Whose account the key owns is not known here.
-    fn on_login(&mut self, actor: Actor, receive: bool, proof: &Proof, us: &Identity) -> Reaction {
+    fn on_login(&mut self, actor: Actor, receive: bool, proof: &Proof, us: &ReplicaIdentity) -> Reaction {
         let statement = Statement {
             cluster: us.cluster.clone(),
             replica: us.replica.clone(),
@@ -160,7 +160,7 @@ mod tests {
             "name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n[[replica]]\nname = 'b'\naddress = 'x:2'\n";
         let cluster = Cluster::parse(text).expect("a good file");
         let name = |place: usize| cluster.replicas[place].name.clone();
-        let us = Identity::of(&cluster, &name(1)).expect("one of the two");
+        let us = ReplicaIdentity::of(&cluster, &name(1)).expect("one of the two");
         let greet = |role, full| {
             let (magic, cluster, Versions { min, max }) = (MAGIC.into(), cluster.name.clone(), Versions::OURS);
             let hello = ToReplica::Hello { magic, version_min: min, version_max: max, role, cluster };

@@ -34,7 +34,7 @@ impl Page {
 
 /// A request that is understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct HttpRequest {
     /// What is asked for.
     pub page: Page,
     /// Whether its size is all that is wanted of it (HEAD).
@@ -43,7 +43,7 @@ pub struct Wish {
 
 /// What an answer says first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum HttpStatus {
     /// Here it is.
     Ok,
     /// This is no HTTP.
@@ -58,15 +58,15 @@ pub enum Status {
     Unavailable,
 }
 
-impl Status {
+impl HttpStatus {
     fn line(self) -> &'static str {
         match self {
-            Status::Ok => "200 OK",
-            Status::BadRequest => "400 Bad Request",
-            Status::NotFound => "404 Not Found",
-            Status::MethodNotAllowed => "405 Method Not Allowed",
-            Status::TooLarge => "431 Request Header Fields Too Large",
-            Status::Unavailable => "503 Service Unavailable",
+            HttpStatus::Ok => "200 OK",
+            HttpStatus::BadRequest => "400 Bad Request",
+            HttpStatus::NotFound => "404 Not Found",
+            HttpStatus::MethodNotAllowed => "405 Method Not Allowed",
+            HttpStatus::TooLarge => "431 Request Header Fields Too Large",
+            HttpStatus::Unavailable => "503 Service Unavailable",
         }
     }
 }
@@ -75,32 +75,32 @@ impl Status {
 ///
 /// # Errors
 /// This cannot be answered: with which status, and why.
-pub fn parse(bytes: &[u8]) -> Result<Option<Wish>, (Status, &'static str)> {
+pub fn parse(bytes: &[u8]) -> Result<Option<HttpRequest>, (HttpStatus, &'static str)> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => return Ok(None),
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-            return Err((Status::TooLarge, "the request is too long\n"));
+            return Err((HttpStatus::TooLarge, "the request is too long\n"));
         }
-        Err(_) => return Err((Status::BadRequest, "this is not HTTP/1.0 or HTTP/1.1\n")),
+        Err(_) => return Err((HttpStatus::BadRequest, "this is not HTTP/1.0 or HTTP/1.1\n")),
     }
     let target = request.path.unwrap_or_default();
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let Some(page) = Page::at(path) else {
-        return Err((Status::NotFound, "there are /metrics, /healthz and /readyz\n"));
+        return Err((HttpStatus::NotFound, "there are /metrics, /healthz and /readyz\n"));
     };
     match request.method {
-        Some("GET") => Ok(Some(Wish { page, is_head: false })),
-        Some("HEAD") => Ok(Some(Wish { page, is_head: true })),
-        _ => Err((Status::MethodNotAllowed, "this can only be read, by GET or HEAD\n")),
+        Some("GET") => Ok(Some(HttpRequest { page, is_head: false })),
+        Some("HEAD") => Ok(Some(HttpRequest { page, is_head: true })),
+        _ => Err((HttpStatus::MethodNotAllowed, "this can only be read, by GET or HEAD\n")),
     }
 }
 
 /// The answer to a wish.
-pub fn answer(wish: Wish, status: Status, body: &str) -> Vec<u8> {
-    let kind = if wish.page == Page::Metrics && status == Status::Ok { METRICS } else { TEXT };
+pub fn answer(wish: HttpRequest, status: HttpStatus, body: &str) -> Vec<u8> {
+    let kind = if wish.page == Page::Metrics && status == HttpStatus::Ok { METRICS } else { TEXT };
     let mut text = head(status, kind, body.len());
     if !wish.is_head {
         text.push_str(body);
@@ -109,14 +109,14 @@ pub fn answer(wish: Wish, status: Status, body: &str) -> Vec<u8> {
 }
 
 /// The answer to what cannot be answered.
-pub fn refusal(status: Status, why: &str) -> Vec<u8> {
+pub fn refusal(status: HttpStatus, why: &str) -> Vec<u8> {
     (head(status, TEXT, why.len()) + why).into_bytes()
 }
 
 /// An answer up to its body.
-fn head(status: Status, kind: &str, length: usize) -> String {
+fn head(status: HttpStatus, kind: &str, length: usize) -> String {
     let mut text = format!("HTTP/1.1 {}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n", status.line());
-    if status == Status::MethodNotAllowed {
+    if status == HttpStatus::MethodNotAllowed {
         text.push_str("Allow: GET, HEAD\r\n");
     }
     write!(text, "Cache-Control: no-store\r\nConnection: close\r\n\r\n").expect("writing to a string does not fail");
@@ -127,8 +127,8 @@ fn head(status: Status, kind: &str, length: usize) -> String {
 mod tests {
     use super::*;
 
-    fn wish(page: Page, is_head: bool) -> Result<Option<Wish>, (Status, &'static str)> {
-        Ok(Some(Wish { page, is_head }))
+    fn wish(page: Page, is_head: bool) -> Result<Option<HttpRequest>, (HttpStatus, &'static str)> {
+        Ok(Some(HttpRequest { page, is_head }))
     }
 
     #[test]
@@ -145,26 +145,26 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         let status = |bytes: &[u8]| parse(bytes).map_err(|(status, _)| status);
-        assert_eq!(status(b"GET / HTTP/1.1\r\n\r\n"), Err(Status::NotFound));
-        assert_eq!(status(b"GET /metrics/ HTTP/1.1\r\n\r\n"), Err(Status::NotFound));
-        assert_eq!(status(b"POST /metrics HTTP/1.1\r\n\r\n"), Err(Status::MethodNotAllowed));
-        assert_eq!(status(b"GET /metrics HTTP/2.0\r\n\r\n"), Err(Status::BadRequest));
-        assert_eq!(status(b"\x16\x03\x01\x02\x00\x01"), Err(Status::BadRequest));
+        assert_eq!(status(b"GET / HTTP/1.1\r\n\r\n"), Err(HttpStatus::NotFound));
+        assert_eq!(status(b"GET /metrics/ HTTP/1.1\r\n\r\n"), Err(HttpStatus::NotFound));
+        assert_eq!(status(b"POST /metrics HTTP/1.1\r\n\r\n"), Err(HttpStatus::MethodNotAllowed));
+        assert_eq!(status(b"GET /metrics HTTP/2.0\r\n\r\n"), Err(HttpStatus::BadRequest));
+        assert_eq!(status(b"\x16\x03\x01\x02\x00\x01"), Err(HttpStatus::BadRequest));
         let many = format!("GET /metrics HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(FIELDS_MAX + 1));
-        assert_eq!(status(many.as_bytes()), Err(Status::TooLarge));
+        assert_eq!(status(many.as_bytes()), Err(HttpStatus::TooLarge));
         let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(HEAD_MAX));
-        assert_eq!(status(&long.as_bytes()[..HEAD_MAX]), Err(Status::TooLarge));
+        assert_eq!(status(&long.as_bytes()[..HEAD_MAX]), Err(HttpStatus::TooLarge));
     }
 
     #[test]
     fn an_answer_says_how_long_it_is() {
-        let wish = Wish { page: Page::Metrics, is_head: false };
+        let wish = HttpRequest { page: Page::Metrics, is_head: false };
         let text = |bytes| String::from_utf8(bytes).expect("text");
-        let whole = text(answer(wish, Status::Ok, "some\n"));
+        let whole = text(answer(wish, HttpStatus::Ok, "some\n"));
         assert!(whole.starts_with("HTTP/1.1 200 OK\r\n") && whole.ends_with("\r\n\r\nsome\n"), "{whole}");
         assert!(whole.contains("Content-Length: 5\r\n") && whole.contains("version=0.0.4"), "{whole}");
-        let head = text(answer(Wish { is_head: true, ..wish }, Status::Ok, "some\n"));
+        let head = text(answer(HttpRequest { is_head: true, ..wish }, HttpStatus::Ok, "some\n"));
         assert_eq!(head, whole.trim_end_matches("some\n"));
-        assert!(text(refusal(Status::MethodNotAllowed, "no\n")).contains("Allow: GET, HEAD\r\n"));
+        assert!(text(refusal(HttpStatus::MethodNotAllowed, "no\n")).contains("Allow: GET, HEAD\r\n"));
     }
 }

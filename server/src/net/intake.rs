@@ -2,7 +2,7 @@
 
 use super::channel::Signals;
 use super::connection::ReadEnd;
-use super::{Event, Round};
+use super::{EventBatch, NetEvent};
 use crate::replica::ConnectionId;
 use crossbeam_channel::{Sender, TrySendError};
 use stablechat_protocol::time::Timestamp;
@@ -24,25 +24,25 @@ pub struct Intake {
     /// The connections that may hold something from before `reading`, and how much of them has been read since.
     owed: BTreeMap<ConnectionId, usize>,
     /// What has been read and not yet handed over.
-    round: Round,
+    round: EventBatch,
     /// How many bytes were read for it.
     round_bytes: usize,
     /// Whether the applier waits for a reading.
     reading_wanted: bool,
     /// Whether the channel to the applier was full.
     stalled: bool,
-    rounds: Sender<Round>,
+    rounds: Sender<EventBatch>,
     signals: Arc<Signals>,
 }
 
 impl Intake {
     /// Nothing has been read.
-    pub fn new(rounds: Sender<Round>, signals: Arc<Signals>) -> Intake {
+    pub fn new(rounds: Sender<EventBatch>, signals: Arc<Signals>) -> Intake {
         Intake {
             readable: BTreeSet::new(),
             reading: None,
             owed: BTreeMap::new(),
-            round: Round::default(),
+            round: EventBatch::default(),
             round_bytes: 0,
             reading_wanted: false,
             stalled: false,
@@ -113,7 +113,7 @@ impl Intake {
     }
 
     /// Adds to what is handed over next.
-    pub fn push(&mut self, event: Event) {
+    pub fn push(&mut self, event: NetEvent) {
         self.round.events.push(event);
     }
 

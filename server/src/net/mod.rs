@@ -9,8 +9,8 @@
 //!
 //! Who wants to watch the replica gets what the applier says of it, over HTTP, see `monitor`.
 //!
-//! What it reads goes to the applier in [`Round`]s over a bounded channel; what is to be sent comes back through the
-//! [`Mailbox`], which wakes the loop.
+//! What it reads goes to the applier in [`EventBatch`]s over a bounded channel; what is to be sent comes back through the
+//! [`NetHandle`], which wakes the loop.
 
 mod channel;
 mod connection;
@@ -26,7 +26,7 @@ mod registrar;
 #[cfg(test)]
 mod tests;
 
-pub use channel::{Mailbox, Prompter};
+pub use channel::{LoopWaker, NetHandle};
 pub use listener::Listener;
 pub use monitor::Monitor;
 pub use poll_loop::PollLoop;
@@ -43,7 +43,7 @@ use stablechat_protocol::version::Versions;
 
 /// Who a connection reaches here.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct ReplicaIdentity {
     /// The cluster.
     pub cluster: ClusterName,
     /// The replica.
@@ -56,10 +56,10 @@ pub struct Identity {
     versions: Versions,
 }
 
-impl Identity {
+impl ReplicaIdentity {
     /// The replica of this name; none when the cluster has no such.
-    pub fn of(cluster: &Cluster, replica: &ReplicaName) -> Option<Identity> {
-        let mut identity = Identity {
+    pub fn of(cluster: &Cluster, replica: &ReplicaName) -> Option<ReplicaIdentity> {
+        let mut identity = ReplicaIdentity {
             cluster: cluster.name.clone(),
             replica: replica.clone(),
             place: PeerId(0),
@@ -71,8 +71,8 @@ impl Identity {
     }
 
     /// The same replica, speaking these versions of the protocol.
-    pub fn speaking(self, versions: Versions) -> Identity {
-        Identity { versions, ..self }
+    pub fn speaking(self, versions: Versions) -> ReplicaIdentity {
+        ReplicaIdentity { versions, ..self }
     }
 
     /// The name of one of the cluster's replicas.
@@ -113,8 +113,8 @@ impl Identity {
 
 /// What the poll loop tells the applier.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A client issued a request or a question.
+pub enum NetEvent {
+    /// A client issued a request or a query.
     Request {
         /// The clock when it was read.
         time: Timestamp,
@@ -145,7 +145,7 @@ pub enum Event {
         connection: ConnectionId,
     },
     /// A peer is connected: what is sent to it arrives in order, until it is disconnected. The applier says
-    /// [`Sent::PeerSeen`] before it sends anything that is meant for this connection.
+    /// [`NetCommand::ConnectionSeen`] before it sends anything that is meant for this connection.
     PeerConnected {
         /// The peer.
         peer: PeerId,
@@ -169,10 +169,10 @@ pub enum Event {
         /// The connection that it asked on.
         from: ConnectionId,
     },
-    /// Someone watches the replica: say how it is, by a [`Sent::Inspected`].
-    Inspect {
+    /// Someone watches the replica: say how it is, by a [`NetCommand::ScrapeResult`].
+    Scrape {
         /// What only the poll loop knows of it.
-        traffic: Traffic,
+        traffic: NetStats,
     },
     /// A client asks for pings of the peers, and for what comes of them.
     PingPeers {
@@ -185,7 +185,7 @@ pub enum Event {
 
 /// What the poll loop knows of the replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub struct NetStats {
     /// How many clients are connected.
     pub clients: usize,
     /// How many bytes wait to be sent, to clients and peers.
@@ -196,7 +196,7 @@ pub struct Traffic {
 
 /// How the replica is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inspection {
+pub struct ScrapeReport {
     /// Why it does not serve; none when it serves.
     pub unready: Option<String>,
     /// Everything that is measured, in Prometheus' text format.
@@ -205,16 +205,16 @@ pub struct Inspection {
 
 /// Some of what was read, in the order in which it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Round {
+pub struct EventBatch {
     /// What happened.
-    pub events: Vec<Event>,
+    pub events: Vec<NetEvent>,
     /// A reading of the clock: everything that had arrived by then is in this round or in earlier ones.
     pub drained: Option<Timestamp>,
 }
 
 /// A message to be sent. Whom it is for may be gone by then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub enum NetCommand {
     /// To a client.
     ToClient {
         /// Its connection.
@@ -229,17 +229,17 @@ pub enum Sent {
         /// The message.
         message: PeerMessage,
     },
-    /// Nothing: the applier has seen an [`Event::PeerConnected`]; to be said once for each, before what is meant for that
+    /// Nothing: the applier has seen an [`NetEvent::PeerConnected`]; to be said once for each, before what is meant for that
     /// connection. What was sent to the peer before was meant for an earlier one, on which something may have been lost, and
     /// must not follow on this one.
-    PeerSeen {
+    ConnectionSeen {
         /// The peer.
         peer: PeerId,
     },
     /// To all who watch.
-    Inspected {
+    ScrapeResult {
         /// How the replica is.
-        inspection: Inspection,
+        inspection: ScrapeReport,
     },
     /// Nothing: the connection to a peer shall end, and a new one be made.
     Disconnect {

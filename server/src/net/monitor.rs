@@ -6,9 +6,9 @@
 //!
 //! It is plain HTTP, and everybody who reaches the socket may read.
 
-use super::http::{HEAD_MAX, Page, Status, Wish, answer, parse, refusal};
+use super::http::{HEAD_MAX, HttpRequest, HttpStatus, Page, answer, parse, refusal};
 use super::registrar::Registrar;
-use super::{Inspection, Listener};
+use super::{Listener, ScrapeReport};
 use crate::replica::ConnectionId;
 use mio::net::{TcpListener, TcpStream};
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ enum Step {
     /// This much of the request has come.
     Asks(Vec<u8>),
     /// The applier is to answer. Nothing has been heard of it since the store had written so often.
-    Waits { wish: Wish, writes: u64 },
+    Waits { wish: HttpRequest, writes: u64 },
     /// This is to be sent.
     Takes(Vec<u8>),
     /// All is sent; whatever still comes is read, since closing before that would take the answer back.
@@ -105,15 +105,15 @@ impl Monitor {
     }
 
     /// The applier has answered.
-    pub fn on_inspected(&mut self, inspection: &Inspection, now: Instant) {
+    pub fn on_inspected(&mut self, inspection: &ScrapeReport, now: Instant) {
         self.has_asked = false;
         for visitor in self.visitors.values_mut() {
             let Step::Waits { wish, .. } = visitor.step else { continue };
             let (status, body) = match (wish.page, &inspection.unready) {
-                (Page::Metrics, _) => (Status::Ok, inspection.metrics.clone()),
-                (Page::Health, _) => (Status::Ok, "alive\n".into()),
-                (Page::Readiness, None) => (Status::Ok, "serving\n".into()),
-                (Page::Readiness, Some(why)) => (Status::Unavailable, format!("{why}\n")),
+                (Page::Metrics, _) => (HttpStatus::Ok, inspection.metrics.clone()),
+                (Page::Health, _) => (HttpStatus::Ok, "alive\n".into()),
+                (Page::Readiness, None) => (HttpStatus::Ok, "serving\n".into()),
+                (Page::Readiness, Some(why)) => (HttpStatus::Unavailable, format!("{why}\n")),
             };
             visitor.reply(answer(wish, status, &body), now);
         }
@@ -134,8 +134,8 @@ impl Visitor {
     fn go_on_without_applier(&mut self, writes: u64, now: Instant) -> bool {
         let Step::Waits { wish, writes: before } = self.step else { return false };
         let (status, body) = match wish.page == Page::Health && writes != before {
-            true => (Status::Ok, "alive, and busy\n"),
-            false => (Status::Unavailable, "the applier does not answer\n"),
+            true => (HttpStatus::Ok, "alive, and busy\n"),
+            false => (HttpStatus::Unavailable, "the applier does not answer\n"),
         };
         self.reply(answer(wish, status, body), now);
         true

@@ -2,7 +2,7 @@
 //!
 //! Pure. So that two connections cannot arise from both sides at once, a replica takes hellos only from those before it.
 
-use super::Identity;
+use super::ReplicaIdentity;
 use crate::replica::PeerId;
 use stablechat_protocol::id::Digest;
 use stablechat_protocol::message::{CloseReason, MAGIC, Role, ToReplica};
@@ -25,7 +25,7 @@ pub enum DialerReaction {
 }
 
 /// What the one who dials says first to whom it has dialed.
-pub fn hello(us: &Identity, dialed: &ReplicaName) -> ToReplica {
+pub fn hello(us: &ReplicaIdentity, dialed: &ReplicaName) -> ToReplica {
     ToReplica::Hello {
         magic: MAGIC.into(),
         version_min: us.versions.min,
@@ -39,7 +39,7 @@ pub fn hello(us: &Identity, dialed: &ReplicaName) -> ToReplica {
 ///
 /// # Errors
 /// It is none that should.
-pub fn admit(name: &ReplicaName, cluster_file: Digest, us: &Identity) -> Result<PeerId, CloseReason> {
+pub fn admit(name: &ReplicaName, cluster_file: Digest, us: &ReplicaIdentity) -> Result<PeerId, CloseReason> {
     if cluster_file != us.digest_with(name) {
         return Err(CloseReason::OtherClusterFile);
     }
@@ -55,7 +55,7 @@ pub fn admit(name: &ReplicaName, cluster_file: Digest, us: &Identity) -> Result<
 }
 
 /// Takes the first message from the replica that we dialed.
-pub fn on_answer(message: PeerMessage, dialed: &ReplicaName, us: &Identity) -> DialerReaction {
+pub fn on_answer(message: PeerMessage, dialed: &ReplicaName, us: &ReplicaIdentity) -> DialerReaction {
     match message {
         PeerMessage::Greeting { version, .. } if !us.versions.contains(version) => {
             DialerReaction::Close(us.versions.refusal())
@@ -71,7 +71,7 @@ pub fn on_answer(message: PeerMessage, dialed: &ReplicaName, us: &Identity) -> D
 }
 
 /// Why a peer refuses us, for our log.
-pub fn refusal_in_words(reason: &CloseReason, us: &Identity) -> String {
+pub fn refusal_in_words(reason: &CloseReason, us: &ReplicaIdentity) -> String {
     match *reason {
         CloseReason::Version { version_min: min, version_max: max } => us.versions.mismatch(Versions { min, max }),
         _ => reason.to_string(),
@@ -89,10 +89,10 @@ mod tests {
         ReplicaName::parse(name).expect("a name")
     }
 
-    fn identity(us: &str) -> Identity {
+    fn identity(us: &str) -> ReplicaIdentity {
         let entry = |name: &str, port: u16| format!("[[replica]]\nname = '{name}'\naddress = '127.0.0.1:{port}'\n");
         let text = format!("name = 'demo'\n{}{}{}", entry("a", 1), entry("b", 2), entry("c", 3));
-        Identity::of(&Cluster::parse(&text).expect("a good file"), &name(us)).expect("one of the three")
+        ReplicaIdentity::of(&Cluster::parse(&text).expect("a good file"), &name(us)).expect("one of the three")
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 mod peers;
 
-use super::channel::{Mailbox, connect};
+use super::channel::{NetHandle, connect};
 use super::connection::{Connection, FAREWELL, ReadEnd};
 use super::dialer::Dialer;
 use super::greeting::{Greeting, Reaction};
 use super::intake::Intake;
 use super::monitor::{Monitor, VISITORS_MAX};
 use super::registrar::{FIRST_CONNECTION, Registrar};
-use super::{Event, Identity, Listener, Round, Sent, Traffic};
+use super::{EventBatch, Listener, NetCommand, NetEvent, NetStats, ReplicaIdentity};
 use crate::clock::Clock;
 use crate::replica::{ConnectionId, PeerId};
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -60,7 +60,7 @@ pub struct PollLoop {
     monitor: Option<Monitor>,
     /// Becomes readable when the process shall stop.
     stop: UnixStream,
-    identity: Identity,
+    identity: ReplicaIdentity,
     clock: Clock,
     registrar: Registrar,
     connections: BTreeMap<ConnectionId, (Connection, Party)>,
@@ -71,7 +71,7 @@ pub struct PollLoop {
     refused: BTreeSet<Versions>,
     intake: Intake,
     /// Gives what the applier wants sent.
-    batches: Receiver<Vec<Sent>>,
+    batches: Receiver<Vec<NetCommand>>,
     next_sweep: Instant,
     scratch: Box<[u8]>,
 }
@@ -102,9 +102,9 @@ impl PollLoop {
         mut listener: Listener,
         mut monitor: Option<Monitor>,
         mut stop: UnixStream,
-        identity: Identity,
+        identity: ReplicaIdentity,
         clock: Clock,
-    ) -> io::Result<(PollLoop, Receiver<Round>, Mailbox)> {
+    ) -> io::Result<(PollLoop, Receiver<EventBatch>, NetHandle)> {
         let poll = Poll::new()?;
         poll.registry().register(listener.source(), LISTENER, Interest::READABLE)?;
         if let Some(monitor) = &mut monitor {
@@ -209,7 +209,7 @@ impl PollLoop {
     fn on_stop(&mut self) {
         // The bytes say nothing; reading them arms the next event.
         while io::Read::read(&mut self.stop, &mut self.scratch[..16]).is_ok_and(|length| length > 0) {}
-        self.intake.push(Event::Stop);
+        self.intake.push(NetEvent::Stop);
     }
 
     /// Queues what the applier wants sent. Returns whether it may still want more.
@@ -225,19 +225,19 @@ impl PollLoop {
     }
 
     /// Queues a message, if whom it is for is still there.
-    fn send(&mut self, sent: &Sent, now: Instant) {
+    fn send(&mut self, sent: &NetCommand, now: Instant) {
         match sent {
-            Sent::ToClient { to, message } => {
+            NetCommand::ToClient { to, message } => {
                 if let Some((connection, Party::Client(_))) = self.connections.get_mut(to) {
                     connection.send(message, now);
                 }
             }
-            Sent::ToPeer { to, message } => self.send_to_peer(*to, message, now),
-            Sent::Inspected { inspection } => {
+            NetCommand::ToPeer { to, message } => self.send_to_peer(*to, message, now),
+            NetCommand::ScrapeResult { inspection } => {
                 self.monitor.iter_mut().for_each(|monitor| monitor.on_inspected(inspection, now));
             }
-            Sent::PeerSeen { peer } => self.on_peer_seen(*peer),
-            Sent::Disconnect { peer } => self.disconnect(*peer, now),
+            NetCommand::ConnectionSeen { peer } => self.on_connection_seen(*peer),
+            NetCommand::Disconnect { peer } => self.disconnect(*peer, now),
         }
     }
 
@@ -247,8 +247,8 @@ impl PollLoop {
         if monitor.step(&mut self.registrar, Instant::now()) {
             let clients = self.connections.values().filter(|(_, party)| !party.is_peer()).count();
             let outbox_bytes = self.connections.values().map(|(connection, _)| connection.outbox_bytes()).sum();
-            let traffic = Traffic { clients, outbox_bytes, clock_steps: self.clock.steps() };
-            self.intake.push(Event::Inspect { traffic });
+            let traffic = NetStats { clients, outbox_bytes, clock_steps: self.clock.steps() };
+            self.intake.push(NetEvent::Scrape { traffic });
         }
     }
 
@@ -342,18 +342,18 @@ impl PollLoop {
             }
             Reaction::LoggedIn(actor, receive) => {
                 connection.send(&ToClient::LoggedIn { account: actor.account.clone() }, now);
-                self.intake.push(Event::LoggedIn { connection: id, actor, receive });
+                self.intake.push(NetEvent::LoggedIn { connection: id, actor, receive });
             }
             Reaction::LoggedOut(message) => {
                 message.iter().for_each(|message| connection.send(message, now));
-                self.intake.push(Event::LoggedOut { connection: id });
+                self.intake.push(NetEvent::LoggedOut { connection: id });
             }
             Reaction::Request(timestamp, body) => {
                 let time = self.clock.now();
-                self.intake.push(Event::Request { time, from: id, timestamp, body });
+                self.intake.push(NetEvent::Request { time, from: id, timestamp, body });
             }
-            Reaction::Status => self.intake.push(Event::Status { from: id }),
-            Reaction::PingPeers => self.intake.push(Event::PingPeers { from: id }),
+            Reaction::Status => self.intake.push(NetEvent::Status { from: id }),
+            Reaction::PingPeers => self.intake.push(NetEvent::PingPeers { from: id }),
             Reaction::Close(reason) => self.close(id, reason, now),
         }
     }
@@ -383,7 +383,7 @@ impl PollLoop {
         self.intake.forget(id);
         match self.connections.remove(&id) {
             Some((_, Party::Client(greeting))) if greeting.is_done() => {
-                self.intake.push(Event::Closed { connection: id });
+                self.intake.push(NetEvent::Closed { connection: id });
             }
             Some((_, Party::Peer(peer))) => self.end_link(peer, why, now),
             Some((_, Party::Dialed(peer))) => self.dialer.on_failed(peer, why, now),

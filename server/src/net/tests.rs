@@ -47,10 +47,10 @@ fn listed(number: u64) -> PeerMessage {
 
 /// A replica of which only the poll loop is real.
 struct Node {
-    rounds: Receiver<Round>,
-    mailbox: Mailbox,
+    rounds: Receiver<EventBatch>,
+    mailbox: NetHandle,
     thread: JoinHandle<io::Result<()>>,
-    events: VecDeque<Event>,
+    events: VecDeque<NetEvent>,
     /// The loop watches the other end.
     _stop: std::os::unix::net::UnixStream,
 }
@@ -63,7 +63,7 @@ impl Node {
 
     /// The same for one that can be watched.
     fn start_watched(cluster: &Cluster, replica: &str, monitor: Option<Monitor>) -> Node {
-        let identity = Identity::of(cluster, &name(replica)).expect("the cluster has it");
+        let identity = ReplicaIdentity::of(cluster, &name(replica)).expect("the cluster has it");
         let limit = Instant::now() + LIMIT;
         let listener = loop {
             // A peer that dials a port on which nobody listens may have been given that very port for a moment.
@@ -81,7 +81,7 @@ impl Node {
     }
 
     /// The next event.
-    fn next(&mut self) -> Event {
+    fn next(&mut self) -> NetEvent {
         loop {
             match self.events.pop_front() {
                 Some(event) => return event,
@@ -95,25 +95,25 @@ impl Node {
 
     /// Expects the next event to be a connection, and tells the loop that it has seen it.
     fn see_connected(&mut self, expected: PeerId) {
-        assert_eq!(self.next(), Event::PeerConnected { peer: expected });
-        self.mailbox.post(vec![Sent::PeerSeen { peer: expected }]);
+        assert_eq!(self.next(), NetEvent::PeerConnected { peer: expected });
+        self.mailbox.post(vec![NetCommand::ConnectionSeen { peer: expected }]);
     }
 
     /// Expects the next event to be the loss of a connection.
     fn see_disconnected(&mut self, expected: PeerId) {
-        assert_eq!(self.next(), Event::PeerDisconnected { peer: expected });
+        assert_eq!(self.next(), NetEvent::PeerDisconnected { peer: expected });
     }
 
     /// Expects the next event to be this message.
     fn see_message(&mut self, from: PeerId, expected: &PeerMessage) {
         match self.next() {
-            Event::Peer { peer, message, .. } => assert_eq!((peer, &message), (from, expected)),
+            NetEvent::Peer { peer, message, .. } => assert_eq!((peer, &message), (from, expected)),
             event => panic!("{event:?} instead of a message"),
         }
     }
 
     fn send(&self, to: PeerId, message: PeerMessage) {
-        self.mailbox.post(vec![Sent::ToPeer { to, message }]);
+        self.mailbox.post(vec![NetCommand::ToPeer { to, message }]);
     }
 
     /// Stops the loop, which says goodbye.
@@ -197,13 +197,13 @@ fn three_replicas_connect_and_what_they_say_arrives_in_order() {
     let others = |us: PeerId| everyone.into_iter().filter(move |peer| *peer != us);
     for (us, node) in everyone.into_iter().zip(&mut nodes) {
         let mut events = [node.next(), node.next()];
-        events.sort_by_key(|event| *event != Event::PeerConnected { peer: others(us).next().expect("two others") });
-        assert!(others(us).map(|peer| Event::PeerConnected { peer }).eq(events));
+        events.sort_by_key(|event| *event != NetEvent::PeerConnected { peer: others(us).next().expect("two others") });
+        assert!(others(us).map(|peer| NetEvent::PeerConnected { peer }).eq(events));
     }
     // Only now: while nobody takes what a loop has read, it reads nothing more, not even a hello.
     for (us, node) in everyone.into_iter().zip(&nodes) {
         for peer in others(us) {
-            node.mailbox.post(vec![Sent::PeerSeen { peer }]);
+            node.mailbox.post(vec![NetCommand::ConnectionSeen { peer }]);
             (0..5000).for_each(|number| node.send(peer, listed(number)));
         }
     }
@@ -211,7 +211,7 @@ fn three_replicas_connect_and_what_they_say_arrives_in_order() {
         let mut expected = [0; 3];
         let mut last = Timestamp::ZERO;
         while others(us).any(|peer| expected[usize::from(peer.0)] < 5000) {
-            let Event::Peer { time, peer, message } = node.next() else { panic!("no connection is lost") };
+            let NetEvent::Peer { time, peer, message } = node.next() else { panic!("no connection is lost") };
             let number = &mut expected[usize::from(peer.0)];
             assert_eq!(message, listed(*number));
             assert!(time >= last, "the clock goes forward");
@@ -248,7 +248,7 @@ fn a_replica_that_stopped_is_heard_to_the_end_and_connected_again() {
     a.see_connected(B);
     b.see_connected(A);
     // And when an applier wants to begin again.
-    b.mailbox.post(vec![Sent::Disconnect { peer: A }, Sent::ToPeer { to: A, message: listed(8) }]);
+    b.mailbox.post(vec![NetCommand::Disconnect { peer: A }, NetCommand::ToPeer { to: A, message: listed(8) }]);
     a.see_disconnected(B);
     b.see_disconnected(A);
     a.see_connected(B);
@@ -277,7 +277,7 @@ fn a_peer_that_connects_again_replaces_its_earlier_connection() {
     assert_eq!(first.receive::<PeerMessage>(), None);
     // The applier has not seen yet that there is another connection: it means the first one.
     b.send(A, listed(2));
-    b.mailbox.post(vec![Sent::Disconnect { peer: A }]);
+    b.mailbox.post(vec![NetCommand::Disconnect { peer: A }]);
     b.see_disconnected(A);
     b.see_connected(A);
     b.send(A, listed(3));
@@ -315,7 +315,7 @@ fn who_dials_goes_on_until_it_is_greeted_and_after_it_is_not_understood() {
     drop(own);
     let cluster = cluster(&[own_address, address]);
     let mut a = Node::start(&cluster, "a");
-    let expected = Identity::of(&cluster, &name("a")).map(|a| peer_greeting::hello(&a, &name("b")));
+    let expected = ReplicaIdentity::of(&cluster, &name("a")).map(|a| peer_greeting::hello(&a, &name("b")));
 
     let (mut wire, hello) = Wire::accept(&listener);
     assert_eq!(Some(hello), expected);

@@ -5,11 +5,11 @@
 //! within the delivery bound (the hops of Cristian, Aghili, Strong and Dolev 1985). Announcements on a connection arrive in
 //! order: when a closed timestamp arrives, everything up to it that its sender accepted has been listed.
 
-use super::peer::{LogStanding, Standing};
+use super::peer::{LogSync, PeerState};
 use super::pending::{PeerSet, Pending};
-use super::{Body, ConnectionId, Output, PeerId, Replica, Status};
+use super::{Body, ConnectionId, Output, PeerId, Phase, Replica};
 use stablechat_protocol::answer::Refusal;
-use stablechat_protocol::peer::{BODIES_BYTES, FETCH_DELAY, Held, PeerMessage, UIDS_MAX};
+use stablechat_protocol::peer::{BODIES_BYTES, FETCH_DELAY, PeerMessage, StampedRequest, UIDS_MAX};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
@@ -45,8 +45,7 @@ impl Replica {
         }
         // What is sent again, to one that was away or after others have it, says nothing of how long messages take.
         let delay = time.since(timestamp);
-        let is_first =
-            self.status == Status::Serving && !self.recent.contains(&uid) && !self.missing.contains_key(&uid);
+        let is_first = self.status == Phase::Serving && !self.recent.contains(&uid) && !self.missing.contains_key(&uid);
         if is_first && delay <= self.settings.delivery_bound {
             self.grace.observe(time, delay);
         }
@@ -64,9 +63,9 @@ impl Replica {
         }
     }
 
-    /// Why a client's request or question with this timestamp is not accepted, if it is not.
+    /// Why a client's request or query with this timestamp is not accepted, if it is not.
     fn refusal(&self, time: Timestamp, timestamp: Timestamp, body: &Body) -> Option<Refusal> {
-        if self.status != Status::Serving || self.stopping || self.is_muted() {
+        if self.status != Phase::Serving || self.stopping || self.is_muted() {
             Some(Refusal::NotServing)
         } else if !self.has_room && matches!(body, Body::Request(_)) {
             Some(Refusal::NoRoom)
@@ -96,17 +95,17 @@ impl Replica {
             self.pending.insert(uid, Pending { body: Body::Request(request), waiting, held_by });
         } else {
             // The assumption broke: this belongs before what has been applied.
-            self.belated.push((Held { uid, request }, waiting));
+            self.belated.push((StampedRequest { uid, request }, waiting));
         }
     }
 
     /// A peer holds these.
     pub(super) fn on_listed(&mut self, from: PeerId, uids: Vec<Uid>) {
-        if self.status == Status::CatchingUp {
+        if self.status == Phase::CatchingUp {
             // What is new now is listed again before we are welcomed; all else is in the logs that we follow.
             return;
         }
-        let is_compared = self.peers.get(&from).is_some_and(|peer| matches!(peer.log, LogStanding::CaughtUp(_)));
+        let is_compared = self.peers.get(&from).is_some_and(|peer| matches!(peer.log, LogSync::CaughtUp(_)));
         for uid in uids {
             if self.pending.note_holder(uid, from) || self.recent.contains(&uid) {
                 continue;
@@ -141,7 +140,7 @@ impl Replica {
     pub(super) fn on_announce(&mut self, from: PeerId, closed: Timestamp, uids: Vec<Uid>) {
         self.on_listed(from, uids);
         if let Some(peer) = self.peers.get_mut(&from)
-            && peer.standing == Standing::Linked
+            && peer.standing == PeerState::Linked
         {
             peer.closed = peer.closed.max(closed);
         }
@@ -152,7 +151,7 @@ impl Replica {
         let (mut held, mut others) = (Vec::new(), Vec::new());
         for uid in uids {
             match self.pending.get(uid).map(|pending| &pending.body) {
-                Some(Body::Request(request)) => held.push(Held { uid, request: request.clone() }),
+                Some(Body::Request(request)) => held.push(StampedRequest { uid, request: request.clone() }),
                 _ => others.push(uid),
             }
         }
@@ -160,8 +159,8 @@ impl Replica {
     }
 
     /// A peer sends bodies.
-    pub(super) fn on_bodies(&mut self, from: PeerId, requests: Vec<Held>) {
-        if self.status == Status::CatchingUp {
+    pub(super) fn on_bodies(&mut self, from: PeerId, requests: Vec<StampedRequest>) {
+        if self.status == Phase::CatchingUp {
             return;
         }
         for held in requests {
@@ -181,12 +180,12 @@ impl Replica {
             // They come with the logs of those who have them, when it is our turn to take those in.
             return self.compare_with_all(outputs);
         }
-        for (Held { uid, .. }, _) in &belated {
+        for (StampedRequest { uid, .. }, _) in &belated {
             self.missing.remove(uid);
             self.recent.insert(*uid);
             self.unannounced.push(*uid);
         }
-        let place = |(held, waiting): (Held, Vec<ConnectionId>)| ((held.uid, waiting), held);
+        let place = |(held, waiting): (StampedRequest, Vec<ConnectionId>)| ((held.uid, waiting), held);
         let (waiting, requests) = belated.into_iter().map(place).unzip();
         self.insert(requests, waiting, outputs);
     }
@@ -226,7 +225,7 @@ impl Replica {
     /// Tells all peers what is new, if there is something or if it is time to show that we live.
     pub(super) fn announce(&mut self, outputs: &mut Vec<Output>) {
         let is_new = !self.unannounced.is_empty();
-        let has_closed = self.status != Status::CatchingUp
+        let has_closed = self.status != Phase::CatchingUp
             && self.pending.first_above(self.announced).is_some_and(|timestamp| timestamp <= self.closed);
         if !is_new && !has_closed && self.now < self.announced_at.after(self.settings.heartbeat()) {
             return;
@@ -262,8 +261,8 @@ impl Replica {
 }
 
 /// The requests in messages that are not too large.
-pub fn in_messages(requests: Vec<Held>) -> Vec<Vec<Held>> {
-    let mut messages: Vec<Vec<Held>> = Vec::new();
+pub fn in_messages(requests: Vec<StampedRequest>) -> Vec<Vec<StampedRequest>> {
+    let mut messages: Vec<Vec<StampedRequest>> = Vec::new();
     let mut bytes = usize::MAX;
     for held in requests {
         let length = stablechat_protocol::wire::to_cbor(&held).len();

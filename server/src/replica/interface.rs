@@ -3,8 +3,8 @@
 use super::{ConnectionId, PeerId};
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::message::RequestId;
-use stablechat_protocol::peer::{Held, Mark, PeerMessage, SnapshotEnd, SnapshotRow};
-use stablechat_protocol::request::{Question, Request};
+use stablechat_protocol::peer::{Mark, PeerMessage, SnapshotEnd, SnapshotRow, StampedRequest};
+use stablechat_protocol::request::{QueryRequest, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ pub enum Input {
         /// The replica's clock.
         time: Timestamp,
     },
-    /// A client issued a request or a question.
+    /// A client issued a request or a query.
     Request {
         /// The replica's clock when it was read.
         time: Timestamp,
@@ -48,7 +48,7 @@ pub enum Input {
         message: PeerMessage,
     },
     /// A peer's log has been compared with ours.
-    Compared {
+    LogCompared {
         /// The replica's clock when its part was read.
         time: Timestamp,
         /// The peer.
@@ -59,7 +59,7 @@ pub enum Input {
         depth: u64,
     },
     /// A piece of the log of a peer has come.
-    Entries {
+    LogEntries {
         /// The replica's clock when it was read.
         time: Timestamp,
         /// The peer.
@@ -67,7 +67,7 @@ pub enum Input {
         /// After which request it begins.
         after: Uid,
         /// What of it our log lacks, in order.
-        missing: Vec<Held>,
+        missing: Vec<StampedRequest>,
         /// After which request the next piece begins; none when this was the last.
         next: Option<Uid>,
     },
@@ -103,7 +103,7 @@ pub enum Input {
     Installed {
         /// The last applied request.
         applied: Uid,
-        /// The applied requests of the last [`super::Settings::memory`], as the log has them.
+        /// The applied requests of the last [`super::ProtocolSettings::memory`], as the log has them.
         recent: BTreeSet<Uid>,
     },
     /// The snapshot of a peer could not be had.
@@ -127,8 +127,8 @@ pub enum Input {
 pub enum Body {
     /// A command in a session: held until it is stable, then applied and logged.
     Request(Request),
-    /// A question: held until it is stable, then answered from the state at its place in the order.
-    Question(Question),
+    /// A query: held until it is stable, then answered from the state at its place in the order.
+    Query(QueryRequest),
 }
 
 impl Body {
@@ -136,7 +136,7 @@ impl Body {
     pub fn uid(&self, timestamp: Timestamp) -> Uid {
         match self {
             Body::Request(request) => request.uid(timestamp),
-            Body::Question(question) => question.uid(timestamp),
+            Body::Query(query) => query.uid(timestamp),
         }
     }
 
@@ -144,7 +144,7 @@ impl Body {
     pub fn id(&self) -> RequestId {
         match self {
             Body::Request(request) => RequestId::Command { client: request.client, sequence: request.sequence },
-            Body::Question(question) => RequestId::Query { id: question.id },
+            Body::Query(query) => RequestId::Query { id: query.id },
         }
     }
 }
@@ -169,7 +169,7 @@ pub enum Output {
     /// [`Input::Inserted`]. While the replica catches up it waits for that, so it may take a while.
     Insert {
         /// The requests.
-        requests: Vec<Held>,
+        requests: Vec<StampedRequest>,
         /// Who waits for an answer to one of them.
         waiting: Vec<(Uid, Vec<ConnectionId>)>,
     },
@@ -196,24 +196,24 @@ pub enum Output {
         /// The peer.
         to: PeerId,
         /// What is pending.
-        held: Vec<Held>,
+        held: Vec<StampedRequest>,
         /// What is not.
         uids: Vec<Uid>,
     },
     /// Send a peer a probe, with marks from our log.
-    SendProbe {
+    SendLogMarks {
         /// The peer.
         to: PeerId,
     },
     /// Answer a peer's probe.
-    SendPrefix {
+    SendCommonPrefix {
         /// The peer.
         to: PeerId,
         /// Its marks.
         marks: Vec<Mark>,
     },
     /// Send a peer a piece of our log.
-    SendTail {
+    SendLogEntries {
         /// The peer.
         to: PeerId,
         /// From the first request after this one.
@@ -238,7 +238,7 @@ pub enum Output {
         end: Option<SnapshotEnd>,
     },
     /// What follows for this peer is meant for its new connection.
-    PeerSeen {
+    ConnectionSeen {
         /// The peer.
         peer: PeerId,
     },

@@ -8,8 +8,8 @@
 //! A replica that has not run for more than half the delivery bound may be dead to the others, and begins again as if it had
 //! been restarted.
 
-use super::peer::{LogStanding, Peer, Standing};
-use super::{Output, PeerId, Replica, Status};
+use super::peer::{LogSync, Peer, PeerState};
+use super::{Output, PeerId, Phase, Replica};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
@@ -18,7 +18,7 @@ use stablechat_protocol::uid::Uid;
 impl Replica {
     /// Begins an incarnation: only what is applied survives.
     pub(super) fn begin(&mut self) {
-        self.status = Status::CatchingUp;
+        self.status = Phase::CatchingUp;
         self.closed = self.closed.max(self.now.before(self.grace.current())).max(self.applied.timestamp);
         self.slow_since = None;
         self.following = None;
@@ -40,7 +40,7 @@ impl Replica {
 
     /// A peer has done without us for long.
     pub(super) fn on_too_slow(&mut self, outputs: &mut Vec<Output>) {
-        if self.status != Status::CatchingUp {
+        if self.status != Phase::CatchingUp {
             self.rejoin(outputs);
         }
     }
@@ -71,15 +71,15 @@ impl Replica {
     pub(super) fn on_peer_connected(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.is_connected = true;
-        (peer.log, peer.followed_to) = (LogStanding::Unknown, Uid::MIN);
-        outputs.push(Output::PeerSeen { peer: id });
+        (peer.log, peer.followed_to) = (LogSync::Unknown, Uid::MIN);
+        outputs.push(Output::ConnectionSeen { peer: id });
         match self.status {
-            Status::CatchingUp => {
-                outputs.push(Output::Send { to: id, message: PeerMessage::Reading { epoch: self.epoch } });
+            Phase::CatchingUp => {
+                outputs.push(Output::Send { to: id, message: PeerMessage::CatchingUp { epoch: self.epoch } });
             }
-            Status::Joining | Status::Serving => self.join(id, outputs),
+            Phase::Joining | Phase::Serving => self.join(id, outputs),
         }
-        outputs.push(Output::SendProbe { to: id });
+        outputs.push(Output::SendLogMarks { to: id });
         // What was asked for on the old connection may never come.
         self.missing.values_mut().for_each(|missing| missing.fetch_at = missing.fetch_at.min(self.now));
     }
@@ -109,7 +109,7 @@ impl Replica {
         peer.epoch = epoch;
         peer.closed = Timestamp::ZERO;
         peer.has_welcomed = false;
-        let may_have_accepted = matches!(peer.standing, Standing::Unknown | Standing::Linked);
+        let may_have_accepted = matches!(peer.standing, PeerState::Unknown | PeerState::Linked);
         self.pending.forget_holder(id);
         self.forget_listed(id);
         if may_have_accepted {
@@ -122,7 +122,7 @@ impl Replica {
     pub(super) fn on_reading(&mut self, id: PeerId, epoch: u64) {
         self.meet(id, epoch);
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.standing = Standing::Reader;
+            peer.standing = PeerState::CatchingUp;
         }
     }
 
@@ -130,7 +130,7 @@ impl Replica {
     pub(super) fn on_join(&mut self, id: PeerId, epoch: u64, closed: Timestamp, outputs: &mut Vec<Output>) {
         self.meet(id, epoch);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.standing = Standing::Linked;
+        peer.standing = PeerState::Linked;
         peer.closed = peer.closed.max(closed);
         self.list_recent(id, outputs);
         outputs.push(Output::Send { to: id, message: PeerMessage::Welcome { to: epoch, closed: self.closed } });
@@ -138,7 +138,7 @@ impl Replica {
 
     /// A peer consults us from here on. Up to its closed timestamp it may have applied without us: there we accept nothing.
     pub(super) fn on_welcome(&mut self, id: PeerId, to: u64, closed: Timestamp) {
-        if to != self.epoch || self.status == Status::CatchingUp {
+        if to != self.epoch || self.status == Phase::CatchingUp {
             return;
         }
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -154,7 +154,7 @@ impl Replica {
 
     /// A peer has been silent for the delivery bound.
     pub(super) fn lose(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
-        let was_reader = self.peers.get(&id).is_some_and(|peer| peer.standing == Standing::Reader);
+        let was_reader = self.peers.get(&id).is_some_and(|peer| peer.standing == PeerState::CatchingUp);
         self.stand_down(id);
         if !was_reader {
             // What it told others has arrived everywhere since, and only clocks may differ.
@@ -172,7 +172,7 @@ impl Replica {
     /// Waits for a peer no more, nor for what only it has listed.
     fn stand_down(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.standing = Standing::Down;
+        peer.standing = PeerState::Down;
         peer.has_welcomed = false;
         self.forget_listed(id);
         self.pending.forget_holder(id);
@@ -190,12 +190,12 @@ impl Replica {
     /// applied without us. Nobody is waited for who is down.
     pub(super) fn advance(&mut self, outputs: &mut Vec<Output>) {
         self.retry_snapshot(outputs);
-        let is_down = |peer: &Peer| peer.standing == Standing::Down;
-        let is_caught_up = |peer: &Peer| is_down(peer) || matches!(peer.log, LogStanding::CaughtUp(_));
-        if self.status == Status::CatchingUp && self.inserting == 0 && self.following.is_none() {
+        let is_down = |peer: &Peer| peer.standing == PeerState::Down;
+        let is_caught_up = |peer: &Peer| is_down(peer) || matches!(peer.log, LogSync::CaughtUp(_));
+        if self.status == Phase::CatchingUp && self.inserting == 0 && self.following.is_none() {
             self.compare_again(outputs);
             if self.peers.values().all(is_caught_up) {
-                self.status = Status::Joining;
+                self.status = Phase::Joining;
                 let to: Vec<PeerId> = self.connected().collect();
                 to.into_iter().for_each(|to| self.join(to, outputs));
             }
@@ -203,8 +203,8 @@ impl Replica {
         // What a peer may have applied and answered without us has to be here first: the peer may die at any time.
         let has_all = self.missing.first_key_value().is_none_or(|(missing, _)| missing.timestamp > self.closed);
         let is_welcome = self.peers.values().all(|peer| is_down(peer) || peer.has_welcomed);
-        if self.status == Status::Joining && is_welcome && has_all {
-            self.status = Status::Serving;
+        if self.status == Phase::Joining && is_welcome && has_all {
+            self.status = Phase::Serving;
         }
     }
 }

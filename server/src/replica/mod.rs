@@ -22,8 +22,8 @@
 //! before it believes that time has passed.
 
 mod agreement;
+mod catching_up;
 mod clocks;
-mod following;
 mod grace;
 mod interface;
 mod joining;
@@ -34,16 +34,16 @@ mod replacing;
 mod stability;
 
 pub use agreement::in_messages;
-use following::Following;
+use catching_up::Following;
 use grace::Grace;
 pub use interface::{Body, Input, Output};
 pub use overview::{Overview, PeerOverview};
 use peer::Peer;
-pub use peer::Standing;
+pub use peer::PeerState;
 use pending::PendingRequests;
 
 use stablechat_protocol::answer::Refusal;
-use stablechat_protocol::peer::{Held, PeerMessage};
+use stablechat_protocol::peer::{PeerMessage, StampedRequest};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +65,7 @@ const HEARTBEAT_MAX: Duration = Duration::from_millis(50);
 
 /// What does not change while a replica runs.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ProtocolSettings {
     /// Δ: nothing arrives later than this after its timestamp, and clock skew is within it.
     pub delivery_bound: Duration,
     /// How far an accepted timestamp may be ahead of the clock.
@@ -89,13 +89,13 @@ pub struct Start {
     pub epoch: u64,
     /// The last applied request.
     pub applied: Uid,
-    /// The applied requests of the last [`Settings::memory`], as the log has them.
+    /// The applied requests of the last [`ProtocolSettings::memory`], as the log has them.
     pub recent: BTreeSet<Uid>,
     /// The clock.
     pub now: Timestamp,
 }
 
-impl Settings {
+impl ProtocolSettings {
     /// How often a replica says that it lives, at least.
     pub fn heartbeat(&self) -> Duration {
         HEARTBEAT_MAX.min(self.delivery_bound / 8)
@@ -115,7 +115,7 @@ impl Settings {
 
 /// What a replica is, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
+pub enum Phase {
     /// It learns what it missed. It accepts nothing, and nobody waits for it.
     CatchingUp,
     /// It has asked to be consulted, and waits to be welcomed.
@@ -127,11 +127,11 @@ pub enum Status {
 /// One replica's part in the protocol.
 #[derive(Debug)]
 pub struct Replica {
-    settings: Settings,
+    settings: ProtocolSettings,
     /// The number of this incarnation.
     epoch: u64,
     /// What this replica is.
-    status: Status,
+    status: Phase,
     /// The others.
     peers: BTreeMap<PeerId, Peer>,
     /// The closed timestamp: no client's request with a timestamp up to it is accepted. Never moves back.
@@ -146,7 +146,7 @@ pub struct Replica {
     now: Timestamp,
     /// The last applied request.
     applied: Uid,
-    /// From here on it is remembered what was applied: [`Settings::memory`] ago, or longer when we were muted.
+    /// From here on it is remembered what was applied: [`ProtocolSettings::memory`] ago, or longer when we were muted.
     horizon: Timestamp,
     /// The requests that were applied with timestamps from the horizon on.
     recent: BTreeSet<Uid>,
@@ -163,7 +163,7 @@ pub struct Replica {
     /// When to ask again for a snapshot that could not be had.
     snapshot_at: Option<Timestamp>,
     /// What has come in this wake and belongs before what is applied, and who waits for it.
-    belated: Vec<(Held, Vec<ConnectionId>)>,
+    belated: Vec<(StampedRequest, Vec<ConnectionId>)>,
     /// What is held since the last announcement.
     unannounced: Vec<Uid>,
     /// The closed timestamp that was last announced.
@@ -188,12 +188,12 @@ pub struct Replica {
 
 impl Replica {
     /// A replica that starts.
-    pub fn new(settings: Settings, start: Start) -> Replica {
+    pub fn new(settings: ProtocolSettings, start: Start) -> Replica {
         let Start { epoch, applied, recent, now } = start;
         let share = settings.delivery_bound / u32::try_from(settings.peers.len() + 1).expect("few replicas");
         let mut replica = Replica {
             epoch,
-            status: Status::CatchingUp,
+            status: Phase::CatchingUp,
             peers: settings.peers.iter().map(|peer| (*peer, Peer::new(settings.first_heard_by(now)))).collect(),
             closed: applied.timestamp,
             grace: Grace::new(share),
@@ -236,12 +236,12 @@ impl Replica {
             Input::PeerConnected { peer } => self.on_peer_connected(peer, outputs),
             Input::PeerDisconnected { peer } => self.on_peer_disconnected(peer, outputs),
             Input::Peer { time, peer, message } => self.on_peer(time, peer, message, outputs),
-            Input::Compared { time, peer, after, depth } => {
+            Input::LogCompared { time, peer, after, depth } => {
                 if self.hear(peer, time) {
                     self.on_compared(peer, after, depth, outputs);
                 }
             }
-            Input::Entries { time, peer, after, missing, next } => {
+            Input::LogEntries { time, peer, after, missing, next } => {
                 if self.hear(peer, time) {
                     self.on_entries(peer, after, missing, next, outputs);
                 }
@@ -261,7 +261,7 @@ impl Replica {
     }
 
     /// What does not change.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &ProtocolSettings {
         &self.settings
     }
 
@@ -280,7 +280,7 @@ impl Replica {
         self.horizon
     }
 
-    /// How many requests and questions are pending.
+    /// How many requests and queries are pending.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
@@ -291,7 +291,7 @@ impl Replica {
             return;
         }
         match message {
-            PeerMessage::Reading { epoch } => self.on_reading(from, epoch),
+            PeerMessage::CatchingUp { epoch } => self.on_reading(from, epoch),
             PeerMessage::Listed { uids } => self.on_listed(from, uids),
             PeerMessage::Join { epoch, closed } => self.on_join(from, epoch, closed, outputs),
             PeerMessage::Welcome { to, closed } => self.on_welcome(from, to, closed),
@@ -299,8 +299,8 @@ impl Replica {
             PeerMessage::Fetch { uids } => self.on_fetch(from, uids, outputs),
             PeerMessage::Bodies { requests } => self.on_bodies(from, requests),
             PeerMessage::Leave => self.on_leave(from),
-            PeerMessage::Probe { marks } => outputs.push(Output::SendPrefix { to: from, marks }),
-            PeerMessage::Tail { after } => outputs.push(Output::SendTail { to: from, after }),
+            PeerMessage::LogMarks { marks } => outputs.push(Output::SendCommonPrefix { to: from, marks }),
+            PeerMessage::FetchLog { after } => outputs.push(Output::SendLogEntries { to: from, after }),
             PeerMessage::Ping { sent } => self.on_ping(from, time, sent, outputs),
             PeerMessage::Pong { sent, clock } => self.on_pong(from, time, sent, clock),
             PeerMessage::TooSlow => self.on_too_slow(outputs),
@@ -309,7 +309,7 @@ impl Replica {
             PeerMessage::SnapshotBusy => self.on_not_installed(from),
             // The poll loop keeps these to itself, and the applier those.
             PeerMessage::Greeting { .. } | PeerMessage::Closing { .. } => {}
-            PeerMessage::Boundary { .. } | PeerMessage::Prefix { .. } | PeerMessage::Entries { .. } => {}
+            PeerMessage::Boundary { .. } | PeerMessage::CommonPrefix { .. } | PeerMessage::LogEntries { .. } => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a replica shows of itself, for who asks about it. Nothing in the protocol depends on it.
 
-use super::peer::{Peer, Standing};
-use super::{PeerId, Replica, Status};
+use super::peer::{Peer, PeerState};
+use super::{PeerId, Phase, Replica};
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Overview {
     /// What it is.
-    pub status: Status,
+    pub status: Phase,
     /// Whether it has been asked to stop.
     pub is_stopping: bool,
     /// Whether it answers nothing for now, because it is in contact with too few or its clock is off.
@@ -26,7 +26,7 @@ pub struct Overview {
     pub grace: Duration,
     /// Whether what is above the latest real-time test may still lie below the barrier.
     pub has_barrier: bool,
-    /// How many requests and questions are pending.
+    /// How many requests and queries are pending.
     pub pending: usize,
     /// The others.
     pub peers: Vec<PeerOverview>,
@@ -38,7 +38,7 @@ pub struct PeerOverview {
     /// Which one.
     pub id: PeerId,
     /// What it is to the replica.
-    pub standing: Standing,
+    pub standing: PeerState,
     /// Whether there is a connection.
     pub is_connected: bool,
     /// Its closed timestamp, as far as it was announced; none when it is not consulted.
@@ -51,7 +51,7 @@ pub struct PeerOverview {
 
 impl Replica {
     /// What each peer is to the replica, and whether it has been silent for the delivery bound.
-    pub fn standings(&self) -> impl Iterator<Item = (PeerId, Standing, bool)> {
+    pub fn peer_states(&self) -> impl Iterator<Item = (PeerId, PeerState, bool)> {
         let is_silent = |peer: &Peer| self.now.since(peer.heard) >= self.settings.delivery_bound;
         self.peers.iter().map(move |(id, peer)| (*id, peer.standing, is_silent(peer)))
     }
@@ -62,7 +62,7 @@ impl Replica {
             id: *id,
             standing: peer.standing,
             is_connected: peer.is_connected,
-            closed: (peer.standing == Standing::Linked).then_some(peer.closed),
+            closed: (peer.standing == PeerState::Linked).then_some(peer.closed),
             silence: self.now.since(peer.heard),
             clock_offset_ns: peer.offset.estimate(),
         });

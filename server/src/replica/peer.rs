@@ -6,11 +6,11 @@ use stablechat_protocol::uid::Uid;
 
 /// What a peer is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum PeerState {
     /// We have not heard what it is. It may be serving, so nothing is stable by the closed test.
     Unknown,
     /// It is catching up: it accepts nothing, and nobody waits for it.
-    Reader,
+    CatchingUp,
     /// It has joined: it has to be consulted.
     Linked,
     /// It has been silent for the delivery bound, or has left.
@@ -19,7 +19,7 @@ pub enum Standing {
 
 /// How a peer's log stands to ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogStanding {
+pub enum LogSync {
     /// It is being found out, or followed.
     Unknown,
     /// It has what ours lacks, and is asked for it when its turn comes.
@@ -34,7 +34,7 @@ pub enum LogStanding {
 #[derive(Debug)]
 pub struct Peer {
     /// What it is to us.
-    pub standing: Standing,
+    pub standing: PeerState,
     /// The incarnation of it that we last heard of; 0 before we heard of any.
     pub epoch: u64,
     /// Whether there is a connection.
@@ -42,7 +42,7 @@ pub struct Peer {
     /// Whether this incarnation of ours has been welcomed by it.
     pub has_welcomed: bool,
     /// How its log stands to ours.
-    pub log: LogStanding,
+    pub log: LogSync,
     /// Up to here we have followed its log on this connection. When ours has what it lacks, the two part long before.
     pub followed_to: Uid,
     /// It accepts no client's request up to here, and has listed to us all that it accepted up to here.
@@ -57,11 +57,11 @@ impl Peer {
     /// A peer that is not connected and of which nothing is known, and which is waited for as if it had been heard then.
     pub fn new(heard: Timestamp) -> Peer {
         Peer {
-            standing: Standing::Unknown,
+            standing: PeerState::Unknown,
             epoch: 0,
             is_connected: false,
             has_welcomed: false,
-            log: LogStanding::Unknown,
+            log: LogSync::Unknown,
             followed_to: Uid::MIN,
             closed: Timestamp::ZERO,
             heard,

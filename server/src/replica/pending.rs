@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
 
-/// The most requests and questions that are held. Beyond it, clients' are refused as overload.
+/// The most requests and queries that are held. Beyond it, clients' are refused as overload.
 const REQUESTS_MAX: usize = 200_000;
 /// The most bytes that they may take, in their texts and about them. Beyond it, clients' are refused as overload.
 const BYTES_MAX: usize = 128 * 1024 * 1024;
@@ -72,7 +72,7 @@ impl FromIterator<PeerId> for PeerSet {
     }
 }
 
-/// A request or question, and who has to do with it.
+/// A request or query, and who has to do with it.
 #[derive(Debug)]
 pub struct Pending {
     /// What it is.
@@ -173,7 +173,7 @@ impl PendingRequests {
 fn size(body: &Body) -> usize {
     match body {
         Body::Request(request) => request_size(request),
-        Body::Question(_) => OVERHEAD,
+        Body::Query(_) => OVERHEAD,
     }
 }
 

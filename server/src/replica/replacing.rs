@@ -5,9 +5,9 @@
 //! us: a replica that finds it out later begins again. Parts are asked for one by one, so that no more is on its way than is
 //! taken in.
 
-use super::following::Following;
-use super::peer::LogStanding;
-use super::{Output, PeerId, Replica, Status};
+use super::catching_up::Following;
+use super::peer::LogSync;
+use super::{Output, PeerId, Phase, Replica};
 use stablechat_protocol::peer::{PeerMessage, SnapshotEnd, SnapshotRow};
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeSet;
@@ -19,16 +19,16 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 impl Replica {
     /// A peer's log cannot be followed: asks for a snapshot of it, when no other peer is being followed.
     pub(super) fn on_outdated(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
-        if self.status != Status::CatchingUp {
+        if self.status != Phase::CatchingUp {
             // Connections begin anew with it, and so does comparing logs.
             return self.rejoin(outputs);
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if self.following.as_ref().is_some_and(|followed| followed.peer != id) {
-            peer.log = LogStanding::Waiting;
+            peer.log = LogSync::Waiting;
             return;
         }
-        peer.log = LogStanding::Unknown;
+        peer.log = LogSync::Unknown;
         self.following = Some(Following::snapshot(id));
         outputs.push(Output::Send { to: id, message: PeerMessage::FetchSnapshot { part: 0 } });
     }
@@ -47,21 +47,21 @@ impl Replica {
         end: Option<SnapshotEnd>,
         outputs: &mut Vec<Output>,
     ) {
-        if self.status == Status::CatchingUp && self.awaits_snapshot(from) {
+        if self.status == Phase::CatchingUp && self.awaits_snapshot(from) {
             outputs.push(Output::TakeSnapshotPart { from, part, rows, end });
         }
     }
 
     /// Log and state are those of a peer some time ago. What has come to it since, and to the others, is in their logs.
     pub(super) fn on_installed(&mut self, applied: Uid, recent: BTreeSet<Uid>, outputs: &mut Vec<Output>) {
-        debug_assert!(self.status == Status::CatchingUp && self.pending.is_empty(), "nobody waits for us");
+        debug_assert!(self.status == Phase::CatchingUp && self.pending.is_empty(), "nobody waits for us");
         (self.applied, self.recent) = (applied, recent);
         self.closed = self.closed.max(applied.timestamp);
         self.following = None;
         for (id, peer) in &mut self.peers {
-            (peer.log, peer.followed_to) = (LogStanding::Unknown, Uid::MIN);
+            (peer.log, peer.followed_to) = (LogSync::Unknown, Uid::MIN);
             if peer.is_connected {
-                outputs.push(Output::SendProbe { to: *id });
+                outputs.push(Output::SendLogMarks { to: *id });
             }
         }
     }
@@ -72,7 +72,7 @@ impl Replica {
             self.following = None;
             self.snapshot_at = Some(self.now.after(RETRY_DELAY));
             if let Some(peer) = self.peers.get_mut(&id) {
-                peer.log = LogStanding::Waiting;
+                peer.log = LogSync::Waiting;
             }
         }
     }

@@ -10,9 +10,9 @@
 //! silent, and when one that had not been missed comes back as another incarnation: in each case someone may have accepted
 //! requests and told others than us.
 
-use super::peer::{Peer, Standing};
+use super::peer::{Peer, PeerState};
 use super::pending::{PeerSet, Pending};
-use super::{Body, Output, PeerId, Replica, Status};
+use super::{Body, Output, PeerId, Phase, Replica};
 use stablechat_protocol::answer::Stability;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
@@ -48,13 +48,13 @@ impl Replica {
 
     /// Whether a peer has been silent for the delivery bound.
     fn is_silent(&self, peer: &Peer) -> bool {
-        peer.standing != Standing::Down && self.drained > peer.heard.after(self.settings.delivery_bound)
+        peer.standing != PeerState::Down && self.drained > peer.heard.after(self.settings.delivery_bound)
     }
 
     /// Whether all that we hold or know of up to this timestamp is applied, and we accept no more of it from clients.
     pub fn has_passed(&self, timestamp: Timestamp) -> bool {
         let lies_after = |uid: Uid| uid.timestamp > timestamp;
-        self.status == Status::Serving
+        self.status == Phase::Serving
             && self.closed >= timestamp
             && self.pending.first().is_none_or(|(uid, _)| lies_after(uid))
             && self.missing.first_key_value().is_none_or(|(uid, _)| lies_after(*uid))
@@ -66,7 +66,7 @@ impl Replica {
         self.notice_pause(time, outputs);
         self.note_muteness();
         self.advance(outputs);
-        if self.status != Status::CatchingUp {
+        if self.status != Phase::CatchingUp {
             self.closed = self.closed.max(self.now.before(self.grace.current()));
         }
         self.fetch(outputs);
@@ -79,13 +79,13 @@ impl Replica {
 
     /// When the next wake is wanted.
     pub fn deadline(&self) -> Option<Timestamp> {
-        let applies = self.status == Status::Serving && !self.is_muted();
+        let applies = self.status == Phase::Serving && !self.is_muted();
         let first = self.pending.first().filter(|_| applies);
         let real_time = first.map(|(uid, _)| self.stable_after(uid).next());
-        let unclosed = self.pending.first_above(self.closed).filter(|_| self.status != Status::CatchingUp);
+        let unclosed = self.pending.first_above(self.closed).filter(|_| self.status != Phase::CatchingUp);
         let closing = unclosed.map(|timestamp| timestamp.after(self.grace.current()));
         let heartbeat = (!self.peers.is_empty()).then(|| self.announced_at.after(self.settings.heartbeat()));
-        let others = self.peers.values().filter(|peer| peer.standing != Standing::Down);
+        let others = self.peers.values().filter(|peer| peer.standing != PeerState::Down);
         let silence = others.map(|peer| peer.heard.after(self.settings.delivery_bound).next()).min();
         [real_time, closing, heartbeat, silence, self.fetch_deadline()].into_iter().flatten().min()
     }
@@ -109,7 +109,7 @@ impl Replica {
 
     /// By which test the first in the order is stable, if it is.
     fn stability(&self, uid: Uid, pending: &Pending) -> Option<Stability> {
-        if self.status != Status::Serving || self.is_muted() {
+        if self.status != Phase::Serving || self.is_muted() {
             None
         } else if self.is_closed(uid, pending) {
             Some(Stability::Closed)
@@ -133,15 +133,15 @@ impl Replica {
             && self.closed >= uid.timestamp
             && self.missing.first_key_value().is_none_or(|(missing, _)| *missing > uid)
             && self.peers.iter().all(|(id, peer)| match peer.standing {
-                Standing::Unknown => false,
-                Standing::Reader | Standing::Down => true,
-                Standing::Linked => peer.closed >= uid.timestamp && (!must_be_held || pending.held_by.contains(*id)),
+                PeerState::Unknown => false,
+                PeerState::CatchingUp | PeerState::Down => true,
+                PeerState::Linked => peer.closed >= uid.timestamp && (!must_be_held || pending.held_by.contains(*id)),
             })
     }
 
     /// Whether this replica answers nothing for now: it is in contact with too few, or its clock is wrong.
     pub fn is_muted(&self) -> bool {
-        let linked = self.peers.values().filter(|peer| peer.standing == Standing::Linked).count();
+        let linked = self.peers.values().filter(|peer| peer.standing == PeerState::Linked).count();
         1 + linked < self.settings.min_live || self.clock_is_off
     }
 
@@ -158,7 +158,7 @@ impl Replica {
             let lacks = |(_, pending): (Uid, &Pending)| {
                 matches!(pending.body, Body::Request(_)) && !pending.held_by.contains(*id)
             };
-            peer.standing == Standing::Linked && (peer.closed < tolerable || missed.is_some_and(lacks))
+            peer.standing == PeerState::Linked && (peer.closed < tolerable || missed.is_some_and(lacks))
         };
         let slow: Vec<PeerId> = self.peers.iter().filter(|(id, peer)| is_slow(id, peer)).map(|(id, _)| *id).collect();
         for id in slow {
@@ -181,14 +181,14 @@ impl Replica {
         let others: Vec<PeerId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.standing == Standing::Linked && peer.is_connected)
+            .filter(|(_, peer)| peer.standing == PeerState::Linked && peer.is_connected)
             .map(|(id, _)| *id)
             .collect();
         let in_other_hands = |pending: &Pending| {
             matches!(pending.body, Body::Request(_)) && others.iter().all(|peer| pending.held_by.contains(*peer))
         };
         let handed_over = !others.is_empty() && self.pending.iter().all(|(_, pending)| in_other_hands(pending));
-        if self.pending.is_empty() || handed_over || self.status != Status::Serving {
+        if self.pending.is_empty() || handed_over || self.status != Phase::Serving {
             let to: Vec<PeerId> = self.connected().collect();
             to.into_iter().for_each(|to| outputs.push(Output::Send { to, message: PeerMessage::Leave }));
             outputs.push(Output::Stopped);

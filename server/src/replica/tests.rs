@@ -11,7 +11,7 @@ use stablechat_protocol::command::{Command, Query, Recipient};
 use stablechat_protocol::id::ClientId;
 use stablechat_protocol::message::RequestId;
 use stablechat_protocol::name::{AccountName, Pattern};
-use stablechat_protocol::request::{Question, Request};
+use stablechat_protocol::request::{QueryRequest, Request};
 use stablechat_protocol::text::MessageText;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -26,7 +26,7 @@ const AHEAD: Duration = Duration::from_millis(50);
 /// A replica, and what a script calls things.
 struct Script {
     replica: Replica,
-    /// The names of requests and questions.
+    /// The names of requests and queries.
     names: BTreeMap<RequestId, String>,
 }
 
@@ -54,7 +54,7 @@ impl Script {
     /// A message to or from a peer.
     fn message(&self, message: &PeerMessage) -> String {
         match message {
-            PeerMessage::Reading { epoch } => format!("reading, epoch {epoch}"),
+            PeerMessage::CatchingUp { epoch } => format!("reading, epoch {epoch}"),
             PeerMessage::Listed { uids } => format!("listed [{}]", self.list(uids.iter().copied())),
             PeerMessage::Join { epoch, closed } => format!("join, epoch {epoch}, closed {}", show(*closed)),
             PeerMessage::Welcome { to, closed } => format!("welcome to {to}, closed {}", show(*closed)),
@@ -62,7 +62,7 @@ impl Script {
                 format!("announce closed {}, [{}]", show(*closed), self.list(uids.iter().copied()))
             }
             PeerMessage::Fetch { uids } => format!("fetch [{}]", self.list(uids.iter().copied())),
-            PeerMessage::Tail { after } => format!("tail after {}", show(after.timestamp)),
+            PeerMessage::FetchLog { after } => format!("tail after {}", show(after.timestamp)),
             PeerMessage::Leave => "leave".into(),
             PeerMessage::TooSlow => "too slow".into(),
             other => format!("{other:?}"),
@@ -96,25 +96,25 @@ impl Script {
                 let all = held.iter().map(|held| held.uid).chain(uids.iter().copied());
                 format!("to {}: bodies [{}]", peer_name(*to), self.list(all))
             }
-            Output::SendProbe { to } => format!("to {}: probe", peer_name(*to)),
-            Output::SendPrefix { to, .. } => format!("to {}: prefix", peer_name(*to)),
-            Output::SendTail { to, .. } => format!("to {}: tail", peer_name(*to)),
+            Output::SendLogMarks { to } => format!("to {}: probe", peer_name(*to)),
+            Output::SendCommonPrefix { to, .. } => format!("to {}: prefix", peer_name(*to)),
+            Output::SendLogEntries { to, .. } => format!("to {}: tail", peer_name(*to)),
             Output::SendSnapshotPart { to, .. } => format!("to {}: snapshot part", peer_name(*to)),
             Output::TakeSnapshotPart { from, .. } => format!("take a snapshot part of {}", peer_name(*from)),
-            Output::PeerSeen { peer } => format!("{} is seen", peer_name(*peer)),
+            Output::ConnectionSeen { peer } => format!("{} is seen", peer_name(*peer)),
             Output::Disconnect { peer } => format!("disconnect {}", peer_name(*peer)),
             Output::NewEpoch { epoch } => format!("new epoch {epoch}"),
             Output::Stopped => "stopped".into(),
         })
     }
 
-    /// Lets a request or question arrive.
-    fn arrive(&mut self, is_question: bool, arguments: &mut ArgumentConsumer<'_>) -> Result<Input> {
+    /// Lets a request or query arrive.
+    fn arrive(&mut self, is_query: bool, arguments: &mut ArgumentConsumer<'_>) -> Result<Input> {
         let name = arguments.next_pos().ok_or("whose name is missing")?;
         let timestamp = time(arguments.take_key("of").ok_or("of when is missing")?)?;
         let read = arguments.take_key("at").map_or(Ok(timestamp), time)?;
         let from = ConnectionId(arguments.take_key("from").map_or(Ok(1), str::parse)?);
-        let body = if is_question { question(name) } else { request(name) };
+        let body = if is_query { query(name) } else { request(name) };
         self.names.insert(body.id(), name.to_string());
         Ok(Input::Request { time: read, from, timestamp, body })
     }
@@ -139,11 +139,11 @@ impl Script {
             let (body, timestamp) = (request(name), time(of)?);
             self.names.insert(body.id(), name.to_string());
             let (uid, Body::Request(request)) = (body.uid(timestamp), body) else { continue };
-            requests.push(Held { uid, request });
+            requests.push(StampedRequest { uid, request });
         }
         let uids = requests.iter().map(|held| held.uid).collect();
         let message = match what {
-            "reading" => PeerMessage::Reading { epoch },
+            "reading" => PeerMessage::CatchingUp { epoch },
             "listed" => PeerMessage::Listed { uids },
             "join" => PeerMessage::Join { epoch, closed },
             "welcome" => PeerMessage::Welcome { to: epoch, closed },
@@ -154,8 +154,8 @@ impl Script {
             "too_slow" => PeerMessage::TooSlow,
             // What comes of comparing its log with ours.
             "same" => return Ok(nothing_more(at, peer)),
-            "parted" => return Ok(Input::Compared { time: at, peer, after: Some(Uid::MIN), depth }),
-            "entries" => return Ok(Input::Entries { time: at, peer, after, missing: requests, next }),
+            "parted" => return Ok(Input::LogCompared { time: at, peer, after: Some(Uid::MIN), depth }),
+            "entries" => return Ok(Input::LogEntries { time: at, peer, after, missing: requests, next }),
             _ => return Err(format!("peers do not say {what}").into()),
         };
         Ok(Input::Peer { time: at, peer, message })
@@ -169,7 +169,7 @@ impl Runner for Script {
         let mut arguments = command.consume_args();
         let inputs = match command.name.as_str() {
             "request" => vec![self.arrive(false, &mut arguments)?],
-            "question" => vec![self.arrive(true, &mut arguments)?],
+            "query" => vec![self.arrive(true, &mut arguments)?],
             // A wake: what came before is drained as of its time, unless it says as of when.
             "wake" => {
                 let now = time(arguments.next_pos().ok_or("the time is missing")?)?;
@@ -221,9 +221,9 @@ impl Runner for Script {
         let mut text = String::new();
         let (pending, closed) = (self.replica.pending(), show(self.replica.closed));
         let status = match self.replica.status() {
-            Status::CatchingUp => "catching up",
-            Status::Joining => "joining",
-            Status::Serving => "serving",
+            Phase::CatchingUp => "catching up",
+            Phase::Joining => "joining",
+            Phase::Serving => "serving",
         };
         write!(text, "{status}, {pending} pending, closed {closed}, barrier {}", show(self.replica.barrier))?;
         match self.replica.deadline() {
@@ -238,7 +238,7 @@ impl Runner for Script {
 fn start(now_ms: u64, applied: Uid, peers: u8) -> Replica {
     let peers = (1..=peers).map(PeerId).collect();
     let place = PeerId(0);
-    let settings = Settings {
+    let settings = ProtocolSettings {
         delivery_bound: DELIVERY_BOUND,
         ahead: AHEAD,
         place,
@@ -273,7 +273,7 @@ fn serving(now_ms: u64) -> Replica {
         replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
     }
     wake(&mut replica, now);
-    assert_eq!(replica.status(), Status::Serving);
+    assert_eq!(replica.status(), Phase::Serving);
     replica
 }
 
@@ -312,15 +312,15 @@ fn request(name: &str) -> Body {
     Body::Request(Request { client: client(name), sequence: 1, actor: None, command })
 }
 
-/// The question of this name.
-fn question(name: &str) -> Body {
+/// The query of this name.
+fn query(name: &str) -> Body {
     let id = u64::from_be_bytes(client(name).0[..8].try_into().expect("eight of sixteen bytes"));
-    Body::Question(Question { id, actor: None, query: Query::List { pattern: Pattern::all(), after: None, limit: 1 } })
+    Body::Query(QueryRequest { id, actor: None, query: Query::List { pattern: Pattern::all(), after: None, limit: 1 } })
 }
 
 /// A comparison by which a peer's log has nothing that ours lacks.
 fn nothing_more(time: Timestamp, peer: PeerId) -> Input {
-    Input::Compared { time, peer, after: None, depth: 0 }
+    Input::LogCompared { time, peer, after: None, depth: 0 }
 }
 
 /// A time in milliseconds with up to six decimals.

@@ -11,7 +11,7 @@ use super::directory::{DataDirectory, remove_tree};
 use super::error::{OpenError, StoreError};
 use super::open::{open_copy, read_meta};
 use super::rows::family;
-use super::schema::{self, Applied, Identity};
+use super::schema::{self, Applied, StoreIdentity};
 use super::synced;
 use rocksdb::backup::{BackupEngine, BackupEngineInfo, BackupEngineOptions, RestoreOptions};
 use rocksdb::checkpoint::Checkpoint;
@@ -32,7 +32,7 @@ const LOCK: &str = "lock";
 /// A directory of backups, locked for this process.
 pub struct Backups {
     directory: PathBuf,
-    owner: Identity,
+    owner: StoreIdentity,
     _lock: File,
 }
 
@@ -67,9 +67,9 @@ pub enum BackupError {
         /// The directory.
         directory: PathBuf,
         /// Whose it has.
-        found: Identity,
+        found: StoreIdentity,
         /// Whose were to be added.
-        wanted: Identity,
+        wanted: StoreIdentity,
     },
     /// Another process uses it.
     InUse(PathBuf),
@@ -156,7 +156,7 @@ pub struct Restored {
     /// Which backup it was.
     pub backup: Backup,
     /// Whose store it is now.
-    pub identity: Identity,
+    pub identity: StoreIdentity,
     /// How far its log has been applied.
     pub applied: Applied,
 }
@@ -166,7 +166,7 @@ impl Backups {
     ///
     /// # Errors
     /// It is for something else, in use, or cannot be written.
-    pub fn of(owner: Identity, directory: &Path) -> Result<Backups, BackupError> {
+    pub fn of(owner: StoreIdentity, directory: &Path) -> Result<Backups, BackupError> {
         let refused = |error| system("make the directory for backups", directory, error);
         std::fs::create_dir_all(directory).map_err(refused)?;
         let directory = directory.to_path_buf();
@@ -195,7 +195,7 @@ impl Backups {
     }
 
     /// Whose backups they are.
-    pub fn owner(&self) -> &Identity {
+    pub fn owner(&self) -> &StoreIdentity {
         &self.owner
     }
 
@@ -256,7 +256,8 @@ impl Backups {
         self.engine()?
             .restore_from_backup(&restoring, &restoring, &RestoreOptions::default(), wanted)
             .map_err(|error| StoreError::Rocks("restoring the backup", error))?;
-        let identity = Identity { replica: name.unwrap_or_else(|| self.owner.replica.clone()), ..self.owner.clone() };
+        let identity =
+            StoreIdentity { replica: name.unwrap_or_else(|| self.owner.replica.clone()), ..self.owner.clone() };
         let applied = claim(&restoring, &self.owner, &identity)?;
         sync_files(&restoring)?;
         let store = data.store();
@@ -287,7 +288,7 @@ pub fn copy_database(db: &DB, to: &Path) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// Storage failed, or it does not say.
-pub fn owner_of(db: &DB) -> Result<Identity, StoreError> {
+pub fn owner_of(db: &DB) -> Result<StoreIdentity, StoreError> {
     read_meta(db, schema::META_IDENTITY)?.ok_or_else(|| StoreError::Corrupt("it does not say whose it is".into()))
 }
 
@@ -300,7 +301,7 @@ pub fn applied_of(db: &DB) -> Result<Applied, StoreError> {
 }
 
 /// Makes a restored database, which was its owner's, that of another replica. Returns how far it has been applied.
-fn claim(path: &Path, owner: &Identity, identity: &Identity) -> Result<Applied, BackupError> {
+fn claim(path: &Path, owner: &StoreIdentity, identity: &StoreIdentity) -> Result<Applied, BackupError> {
     let db = open_copy(path)?;
     let found = owner_of(&db)?;
     if found != *owner {
@@ -334,7 +335,7 @@ fn lock(directory: &Path) -> Result<File, BackupError> {
 }
 
 /// Whose backups a directory has; none if it has none.
-fn read_owner(directory: &Path) -> Result<Option<Identity>, BackupError> {
+fn read_owner(directory: &Path) -> Result<Option<StoreIdentity>, BackupError> {
     let path = directory.join(OWNER);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -342,13 +343,13 @@ fn read_owner(directory: &Path) -> Result<Option<Identity>, BackupError> {
         Err(error) => return Err(system("read whose backups these are,", &path, error)),
     };
     match toml::from_str(&text) {
-        Ok(Owner { cluster, replica }) => Ok(Some(Identity { cluster, replica })),
+        Ok(Owner { cluster, replica }) => Ok(Some(StoreIdentity { cluster, replica })),
         Err(error) => Err(system("read whose backups these are,", &path, io::Error::other(error))),
     }
 }
 
 /// Writes whose backups a directory has.
-fn write_owner(directory: &Path, Identity { cluster, replica }: &Identity) -> Result<(), BackupError> {
+fn write_owner(directory: &Path, StoreIdentity { cluster, replica }: &StoreIdentity) -> Result<(), BackupError> {
     let (path, new) = (directory.join(OWNER), directory.join("owner.toml.new"));
     let text = format!(
         "# Backups of a stablechat replica; see `stablechatd restore --help`.\ncluster = '{cluster}'\nreplica = '{replica}'\n"

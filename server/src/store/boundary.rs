@@ -25,12 +25,12 @@ pub fn begin_of(second: u64) -> Uid {
 
 /// How far the log had been applied whenever it went on to a later second.
 #[derive(Default)]
-pub struct Boundaries {
+pub struct BoundaryHistory {
     /// The last in its second, each, oldest first. All are below how far the log has been applied.
     left: VecDeque<Applied>,
 }
 
-impl Boundaries {
+impl BoundaryHistory {
     /// Notes that after what was `applied` there comes a request with timestamp `next`.
     pub fn go_on(&mut self, applied: &Applied, next: Timestamp) {
         if second_of(applied.uid.timestamp) == second_of(next) {
@@ -71,9 +71,9 @@ mod tests {
         Applied { uid, position, log_digest: Digest([1; 32]), state_digest: Digest([2; 32]) }
     }
 
-    /// Boundaries after requests at these tenths of a second, and how far they have been applied.
-    fn after(tenths: &[u64]) -> (Boundaries, Applied) {
-        let mut boundaries = Boundaries::default();
+    /// BoundaryHistory after requests at these tenths of a second, and how far they have been applied.
+    fn after(tenths: &[u64]) -> (BoundaryHistory, Applied) {
+        let mut boundaries = BoundaryHistory::default();
         let mut last = Applied::NOTHING;
         for (number, tenths) in tenths.iter().enumerate() {
             let next = applied(number as u64 + 1, *tenths);
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_came_before_the_first_known_request_is_not_known() {
-        let mut boundaries = Boundaries::default();
+        let mut boundaries = BoundaryHistory::default();
         boundaries.go_on(&applied(7, 35), Timestamp(4 * SECOND));
         let last = applied(8, 40);
         assert_eq!(boundaries.at(3, &last), None);

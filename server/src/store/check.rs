@@ -12,7 +12,7 @@ use super::chat::unread_count;
 use super::error::StoreError;
 use super::open::{all_families, read_meta};
 use super::rows::{Direction, Row, Rows, decode, family, row_digest};
-use super::schema::{self, Bytes, Column, Identity, LogEntry, Session, UndoRecord, User, message_key, uid_at_end};
+use super::schema::{self, Bytes, Column, LogEntry, Session, StoreIdentity, UndoRecord, User, message_key, uid_at_end};
 use super::{ChatStore, log};
 use rocksdb::{DB, IteratorMode, ReadOptions};
 use stablechat_protocol::id::{ClientId, Digest};
@@ -121,7 +121,7 @@ impl Check<'_> {
         if read_meta::<u64>(self.db, schema::META_FORMAT)?.is_none() {
             self.fault("it does not say in which format it is".into());
         }
-        if read_meta::<Identity>(self.db, schema::META_IDENTITY)?.is_none() {
+        if read_meta::<StoreIdentity>(self.db, schema::META_IDENTITY)?.is_none() {
             self.fault("it does not say whose it is".into());
         }
         if read_meta::<u64>(self.db, schema::META_EPOCH)?.is_none() {
@@ -356,10 +356,10 @@ impl Check<'_> {
 
     /// What is aside are requests under their uids.
     fn check_aside(&mut self) -> Checked {
-        for row in pairs(self.db, schema::ASIDE) {
+        for row in pairs(self.db, schema::ORPHANS) {
             let (key, value) = row?;
-            let uid = uid_key(schema::ASIDE, &key)?;
-            let request: Request = decode(schema::ASIDE, &value)?;
+            let uid = uid_key(schema::ORPHANS, &key)?;
+            let request: Request = decode(schema::ORPHANS, &value)?;
             if request.uid(uid.timestamp) != uid {
                 self.fault(format!("the request that is aside under {uid} is not the one that the uid names"));
             }

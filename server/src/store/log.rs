@@ -8,7 +8,7 @@ use super::schema::{self, LogEntry};
 use super::{ChatStore, Uid};
 use rocksdb::{DB, IteratorMode};
 use stablechat_protocol::id::Digest;
-use stablechat_protocol::peer::{Held, Mark};
+use stablechat_protocol::peer::{Mark, StampedRequest};
 use std::time::Duration;
 
 /// Before the first request of every log.
@@ -25,7 +25,7 @@ impl ChatStore {
 
     /// Those of these requests that are in the log, in the given order, until they come to `bytes_max` bytes; the last one
     /// may go beyond.
-    pub fn bodies(&self, uids: &[Uid], bytes_max: usize) -> Result<Vec<Held>, StoreError> {
+    pub fn bodies(&self, uids: &[Uid], bytes_max: usize) -> Result<Vec<StampedRequest>, StoreError> {
         let mut piece = Piece::new(bytes_max);
         for uid in uids {
             if piece.is_full() {
@@ -83,7 +83,7 @@ impl ChatStore {
 
     /// The requests after a uid, in order, until they come to `bytes_max` bytes; the last one may go beyond. Also whether the log
     /// ends with them.
-    pub fn tail(&self, after: Uid, bytes_max: usize) -> Result<(Vec<Held>, bool), StoreError> {
+    pub fn tail(&self, after: Uid, bytes_max: usize) -> Result<(Vec<StampedRequest>, bool), StoreError> {
         piece_after(self.rows.db(), after, bytes_max, usize::MAX)
     }
 
@@ -109,7 +109,7 @@ pub fn piece_after(
     after: Uid,
     bytes_max: usize,
     requests_max: usize,
-) -> Result<(Vec<Held>, bool), StoreError> {
+) -> Result<(Vec<StampedRequest>, bool), StoreError> {
     let from = key_after(after);
     let mut piece = Piece::new(bytes_max);
     for row in db.iterator_cf(family(db, schema::LOG), IteratorMode::From(&from, rocksdb::Direction::Forward)) {
@@ -164,7 +164,7 @@ pub fn uid_of_key(key: &[u8]) -> Result<Uid, StoreError> {
 
 /// Requests up to a number of bytes.
 struct Piece {
-    requests: Vec<Held>,
+    requests: Vec<StampedRequest>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -183,7 +183,7 @@ impl Piece {
     /// Adds an entry of the log.
     fn push(&mut self, uid: Uid, value: &[u8]) -> Result<(), StoreError> {
         let LogEntry { request, .. } = decode(schema::LOG, value)?;
-        self.requests.push(Held { uid, request });
+        self.requests.push(StampedRequest { uid, request });
         self.bytes += Uid::LENGTH + value.len();
         Ok(())
     }
@@ -195,9 +195,9 @@ mod tests {
     use super::*;
 
     /// The log of a store with a request at each of these seconds.
-    fn log_at(seconds: impl IntoIterator<Item = u64>) -> (ChatStore, Vec<Held>) {
+    fn log_at(seconds: impl IntoIterator<Item = u64>) -> (ChatStore, Vec<StampedRequest>) {
         let ann = actor("ann", 1);
-        let requests: Vec<Held> =
+        let requests: Vec<StampedRequest> =
             seconds.into_iter().map(|second| held(1000 * second, 1, 1, &ann, create(&ann))).collect();
         (store_of(&requests), requests)
     }

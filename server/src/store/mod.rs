@@ -15,7 +15,6 @@
 //!
 //! Left out here: rooms.
 
-mod aside;
 mod backup;
 mod boundary;
 mod chat;
@@ -25,6 +24,7 @@ mod error;
 mod housekeeping;
 mod log;
 mod open;
+mod orphans;
 mod query;
 mod repair;
 mod rows;
@@ -44,14 +44,14 @@ pub use sizes::{Sizes, SizesError};
 pub use snapshot::{Export, Import, ImportError, Part};
 pub use truncation::Parting;
 
-use boundary::Boundaries;
-use repair::{ChunkLimit, Insertion};
+use boundary::BoundaryHistory;
+use repair::{ChunkLimit, PendingRepair};
 use rocksdb::{DB, WriteBatch, WriteOptions};
 use rows::{Rows, family};
-use schema::{Applied, Identity, LogEntry};
+use schema::{Applied, LogEntry, StoreIdentity};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
 use stablechat_protocol::peer::{BoundaryDigests, Mark};
-use stablechat_protocol::request::{Actor, Question, Request};
+use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ pub struct ChatStore {
     /// How many of them are kept.
     retention: u64,
     /// Digests at whole seconds of the recent past.
-    boundaries: Boundaries,
+    boundaries: BoundaryHistory,
     /// Log entries and undo records not yet committed.
     pending: WriteBatch,
     /// How many requests `pending` holds.
@@ -82,7 +82,7 @@ pub struct ChatStore {
     /// How much of a repair one batch holds.
     chunk_limit: ChunkLimit,
     /// The insertion that is under way.
-    insertion: Option<Insertion>,
+    insertion: Option<PendingRepair>,
     /// What came of the repair that the last process left unfinished.
     resumed: Repair,
     /// The number of this replica's incarnation.
@@ -120,7 +120,7 @@ impl ChatStore {
     ///
     /// # Errors
     /// The store is in use, belongs to another replica, is of a newer format, or cannot be read or written.
-    pub fn open(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
+    pub fn open(medium: &Medium, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
         open::open(medium, identity)
     }
 
@@ -203,8 +203,8 @@ impl ChatStore {
     ///
     /// # Errors
     /// Storage failed, or is corrupt.
-    pub fn query(&self, question: &Question) -> Result<QueryAnswer, StoreError> {
-        query::answer(&self.rows, question)
+    pub fn query(&self, query: &QueryRequest) -> Result<QueryAnswer, StoreError> {
+        query::answer(&self.rows, query)
     }
 
     /// The digests as of all requests with timestamps before this second, what is not committed included. None when they are

@@ -4,9 +4,9 @@ use super::directory::DataDirectory;
 use super::error::{OpenError, StoreError};
 use super::repair::ChunkLimit;
 use super::rows::{Rows, decode, family};
-use super::schema::{self, Applied, Column, Identity};
+use super::schema::{self, Applied, Column, StoreIdentity};
 use super::truncation::LOG_RETENTION;
-use super::{Boundaries, ChatStore, Repair, log, synced};
+use super::{BoundaryHistory, ChatStore, Repair, log, synced};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options,
     WriteBatch,
@@ -65,7 +65,7 @@ const OPEN_FILES: i32 = 256;
 const DELETIONS_TO_COMPACT: (usize, usize, f64) = (128, 64, 0.5);
 
 /// See [`ChatStore::open`].
-pub fn open(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
+pub fn open(medium: &Medium, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
     let mut store = open_as_left(medium, identity)?;
     store.resume_install()?;
     store.resume_repair()?;
@@ -73,7 +73,7 @@ pub fn open(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError
 }
 
 /// Opens a store as the last process left it: a repair may be under way.
-pub fn open_as_left(medium: &Medium, identity: &Identity) -> Result<ChatStore, OpenError> {
+pub fn open_as_left(medium: &Medium, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
     let (db, lock) = open_database(medium)?;
     claim(&db, medium, identity)?;
     let epoch = next_epoch(&db)?;
@@ -117,7 +117,7 @@ fn load(db: Arc<DB>, epoch: u64, lock: Option<File>) -> Result<ChatStore, StoreE
         base,
         log_bytes,
         retention: LOG_RETENTION,
-        boundaries: Boundaries::default(),
+        boundaries: BoundaryHistory::default(),
         pending: WriteBatch::default(),
         uncommitted: 0,
         chunk_limit: ChunkLimit::DEFAULT,
@@ -162,7 +162,7 @@ fn settings(medium: &Medium, path: &Path) -> Result<(Options, Vec<ColumnFamilyDe
 
 /// The names of all column families.
 pub fn all_families() -> impl Iterator<Item = &'static str> {
-    let others = [schema::LOG, schema::UNDO, schema::UNDONE, schema::INCOMING, schema::ASIDE, schema::META];
+    let others = [schema::LOG, schema::UNDO, schema::UNDONE, schema::INCOMING, schema::ORPHANS, schema::META];
     others.into_iter().chain(Column::ALL.map(Column::name))
 }
 
@@ -202,7 +202,7 @@ fn options(medium: &Medium, cache: &Cache) -> Options {
 }
 
 /// Checks format and identity, or writes them into a new store.
-fn claim(db: &DB, medium: &Medium, identity: &Identity) -> Result<(), OpenError> {
+fn claim(db: &DB, medium: &Medium, identity: &StoreIdentity) -> Result<(), OpenError> {
     let directory = match medium {
         Medium::Directory(directory) => directory.clone(),
         Medium::Memory(_) | Medium::Open(_) => PathBuf::from("in memory"),
@@ -218,7 +218,7 @@ fn claim(db: &DB, medium: &Medium, identity: &Identity) -> Result<(), OpenError>
         }
         Some(_) => known_format(db, &directory)?,
     }
-    match read_meta::<Identity>(db, schema::META_IDENTITY)? {
+    match read_meta::<StoreIdentity>(db, schema::META_IDENTITY)? {
         Some(found) if found == *identity => Ok(()),
         Some(found) => {
             Err(OpenError::OtherReplica { directory, found: found.to_string(), wanted: identity.to_string() })

@@ -10,16 +10,16 @@ use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::command::{PAGE_BYTES, PAGE_MAX, PasswordParameters, Query, Recipient};
 use stablechat_protocol::id::Digest;
 use stablechat_protocol::name::{AccountName, Pattern};
-use stablechat_protocol::request::{Actor, Question};
+use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_protocol::uid::Uid;
 
 /// The most names that a page of a list looks at: a pattern that few match is answered in more, shorter pages.
 const LIST_SCAN_MAX: usize = 10_000;
 
 /// Answers a query.
-pub fn answer(rows: &Rows, question: &Question) -> Result<QueryAnswer, StoreError> {
-    let actor = question.actor.as_ref();
-    let page = match &question.query {
+pub fn answer(rows: &Rows, query: &QueryRequest) -> Result<QueryAnswer, StoreError> {
+    let actor = query.actor.as_ref();
+    let page = match &query.query {
         Query::List { pattern, after, limit } => list(rows, pattern, after.as_ref(), page_size(*limit))?,
         Query::Unread { after, limit } => unread(rows, actor, *after, page_size(*limit))?,
         Query::History { with, before, limit } => history(rows, actor, with, *before, page_size(*limit))?,

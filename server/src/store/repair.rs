@@ -20,7 +20,7 @@ use super::{ChatStore, Delivery, Outcome, chat, log, session};
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::command::{Command, Recipient};
 use stablechat_protocol::id::{ClientId, Digest};
-use stablechat_protocol::peer::{Held, Mark};
+use stablechat_protocol::peer::{Mark, StampedRequest};
 use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
@@ -30,13 +30,13 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repair {
     /// The requests that are new in the log, in their order.
-    pub inserted: Vec<(Held, Outcome)>,
+    pub inserted: Vec<(StampedRequest, Outcome)>,
     /// How many requests were undone and applied again.
     pub undone: u64,
     /// Those of them that came out differently, in their order.
     pub changed: Vec<Changed>,
     /// Requests that are not in the log and can no longer be put there, since it is settled beyond them.
-    pub unplaceable: Vec<Held>,
+    pub unplaceable: Vec<StampedRequest>,
 }
 
 /// A request that came out differently when it was applied again.
@@ -69,17 +69,17 @@ impl ChunkLimit {
 }
 
 /// What is left to be done of an insertion.
-pub(super) struct Insertion {
+pub(super) struct PendingRepair {
     /// Down to where has to be undone.
     undo_to: Option<Uid>,
     /// What belongs below the last applied request, before it is in the log.
-    below: Vec<Held>,
+    below: Vec<StampedRequest>,
     /// Whether the log has requests after the last applied one.
     is_behind: bool,
     /// What comes after the end of the log, last first.
-    above: Vec<Held>,
+    above: Vec<StampedRequest>,
     /// What cannot be inserted.
-    unplaceable: Vec<Held>,
+    unplaceable: Vec<StampedRequest>,
 }
 
 impl ChatStore {
@@ -89,10 +89,10 @@ impl ChatStore {
     ///
     /// # Errors
     /// Storage failed, or is corrupt; the store must not be used any more. Opening it again completes what was begun.
-    pub fn begin_inserting(&mut self, requests: Vec<Held>) -> Result<(), StoreError> {
+    pub fn begin_inserting(&mut self, requests: Vec<StampedRequest>) -> Result<(), StoreError> {
         debug_assert!(self.insertion.is_none(), "one insertion at a time");
         self.commit()?;
-        let mut requests: BTreeMap<Uid, Held> = requests.into_iter().map(|held| (held.uid, held)).collect();
+        let mut requests: BTreeMap<Uid, StampedRequest> = requests.into_iter().map(|held| (held.uid, held)).collect();
         let mut above = requests.split_off(&self.applied.uid);
         above.remove(&self.applied.uid);
         let (mut below, mut unplaceable) = (Vec::new(), Vec::new());
@@ -105,7 +105,7 @@ impl ChatStore {
         }
         let above = above.into_values().rev().collect();
         let undo_to = below.first().map(|held| held.uid);
-        self.insertion = Some(Insertion { undo_to, below, is_behind: false, above, unplaceable });
+        self.insertion = Some(PendingRepair { undo_to, below, is_behind: false, above, unplaceable });
         Ok(())
     }
 
@@ -241,8 +241,8 @@ impl ChatStore {
     }
 
     /// Puts a batch of requests into the log that are to be applied, last first.
-    fn put_into_log_some(&mut self, requests: &mut Vec<Held>) {
-        while let Some(Held { uid, request }) = requests.pop() {
+    fn put_into_log_some(&mut self, requests: &mut Vec<StampedRequest>) {
+        while let Some(StampedRequest { uid, request }) = requests.pop() {
             let entry = LogEntry { position: 0, log_digest: Digest::ZERO, request };
             self.pending.put_cf(family(self.rows.db(), schema::LOG), uid.to_bytes(), to_cbor(&entry));
             self.uncommitted += 1;
@@ -267,7 +267,7 @@ impl ChatStore {
     }
 
     /// Applies a request from the log that is new, or had been undone.
-    fn apply_again(&mut self, held: Held, repair: &mut Repair) -> Result<(), StoreError> {
+    fn apply_again(&mut self, held: StampedRequest, repair: &mut Repair) -> Result<(), StoreError> {
         let uid = held.uid;
         let undone = self.rows.db().get_cf(family(self.rows.db(), schema::UNDONE), uid.to_bytes());
         let undone = undone.map_err(|error| StoreError::Rocks("reading what was undone", error))?;

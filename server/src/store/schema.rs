@@ -31,13 +31,13 @@ pub const UNDONE: &str = "undone";
 /// The column family of a snapshot that is coming in: rows under the number of their column family and their key.
 pub const INCOMING: &str = "incoming";
 /// The column family of [`Request`] by uid: what was in our log when a snapshot took its place, and may have been in no other.
-pub const ASIDE: &str = "aside";
+pub const ORPHANS: &str = "orphans";
 /// The column family of facts about this replica and its state as a whole.
 pub const META: &str = "meta";
 
 /// In [`META`]: the [`FORMAT`] in which the directory is written.
 pub const META_FORMAT: &[u8] = b"format";
-/// In [`META`]: the [`Identity`] that the directory belongs to.
+/// In [`META`]: the [`StoreIdentity`] that the directory belongs to.
 pub const META_IDENTITY: &[u8] = b"identity";
 /// In [`META`]: the number of this replica's incarnation.
 pub const META_EPOCH: &[u8] = b"epoch";
@@ -99,7 +99,7 @@ impl Column {
 wire_struct! {
     /// Whose directory it is.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Identity {
+    pub struct StoreIdentity {
         /// The cluster's name.
         pub cluster: String,
         /// The replica's name.
@@ -107,7 +107,7 @@ wire_struct! {
     }
 }
 
-impl fmt::Display for Identity {
+impl fmt::Display for StoreIdentity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "replica {} of cluster {}", self.replica, self.cluster)
     }

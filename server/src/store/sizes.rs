@@ -1,7 +1,7 @@
 //! How much room the store takes.
 
 use super::rows::family;
-use super::schema::{ASIDE, Column, INCOMING, LOG, META, UNDO, UNDONE};
+use super::schema::{Column, INCOMING, LOG, META, ORPHANS, UNDO, UNDONE};
 use super::{ChatStore, StoreError};
 use rocksdb::properties::{CUR_SIZE_ALL_MEM_TABLES, ESTIMATE_LIVE_DATA_SIZE};
 use std::ffi::OsStr;
@@ -71,7 +71,7 @@ impl ChatStore {
     /// A number that RocksDB has for each column family, for all together.
     fn sum(&self, property: &rocksdb::properties::PropName) -> Result<u64, SizesError> {
         let db = self.rows.db();
-        let names = [LOG, UNDO, UNDONE, INCOMING, ASIDE, META].into_iter().chain(Column::ALL.map(Column::name));
+        let names = [LOG, UNDO, UNDONE, INCOMING, ORPHANS, META].into_iter().chain(Column::ALL.map(Column::name));
         let mut sum = 0;
         for name in names {
             let value = db.property_int_value_cf(family(db, name), property);

@@ -14,7 +14,7 @@ use super::housekeeping::SESSION_LIFETIME;
 use super::open::read_meta;
 use super::rows::{Rows, decode, family, row_digest};
 use super::schema::{self, Applied, Bytes, Column, LogEntry, Session, session_key};
-use super::{Boundaries, ChatStore, log, synced};
+use super::{BoundaryHistory, ChatStore, log, synced};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rocksdb::properties::ESTIMATE_NUM_KEYS;
 use rocksdb::{DB, IteratorMode, ReadOptions, Snapshot, WriteBatch, WriteOptions};
@@ -314,7 +314,7 @@ impl ChatStore {
         };
         // Done again, the log may be the one that came in already.
         if read_meta::<bool>(self.rows.db(), schema::META_IS_ASIDE)?.is_none() {
-            self.put_aside(self.settled, end.applied)?;
+            self.orphan(self.settled, end.applied)?;
         }
         self.remove_all()?;
         self.move_incoming()?;
@@ -334,13 +334,13 @@ impl ChatStore {
         self.rows = Rows::new(self.rows.shared_db(), state_digest);
         self.committed = applied.mark();
         (self.applied, self.settled, self.base, self.log_bytes) = (applied, settled, base, log_bytes);
-        self.boundaries = Boundaries::default();
+        self.boundaries = BoundaryHistory::default();
         Ok(())
     }
 
     /// Puts aside what the log has after a request and what came in, up to `applied`, has not, or has without an effect, since
     /// its session lacked one before it there.
-    fn put_aside(&mut self, after: Uid, applied: Mark) -> Result<(), StoreError> {
+    fn orphan(&mut self, after: Uid, applied: Mark) -> Result<(), StoreError> {
         let db: Arc<DB> = self.rows.shared_db();
         let mut batch = WriteBatch::default();
         let sessions_since = applied.uid.timestamp.before(SESSION_LIFETIME);
@@ -353,7 +353,7 @@ impl ChatStore {
                 None => uid.timestamp < sessions_since,
             };
             if !had_effect || incoming(&db, schema::LOG_NUMBER, &uid.to_bytes())?.is_none() {
-                batch.put_cf(family(&db, schema::ASIDE), uid.to_bytes(), to_cbor(&request));
+                batch.put_cf(family(&db, schema::ORPHANS), uid.to_bytes(), to_cbor(&request));
             }
             if batch.size_in_bytes() >= BATCH_BYTES {
                 self.write(std::mem::take(&mut batch), false)?;

@@ -1,22 +1,22 @@
 //! What tests of the store have in common: stores in memory, random streams of requests, and what a store contains.
 
 use super::rows::family;
-use super::schema::{self, Column, Identity};
+use super::schema::{self, Column, StoreIdentity};
 use super::{ChatStore, Medium, Outcome, Repair, StoreError};
 use rocksdb::{Env, IteratorMode};
 use stablechat_protocol::command::{Command, Recipient};
 use stablechat_protocol::id::ClientId;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
-use stablechat_protocol::peer::Held;
+use stablechat_protocol::peer::StampedRequest;
 use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
 /// Whose stores the tests' are.
-pub fn identity() -> Identity {
-    Identity { cluster: "test".into(), replica: "one".into() }
+pub fn identity() -> StoreIdentity {
+    StoreIdentity { cluster: "test".into(), replica: "one".into() }
 }
 
 /// An empty place for a store.
@@ -30,7 +30,7 @@ pub fn store() -> ChatStore {
 }
 
 /// A store that got these requests in order and at once.
-pub fn store_of<'a>(requests: impl IntoIterator<Item = &'a Held>) -> ChatStore {
+pub fn store_of<'a>(requests: impl IntoIterator<Item = &'a StampedRequest>) -> ChatStore {
     let mut store = store();
     for held in requests {
         apply(&mut store, held);
@@ -40,13 +40,13 @@ pub fn store_of<'a>(requests: impl IntoIterator<Item = &'a Held>) -> ChatStore {
 }
 
 /// Applies a request.
-pub fn apply(store: &mut ChatStore, held: &Held) -> Outcome {
+pub fn apply(store: &mut ChatStore, held: &StampedRequest) -> Outcome {
     store.apply(held.uid, &held.request).expect("memory does not fail")
 }
 
 impl ChatStore {
     /// Puts requests in their places in the log, all at once.
-    pub fn insert(&mut self, requests: Vec<Held>) -> Result<Repair, StoreError> {
+    pub fn insert(&mut self, requests: Vec<StampedRequest>) -> Result<Repair, StoreError> {
         self.begin_inserting(requests)?;
         let mut whole = Repair::default();
         loop {
@@ -104,9 +104,9 @@ pub fn send(to: &Actor, text: &str) -> Command {
 }
 
 /// A request at so many milliseconds.
-pub fn held(milliseconds: u64, client: u8, sequence: u64, actor: &Actor, command: Command) -> Held {
+pub fn held(milliseconds: u64, client: u8, sequence: u64, actor: &Actor, command: Command) -> StampedRequest {
     let request = Request { client: ClientId([client; 16]), sequence, actor: Some(actor.clone()), command };
-    Held { uid: request.uid(Timestamp(milliseconds * 1_000_000)), request }
+    StampedRequest { uid: request.uid(Timestamp(milliseconds * 1_000_000)), request }
 }
 
 /// Random numbers from a seed (splitmix64).
@@ -140,10 +140,10 @@ impl Dice {
 
 /// A random stream of requests in order: few accounts and sessions, so that they get in each other's way. It has every
 /// command, repetitions, gaps, strangers, and pauses in which sessions end.
-pub fn stream(dice: &mut Dice, length: usize) -> Vec<Held> {
+pub fn stream(dice: &mut Dice, length: usize) -> Vec<StampedRequest> {
     let actors = [actor("ann", 1), actor("bob", 2), actor("bob", 3), actor("cid", 4)];
     let mut issued = [0; 5];
-    let mut stream: Vec<Held> = Vec::new();
+    let mut stream: Vec<StampedRequest> = Vec::new();
     let mut milliseconds = 1_000_000_000;
     while stream.len() < length {
         milliseconds += match dice.below(100) {
@@ -152,8 +152,8 @@ pub fn stream(dice: &mut Dice, length: usize) -> Vec<Held> {
             _ => 15 * 3_600_000,
         };
         if !stream.is_empty() && dice.percent(15) {
-            let Held { request, .. } = dice.one_of(&stream).clone();
-            stream.push(Held { uid: request.uid(Timestamp(milliseconds * 1_000_000)), request });
+            let StampedRequest { request, .. } = dice.one_of(&stream).clone();
+            stream.push(StampedRequest { uid: request.uid(Timestamp(milliseconds * 1_000_000)), request });
             continue;
         }
         let client = dice.below(issued.len());
@@ -179,7 +179,7 @@ pub fn stream(dice: &mut Dice, length: usize) -> Vec<Held> {
 }
 
 /// A random command.
-fn command(dice: &mut Dice, actors: &[Actor], speaker: &Actor, before: &[Held]) -> Command {
+fn command(dice: &mut Dice, actors: &[Actor], speaker: &Actor, before: &[StampedRequest]) -> Command {
     match dice.below(100) {
         0..25 => create(speaker),
         25..33 => Command::Delete,

@@ -16,8 +16,8 @@ use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use std::sync::Arc;
 
-fn identity(replica: &str) -> Identity {
-    Identity { cluster: "test".into(), replica: replica.into() }
+fn identity(replica: &str) -> StoreIdentity {
+    StoreIdentity { cluster: "test".into(), replica: replica.into() }
 }
 
 fn account(name: &str) -> AccountName {
@@ -154,8 +154,8 @@ fn a_lookup_gives_the_parameters_that_the_account_was_made_with() {
     let parameters = PasswordParameters { salt: Digest([7; 32]), memory_kib: 1024, passes: 2, lanes: 1 };
     let (name, key, password) = (account("alice"), key("alice"), Some(parameters.clone()));
     Applying(&mut store, 0).apply(None, Command::Create { name: name.clone(), key, password });
-    let question = Question { id: 1, actor: None, query: Query::KeyLookup { name } };
-    assert_eq!(store.query(&question).expect("storage works"), QueryAnswer::Key { parameters });
+    let query = QueryRequest { id: 1, actor: None, query: Query::KeyLookup { name } };
+    assert_eq!(store.query(&query).expect("storage works"), QueryAnswer::Key { parameters });
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_directory_belongs_to_one_replica() {
     Applying(&mut store, 0).apply(None, create("alice"));
     store.commit().expect("storage works");
     let applied = store.applied().clone();
-    let refused = |identity: &Identity| match ChatStore::open(&medium, identity) {
+    let refused = |identity: &StoreIdentity| match ChatStore::open(&medium, identity) {
         Ok(_) => panic!("it must not open"),
         Err(error) => error,
     };
@@ -207,7 +207,7 @@ fn a_directory_belongs_to_one_replica() {
     let error = refused(&identity("b"));
     assert!(matches!(error, OpenError::OtherReplica { .. }), "{error}");
     assert!(error.to_string().contains("belongs to replica a of cluster test"), "{error}");
-    let other = Identity { cluster: "other".into(), replica: "a".into() };
+    let other = StoreIdentity { cluster: "other".into(), replica: "a".into() };
     assert!(matches!(refused(&other), OpenError::OtherReplica { .. }));
 
     let store = ChatStore::open(&medium, &identity("a")).expect("its owner opens it");

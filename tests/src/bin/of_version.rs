@@ -5,7 +5,7 @@ use argh::FromArgs;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::version::Versions;
-use stablechat_server::service::{self, Settings};
+use stablechat_server::service::{self, ServiceSettings};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let Arguments { min, max, run: Run { cluster, name, data } } = argh::from_env();
     let text = std::fs::read_to_string(cluster).expect("the cluster file can be read");
     let cluster = Cluster::parse(&text).expect("the cluster file is right");
-    match service::run(Settings { cluster, name, data, metrics: None, versions: Versions { min, max } }) {
+    match service::run(ServiceSettings { cluster, name, data, metrics: None, versions: Versions { min, max } }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");

@@ -11,9 +11,9 @@ use stablechat_protocol::id::{ClientId, Digest};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::peer::{Mark, PeerMessage};
-use stablechat_protocol::request::{Question, Request};
+use stablechat_protocol::request::{QueryRequest, Request};
 use stablechat_protocol::uid::Uid;
-use stablechat_server::net::{Event, Sent};
+use stablechat_server::net::{NetCommand, NetEvent};
 use stablechat_server::replica::{Body, ConnectionId};
 use stablechat_server::store::ChatStore;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,9 +27,9 @@ pub struct Checks {
     order: Vec<Uid>,
     /// What replicas answered.
     pub answers: BTreeMap<Uid, Answer>,
-    /// The questions that replicas have read and their places in the order, by client and number.
-    questions: BTreeMap<(usize, u64), (Uid, Question)>,
-    /// What replicas answered to questions, by the question's place.
+    /// The queries that replicas have read and their places in the order, by client and number.
+    queries: BTreeMap<(usize, u64), (Uid, QueryRequest)>,
+    /// What replicas answered to queries, by the query's place.
     pub pages: BTreeMap<Uid, Page>,
     /// The log and state digests, by position.
     digests: BTreeMap<u64, (Digest, Digest)>,
@@ -37,11 +37,11 @@ pub struct Checks {
     pub answered: BTreeSet<(ClientId, u64)>,
     /// All requests that were ever in a log.
     pub requests: BTreeMap<Uid, Request>,
-    /// The latest in the order of the requests and questions that clients take for answered.
+    /// The latest in the order of the requests and queries that clients take for answered.
     frontier: Uid,
     /// The frontier when a request was first sent: it takes effect after that.
     issued: BTreeMap<(ClientId, u64), Uid>,
-    /// The frontier when a question was first sent: its place is after that.
+    /// The frontier when a query was first sent: its place is after that.
     asked: BTreeMap<(usize, u64), Uid>,
     /// How many snapshots have been read to their end.
     pub snapshots: u64,
@@ -49,11 +49,11 @@ pub struct Checks {
     pub seen: Vec<Seen>,
 }
 
-/// What was answered to a question.
+/// What was answered to a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The question.
-    pub question: Question,
+    /// The query.
+    pub query: QueryRequest,
     /// The answer.
     pub answer: QueryAnswer,
     /// How long the log was that it was answered from.
@@ -114,7 +114,7 @@ impl Checks {
             is_epilogue: false,
             order: Vec::new(),
             answers: BTreeMap::new(),
-            questions: BTreeMap::new(),
+            queries: BTreeMap::new(),
             pages: BTreeMap::new(),
             digests: BTreeMap::new(),
             answered: BTreeSet::new(),
@@ -138,27 +138,27 @@ impl Checks {
         self.issued.entry(request).or_insert(self.frontier);
     }
 
-    /// A client sends a question.
-    pub fn on_asked(&mut self, question: (usize, u64)) {
-        self.asked.entry(question).or_insert(self.frontier);
+    /// A client sends a query.
+    pub fn on_asked(&mut self, query: (usize, u64)) {
+        self.asked.entry(query).or_insert(self.frontier);
     }
 
-    /// A client has the answer to a question.
-    pub fn on_question_answered(&mut self, question: (usize, u64)) {
-        let place = self.questions.get(&question).map(|(uid, _)| *uid);
+    /// A client has the answer to a query.
+    pub fn on_query_answered(&mut self, query: (usize, u64)) {
+        let place = self.queries.get(&query).map(|(uid, _)| *uid);
         self.frontier = self.frontier.max(place.expect("who answered it has read it"));
     }
 
     /// A replica has read this; its clients are known by their connections.
-    pub fn on_read(&mut self, node: usize, read: &[Event], client_of: impl Fn(ConnectionId) -> usize) -> Check {
+    pub fn on_read(&mut self, node: usize, read: &[NetEvent], client_of: impl Fn(ConnectionId) -> usize) -> Check {
         for event in read {
-            if let Event::Peer { message: PeerMessage::SnapshotPart { end: Some(_), .. }, .. } = event {
+            if let NetEvent::Peer { message: PeerMessage::SnapshotPart { end: Some(_), .. }, .. } = event {
                 self.seen[node].is_replaced = true;
                 self.snapshots += 1;
             }
-            let Event::Request { from, timestamp, body: Body::Question(question), .. } = event else { continue };
-            let asked = (question.uid(*timestamp), question.clone());
-            let first = self.questions.entry((client_of(*from), question.id)).or_insert_with(|| asked.clone());
+            let NetEvent::Request { from, timestamp, body: Body::Query(query), .. } = event else { continue };
+            let asked = (query.uid(*timestamp), query.clone());
+            let first = self.queries.entry((client_of(*from), query.id)).or_insert_with(|| asked.clone());
             if *first != asked {
                 return Err(Violation::among_all(format!("{asked:?} is also {first:?}")));
             }
@@ -177,9 +177,9 @@ impl Checks {
     }
 
     /// A replica has sent this, to these clients.
-    pub fn on_sent(&mut self, node: usize, sent: &[Sent], client_of: impl Fn(ConnectionId) -> usize) -> Check {
+    pub fn on_sent(&mut self, node: usize, sent: &[NetCommand], client_of: impl Fn(ConnectionId) -> usize) -> Check {
         for sent in sent {
-            let Sent::ToClient { to, message } = sent else { continue };
+            let NetCommand::ToClient { to, message } = sent else { continue };
             match message {
                 ToClient::Answer { uid, answer, .. } => self.seen[node].answered.push((*uid, answer.clone())),
                 ToClient::QueryAnswer { id, answer, note } if self.is_strict() => {
@@ -199,10 +199,10 @@ impl Checks {
         Ok(())
     }
 
-    /// A question is answered alike by all.
-    fn check_page(&mut self, question: (usize, u64), answer: &QueryAnswer, position: u64) -> Check {
-        let (uid, question) = self.questions.get(&question).expect("who answers it has read it");
-        let page = Page { question: question.clone(), answer: answer.clone(), position };
+    /// A query is answered alike by all.
+    fn check_page(&mut self, query: (usize, u64), answer: &QueryAnswer, position: u64) -> Check {
+        let (uid, query) = self.queries.get(&query).expect("who answers it has read it");
+        let page = Page { query: query.clone(), answer: answer.clone(), position };
         let first = self.pages.entry(*uid).or_insert_with(|| page.clone());
         if *first != page {
             return Err(Violation::among_all(format!("{page:?} was answered otherwise: {first:?}")));
@@ -396,13 +396,12 @@ impl Checks {
         self.answers.len() + self.pages.len()
     }
 
-    /// Requests and questions have their place after all that was answered before they were first sent, whoever sent them.
+    /// Requests and queries have their place after all that was answered before they were first sent, whoever sent them.
     pub fn check_order(&self) -> Check {
         let effects = self.seen[0].effects.iter();
         let requests = effects.filter_map(|(request, effect)| Some((effect.uid, *self.issued.get(request)?)));
-        let questions =
-            self.questions.iter().filter_map(|(question, (uid, _))| Some((*uid, *self.asked.get(question)?)));
-        let answered = questions.filter(|(uid, _)| self.pages.contains_key(uid));
+        let queries = self.queries.iter().filter_map(|(query, (uid, _))| Some((*uid, *self.asked.get(query)?)));
+        let answered = queries.filter(|(uid, _)| self.pages.contains_key(uid));
         match requests.chain(answered).find(|(uid, frontier)| uid <= frontier) {
             Some((uid, frontier)) => {
                 Err(Violation::among_all(format!("{uid} has its place before {frontier}, which was answered before")))

@@ -1,4 +1,4 @@
-//! A user's program: works off a plan with the real session, questions, inbox and clock correction.
+//! A user's program: works off a plan with the real session, queries, inbox and clock correction.
 //!
 //! A plan is a row of stages, each in a session of its own: make the account, speak as it, say everything once more in the
 //! same session as after a lost outcome, delete the account. A stage ends when everything in it is answered.
@@ -7,7 +7,7 @@ use super::{DELIVERY_BOUND, REPLICAS};
 use fastrand::Rng;
 use stablechat_client::clock::Offsets;
 use stablechat_client::inbox::Inbox;
-use stablechat_client::questions::{Asking, Questions};
+use stablechat_client::queries::{Asking, Queries};
 use stablechat_client::session::{Outgoing, Session, Verdict};
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::command::{Command, Query, Recipient};
@@ -77,8 +77,8 @@ pub struct Client {
     skew: i64,
     offsets: Offsets,
     session: Session,
-    questions: Questions,
-    /// The page of unread messages that is asked for, by question number.
+    queries: Queries,
+    /// The page of unread messages that is asked for, by query number.
     page: Option<u64>,
     inbox: Inbox,
     stage: Stage,
@@ -119,7 +119,7 @@ impl Client {
             skew: random.i64(-SKEW_MAX..=SKEW_MAX),
             offsets: Offsets::new(REPLICAS),
             session: Session::new(ClientId(random.u128(..).to_be_bytes()), DELIVERY_BOUND),
-            questions: Questions::new(DELIVERY_BOUND),
+            queries: Queries::new(DELIVERY_BOUND),
             page: None,
             inbox: Inbox::default(),
             stage: Stage::Over,
@@ -166,7 +166,7 @@ impl Client {
     /// When it wants to be woken, by the true time.
     pub fn wants_wake(&self) -> Option<Timestamp> {
         let pings = self.links.iter().filter(|link| link.ready).map(|link| link.ping_at);
-        let deadlines = self.session.deadline().into_iter().chain(self.questions.deadline()).chain(pings);
+        let deadlines = self.session.deadline().into_iter().chain(self.queries.deadline()).chain(pings);
         let burst = (!self.is_over()).then_some(self.next_burst);
         deadlines.map(|deadline| deadline.offset_by(-self.skew)).chain(burst).min()
     }
@@ -177,9 +177,9 @@ impl Client {
         self.ping(clock);
         let again = self.session.due(clock);
         self.send(None, again);
-        for number in self.questions.due(clock) {
+        for number in self.queries.due(clock) {
             let timestamp = self.session.stamp(clock);
-            if let Some(asking) = self.questions.ask_again(clock, timestamp, number) {
+            if let Some(asking) = self.queries.ask_again(clock, timestamp, number) {
                 self.outbox.push((None, frame(asking)));
             }
         }
@@ -198,14 +198,14 @@ impl Client {
         }
     }
 
-    /// Goes on in its plan, by one burst of commands and perhaps a question.
+    /// Goes on in its plan, by one burst of commands and perhaps a query.
     fn burst(&mut self, random: &mut Rng, clock: Timestamp) {
         for _ in 0..random.u32(1..=BURST_MAX) {
             if let Some(command) = self.next_command(random) {
                 self.issue(clock, command);
             }
         }
-        if matches!(self.stage, Stage::Speak(_)) && random.bool() && self.questions.can_ask() {
+        if matches!(self.stage, Stage::Speak(_)) && random.bool() && self.queries.can_ask() {
             let query = self.some_query(random);
             self.ask(clock, query);
         }
@@ -260,7 +260,7 @@ impl Client {
 
     /// Whether everything is answered.
     fn is_idle(&self) -> bool {
-        self.session.is_idle() && self.questions.unanswered().is_empty()
+        self.session.is_idle() && self.queries.unanswered().is_empty()
     }
 
     /// Begins the next stage, in a session of its own, and speaks for whom it has to.
@@ -309,7 +309,7 @@ impl Client {
         }));
     }
 
-    /// Some question: about anyone, from anywhere on, in pages of any small size.
+    /// Some query: about anyone, from anywhere on, in pages of any small size.
     fn some_query(&self, random: &mut Rng) -> Query {
         let limit = random.u16(1..=PAGE);
         let name = random.choice(&self.others).filter(|_| random.bool()).cloned();
@@ -325,10 +325,10 @@ impl Client {
         }
     }
 
-    /// Asks something of all links that are ready. Returns the question's number.
+    /// Asks something of all links that are ready. Returns the query's number.
     fn ask(&mut self, clock: Timestamp, query: Query) -> u64 {
         let timestamp = self.session.stamp(clock);
-        let asking = self.questions.ask(clock, timestamp, query);
+        let asking = self.queries.ask(clock, timestamp, query);
         let number = asking.id;
         self.outbox.push((None, frame(asking)));
         number
@@ -344,7 +344,7 @@ impl Client {
     /// Begins to fetch unread messages, or asks for the next page.
     fn fetch(&mut self, clock: Timestamp) {
         self.inbox.begin();
-        if self.page.is_none() && self.questions.can_ask() {
+        if self.page.is_none() && self.queries.can_ask() {
             let query = Query::Unread { after: self.inbox.cursor(), limit: PAGE };
             self.page = Some(self.ask(clock, query));
         }
@@ -362,7 +362,7 @@ impl Client {
         let clock = self.clock(now);
         self.links[link] = Link::default();
         self.session.on_link_lost(clock, link);
-        self.questions.on_link_lost(clock, link);
+        self.queries.on_link_lost(clock, link);
     }
 
     /// A message came. Says what it means for a command that was answered.
@@ -383,7 +383,7 @@ impl Client {
             {
                 self.session.on_refused(clock, link, sequence, timestamp);
             }
-            ToClient::Refused { request: RequestId::Query { id }, .. } => self.questions.on_refused(clock, link, id),
+            ToClient::Refused { request: RequestId::Query { id }, .. } => self.queries.on_refused(clock, link, id),
             ToClient::Delivery { message } => {
                 self.session.observe(message.uid.timestamp);
                 if let Some(message) = self.inbox.on_push(message) {
@@ -404,16 +404,16 @@ impl Client {
         self.outbox.push((Some(link), login));
         let outgoing = self.session.on_link_ready(link);
         self.send(Some(link), outgoing);
-        for asking in self.questions.on_link_ready(link) {
+        for asking in self.queries.on_link_ready(link) {
             self.outbox.push((Some(link), frame(asking)));
         }
         self.fetch_if_listening(clock);
     }
 
-    /// An answer to a question: only pages of unread messages are of interest to it.
+    /// An answer to a query: only pages of unread messages are of interest to it.
     fn on_query_answer(&mut self, clock: Timestamp, id: u64, answer: QueryAnswer) {
-        let Some(number) = self.questions.on_answer(clock, id) else { return };
-        self.questions.close(number);
+        let Some(number) = self.queries.on_answer(clock, id) else { return };
+        self.queries.close(number);
         if self.page != Some(number) {
             return;
         }
@@ -457,7 +457,7 @@ fn hello() -> ToReplica {
     ToReplica::Hello { magic, version_min, version_max, role: Role::Client, cluster }
 }
 
-/// A question as it is sent.
+/// A query as it is sent.
 fn frame(Asking { id, timestamp, query }: Asking) -> ToReplica {
     ToReplica::Query { id, timestamp, query }
 }

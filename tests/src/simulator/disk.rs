@@ -5,7 +5,7 @@
 //! what was committed and nothing else, either way.
 
 use fastrand::Rng;
-use stablechat_server::store::schema::Identity;
+use stablechat_server::store::schema::StoreIdentity;
 use stablechat_server::store::{ChatStore, Medium, OpenError};
 
 /// One in so many starts, the database is closed and opened again.
@@ -25,7 +25,7 @@ impl Disk {
     }
 
     /// Opens the store that is on it. Whoever had it open has been dropped.
-    pub fn open(&mut self, random: &mut Rng, identity: &Identity) -> Result<ChatStore, OpenError> {
+    pub fn open(&mut self, random: &mut Rng, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
         if random.u8(..REOPENED_ONE_IN) == 0 {
             self.open = None;
         }

@@ -4,18 +4,18 @@
 //! In general this takes a search: an order of all operations has to be found that a sequential service could have answered
 //! so, and in which whatever ended before another began comes first (Wing and Gong 1993; the testers of Knossos and stateright
 //! search so). Here nothing has to be searched for, since the protocol says which order it claims to be: that of uids,
-//! with each question at its own uid. An order that passes is a witness, and a witness is a proof. One that does not pass is
+//! with each query at its own uid. An order that passes is a witness, and a witness is a proof. One that does not pass is
 //! a fault, whether another order would pass or not: it is this one that replicas promise.
 //!
 //! Three things are checked of it.
 //! 1. *The answers are right*: every answer that any replica gave to a command is that of the [`Specification`], executing the
-//!    log in its order; every answer to a question is that of the specification as it is at the question's place.
+//!    log in its order; every answer to a query is that of the specification as it is at the query's place.
 //! 2. *Real time is kept*: an operation's place is after those of all operations that were answered before it was first
-//!    sent, whoever sent them, and whichever of the two is a question. `Checks` has noted the latest place of what was
+//!    sent, whoever sent them, and whichever of the two is a query. `Checks` has noted the latest place of what was
 //!    answered (the *frontier*) whenever something was first sent.
 //! 3. *It is one order*: `Checks` has compared the logs of replicas entry by entry, and what different replicas answered.
 //!
-//! An attempt at a question is an operation of its own; repeated commands are one, whose place is where it took effect. What
+//! An attempt at a query is an operation of its own; repeated commands are one, whose place is where it took effect. What
 //! was never answered may or may not have a place.
 //!
 //! Beyond bounds this is claimed of the last log only: answers given when nothing goes wrong any more are right.
@@ -25,7 +25,7 @@ use super::specification::Specification;
 use super::{Check, Violation};
 use stablechat_protocol::command::{PAGE_MAX, Query, Recipient};
 use stablechat_protocol::name::Pattern;
-use stablechat_protocol::request::{Actor, Question};
+use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_server::store::ChatStore;
 
 /// Checks all answers against the specification, executing the log, which all replicas agree on in the end. Returns it as it
@@ -50,15 +50,14 @@ pub fn check(checks: &Checks) -> Check<Specification> {
     Ok(specification)
 }
 
-/// A question was answered as at its place.
+/// A query was answered as at its place.
 fn check_page(specification: &Specification, position: u64, page: &Page) -> Check {
-    let expected = specification.answer(&page.question);
+    let expected = specification.answer(&page.query);
     if (&page.answer, page.position) == (&expected, position) {
         return Ok(());
     }
-    let Page { question, answer, position: given } = page;
-    let what =
-        format!("{question:?} is answered {answer:?} as of {given}, and should be {expected:?} as of {position}");
+    let Page { query, answer, position: given } = page;
+    let what = format!("{query:?} is answered {answer:?} as of {given}, and should be {expected:?} as of {position}");
     Err(Violation::among_all(what))
 }
 
@@ -66,12 +65,12 @@ fn check_page(specification: &Specification, position: u64, page: &Page) -> Chec
 pub fn check_state(node: usize, store: &ChatStore, specification: &Specification) -> Check {
     let everyone = specification.everyone();
     let ask = |actor: Option<&Actor>, query| {
-        let question = Question { id: 0, actor: actor.cloned(), query };
-        let (expected, answer) = (specification.answer(&question), store.query(&question));
+        let query = QueryRequest { id: 0, actor: actor.cloned(), query };
+        let (expected, answer) = (specification.answer(&query), store.query(&query));
         match answer.map_err(|error| Violation::at(node, error.to_string()))? {
             answer if answer == expected => Ok(()),
             answer => {
-                let what = format!("in the end {question:?} is answered {answer:?}, and should be {expected:?}");
+                let what = format!("in the end {query:?} is answered {answer:?}, and should be {expected:?}");
                 Err(Violation::at(node, what))
             }
         }

@@ -1,11 +1,11 @@
 //! The simulator: whole runs of three replicas and their clients in virtual time, each reproduced exactly by its seed.
 //!
 //! What runs is real: the replication protocol and the store behind [`stablechat_server::applier::Applier`], with RocksDB in
-//! memory, and the client's session, questions, inbox and clock correction. What stands around them is made up here: clocks
+//! memory, and the client's session, queries, inbox and clock correction. What stands around them is made up here: clocks
 //! that differ, links with delays, connections that break, replicas that are paused, killed at the worst moments, stopped
 //! and started again (`faults`).
 //!
-//! - `world` has the time, the queue of what happens next, and passes each happening to whom it concerns.
+//! - `world` has the time, the queue of what happens next, and passes each event to whom it concerns.
 //! - `scenes` are faults in a given order, each to put one rule of the protocol to the test.
 //! - `network` is the clients' connections, `links` those between replicas: first in, first out, and possibly cut.
 //! - `node` is a replica's process: the applier, and the poll loop's part in front of it; `disk` outlives both.

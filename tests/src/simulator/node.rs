@@ -14,13 +14,13 @@ use stablechat_protocol::id::Challenge;
 use stablechat_protocol::message::{ToClient, ToReplica, VERSION_MAX};
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::PeerMessage;
-use stablechat_protocol::request::{Actor, Question, Request};
+use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_server::applier::Applier;
-use stablechat_server::net::{Event, Round, Sent};
-use stablechat_server::replica::{Body, ConnectionId, PeerId, Settings, Status};
+use stablechat_server::net::{EventBatch, NetCommand, NetEvent};
+use stablechat_server::replica::{Body, ConnectionId, PeerId, Phase, ProtocolSettings};
 use stablechat_server::store::ChatStore;
-use stablechat_server::store::schema::Identity;
+use stablechat_server::store::schema::StoreIdentity;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
@@ -85,7 +85,7 @@ pub struct Node {
     /// The loop's reading of the clock, before it has read what arrived.
     reading: Option<Timestamp>,
     /// What the loop has read, before the applier has taken it in.
-    rounds: Option<Vec<Round>>,
+    rounds: Option<Vec<EventBatch>>,
     /// When the loop's next turn is planned.
     pub turn: Option<Timestamp>,
     /// Whether it is stopped by a signal, to be resumed.
@@ -122,15 +122,15 @@ struct PeerLink {
 /// What the loop has read.
 pub struct Reading {
     /// What it answers itself.
-    pub sent: Vec<Sent>,
+    pub sent: Vec<NetCommand>,
     /// What it passes on, in order.
-    pub read: Vec<Event>,
+    pub read: Vec<NetEvent>,
 }
 
 /// What a wake of the applier came to.
 pub struct Wake {
     /// What is sent, in order.
-    pub sent: Vec<Sent>,
+    pub sent: Vec<NetCommand>,
     /// Whether the process was killed in it.
     pub killed: bool,
 }
@@ -170,14 +170,14 @@ impl Node {
     pub fn start(&mut self, random: &mut Rng, now: Timestamp) -> Result<(), String> {
         self.incarnation += 1;
         self.clock = Clock::new(random, now);
-        let identity = Identity { cluster: "simulated".into(), replica: name(self.index).into() };
+        let identity = StoreIdentity { cluster: "simulated".into(), replica: name(self.index).into() };
         let mut store = self.disk.open(random, &identity).map_err(|error| error.to_string())?;
         store.repair_in_batches_of(REPAIR_BATCH);
         store.retain(self.setup.log_retention);
         debug_assert!(AHEAD * REPLICAS as u32 <= DELIVERY_BOUND);
         let peers = (0..REPLICAS).filter(|peer| *peer != self.index).map(|peer| PeerId(peer as u8)).collect();
         let place = PeerId(self.index as u8);
-        let settings = Settings {
+        let settings = ProtocolSettings {
             delivery_bound: DELIVERY_BOUND,
             ahead: AHEAD,
             place,
@@ -193,12 +193,12 @@ impl Node {
     }
 
     /// What the replica says of itself.
-    fn identity(&self) -> stablechat_server::net::Identity {
+    fn identity(&self) -> stablechat_server::net::ReplicaIdentity {
         let entry = |index: usize| format!("[[replica]]\nname = '{0}'\naddress = '{0}:1'\n", name(index));
         let file = (0..REPLICAS).map(entry).fold("name = 'simulated'\n".to_string(), |file, entry| file + &entry);
         let cluster = Cluster::parse(&file).expect("a good cluster file");
         let replica = ReplicaName::parse(name(self.index)).expect("a letter is a name");
-        stablechat_server::net::Identity::of(&cluster, &replica).expect("one of the cluster's")
+        stablechat_server::net::ReplicaIdentity::of(&cluster, &replica).expect("one of the cluster's")
     }
 
     /// Ends the process, with all that it had in memory.
@@ -219,7 +219,7 @@ impl Node {
 
     /// Whether the process is there and accepts clients' requests.
     pub fn is_serving(&self) -> bool {
-        self.applier.as_ref().is_some_and(|applier| applier.replica().status() == Status::Serving)
+        self.applier.as_ref().is_some_and(|applier| applier.replica().status() == Phase::Serving)
     }
 
     /// The store of a process that is up.
@@ -271,7 +271,7 @@ impl Node {
     }
 
     /// The applier knows of a connection with a peer.
-    pub fn on_peer_seen(&mut self, peer: usize) {
+    pub fn on_connection_seen(&mut self, peer: usize) {
         self.links[peer].unseen = self.links[peer].unseen.saturating_sub(1);
     }
 
@@ -301,16 +301,16 @@ impl Node {
     pub fn read(&mut self, random: &mut Rng, now: Timestamp, stop: bool) -> Reading {
         let clock = self.clock.read(now);
         let mut sent = Vec::new();
-        let mut read: Vec<Event> = Vec::new();
+        let mut read: Vec<NetEvent> = Vec::new();
         for arrival in std::mem::take(&mut self.inbox) {
             read.extend(match arrival {
                 Arrival::Client(connection, message) => self.greet(connection, message, clock, &mut sent),
-                Arrival::PeerConnected(peer) => Some(Event::PeerConnected { peer }),
-                Arrival::Peer(peer, message) => Some(Event::Peer { time: clock, peer, message }),
-                Arrival::PeerDisconnected(peer) => Some(Event::PeerDisconnected { peer }),
+                Arrival::PeerConnected(peer) => Some(NetEvent::PeerConnected { peer }),
+                Arrival::Peer(peer, message) => Some(NetEvent::Peer { time: clock, peer, message }),
+                Arrival::PeerDisconnected(peer) => Some(NetEvent::PeerDisconnected { peer }),
             });
         }
-        read.extend(stop.then_some(Event::Stop));
+        read.extend(stop.then_some(NetEvent::Stop));
         self.rounds = Some(split(random, read.clone(), self.reading.take()));
         Reading { sent, read }
     }
@@ -355,12 +355,12 @@ impl Node {
         connection: ConnectionId,
         message: Option<ToReplica>,
         clock: Timestamp,
-        sent: &mut Vec<Sent>,
-    ) -> Option<Event> {
+        sent: &mut Vec<NetCommand>,
+    ) -> Option<NetEvent> {
         let Some(message) = message else {
-            return self.actors.remove(&connection).map(|_| Event::Closed { connection });
+            return self.actors.remove(&connection).map(|_| NetEvent::Closed { connection });
         };
-        let mut reply = |message| sent.push(Sent::ToClient { to: connection, message });
+        let mut reply = |message| sent.push(NetCommand::ToClient { to: connection, message });
         match message {
             ToReplica::Hello { .. } => {
                 self.actors.insert(connection, None);
@@ -372,22 +372,22 @@ impl Node {
                 reply(ToClient::LoggedIn { account: account.clone() });
                 let actor = Actor { account, key };
                 self.actors.insert(connection, Some(actor.clone()));
-                Some(Event::LoggedIn { connection, actor, receive })
+                Some(NetEvent::LoggedIn { connection, actor, receive })
             }
             ToReplica::Status | ToReplica::PingPeers => None,
             ToReplica::Logout => {
                 self.actors.insert(connection, None);
-                Some(Event::LoggedOut { connection })
+                Some(NetEvent::LoggedOut { connection })
             }
             ToReplica::Request { client, sequence, timestamp, command } => {
                 let actor = self.actors.get(&connection).cloned().flatten();
                 let body = Body::Request(Request { client, sequence, actor, command });
-                Some(Event::Request { time: clock, from: connection, timestamp, body })
+                Some(NetEvent::Request { time: clock, from: connection, timestamp, body })
             }
             ToReplica::Query { id, timestamp, query } => {
                 let actor = self.actors.get(&connection).cloned().flatten();
-                let body = Body::Question(Question { id, actor, query });
-                Some(Event::Request { time: clock, from: connection, timestamp, body })
+                let body = Body::Query(QueryRequest { id, actor, query });
+                Some(NetEvent::Request { time: clock, from: connection, timestamp, body })
             }
             ToReplica::Ping { sent } => {
                 reply(ToClient::Pong { sent, clock });
@@ -398,14 +398,14 @@ impl Node {
 }
 
 /// Splits what was read into rounds, of which the last says when everything had been read.
-fn split(random: &mut Rng, mut events: Vec<Event>, drained: Option<Timestamp>) -> Vec<Round> {
+fn split(random: &mut Rng, mut events: Vec<NetEvent>, drained: Option<Timestamp>) -> Vec<EventBatch> {
     let mut rounds = Vec::new();
     while events.len() > 1 && random.u8(..4) == 0 {
         let rest = events.split_off(random.usize(1..events.len()));
-        rounds.push(Round { events, drained: None });
+        rounds.push(EventBatch { events, drained: None });
         events = rest;
     }
-    rounds.push(Round { events, drained });
+    rounds.push(EventBatch { events, drained });
     rounds
 }
 

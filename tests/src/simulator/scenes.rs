@@ -36,7 +36,7 @@ pub enum Cue {
     /// So long after the beginning.
     After(Duration),
     /// So long after a replica sends this to another.
-    Sent {
+    NetCommand {
         /// The replica.
         from: usize,
         /// The other.
@@ -290,7 +290,7 @@ impl Script {
 
     /// Adds something that happens so many milliseconds after a message.
     fn on(&mut self, (from, to, part): (usize, usize, Part), wait: u64, act: Act) {
-        self.steps.push((Cue::Sent { from, to, part, wait: ms(wait) }, act));
+        self.steps.push((Cue::NetCommand { from, to, part, wait: ms(wait) }, act));
     }
 
     /// Has something said to these replicas from time to time.

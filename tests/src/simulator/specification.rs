@@ -8,7 +8,7 @@ use stablechat_protocol::command::{ACK_MAX, Command, PAGE_MAX, Query, Recipient,
 use stablechat_protocol::id::ClientId;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::{AccountName, Pattern};
-use stablechat_protocol::request::{Actor, Question, Request};
+use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 pub struct Specification {
     accounts: BTreeMap<AccountName, Account>,
     /// All messages that were ever sent, oldest first.
-    messages: Vec<Sent>,
+    messages: Vec<NetCommand>,
     sessions: BTreeMap<ClientId, Session>,
 }
 
@@ -31,7 +31,7 @@ struct Account {
 }
 
 /// A message, and between which accounts.
-struct Sent {
+struct NetCommand {
     /// What made the sender's account.
     from: Uid,
     /// What made the recipient's account.
@@ -98,7 +98,7 @@ impl Specification {
                 let Recipient::Account { name } = to;
                 let recipient = self.accounts.get_mut(name).ok_or_else(|| no_such_user(name))?;
                 recipient.unread.insert(uid, message.clone());
-                self.messages.push(Sent { from, to: recipient.made_by, message });
+                self.messages.push(NetCommand { from, to: recipient.made_by, message });
                 Ok(())
             }
             Command::Ack { uids } => {
@@ -113,12 +113,12 @@ impl Specification {
         }
     }
 
-    /// Answers a question from the present state.
+    /// Answers a query from the present state.
     ///
     /// # Panics
     /// It is about passwords, of which nothing is known here.
-    pub fn answer(&self, question: &Question) -> QueryAnswer {
-        let Question { actor, query, .. } = question;
+    pub fn answer(&self, query: &QueryRequest) -> QueryAnswer {
+        let QueryRequest { actor, query, .. } = query;
         let page = match query {
             Query::List { pattern, after, limit } => Ok(self.list(pattern, after.as_ref(), page_size(*limit))),
             Query::Unread { after, limit } => self.unread(actor.as_ref(), *after, page_size(*limit)),
@@ -157,8 +157,9 @@ impl Specification {
         let one = self.own(actor)?.1.made_by;
         let Recipient::Account { name } = with;
         let other = self.accounts.get(name).ok_or_else(|| no_such_user(name))?.made_by;
-        let is_between = |sent: &&Sent| (sent.from, sent.to) == (one, other) || (sent.from, sent.to) == (other, one);
-        let is_before = |sent: &&Sent| before.is_none_or(|before| sent.message.uid < before);
+        let is_between =
+            |sent: &&NetCommand| (sent.from, sent.to) == (one, other) || (sent.from, sent.to) == (other, one);
+        let is_before = |sent: &&NetCommand| before.is_none_or(|before| sent.message.uid < before);
         let all = self.messages.iter().filter(is_between).filter(is_before);
         let all: Vec<Message> = all.map(|sent| sent.message.clone()).collect();
         let messages = all[all.len().saturating_sub(limit)..].to_vec();

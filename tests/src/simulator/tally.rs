@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Tally(BTreeMap<&'static str, u64>);
 
 impl Tally {
-    /// Counts one happening.
+    /// Counts one event.
     pub fn count(&mut self, what: &'static str) {
         self.add(what, 1);
     }

@@ -7,7 +7,7 @@ use super::node::{self, Node};
 use super::{Check, Mode, Violation};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
 use stablechat_protocol::command::{PAGE_MAX, Query, Recipient};
-use stablechat_protocol::request::{Actor, Question};
+use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_protocol::uid::Uid;
 use stablechat_server::store::ChatStore;
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,8 +123,8 @@ fn unread(node: usize, store: &ChatStore, actor: &Actor) -> Check<Vec<Message>> 
 
 /// The messages that answer a query. Runs are short enough for one page.
 fn page(node: usize, store: &ChatStore, actor: &Actor, query: Query) -> Check<Vec<Message>> {
-    let question = Question { id: 0, actor: Some(actor.clone()), query };
-    match store.query(&question).map_err(|error| Violation::at(node, error.to_string()))? {
+    let query = QueryRequest { id: 0, actor: Some(actor.clone()), query };
+    match store.query(&query).map_err(|error| Violation::at(node, error.to_string()))? {
         QueryAnswer::Messages { messages, more: false } => Ok(messages),
         QueryAnswer::Rejected { .. } => Ok(Vec::new()),
         answer => Err(Violation::at(node, format!("{} gets {answer:?}", actor.account))),

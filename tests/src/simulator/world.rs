@@ -35,7 +35,7 @@ const CALM: Duration = Duration::from_secs(6);
 const EPILOGUE: u32 = 12;
 
 /// Something that is to happen.
-enum Happening {
+enum SimEvent {
     /// A message reaches a replica; none is the end of the connection.
     AtNode(ConnectionId, Option<ToReplica>),
     /// A message reaches a client; none is the end of the connection.
@@ -82,7 +82,7 @@ enum Happening {
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ReportedPhase {
     /// Things go wrong, and clients work off their plans.
     Trouble,
     /// Nothing happens, for [`CALM`].
@@ -98,19 +98,19 @@ enum Phase {
 /// A run.
 pub struct World {
     mode: Mode,
-    phase: Phase,
+    phase: ReportedPhase,
     now: Timestamp,
     step: u64,
     random: Rng,
     /// What is to happen, by time; at one time, in the order in which it was planned. Boxed, since messages are large and
     /// much is moved within the map.
-    queue: BTreeMap<(Timestamp, u64), Box<Happening>>,
+    queue: BTreeMap<(Timestamp, u64), Box<SimEvent>>,
     planned: u64,
     network: Network,
     links: Links,
     nodes: Vec<Node>,
     /// What was to happen to paused replicas.
-    withheld: Vec<Vec<Happening>>,
+    withheld: Vec<Vec<SimEvent>>,
     /// Which replicas are to be stopped in their next turn.
     stopping: [bool; REPLICAS],
     /// Which replicas have lost their disk and not served since.
@@ -146,7 +146,7 @@ impl World {
         }
         World {
             mode,
-            phase: Phase::Trouble,
+            phase: ReportedPhase::Trouble,
             now: START,
             step: 0,
             network,
@@ -189,16 +189,16 @@ impl World {
     /// Runs until every client's plan is worked off and nothing is pending, then looks at what is left.
     pub fn run(&mut self) -> Check<Run> {
         for node in 0..REPLICAS {
-            self.plan(Duration::ZERO, Happening::Start { node });
+            self.plan(Duration::ZERO, SimEvent::Start { node });
             for client in 0..self.clients.len() {
                 let wait = Duration::from_millis(1 + self.random.u64(..clients::RECONNECT_MAX_MS));
-                self.plan(wait, Happening::Connect { client, node });
+                self.plan(wait, SimEvent::Connect { client, node });
             }
         }
-        self.plan(faults::BEGIN, Happening::Fault);
+        self.plan(faults::BEGIN, SimEvent::Fault);
         (0..self.clients.len()).for_each(|client| self.after_client(client));
-        while self.phase != Phase::Over {
-            let Some(((at, _), happening)) = self.queue.pop_first() else {
+        while self.phase != ReportedPhase::Over {
+            let Some(((at, _), event)) = self.queue.pop_first() else {
                 return Err(Violation::among_all("nothing happens any more"));
             };
             if at.since(START) > TIME_LIMIT {
@@ -207,7 +207,7 @@ impl World {
             }
             self.now = at;
             self.step += 1;
-            self.happen_caught(*happening)?;
+            self.happen_caught(*event)?;
             self.go_on();
         }
         verdict::check(&self.checks, &self.nodes, &self.clients, self.mode)?;
@@ -230,13 +230,13 @@ impl World {
     /// Begins the next phase when the present one is over.
     fn go_on(&mut self) {
         match self.phase {
-            Phase::Trouble if self.now.since(START) > faults::END && self.is_quiet() => {
-                self.phase = Phase::Calm;
-                self.plan(CALM, Happening::Epilogue);
+            ReportedPhase::Trouble if self.now.since(START) > faults::END && self.is_quiet() => {
+                self.phase = ReportedPhase::Calm;
+                self.plan(CALM, SimEvent::Epilogue);
             }
-            Phase::Epilogue if self.is_quiet() => {
-                self.phase = Phase::Ending;
-                self.plan(CALM, Happening::End);
+            ReportedPhase::Epilogue if self.is_quiet() => {
+                self.phase = ReportedPhase::Ending;
+                self.plan(CALM, SimEvent::End);
             }
             _ => {}
         }
@@ -262,14 +262,14 @@ impl World {
     }
 
     /// Plans something for later.
-    fn plan(&mut self, wait: Duration, happening: Happening) {
-        self.plan_at(self.now.after(wait), happening);
+    fn plan(&mut self, wait: Duration, event: SimEvent) {
+        self.plan_at(self.now.after(wait), event);
     }
 
     /// Plans something for a time.
-    fn plan_at(&mut self, at: Timestamp, happening: Happening) {
+    fn plan_at(&mut self, at: Timestamp, event: SimEvent) {
         self.planned += 1;
-        self.queue.insert((at, self.planned), Box::new(happening));
+        self.queue.insert((at, self.planned), Box::new(event));
     }
 
     /// Takes down what happens to a replica, or to none.
@@ -278,49 +278,49 @@ impl World {
     }
 
     /// Lets something happen. A panic is a violation like any other.
-    fn happen_caught(&mut self, happening: Happening) -> Check {
-        let happened = catch_unwind(AssertUnwindSafe(|| self.happen(happening)));
+    fn happen_caught(&mut self, event: SimEvent) -> Check {
+        let happened = catch_unwind(AssertUnwindSafe(|| self.happen(event)));
         happened.unwrap_or_else(|cause| Err(Violation::among_all(format!("a panic: {}", node::message_of(&*cause)))))
     }
 
     /// Lets something happen.
-    fn happen(&mut self, happening: Happening) -> Check {
-        match happening {
-            Happening::AtNode(connection, message) => self.on_arrival_at_node(connection, message),
-            Happening::AtClient(connection, message) => self.on_arrival_at_client(connection, message)?,
-            Happening::AtPeer { node, link, message } => self.on_arrival_at_peer(node, link, message),
-            Happening::Dial { from, to, incarnation } => self.on_dial(from, to, incarnation),
-            Happening::Greeted { node, link } => self.on_greeted(node, link),
-            Happening::Turn { node, incarnation }
-            | Happening::Read { node, incarnation }
-            | Happening::Apply { node, incarnation }
+    fn happen(&mut self, event: SimEvent) -> Check {
+        match event {
+            SimEvent::AtNode(connection, message) => self.on_arrival_at_node(connection, message),
+            SimEvent::AtClient(connection, message) => self.on_arrival_at_client(connection, message)?,
+            SimEvent::AtPeer { node, link, message } => self.on_arrival_at_peer(node, link, message),
+            SimEvent::Dial { from, to, incarnation } => self.on_dial(from, to, incarnation),
+            SimEvent::Greeted { node, link } => self.on_greeted(node, link),
+            SimEvent::Turn { node, incarnation }
+            | SimEvent::Read { node, incarnation }
+            | SimEvent::Apply { node, incarnation }
                 if self.nodes[node].paused && self.nodes[node].incarnation == incarnation =>
             {
-                self.withheld[node].push(happening);
+                self.withheld[node].push(event);
             }
-            Happening::Turn { node, incarnation } => self.on_turn(node, incarnation),
-            Happening::Read { node, incarnation } => self.on_read(node, incarnation)?,
-            Happening::Apply { node, incarnation } => self.on_apply(node, incarnation)?,
-            Happening::Resume { node, incarnation } => self.on_resume(node, incarnation),
-            Happening::Room { node, incarnation } => self.note_room(node, incarnation, true),
-            Happening::Start { node } => self.on_start(node)?,
-            Happening::Wake { client } => self.on_wake(client),
-            Happening::Connect { client, node } => self.on_connect(client, node),
-            Happening::Fault => self.on_fault(),
-            Happening::Scene => self.on_scene(),
-            Happening::Act(act) => self.on_act(act),
-            Happening::SceneEnds => self.on_scene_ends(),
-            Happening::Ambush { node } => self.kill(node, None),
-            Happening::Heal => self.on_heal(),
-            Happening::Epilogue => self.on_epilogue(),
-            Happening::End => self.phase = Phase::Over,
+            SimEvent::Turn { node, incarnation } => self.on_turn(node, incarnation),
+            SimEvent::Read { node, incarnation } => self.on_read(node, incarnation)?,
+            SimEvent::Apply { node, incarnation } => self.on_apply(node, incarnation)?,
+            SimEvent::Resume { node, incarnation } => self.on_resume(node, incarnation),
+            SimEvent::Room { node, incarnation } => self.note_room(node, incarnation, true),
+            SimEvent::Start { node } => self.on_start(node)?,
+            SimEvent::Wake { client } => self.on_wake(client),
+            SimEvent::Connect { client, node } => self.on_connect(client, node),
+            SimEvent::Fault => self.on_fault(),
+            SimEvent::Scene => self.on_scene(),
+            SimEvent::Act(act) => self.on_act(act),
+            SimEvent::SceneEnds => self.on_scene_ends(),
+            SimEvent::Ambush { node } => self.kill(node, None),
+            SimEvent::Heal => self.on_heal(),
+            SimEvent::Epilogue => self.on_epilogue(),
+            SimEvent::End => self.phase = ReportedPhase::Over,
         }
         Ok(())
     }
 
     /// Lets the clients speak once more.
     fn on_epilogue(&mut self) {
-        self.phase = Phase::Epilogue;
+        self.phase = ReportedPhase::Epilogue;
         self.checks.on_epilogue();
         for client in 0..self.clients.len() {
             if self.clients[client].lasting {

@@ -1,7 +1,7 @@
 //! The poll loop's connections with other replicas: one with each, from its greeting to its loss.
 
 use super::{Party, PollLoop, close_reason};
-use crate::net::Event;
+use crate::net::NetEvent;
 use crate::net::connection::Connection;
 use crate::net::peer_greeting::{DialerReaction, hello, on_answer, refusal_in_words};
 use crate::replica::{ConnectionId, PeerId};
@@ -18,7 +18,7 @@ pub(super) struct Link {
     name: ReplicaName,
     /// The connection with it, from greeting to loss.
     connection: Option<ConnectionId>,
-    /// How many [`Event::PeerConnected`] the applier has not seen yet. Until then, what it sends to the peer was meant for an
+    /// How many [`NetEvent::PeerConnected`] the applier has not seen yet. Until then, what it sends to the peer was meant for an
     /// earlier connection, and is dropped.
     unseen: usize,
     /// Whether it has been logged that we refuse it, since it was last connected.
@@ -52,7 +52,7 @@ impl PollLoop {
                     self.close_peer(id, reason, &"it sent a second greeting", now);
                 }
                 PeerMessage::Closing { reason } => self.remove(id, &format_args!("it says that {reason}"), now),
-                message => self.intake.push(Event::Peer { time: self.clock.now(), peer: *peer, message }),
+                message => self.intake.push(NetEvent::Peer { time: self.clock.now(), peer: *peer, message }),
             },
             Some((_, Party::Client(_))) | None => {}
         }
@@ -94,7 +94,7 @@ impl PollLoop {
         link.unseen += 1;
         link.refused = false;
         self.dialer.on_greeted(peer);
-        self.intake.push(Event::PeerConnected { peer });
+        self.intake.push(NetEvent::PeerConnected { peer });
     }
 
     /// Notes that the connection with a peer is no more.
@@ -103,7 +103,7 @@ impl PollLoop {
         log::info!("lost connection to replica {}: {why}", link.name);
         link.connection = None;
         self.dialer.on_lost(peer, now);
-        self.intake.push(Event::PeerDisconnected { peer });
+        self.intake.push(NetEvent::PeerDisconnected { peer });
     }
 
     /// Ends the connection with a peer, which is told the reason if it can take it at once.
@@ -151,7 +151,7 @@ impl PollLoop {
     }
 
     /// The applier knows of a connection with a peer.
-    pub(super) fn on_peer_seen(&mut self, peer: PeerId) {
+    pub(super) fn on_connection_seen(&mut self, peer: PeerId) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.unseen = link.unseen.saturating_sub(1);
         }

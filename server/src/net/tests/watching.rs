@@ -40,10 +40,10 @@ fn read(mut stream: TcpStream) -> (u16, String) {
 
 impl Node {
     /// Expects to be asked how the replica is, and says so.
-    fn see_watched(&mut self, unready: Option<&str>) -> Traffic {
-        let Event::Inspect { traffic } = self.next() else { panic!("nobody watches") };
-        let inspection = Inspection { unready: unready.map(Into::into), metrics: "everything 1\n".into() };
-        self.mailbox.post(vec![Sent::Inspected { inspection }]);
+    fn see_watched(&mut self, unready: Option<&str>) -> NetStats {
+        let NetEvent::Scrape { traffic } = self.next() else { panic!("nobody watches") };
+        let inspection = ScrapeReport { unready: unready.map(Into::into), metrics: "everything 1\n".into() };
+        self.mailbox.post(vec![NetCommand::ScrapeResult { inspection }]);
         traffic
     }
 }
@@ -52,7 +52,7 @@ impl Node {
 fn who_watches_sees_what_the_applier_says() {
     let (mut node, address, _) = watched();
     let metrics = get(address, "/metrics?everything=please");
-    assert_eq!(node.see_watched(None), Traffic::default());
+    assert_eq!(node.see_watched(None), NetStats::default());
     assert_eq!(read(metrics), (200, "everything 1\n".into()));
     for (path, unready, expected) in [
         ("/healthz", Some("joining"), (200, "alive\n")),
@@ -88,7 +88,7 @@ fn what_is_not_understood_is_answered_without_the_applier() {
 fn an_applier_that_hangs_is_told_from_one_that_is_busy() {
     let (mut node, address, writes) = watched();
     let busy = get(address, "/healthz");
-    assert!(matches!(node.next(), Event::Inspect { .. }));
+    assert!(matches!(node.next(), NetEvent::Scrape { .. }));
     writes.fetch_add(1, Ordering::Relaxed);
     let pages = ["/healthz", "/readyz", "/metrics"].map(|path| get(address, path));
     assert_eq!(read(busy), (200, "alive, and busy\n".into()));
@@ -97,7 +97,8 @@ fn an_applier_that_hangs_is_told_from_one_that_is_busy() {
     }
     // It is not asked again before it has answered, and then it is.
     assert!(node.rounds.try_recv().is_err(), "once is enough");
-    node.mailbox.post(vec![Sent::Inspected { inspection: Inspection { unready: None, metrics: String::new() } }]);
+    node.mailbox
+        .post(vec![NetCommand::ScrapeResult { inspection: ScrapeReport { unready: None, metrics: String::new() } }]);
     let health = get(address, "/healthz");
     node.see_watched(None);
     assert_eq!(read(health), (200, "alive\n".into()));

@@ -4,7 +4,7 @@ use super::super::directory::DataDirectory;
 use super::super::testing::{Dice, contents, identity, store_of, stream};
 use super::super::{ChatStore, Medium};
 use super::*;
-use stablechat_protocol::peer::Held;
+use stablechat_protocol::peer::StampedRequest;
 
 /// A directory with a store that has applied requests, and one for its backups.
 struct Place {
@@ -29,12 +29,12 @@ impl Place {
     }
 }
 
-fn open(data: &DataDirectory, identity: &Identity) -> ChatStore {
+fn open(data: &DataDirectory, identity: &StoreIdentity) -> ChatStore {
     ChatStore::open(&Medium::Directory(data.0.clone()), identity).expect("a store")
 }
 
 /// Applies requests to a store, and backs it up.
-fn apply_and_back_up(place: &Place, requests: &[Held], keep: Option<usize>) -> (Backup, u64) {
+fn apply_and_back_up(place: &Place, requests: &[StampedRequest], keep: Option<usize>) -> (Backup, u64) {
     let mut store = open(&place.data("one"), &identity());
     for held in requests {
         store.apply(held.uid, &held.request).expect("storage works");
@@ -44,10 +44,10 @@ fn apply_and_back_up(place: &Place, requests: &[Held], keep: Option<usize>) -> (
 }
 
 /// What a restored store has is what these requests come to.
-fn assert_restored(place: &Place, id: Option<u32>, name: &str, requests: &[Held]) {
+fn assert_restored(place: &Place, id: Option<u32>, name: &str, requests: &[StampedRequest]) {
     let data = place.data(&format!("{name}-{id:?}"));
     let restored = place.backups().restore(id, &data, Some(name.to_string())).expect("a restored store");
-    let identity = Identity { replica: name.into(), ..identity() };
+    let identity = StoreIdentity { replica: name.into(), ..identity() };
     assert_eq!(restored.identity, identity);
     let store = open(&data, &identity);
     assert_eq!(store.applied(), &restored.applied);
@@ -108,7 +108,7 @@ fn a_directory_has_the_backups_of_one_replica() {
     let place = Place::new();
     apply_and_back_up(&place, &stream(&mut Dice(4), 5), None);
     let of = |replica: &str, directory: &str| {
-        let owner = Identity { replica: replica.into(), ..identity() };
+        let owner = StoreIdentity { replica: replica.into(), ..identity() };
         Backups::of(owner, &place.path(directory)).map(drop).map_err(|error| error.to_string())
     };
     assert!(of("two", "backups").is_err_and(|error| error.contains("has the backups of replica one of cluster test")));

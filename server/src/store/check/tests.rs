@@ -15,7 +15,7 @@ fn make(directory: &Path) -> DataDirectory {
     for held in &requests {
         store.apply(held.uid, &held.request).expect("storage works");
     }
-    store.lay_aside(&requests[399]);
+    store.keep_orphan(&requests[399]);
     store.settle(requests[200].uid);
     store.retain(20_000);
     store.commit().expect("storage works");
@@ -83,7 +83,7 @@ fn a_row_that_is_missing_or_another_is_found() {
         });
         assert!(!found.is_empty(), "a row of {name} is another");
     }
-    let strange = [schema::UNDONE, schema::ASIDE, "rooms"];
+    let strange = [schema::UNDONE, schema::ORPHANS, "rooms"];
     for name in strange {
         let damaged = copy(&data, &directory.path().join(format!("more-{name}")));
         let found = faults_after(&damaged, |db, batch| batch.put_cf(family(db, name), [7; 24], b"strange"));

@@ -49,12 +49,12 @@ impl Told {
 }
 
 /// Inserts without a failure.
-fn insert(store: &mut ChatStore, requests: Vec<Held>) -> Repair {
+fn insert(store: &mut ChatStore, requests: Vec<StampedRequest>) -> Repair {
     store.insert(requests).expect("memory does not fail")
 }
 
 /// Applies the stream with a third of it late, in random groups, and returns what was told and how much was undone.
-fn apply_late(store: &mut ChatStore, stream: &[Held], dice: &mut Dice) -> (Told, u64, u64) {
+fn apply_late(store: &mut ChatStore, stream: &[StampedRequest], dice: &mut Dice) -> (Told, u64, u64) {
     let mut told = Told::default();
     let (mut undone, mut changed) = (0, 0);
     let mut late = Vec::new();
@@ -131,7 +131,13 @@ fn late_requests_come_out_as_if_they_had_been_in_time() {
 
 /// A store in which the first commits of an insertion of `late` are durable and the next one is not; none when there are not
 /// so many.
-fn crashed(early: &[Held], settled: Uid, late: &[Held], limit: ChunkLimit, commits: usize) -> Option<Medium> {
+fn crashed(
+    early: &[StampedRequest],
+    settled: Uid,
+    late: &[StampedRequest],
+    limit: ChunkLimit,
+    commits: usize,
+) -> Option<Medium> {
     let medium = memory();
     let mut store = ChatStore::open(&medium, &identity()).expect("a new store opens");
     for held in early {
@@ -145,7 +151,7 @@ fn crashed(early: &[Held], settled: Uid, late: &[Held], limit: ChunkLimit, commi
 }
 
 /// Fails unless the state of a store is that of the requests in its log up to the last applied one.
-fn assert_applied_exactly(store: &ChatStore, all: &[Held]) {
+fn assert_applied_exactly(store: &ChatStore, all: &[StampedRequest]) {
     let applied = store.applied();
     let log: BTreeSet<Uid> = uids(store).into_iter().collect();
     let ordered = store_of(all.iter().filter(|held| held.uid <= applied.uid && log.contains(&held.uid)));
@@ -248,7 +254,8 @@ fn a_resumed_repair_reports_what_changed() {
 #[test]
 fn nothing_is_inserted_into_the_settled_prefix() {
     let requests = stream(&mut Dice(1), 20);
-    let (late, early): (Vec<Held>, Vec<Held>) = requests.iter().cloned().partition(|held| held.uid.digest[0] % 2 == 0);
+    let (late, early): (Vec<StampedRequest>, Vec<StampedRequest>) =
+        requests.iter().cloned().partition(|held| held.uid.digest[0] % 2 == 0);
     assert!(early.len() > 6 && late.iter().any(|held| held.uid < early[5].uid), "a weak test");
     let medium = memory();
     let mut store = ChatStore::open(&medium, &identity()).expect("a new store opens");
@@ -264,7 +271,8 @@ fn nothing_is_inserted_into_the_settled_prefix() {
     assert_sound(&store);
     assert_eq!(store.settled(), early[5].uid, "it is remembered");
     let repair = insert(&mut store, requests.clone());
-    let (lost, placed): (Vec<Held>, Vec<Held>) = late.into_iter().partition(|held| held.uid <= early[5].uid);
+    let (lost, placed): (Vec<StampedRequest>, Vec<StampedRequest>) =
+        late.into_iter().partition(|held| held.uid <= early[5].uid);
     assert_eq!(repair.unplaceable, lost);
     assert_eq!(repair.inserted.into_iter().map(|(held, _)| held).collect::<Vec<_>>(), placed);
     assert_sound(&store);

@@ -5,10 +5,10 @@ use super::super::testing::{
 };
 use super::super::{Medium, Parting};
 use super::*;
-use stablechat_protocol::peer::Held;
+use stablechat_protocol::peer::StampedRequest;
 
 /// A store of these requests, settled up to the one at this place, that keeps so many bytes of its log.
-fn truncated(requests: &[Held], settled: usize, retention: u64) -> ChatStore {
+fn truncated(requests: &[StampedRequest], settled: usize, retention: u64) -> ChatStore {
     let mut store = store_of(requests);
     store.retain(retention);
     store.settle(requests[settled].uid);
@@ -47,7 +47,8 @@ fn a_short_log_between_two_marks_of_a_long_one_is_found_by_its_own() {
     let ann = actor("ann", 1);
     // A request a second, and then none for an hour: the marks lie far apart.
     let seconds = (0..100).chain([3700]);
-    let all: Vec<Held> = seconds.map(|second| held(1_000_000 + 1000 * second, 1, 1, &ann, create(&ann))).collect();
+    let all: Vec<StampedRequest> =
+        seconds.map(|second| held(1_000_000 + 1000 * second, 1, 1, &ann, create(&ann))).collect();
     let (long, short) = (store_of(&all), truncated(&all[..60], 50, 0));
     assert_eq!(short.common(&long.marks().expect("it reads")).expect("it reads"), None);
     let own = [short.last_mark(), short.settled_mark().expect("it reads"), short.base()];
@@ -70,7 +71,7 @@ fn a_truncated_log_says_where_it_begins() {
     assert_eq!(store.common(&all.marks().expect("it reads")).expect("it reads"), Some(all.last_mark()));
     assert_eq!(store.tail(requests[39].uid, 1 << 20).expect("it reads"), (requests[40..].to_vec(), true));
 
-    let (late, early): (Vec<Held>, Vec<Held>) =
+    let (late, early): (Vec<StampedRequest>, Vec<StampedRequest>) =
         requests.iter().cloned().enumerate().fold((Vec::new(), Vec::new()), |(mut late, mut early), (at, held)| {
             if at > 45 && at % 3 == 0 {
                 late.push(held)
@@ -214,11 +215,15 @@ fn a_crash_leaves_the_old_state_or_the_new() {
         let store = ChatStore::open(&medium, &identity()).expect("the store opens");
         assert_sound(&store);
         if contents(&store) == contents(&old) {
-            assert_eq!(store.aside(100).expect("it reads"), []);
+            assert_eq!(store.orphans(100).expect("it reads"), []);
             assert_eq!((store.applied(), news), (old.applied(), 0));
             olds += 1;
         } else {
-            assert_eq!(store.aside(100).expect("it reads"), stream(&mut Dice(7), 20), "nothing of the old log is lost");
+            assert_eq!(
+                store.orphans(100).expect("it reads"),
+                stream(&mut Dice(7), 20),
+                "nothing of the old log is lost"
+            );
             assert_eq!((store.applied(), contents(&store)), (source.applied(), contents_after_settled(&source)));
             news += 1;
         }
@@ -241,6 +246,6 @@ fn what_came_in_without_its_effect_is_put_aside_with_all_that_comes_before_it() 
     let source = store_of([&all[0], &all[2]]);
     let mut store = store_of(&all);
     install(&mut store, parts(&source)).expect("it is what was sent");
-    assert_eq!(store.aside(100).expect("it reads"), all[1..]);
+    assert_eq!(store.orphans(100).expect("it reads"), all[1..]);
     assert!(!store.has_effect(&all[2]).expect("it reads"));
 }

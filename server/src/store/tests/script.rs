@@ -12,7 +12,7 @@ use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
 use stablechat_protocol::command::{Command, Query, Recipient};
 use stablechat_protocol::id::ClientId;
 use stablechat_protocol::name::Pattern;
-use stablechat_protocol::request::{Actor, Question, Request};
+use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -96,12 +96,12 @@ impl Script {
         Ok(text)
     }
 
-    /// Answers a question, at the time of the last command.
+    /// Answers a query, at the time of the last command.
     fn query(&mut self, prefix: Option<&str>, query: Query, arguments: &mut ArgumentConsumer<'_>) -> Result<String> {
-        let question = Question { id: 1, actor: speaker(prefix, arguments)?, query };
+        let query = QueryRequest { id: 1, actor: speaker(prefix, arguments)?, query };
         arguments.reject_next()?;
         let mut text = String::new();
-        match self.store().query(&question)? {
+        match self.store().query(&query)? {
             QueryAnswer::Rejected { reason } => writeln!(text, "rejected: {reason}")?,
             QueryAnswer::Accounts { names, next } => {
                 let count = names.len();
@@ -159,7 +159,7 @@ impl Script {
     }
 
     /// The queries.
-    fn question(&self, name: &str, arguments: &mut ArgumentConsumer<'_>) -> Result<Option<Query>> {
+    fn query(&self, name: &str, arguments: &mut ArgumentConsumer<'_>) -> Result<Option<Query>> {
         let limit = arguments.take_key("limit").map_or(Ok(1000), str::parse)?;
         Ok(Some(match name {
             "list" => {
@@ -205,7 +205,7 @@ impl Runner for Script {
         if let Some(command) = self.command(&command.name, &mut arguments)? {
             return self.apply(prefix, command, &mut arguments);
         }
-        if let Some(query) = self.question(&command.name, &mut arguments)? {
+        if let Some(query) = self.query(&command.name, &mut arguments)? {
             return self.query(prefix, query, &mut arguments);
         }
         arguments.reject_next()?;

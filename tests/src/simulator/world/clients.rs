@@ -1,6 +1,6 @@
 //! The clients: what they say, what they are told, and what they make of it.
 
-use super::{Happening, Phase, World};
+use super::{ReportedPhase, SimEvent, World};
 use crate::simulator::client::Client;
 use crate::simulator::network::Way;
 use crate::simulator::{Check, Mode, REPLICAS, Violation};
@@ -37,7 +37,7 @@ impl World {
         let Some(message) = message else {
             self.clients[client].on_lost(self.now, node);
             let wait = Duration::from_millis(1 + self.random.u64(..RECONNECT_MAX_MS));
-            self.plan(wait, Happening::Connect { client, node });
+            self.plan(wait, SimEvent::Connect { client, node });
             self.after_client(client);
             return Ok(());
         };
@@ -48,7 +48,7 @@ impl World {
             self.tally.count(refusal(*reason));
         }
         if let ToClient::QueryAnswer { id, .. } = &message {
-            self.checks.on_question_answered((client, *id));
+            self.checks.on_query_answered((client, *id));
         }
         let answered = match &message {
             ToClient::Answer { client, sequence, uid, note, .. } => Some(((*client, *sequence), *uid, note.stability)),
@@ -81,13 +81,13 @@ impl World {
                 self.tally.count("requests answered");
                 if let Some(sent) = self.sent_at.remove(&request) {
                     self.latencies.add(self.now.since(sent), stability);
-                    if self.phase == Phase::Epilogue {
+                    if self.phase == ReportedPhase::Epilogue {
                         self.calm_latencies.add(self.now.since(sent), stability);
                     }
                 }
             }
             Verdict::Differs { answer, .. } => {
-                if self.mode == Mode::Bounds || self.phase == Phase::Epilogue {
+                if self.mode == Mode::Bounds || self.phase == ReportedPhase::Epilogue {
                     let account = &self.clients[client].actor.account;
                     let what = format!("{account} got another answer than {answer:?} to its request {}", request.1);
                     return Err(Violation::among_all(what));
@@ -112,7 +112,7 @@ impl World {
     pub(super) fn on_connect(&mut self, client: usize, node: usize) {
         if !self.nodes[node].is_up() {
             let wait = Duration::from_millis(50 + self.random.u64(..RECONNECT_MAX_MS));
-            self.plan(wait, Happening::Connect { client, node });
+            self.plan(wait, SimEvent::Connect { client, node });
             return;
         }
         let connection = self.network.connect(client, node, self.nodes[node].incarnation);
@@ -125,7 +125,7 @@ impl World {
     pub(super) fn send_to_client(&mut self, id: ConnectionId, message: ToClient) {
         if let Some(at) = self.network.send(&mut self.random, self.now, id, Way::Down) {
             self.tally.count("messages");
-            self.plan_at(at, Happening::AtClient(id, Some(message)));
+            self.plan_at(at, SimEvent::AtClient(id, Some(message)));
         }
     }
 
@@ -139,7 +139,7 @@ impl World {
                 let Some(id) = to.connection.filter(|_| is_meant) else { continue };
                 if let Some(at) = self.network.send(&mut self.random, self.now, id, Way::Up) {
                     self.tally.count("messages");
-                    self.plan_at(at, Happening::AtNode(id, Some(message.clone())));
+                    self.plan_at(at, SimEvent::AtNode(id, Some(message.clone())));
                 }
             }
         }
@@ -147,7 +147,7 @@ impl World {
             let at = wanted.max(self.now.next());
             if self.wakes[client].is_none_or(|planned| planned <= self.now || at < planned) {
                 self.wakes[client] = Some(at);
-                self.plan_at(at, Happening::Wake { client });
+                self.plan_at(at, SimEvent::Wake { client });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The connections between replicas: making them, what arrives on them, and their end.
 
-use super::{Happening, World};
+use super::{SimEvent, World};
 use crate::simulator::REPLICAS;
 use crate::simulator::links::LinkId;
 use crate::simulator::node;
@@ -17,7 +17,7 @@ impl World {
         if from < to {
             let wait = Duration::from_millis(1 + self.random.u64(..REDIAL_MAX_MS));
             let incarnation = self.nodes[from].incarnation;
-            self.plan(wait, Happening::Dial { from, to, incarnation });
+            self.plan(wait, SimEvent::Dial { from, to, incarnation });
         }
     }
 
@@ -37,7 +37,7 @@ impl World {
         self.begin_link(to, from, id);
         // The dialer knows when the greeting has come.
         if let Some(at) = self.links.send(&mut self.random, self.now, id, from) {
-            self.plan_at(at, Happening::Greeted { node: from, link: id });
+            self.plan_at(at, SimEvent::Greeted { node: from, link: id });
         }
     }
 
@@ -86,7 +86,7 @@ impl World {
         self.links.end(id, lost_to);
         for (node, at) in notices {
             if let Some(at) = at {
-                self.plan_at(at, Happening::AtPeer { node, link: id, message: None });
+                self.plan_at(at, SimEvent::AtPeer { node, link: id, message: None });
             }
         }
     }
@@ -98,7 +98,7 @@ impl World {
         self.on_about_to_send(node, peer, &message);
         if let Some(at) = self.links.send(&mut self.random, self.now, link, peer) {
             self.tally.count("messages between replicas");
-            self.plan_at(at, Happening::AtPeer { node: peer, link, message: Some(message) });
+            self.plan_at(at, SimEvent::AtPeer { node: peer, link, message: Some(message) });
         }
     }
 

@@ -1,6 +1,6 @@
 //! Playing scenes.
 
-use super::{Happening, World};
+use super::{SimEvent, World};
 use crate::simulator::client::{label, speech};
 use crate::simulator::faults;
 use crate::simulator::network::Way;
@@ -50,14 +50,14 @@ impl World {
 
     /// Plans a scene. Until it is over, nothing else goes wrong.
     pub(super) fn plan_scene(&mut self) {
-        self.plan(QUIET, Happening::Scene);
+        self.plan(QUIET, SimEvent::Scene);
     }
 
     /// Begins a scene, as soon as it can be played and unless it is too late for one.
     pub(super) fn on_scene(&mut self) {
         if !self.is_set() {
             let is_early = self.now.since(START) < faults::LAST_SCENE;
-            self.plan(QUIET, if is_early { Happening::Scene } else { Happening::Fault });
+            self.plan(QUIET, if is_early { SimEvent::Scene } else { SimEvent::Fault });
             return;
         }
         let Scene { kind, length, steps } = scenes::compose(&mut self.random);
@@ -66,11 +66,11 @@ impl World {
         self.links.is_brisk = true;
         for (cue, act) in steps {
             match cue {
-                Cue::After(wait) => self.plan(wait, Happening::Act(act)),
-                Cue::Sent { .. } => self.stage.cues.push((cue, act)),
+                Cue::After(wait) => self.plan(wait, SimEvent::Act(act)),
+                Cue::NetCommand { .. } => self.stage.cues.push((cue, act)),
             }
         }
-        self.plan(length, Happening::SceneEnds);
+        self.plan(length, SimEvent::SceneEnds);
     }
 
     /// The scene is over.
@@ -78,7 +78,7 @@ impl World {
         self.stage = Stage::default();
         self.links.is_brisk = false;
         let wait = faults::gap(&mut self.random);
-        self.plan(wait, Happening::Fault);
+        self.plan(wait, SimEvent::Fault);
     }
 
     /// A replica is about to send a message to another: that may be a cue.
@@ -87,11 +87,11 @@ impl World {
             return;
         }
         let Some(part) = self.stage.part_of(message) else { return };
-        let is_it = |(cue, _): &mut (Cue, Act)| matches!(cue, Cue::Sent { from: one, to: other, part: what, .. } if (*one, *other, *what) == (from, to, part));
+        let is_it = |(cue, _): &mut (Cue, Act)| matches!(cue, Cue::NetCommand { from: one, to: other, part: what, .. } if (*one, *other, *what) == (from, to, part));
         let acts: Vec<(Cue, Act)> = self.stage.cues.extract_if(.., is_it).collect();
         for (cue, act) in acts {
             match cue {
-                Cue::Sent { wait, .. } if wait > Duration::ZERO => self.plan(wait, Happening::Act(act)),
+                Cue::NetCommand { wait, .. } if wait > Duration::ZERO => self.plan(wait, SimEvent::Act(act)),
                 _ => self.on_act(act),
             }
         }
@@ -140,10 +140,10 @@ impl World {
         for node in to.iter().copied().filter(|node| self.nodes[*node].is_up()).collect::<Vec<_>>() {
             let id = self.network.connect(usize::MAX, node, self.nodes[node].incarnation);
             let at = self.now.after(Duration::from_micros(self.random.u64(1..HEARD_MAX_US)));
-            said.iter().for_each(|message| self.plan_at(at, Happening::AtNode(id, Some(message.clone()))));
+            said.iter().for_each(|message| self.plan_at(at, SimEvent::AtNode(id, Some(message.clone()))));
             let [gone, _] = self.network.break_off(&mut self.random, at, id, [false, true]);
             debug_assert!(gone > at && !self.network.is_lost(id, Way::Up));
-            self.plan_at(gone, Happening::AtNode(id, None));
+            self.plan_at(gone, SimEvent::AtNode(id, None));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Letting things go wrong, as far as the bounds allow.
 
-use super::{Happening, World};
+use super::{SimEvent, World};
 use crate::simulator::client::{label, speech};
 use crate::simulator::faults::{self, Fault};
 use crate::simulator::network::Way;
@@ -23,11 +23,11 @@ impl World {
             return;
         }
         if self.now.after(wait).since(START) < faults::END {
-            self.plan(wait, Happening::Fault);
+            self.plan(wait, SimEvent::Fault);
         } else {
             // The last word is had by one whose only hearer dies: nothing that comes of it may last.
             self.stray(true);
-            self.plan(wait, Happening::Heal);
+            self.plan(wait, SimEvent::Heal);
             return;
         }
         match fault {
@@ -102,8 +102,8 @@ impl World {
         self.note(Some(node), || format!("loses the connection {} to client {client}", id.0));
         let lost = [self.random.bool(), self.random.bool()];
         let [node_notices, client_notices] = self.network.break_off(&mut self.random, self.now, id, lost);
-        self.plan_at(node_notices, Happening::AtNode(id, None));
-        self.plan_at(client_notices, Happening::AtClient(id, None));
+        self.plan_at(node_notices, SimEvent::AtNode(id, None));
+        self.plan_at(client_notices, SimEvent::AtClient(id, None));
     }
 
     /// Breaks the connection between two replicas.
@@ -134,17 +134,17 @@ impl World {
             let id = self.network.connect(usize::MAX, *node, self.nodes[*node].incarnation);
             for message in said.clone() {
                 if let Some(at) = self.network.send(&mut self.random, self.now, id, Way::Up) {
-                    self.plan_at(at, Happening::AtNode(id, Some(message)));
+                    self.plan_at(at, SimEvent::AtNode(id, Some(message)));
                     heard = at;
                 }
             }
             let [gone, _] = self.network.break_off(&mut self.random, self.now, id, [false, true]);
-            self.plan_at(gone, Happening::AtNode(id, None));
+            self.plan_at(gone, SimEvent::AtNode(id, None));
         }
         if let (true, &[node]) = (ambush, &reached[..]) {
             let most = AMBUSH_MAX_US[self.random.usize(..AMBUSH_MAX_US.len())];
             let wait = Duration::from_micros(self.random.u64(..most));
-            self.plan_at(heard.after(wait), Happening::Ambush { node });
+            self.plan_at(heard.after(wait), SimEvent::Ambush { node });
         }
     }
 
@@ -161,7 +161,7 @@ impl World {
         self.note(Some(node), || format!("is paused for {pause:?}"));
         self.nodes[node].paused = true;
         let incarnation = self.nodes[node].incarnation;
-        self.plan(pause, Happening::Resume { node, incarnation });
+        self.plan(pause, SimEvent::Resume { node, incarnation });
     }
 
     /// Kills a replica now, or in its next turn.
@@ -193,7 +193,7 @@ impl World {
                 self.note(Some(node), || format!("has no room for what clients want for {length:?}"));
                 let incarnation = self.nodes[node].incarnation;
                 self.note_room(node, incarnation, false);
-                return self.plan(length, Happening::Room { node, incarnation });
+                return self.plan(length, SimEvent::Room { node, incarnation });
             }
             self.tally.count("disks full");
             self.note(Some(node), || format!("has a full disk for {length:?}"));
@@ -259,10 +259,10 @@ impl World {
         for id in self.network.of_node(node) {
             let lost = [true, !is_graceful && self.random.bool()];
             let [_, client_notices] = self.network.break_off(&mut self.random, self.now, id, lost);
-            self.plan_at(client_notices, Happening::AtClient(id, None));
+            self.plan_at(client_notices, SimEvent::AtClient(id, None));
         }
         let wait = self.stays_down[node].take().unwrap_or_else(|| faults::down_time(&mut self.random));
-        self.plan(wait, Happening::Start { node });
+        self.plan(wait, SimEvent::Start { node });
     }
 
     /// Plans a turn whether the replica wants one or not, since a signal has come.
@@ -271,7 +271,7 @@ impl World {
             let at = self.now.next();
             self.nodes[node].turn = Some(at);
             let incarnation = self.nodes[node].incarnation;
-            self.plan_at(at, Happening::Turn { node, incarnation });
+            self.plan_at(at, SimEvent::Turn { node, incarnation });
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The replicas' processes: their starts, and their turns.
 
-use super::{Happening, World};
+use super::{SimEvent, World};
 use crate::simulator::node::{self, Reading, Wake};
 use crate::simulator::{Check, Violation};
 use stablechat_protocol::message::RequestId;
 use stablechat_protocol::time::Timestamp;
-use stablechat_server::net::{Event, Sent};
+use stablechat_server::net::{NetCommand, NetEvent};
 use std::time::Duration;
 
 /// The most nanoseconds from when a replica wants a turn to its beginning.
@@ -26,7 +26,7 @@ impl World {
         }
         self.nodes[node].take_reading(self.now);
         let wait = Duration::from_nanos(self.random.u64(..PART_MAX));
-        self.plan(wait, Happening::Read { node, incarnation });
+        self.plan(wait, SimEvent::Read { node, incarnation });
     }
 
     /// A replica's loop reads what has arrived.
@@ -41,7 +41,7 @@ impl World {
         self.checks.on_read(node, &read, |connection| network.connection(connection).client)?;
         self.send_all(node, sent)?;
         let wait = Duration::from_nanos(self.random.u64(..PART_MAX));
-        self.plan(wait, Happening::Apply { node, incarnation });
+        self.plan(wait, SimEvent::Apply { node, incarnation });
         if let Some(pause) = self.nodes[node].pause_in_turn.take() {
             self.pause(node, pause);
         }
@@ -72,17 +72,17 @@ impl World {
     }
 
     /// Sends what a replica wants sent.
-    fn send_all(&mut self, node: usize, sent: Vec<Sent>) -> Check {
+    fn send_all(&mut self, node: usize, sent: Vec<NetCommand>) -> Check {
         let network = &self.network;
         self.checks.on_sent(node, &sent, |connection| network.connection(connection).client)?;
         for sent in sent {
             self.note(Some(node), || describe_sent(&sent));
             match sent {
-                Sent::ToClient { to, message } => self.send_to_client(to, message),
-                Sent::ToPeer { to, message } => self.send_to_peer(node, to, message),
-                Sent::PeerSeen { peer } => self.nodes[node].on_peer_seen(usize::from(peer.0)),
-                Sent::Disconnect { peer } => self.disconnect(node, peer),
-                Sent::Inspected { .. } => {}
+                NetCommand::ToClient { to, message } => self.send_to_client(to, message),
+                NetCommand::ToPeer { to, message } => self.send_to_peer(node, to, message),
+                NetCommand::ConnectionSeen { peer } => self.nodes[node].on_connection_seen(usize::from(peer.0)),
+                NetCommand::Disconnect { peer } => self.disconnect(node, peer),
+                NetCommand::ScrapeResult { .. } => {}
             }
         }
         Ok(())
@@ -95,11 +95,11 @@ impl World {
         }
         self.nodes[node].paused = false;
         self.note(Some(node), || "is resumed".into());
-        for happening in std::mem::take(&mut self.withheld[node]) {
-            if let Happening::Turn { .. } = happening {
+        for event in std::mem::take(&mut self.withheld[node]) {
+            if let SimEvent::Turn { .. } = event {
                 self.nodes[node].turn = Some(self.now);
             }
-            self.plan(Duration::ZERO, happening);
+            self.plan(Duration::ZERO, event);
         }
         self.plan_turn(node);
     }
@@ -123,18 +123,18 @@ impl World {
         if self.nodes[node].turn.is_none_or(|planned| at < planned) {
             self.nodes[node].turn = Some(at);
             let incarnation = self.nodes[node].incarnation;
-            self.plan_at(at, Happening::Turn { node, incarnation });
+            self.plan_at(at, SimEvent::Turn { node, incarnation });
         }
     }
 }
 
 /// What was read, for the trace.
-fn describe(event: &Event) -> String {
+fn describe(event: &NetEvent) -> String {
     match event {
-        Event::Request { from, timestamp, body, .. } => {
+        NetEvent::Request { from, timestamp, body, .. } => {
             let what = match body.id() {
                 RequestId::Command { client, sequence } => format!("{client} {sequence}"),
-                RequestId::Query { id } => format!("question {id}"),
+                RequestId::Query { id } => format!("query {id}"),
             };
             format!("reads {what} of {timestamp} from {}, uid {}", from.0, body.uid(*timestamp))
         }
@@ -143,10 +143,10 @@ fn describe(event: &Event) -> String {
 }
 
 /// What is sent, for the trace.
-fn describe_sent(sent: &Sent) -> String {
+fn describe_sent(sent: &NetCommand) -> String {
     match sent {
-        Sent::ToClient { to, message } => format!("sends {message:?} on {}", to.0),
-        Sent::ToPeer { to, message } => format!("sends {} {message:?}", node::name(usize::from(to.0))),
+        NetCommand::ToClient { to, message } => format!("sends {message:?} on {}", to.0),
+        NetCommand::ToPeer { to, message } => format!("sends {} {message:?}", node::name(usize::from(to.0))),
         other => format!("{other:?}"),
     }
 }

@@ -1,23 +1,23 @@
 //! What is to be sent, until it may be.
 
-use crate::net::Sent;
+use crate::net::NetCommand;
 use crate::replica::{ConnectionId, PeerId};
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::peer::{BODIES_BYTES, Held, PeerMessage};
+use stablechat_protocol::peer::{BODIES_BYTES, PeerMessage, StampedRequest};
 
 /// About how many bytes a message takes beside its texts.
 const OVERHEAD: usize = 256;
 
 /// Messages in the order in which they are to be sent.
 #[derive(Default)]
-pub struct Unsent {
-    messages: Vec<Sent>,
+pub struct Outbox {
+    messages: Vec<NetCommand>,
     /// About how many bytes they take.
     bytes: usize,
 }
 
-impl Unsent {
+impl Outbox {
     /// About how many bytes have gathered.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -34,28 +34,28 @@ impl Unsent {
             ToClient::Delivery { message } => text(message),
             _ => OVERHEAD,
         };
-        self.messages.push(Sent::ToClient { to, message });
+        self.messages.push(NetCommand::ToClient { to, message });
     }
 
     /// Adds a message for a peer.
     pub fn for_peer(&mut self, to: PeerId, message: PeerMessage) {
-        let requests = |requests: &Vec<Held>| OVERHEAD * 2 * requests.len();
+        let requests = |requests: &Vec<StampedRequest>| OVERHEAD * 2 * requests.len();
         self.bytes += match &message {
-            PeerMessage::Bodies { requests: held } | PeerMessage::Entries { requests: held, .. } => requests(held),
+            PeerMessage::Bodies { requests: held } | PeerMessage::LogEntries { requests: held, .. } => requests(held),
             PeerMessage::SnapshotPart { .. } => OVERHEAD + BODIES_BYTES,
             PeerMessage::Announce { uids, .. } | PeerMessage::Listed { uids } => size_of_val(&uids[..]),
             _ => OVERHEAD,
         };
-        self.messages.push(Sent::ToPeer { to, message });
+        self.messages.push(NetCommand::ToPeer { to, message });
     }
 
     /// Adds something that takes no room.
-    pub fn add(&mut self, sent: Sent) {
+    pub fn add(&mut self, sent: NetCommand) {
         self.messages.push(sent);
     }
 
     /// Lets everything go that has gathered.
-    pub fn release(&mut self, post: &mut impl FnMut(Vec<Sent>)) {
+    pub fn release(&mut self, post: &mut impl FnMut(Vec<NetCommand>)) {
         self.bytes = 0;
         if !self.messages.is_empty() {
             post(std::mem::take(&mut self.messages));

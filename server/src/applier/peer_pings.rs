@@ -4,8 +4,8 @@
 //! applier as a body would. So what is measured is what requests meet, a busy disk included. The protocol's own pings, from
 //! which it estimates how the peers' clocks stand to ours, are others: who measures does not disturb.
 
-use super::unsent::Unsent;
-use crate::net::Identity;
+use super::outbox::Outbox;
+use crate::net::ReplicaIdentity;
 use crate::replica::{ConnectionId, PeerId, Replica};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::peer::PeerMessage;
@@ -17,7 +17,7 @@ const ROUNDS_MAX: usize = 1024;
 
 /// Who has asked for pings, and what has come of them.
 #[derive(Default)]
-pub struct Probing {
+pub struct PeerPings {
     /// Who has asked in this wake; all share one round, however often they ask.
     asking: BTreeSet<ConnectionId>,
     /// The last rounds, oldest first: when the peers were pinged, and for whom.
@@ -37,7 +37,7 @@ pub struct Pong {
     pub received: Timestamp,
 }
 
-impl Probing {
+impl PeerPings {
     /// A client asks.
     pub fn ask(&mut self, from: ConnectionId) {
         self.asking.insert(from);
@@ -51,11 +51,11 @@ impl Probing {
     }
 
     /// Ends a wake: tells what was answered, and pings all peers that are connected if anyone has asked for it.
-    pub fn go_on(&mut self, now: Timestamp, replica: &Replica, us: &Identity, unsent: &mut Unsent) {
+    pub fn go_on(&mut self, now: Timestamp, replica: &Replica, us: &ReplicaIdentity, outbox: &mut Outbox) {
         for (peer, Pong { sent, clock, received }) in std::mem::take(&mut self.pongs) {
             let Some(place) = self.place(sent) else { continue };
             let message = ToClient::PeerPong { peer: us.name_of(peer), sent, clock, received };
-            self.rounds[place].1.iter().for_each(|to| unsent.for_client(*to, message.clone()));
+            self.rounds[place].1.iter().for_each(|to| outbox.for_client(*to, message.clone()));
         }
         if self.asking.is_empty() {
             return;
@@ -63,9 +63,9 @@ impl Probing {
         let asking = std::mem::take(&mut self.asking);
         let connected: Vec<PeerId> = replica.connected().collect();
         let peers: Vec<_> = connected.iter().map(|peer| us.name_of(*peer)).collect();
-        connected.iter().for_each(|peer| unsent.for_peer(*peer, PeerMessage::Ping { sent: now }));
+        connected.iter().for_each(|peer| outbox.for_peer(*peer, PeerMessage::Ping { sent: now }));
         for to in &asking {
-            unsent.for_client(*to, ToClient::PeersPinged { sent: now, peers: peers.clone() });
+            outbox.for_client(*to, ToClient::PeersPinged { sent: now, peers: peers.clone() });
         }
         if self.rounds.len() == ROUNDS_MAX {
             self.rounds.pop_front();

@@ -6,10 +6,10 @@
 //! only little of that is done. Of replicas that parted long ago one after the other begins again, and catches up while
 //! nobody waits for it: the one with the shorter log first.
 
-use super::peer::{LogStanding, Standing};
+use super::peer::{LogSync, PeerState};
 use super::pending::{PeerSet, Pending, request_size};
-use super::{Body, ConnectionId, Output, PeerId, Replica, Status};
-use stablechat_protocol::peer::{Held, PeerMessage};
+use super::{Body, ConnectionId, Output, PeerId, Phase, Replica};
+use stablechat_protocol::peer::{PeerMessage, StampedRequest};
 use stablechat_protocol::uid::Uid;
 
 /// The most requests of a peer's log that are gathered before they are inserted below the end of our own.
@@ -29,7 +29,7 @@ pub(super) struct Following {
     /// How many requests our log had beyond what both have, when they were compared.
     depth: u64,
     /// What of its log has come and is not yet taken in.
-    arriving: Vec<Held>,
+    arriving: Vec<StampedRequest>,
     /// About how many bytes that takes.
     bytes: usize,
     /// After which request the next piece is to be asked for, while it is not.
@@ -53,7 +53,7 @@ impl Following {
     }
 
     /// Adds to what has come.
-    fn add(&mut self, requests: impl IntoIterator<Item = Held>) {
+    fn add(&mut self, requests: impl IntoIterator<Item = StampedRequest>) {
         let from = self.arriving.len();
         self.arriving.extend(requests);
         self.bytes += self.arriving[from..].iter().map(|held| request_size(&held.request)).sum::<usize>();
@@ -73,13 +73,13 @@ impl Replica {
         let is_busy = self.following.is_some();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.log = match after {
-            None => LogStanding::CaughtUp(self.now),
-            Some(_) if is_busy => LogStanding::Waiting,
+            None => LogSync::CaughtUp(self.now),
+            Some(_) if is_busy => LogSync::Waiting,
             Some(after) => {
                 let after = after.max(peer.followed_to);
                 self.following = Some(Following::log(id, after, depth));
-                outputs.push(Output::Send { to: id, message: PeerMessage::Tail { after } });
-                LogStanding::Unknown
+                outputs.push(Output::Send { to: id, message: PeerMessage::FetchLog { after } });
+                LogSync::Unknown
             }
         };
         if self.following.is_none() {
@@ -89,19 +89,19 @@ impl Replica {
 
     /// Compares logs again with the peers whose turn it was not: what they had may have come from another by now.
     pub(super) fn probe_waiting(&mut self, outputs: &mut Vec<Output>) {
-        self.probe(|log| log == LogStanding::Waiting, outputs);
+        self.probe(|log| log == LogSync::Waiting, outputs);
     }
 
     /// Compares logs with all whose log is not being compared or followed.
     pub(super) fn compare_with_all(&mut self, outputs: &mut Vec<Output>) {
-        self.probe(|log| matches!(log, LogStanding::CaughtUp(_)), outputs);
+        self.probe(|log| matches!(log, LogSync::CaughtUp(_)), outputs);
     }
 
     /// Compares logs again with those whose log stands so.
-    fn probe(&mut self, stands_so: impl Fn(LogStanding) -> bool, outputs: &mut Vec<Output>) {
+    fn probe(&mut self, stands_so: impl Fn(LogSync) -> bool, outputs: &mut Vec<Output>) {
         for (to, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.is_connected && stands_so(peer.log)) {
-            peer.log = LogStanding::Unknown;
-            outputs.push(Output::SendProbe { to: *to });
+            peer.log = LogSync::Unknown;
+            outputs.push(Output::SendLogMarks { to: *to });
         }
     }
 
@@ -119,17 +119,17 @@ impl Replica {
         &mut self,
         id: PeerId,
         after: Uid,
-        missing: Vec<Held>,
+        missing: Vec<StampedRequest>,
         next: Option<Uid>,
         outputs: &mut Vec<Output>,
     ) {
         let is_awaited = |following: &mut Following| following.peer == id && following.asked == Some(after);
         let Some(mut following) = self.following.take_if(is_awaited) else { return };
-        let is_new = |held: &Held| held.is_genuine() && !self.is_known(held.uid);
+        let is_new = |held: &StampedRequest| held.is_genuine() && !self.is_known(held.uid);
         following.add(missing.into_iter().filter(is_new));
         if self.is_too_deep(&following) {
             // Others wait for us. The boundaries will tell whose turn it is to take in what the other has.
-            self.set_log(id, LogStanding::Apart);
+            self.set_log(id, LogSync::Apart);
             return self.probe_waiting(outputs);
         }
         let continues = following.arriving.first().is_none_or(|held| held.uid > self.applied);
@@ -142,7 +142,7 @@ impl Replica {
             }
         }
         if next.is_none() {
-            self.set_log(id, LogStanding::CaughtUp(self.now));
+            self.set_log(id, LogSync::CaughtUp(self.now));
             return self.probe_waiting(outputs);
         }
         following.next = next;
@@ -157,12 +157,12 @@ impl Replica {
             && let Some(after) = following.next.take()
         {
             following.asked = Some(after);
-            outputs.push(Output::Send { to: following.peer, message: PeerMessage::Tail { after } });
+            outputs.push(Output::Send { to: following.peer, message: PeerMessage::FetchLog { after } });
         }
     }
 
     /// Notes how a peer's log stands to ours.
-    fn set_log(&mut self, id: PeerId, log: LogStanding) {
+    fn set_log(&mut self, id: PeerId, log: LogSync) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.log = log;
         }
@@ -171,7 +171,7 @@ impl Replica {
     /// Whether taking in what has come would keep us from serving.
     fn is_too_deep(&self, following: &Following) -> bool {
         let below = following.arriving.iter().filter(|held| held.uid <= self.applied).count() as u64;
-        self.status != Status::CatchingUp && below > 0 && following.depth.max(below) > self.settings.depth_max
+        self.status != Phase::CatchingUp && below > 0 && following.depth.max(below) > self.settings.depth_max
     }
 
     /// Whether a request is pending, or applied as far as we remember.
@@ -181,7 +181,7 @@ impl Replica {
 
     /// Takes in requests that a peer has applied. While we catch up they need no test of our own; afterwards those that come
     /// after what we have applied take their turn with what is pending.
-    fn take_applied(&mut self, peer: PeerId, arriving: Vec<Held>, outputs: &mut Vec<Output>) {
+    fn take_applied(&mut self, peer: PeerId, arriving: Vec<StampedRequest>, outputs: &mut Vec<Output>) {
         let mut requests = Vec::new();
         for held in arriving {
             let uid = held.uid;
@@ -189,7 +189,7 @@ impl Replica {
                 continue;
             }
             let missing = self.missing.remove(&uid);
-            if self.status != Status::CatchingUp && uid > self.applied {
+            if self.status != Phase::CatchingUp && uid > self.applied {
                 let mut held_by = missing.map_or(PeerSet::default(), |missing| missing.listed_by);
                 held_by.insert(peer);
                 let waiting = self.refused.remove(&uid).unwrap_or_default();
@@ -210,7 +210,7 @@ impl Replica {
     /// Wants requests inserted into the log.
     pub(super) fn insert(
         &mut self,
-        requests: Vec<Held>,
+        requests: Vec<StampedRequest>,
         waiting: Vec<(Uid, Vec<ConnectionId>)>,
         outputs: &mut Vec<Output>,
     ) {
@@ -233,13 +233,13 @@ impl Replica {
     pub(super) fn on_logs_differ(&mut self, id: PeerId, is_ours_shorter: bool, outputs: &mut Vec<Output>) {
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_connected) else { return };
         match peer.log {
-            LogStanding::Apart if is_ours_shorter && peer.standing == Standing::Linked => self.rejoin(outputs),
-            LogStanding::Apart | LogStanding::CaughtUp(_) => {
+            LogSync::Apart if is_ours_shorter && peer.standing == PeerState::Linked => self.rejoin(outputs),
+            LogSync::Apart | LogSync::CaughtUp(_) => {
                 // It may have taken in something before where we were.
-                (peer.log, peer.followed_to) = (LogStanding::Unknown, Uid::MIN);
-                outputs.push(Output::SendProbe { to: id });
+                (peer.log, peer.followed_to) = (LogSync::Unknown, Uid::MIN);
+                outputs.push(Output::SendLogMarks { to: id });
             }
-            LogStanding::Unknown | LogStanding::Waiting => {}
+            LogSync::Unknown | LogSync::Waiting => {}
         }
     }
 
@@ -247,7 +247,7 @@ impl Replica {
     pub(super) fn compare_again(&mut self, outputs: &mut Vec<Output>) {
         if self.following.is_none() {
             let long_ago = self.now.before(self.settings.delivery_bound);
-            self.probe(|log| matches!(log, LogStanding::CaughtUp(at) if at < long_ago), outputs);
+            self.probe(|log| matches!(log, LogSync::CaughtUp(at) if at < long_ago), outputs);
         }
     }
 }

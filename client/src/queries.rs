@@ -18,7 +18,7 @@ pub const QUESTIONS_MAX: usize = 16;
 
 /// A query to be sent as `ToReplica::Query`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asking {
+pub struct OutgoingQuery {
     /// The number under which it will be answered.
     pub id: u64,
     /// Its timestamp.
@@ -29,13 +29,13 @@ pub struct Asking {
 
 /// The queries that are open.
 #[derive(Clone, Debug)]
-pub struct Questions {
+pub struct OpenQueries {
     /// Δ of the cluster.
     delivery_bound: Duration,
     /// The id of the next attempt; never used twice, on any connection.
     next: u64,
-    /// By question number, which is the id of the first attempt.
-    open: BTreeMap<u64, Question>,
+    /// By query number, which is the id of the first attempt.
+    open: BTreeMap<u64, OpenQuery>,
     /// The links that are ready.
     reach: LinkSet,
     /// When something was last answered.
@@ -44,7 +44,7 @@ pub struct Questions {
 
 /// An open query.
 #[derive(Clone, Debug)]
-struct Question {
+struct OpenQuery {
     /// What to read.
     query: Query,
     /// The id of the current attempt.
@@ -61,11 +61,11 @@ struct Question {
     answered: bool,
 }
 
-impl Questions {
+impl OpenQueries {
     /// No queries, and no link in reach.
-    pub fn new(delivery_bound: Duration) -> Questions {
+    pub fn new(delivery_bound: Duration) -> OpenQueries {
         let (open, progress) = (BTreeMap::new(), Timestamp::ZERO);
-        Questions { delivery_bound, next: 1, open, reach: LinkSet::EMPTY, progress }
+        OpenQueries { delivery_bound, next: 1, open, reach: LinkSet::EMPTY, progress }
     }
 
     /// Whether another query may be opened.
@@ -79,19 +79,19 @@ impl Questions {
     }
 
     /// Opens a query. Its number is the id of what is returned.
-    pub fn ask(&mut self, now: Timestamp, timestamp: Timestamp, query: Query) -> Asking {
+    pub fn ask(&mut self, now: Timestamp, timestamp: Timestamp, query: Query) -> OutgoingQuery {
         let (id, until) = (self.next_id(), now.after(self.patience()));
-        let question =
-            Question { query, id, timestamp, until, refused: LinkSet::EMPTY, backoff: BACKOFF_MIN, answered: false };
-        let asking = question.asking();
-        self.open.insert(id, question);
+        let query =
+            OpenQuery { query, id, timestamp, until, refused: LinkSet::EMPTY, backoff: BACKOFF_MIN, answered: false };
+        let asking = query.asking();
+        self.open.insert(id, query);
         asking
     }
 
-    /// Takes an answer under an id. Returns the question's number; `None` when it is closed or asked anew.
+    /// Takes an answer under an id. Returns the query's number; `None` when it is closed or asked anew.
     pub fn on_answer(&mut self, now: Timestamp, id: u64) -> Option<u64> {
-        let (&number, question) = self.open.iter_mut().find(|(_, question)| question.id == id)?;
-        question.answered = true;
+        let (&number, query) = self.open.iter_mut().find(|(_, query)| query.id == id)?;
+        query.answered = true;
         self.progress = now;
         Some(number)
     }
@@ -99,19 +99,19 @@ impl Questions {
     /// Takes a refusal of an attempt.
     pub fn on_refused(&mut self, now: Timestamp, link: usize, id: u64) {
         let reach = self.reach;
-        if let Some(question) = self.open.values_mut().find(|question| question.id == id) {
-            question.refused.insert(link);
-            question.hurry_if_refused(now, reach);
+        if let Some(query) = self.open.values_mut().find(|query| query.id == id) {
+            query.refused.insert(link);
+            query.hurry_if_refused(now, reach);
         }
     }
 
     /// A link became ready. Returns what it has to be asked.
-    pub fn on_link_ready(&mut self, link: usize) -> Vec<Asking> {
+    pub fn on_link_ready(&mut self, link: usize) -> Vec<OutgoingQuery> {
         self.reach.insert(link);
-        let open = self.open.values_mut().filter(|question| !question.answered);
-        open.map(|question| {
-            question.refused.remove(link);
-            question.asking()
+        let open = self.open.values_mut().filter(|query| !query.answered);
+        open.map(|query| {
+            query.refused.remove(link);
+            query.asking()
         })
         .collect()
     }
@@ -120,7 +120,7 @@ impl Questions {
     pub fn on_link_lost(&mut self, now: Timestamp, link: usize) {
         self.reach.remove(link);
         let reach = self.reach;
-        self.open.values_mut().for_each(|question| question.hurry_if_refused(now, reach));
+        self.open.values_mut().for_each(|query| query.hurry_if_refused(now, reach));
     }
 
     /// Closes a query.
@@ -128,31 +128,31 @@ impl Questions {
         self.open.remove(&number);
     }
 
-    /// The numbers of the queries that have to be repeated now with [`Questions::ask_again`].
+    /// The numbers of the queries that have to be repeated now with [`OpenQueries::ask_again`].
     pub fn due(&self, now: Timestamp) -> Vec<u64> {
-        let is_due = |question: &Question| !question.answered && question.until <= now && !self.reach.is_empty();
-        self.open.iter().filter(|(_, question)| is_due(question)).map(|(&number, _)| number).collect()
+        let is_due = |query: &OpenQuery| !query.answered && query.until <= now && !self.reach.is_empty();
+        self.open.iter().filter(|(_, query)| is_due(query)).map(|(&number, _)| number).collect()
     }
 
     /// The numbers of the queries that have no answer yet: those that have to be repeated when a command was, which may
     /// have been meant to precede them.
     pub fn unanswered(&self) -> Vec<u64> {
-        self.open.iter().filter(|(_, question)| !question.answered).map(|(&number, _)| number).collect()
+        self.open.iter().filter(|(_, query)| !query.answered).map(|(&number, _)| number).collect()
     }
 
     /// Repeats a query that is open, with a new id and timestamp.
-    pub fn ask_again(&mut self, now: Timestamp, timestamp: Timestamp, number: u64) -> Option<Asking> {
+    pub fn ask_again(&mut self, now: Timestamp, timestamp: Timestamp, number: u64) -> Option<OutgoingQuery> {
         let (id, until) = (self.next_id(), now.after(self.patience()));
-        let question = self.open.get_mut(&number)?;
-        (question.id, question.timestamp, question.until) = (id, timestamp, until);
-        question.refused = LinkSet::EMPTY;
-        Some(question.asking())
+        let query = self.open.get_mut(&number)?;
+        (query.id, query.timestamp, query.until) = (id, timestamp, until);
+        query.refused = LinkSet::EMPTY;
+        Some(query.asking())
     }
 
-    /// When [`Questions::due`] will name something.
+    /// When [`OpenQueries::due`] will name something.
     pub fn deadline(&self) -> Option<Timestamp> {
-        let unanswered = self.open.values().filter(|question| !question.answered);
-        unanswered.map(|question| question.until).min().filter(|_| !self.reach.is_empty())
+        let unanswered = self.open.values().filter(|query| !query.answered);
+        unanswered.map(|query| query.until).min().filter(|_| !self.reach.is_empty())
     }
 
     fn next_id(&mut self) -> u64 {
@@ -165,7 +165,7 @@ impl Questions {
     }
 }
 
-impl Question {
+impl OpenQuery {
     /// Brings the repetition forward when there is no link left that could answer.
     fn hurry_if_refused(&mut self, now: Timestamp, reach: LinkSet) {
         if !self.refused.is_empty() && reach.is_within(self.refused) {
@@ -174,8 +174,8 @@ impl Question {
         }
     }
 
-    fn asking(&self) -> Asking {
-        Asking { id: self.id, timestamp: self.timestamp, query: self.query.clone() }
+    fn asking(&self) -> OutgoingQuery {
+        OutgoingQuery { id: self.id, timestamp: self.timestamp, query: self.query.clone() }
     }
 }
 
@@ -187,44 +187,44 @@ mod tests {
         Timestamp(1_000_000_000_000).after(Duration::from_millis(milliseconds))
     }
 
-    fn questions() -> (Questions, u64) {
-        let mut questions = Questions::new(Duration::from_millis(1000));
-        (0..2).for_each(|link| assert!(questions.on_link_ready(link).is_empty()));
+    fn queries() -> (OpenQueries, u64) {
+        let mut queries = OpenQueries::new(Duration::from_millis(1000));
+        (0..2).for_each(|link| assert!(queries.on_link_ready(link).is_empty()));
         let query = Query::Unread { after: None, limit: 5 };
-        let number = questions.ask(at(0), at(0), query).id;
-        (questions, number)
+        let number = queries.ask(at(0), at(0), query).id;
+        (queries, number)
     }
 
     #[test]
     fn the_first_answer_ends_repetitions_but_others_are_still_known() {
-        let (mut questions, number) = questions();
-        assert_eq!(questions.deadline(), Some(at(3000)));
-        assert_eq!(questions.on_answer(at(1), number), Some(number));
-        assert_eq!(questions.deadline(), None);
-        assert_eq!(questions.on_answer(at(2), number), Some(number));
-        questions.close(number);
-        assert_eq!(questions.on_answer(at(3), number), None);
+        let (mut queries, number) = queries();
+        assert_eq!(queries.deadline(), Some(at(3000)));
+        assert_eq!(queries.on_answer(at(1), number), Some(number));
+        assert_eq!(queries.deadline(), None);
+        assert_eq!(queries.on_answer(at(2), number), Some(number));
+        queries.close(number);
+        assert_eq!(queries.on_answer(at(3), number), None);
     }
 
     #[test]
     fn a_repetition_has_a_new_id_and_the_old_one_is_no_longer_known() {
-        let (mut questions, number) = questions();
-        assert!(questions.due(at(2999)).is_empty());
-        assert_eq!(questions.due(at(3000)), [number]);
-        let again = questions.ask_again(at(3000), at(3000), number).expect("it is open");
+        let (mut queries, number) = queries();
+        assert!(queries.due(at(2999)).is_empty());
+        assert_eq!(queries.due(at(3000)), [number]);
+        let again = queries.ask_again(at(3000), at(3000), number).expect("it is open");
         assert_ne!(again.id, number);
-        assert_eq!(questions.on_answer(at(3001), number), None);
-        assert_eq!(questions.on_answer(at(3001), again.id), Some(number));
+        assert_eq!(queries.on_answer(at(3001), number), None);
+        assert_eq!(queries.on_answer(at(3001), again.id), Some(number));
     }
 
     #[test]
     fn a_refusal_by_all_is_repeated_soon() {
-        let (mut questions, number) = questions();
-        questions.on_refused(at(1), 0, number);
-        assert_eq!(questions.deadline(), Some(at(3000)));
-        questions.on_link_lost(at(2), 1);
-        assert_eq!(questions.deadline(), Some(at(52)));
-        assert_eq!(questions.due(at(52)), [number]);
-        assert_eq!(questions.unanswered(), [number]);
+        let (mut queries, number) = queries();
+        queries.on_refused(at(1), 0, number);
+        assert_eq!(queries.deadline(), Some(at(3000)));
+        queries.on_link_lost(at(2), 1);
+        assert_eq!(queries.deadline(), Some(at(52)));
+        assert_eq!(queries.due(at(52)), [number]);
+        assert_eq!(queries.unanswered(), [number]);
     }
 }

@@ -9,7 +9,7 @@ use super::schema::{self, Column, Session, conversation_key, message_key, sessio
 use super::{ChatStore, chat, log};
 use rocksdb::IteratorMode;
 use stablechat_protocol::command::{Command, Recipient};
-use stablechat_protocol::peer::Held;
+use stablechat_protocol::peer::StampedRequest;
 use stablechat_protocol::request::Request;
 use stablechat_protocol::wire::to_cbor;
 
@@ -18,24 +18,24 @@ impl ChatStore {
     ///
     /// # Errors
     /// Storage failed, or is corrupt; as for all that follows.
-    pub fn aside(&self, requests_max: usize) -> Result<Vec<Held>, StoreError> {
+    pub fn orphans(&self, requests_max: usize) -> Result<Vec<StampedRequest>, StoreError> {
         let db = self.rows.db();
-        let rows = db.iterator_cf(family(db, schema::ASIDE), IteratorMode::Start).take(requests_max);
+        let rows = db.iterator_cf(family(db, schema::ORPHANS), IteratorMode::Start).take(requests_max);
         let held = rows.map(|row| {
             let (key, value) = row.map_err(|error| StoreError::Rocks("reading what is aside", error))?;
-            Ok(Held { uid: log::uid_of_key(&key)?, request: decode(schema::ASIDE, &value)? })
+            Ok(StampedRequest { uid: log::uid_of_key(&key)?, request: decode(schema::ORPHANS, &value)? })
         });
         held.collect()
     }
 
     /// Puts a request aside. Durable with the next commit.
-    pub fn lay_aside(&mut self, held: &Held) {
-        self.pending.put_cf(family(self.rows.db(), schema::ASIDE), held.uid.to_bytes(), to_cbor(&held.request));
+    pub fn keep_orphan(&mut self, held: &StampedRequest) {
+        self.pending.put_cf(family(self.rows.db(), schema::ORPHANS), held.uid.to_bytes(), to_cbor(&held.request));
     }
 
     /// Whether the effect that a request from aside could have is there: its session has come to it, or its message is in its
     /// timeline, which outlives the session.
-    pub fn has_effect(&self, held: &Held) -> Result<bool, StoreError> {
+    pub fn has_effect(&self, held: &StampedRequest) -> Result<bool, StoreError> {
         let session: Option<Session> = self.rows.read(Column::Sessions, &session_key(held.request.client))?;
         if session.is_some_and(|session| session.sequence >= held.request.sequence) {
             return Ok(true);
@@ -52,7 +52,7 @@ impl ChatStore {
     }
 
     /// Forgets a request that was aside. Durable with the next commit.
-    pub fn forget_aside(&mut self, held: &Held) {
-        self.pending.delete_cf(family(self.rows.db(), schema::ASIDE), held.uid.to_bytes());
+    pub fn remove_orphan(&mut self, held: &StampedRequest) {
+        self.pending.delete_cf(family(self.rows.db(), schema::ORPHANS), held.uid.to_bytes());
     }
 }
