@@ -9,6 +9,7 @@ use crate::probe;
 use crate::verb::{HISTORY_DEFAULT, Verb, parse_count};
 use crate::watch;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
+use stablechat_command_line::Early;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::id::ClientId;
 use stablechat_protocol::name::{AccountName, Pattern};
@@ -21,8 +22,8 @@ use std::str::FromStr;
 /// Chat on replicas that need no leader: as long as one lives, you are heard. Without a command, reads commands from its input.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
-    usage = "[options] [<command>]",
-    example = "stablechat --as alice send bob 'hello, bob'",
+    usage = "[options] [<command> [options]]",
+    example = "stablechat send --as alice bob 'hello, bob'",
     error_code(0, "done"),
     error_code(1, "the service said no"),
     error_code(2, "usage"),
@@ -115,8 +116,9 @@ struct List {
 #[argh(
     subcommand,
     name = "send",
-    example = "stablechat --as alice send bob 'hello, bob'\ndf -h | stablechat --as alice send --id disks-today bob",
-    note = "With --id, giving the same command again after any failure sends the message once."
+    example = "stablechat send --as alice bob 'hello, bob'\ndf -h | stablechat send --as alice --id disks-today bob",
+    note = "With --id, giving the same command again after any failure sends the message once.
+Options are taken anywhere before --; what follows that is text."
 )]
 struct Send {
     /// a key of your choice that makes repeating safe
@@ -132,12 +134,12 @@ struct Send {
 
 /// Show unread messages, oldest first, and leave them unread.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "unread", example = "stablechat --as bob unread")]
+#[argh(subcommand, name = "unread", example = "stablechat unread --as bob")]
 struct Unread {}
 
 /// Show messages as they come, the unread ones first.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "listen", example = "stablechat --as bob --json listen | my-bot")]
+#[argh(subcommand, name = "listen", example = "stablechat listen --as bob --json | my-bot")]
 struct Listen {
     /// end when the unread ones are shown
     #[argh(switch)]
@@ -146,7 +148,7 @@ struct Listen {
 
 /// Show the last messages exchanged with someone, oldest first.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "history", example = "stablechat --as alice history bob 5")]
+#[argh(subcommand, name = "history", example = "stablechat history bob 5 --as alice")]
 struct History {
     /// with whom
     #[argh(positional)]
@@ -161,7 +163,7 @@ struct History {
 #[argh(
     subcommand,
     name = "status",
-    example = "stablechat status\nstablechat --json status",
+    example = "stablechat status\nstablechat status --json",
     note = "log, state: digests. lag: how far behind its clock a replica has closed.
 links: the peers that it consults, a dash before those it does not.
 answers: by the closed test / by the real-time test.",
@@ -216,13 +218,10 @@ pub enum Parsed {
 /// # Errors
 /// Something is missing or wrong; its code is that of the module [`crate::exit`].
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
-    let words: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
-    let words = words.map_err(|word| Failure::new(exit::USAGE, format!("the argument {word:?} is not UTF-8")))?;
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match Arguments::from_args(&["stablechat"], &words) {
+    match stablechat_command_line::parse("stablechat", arguments) {
         Ok(arguments) => plan(arguments),
-        Err(early) if early.status.is_ok() => Ok(Parsed::Help(stablechat_protocol::help::fit(&early.output))),
-        Err(early) => Err(Failure::new(exit::USAGE, early.output.trim_end())),
+        Err(Early::Help(text)) => Ok(Parsed::Help(text)),
+        Err(Early::Usage(fault)) => Err(Failure::new(exit::USAGE, fault)),
     }
 }
 

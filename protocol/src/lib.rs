@@ -15,7 +15,6 @@ pub mod answer;
 pub mod cluster;
 pub mod command;
 pub mod frame;
-pub mod help;
 pub mod id;
 pub mod login;
 pub mod message;

@@ -2,7 +2,7 @@
 
 mod logging;
 
-use argh::FromArgs;
+use stablechat_command_line::Early;
 use stablechat_server::cli::{Arguments, Failure};
 use stablechat_server::exit;
 use std::process;
@@ -21,18 +21,14 @@ fn main() {
 
 /// The command line; ends the process when it asks for help or cannot be understood.
 fn arguments() -> Arguments {
-    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    Arguments::from_args(&["stablechatd"], words.get(1..).unwrap_or_default()).unwrap_or_else(|early| {
-        match early.status {
-            Ok(()) => {
-                print!("{}", stablechat_protocol::help::fit(&early.output));
-                process::exit(exit::DONE)
-            }
-            Err(()) => {
-                eprintln!("{}\nRun `stablechatd --help` for help.", early.output.trim_end());
-                process::exit(exit::USAGE)
-            }
+    stablechat_command_line::parse("stablechatd", std::env::args_os().skip(1)).unwrap_or_else(|early| match early {
+        Early::Help(text) => {
+            print!("{text}");
+            process::exit(exit::DONE)
+        }
+        Early::Usage(fault) => {
+            eprintln!("{fault}");
+            process::exit(exit::USAGE)
         }
     })
 }

@@ -1,6 +1,6 @@
 //! The help of both programs and of each of their subcommands: it fits a screen of 80 columns and 24 lines, and has an example.
 
-use stablechat_protocol::help::{COLUMNS, LINES};
+use stablechat_command_line::help::{COLUMNS, LINES};
 use stablechat_tests::process::{built, run_to_end};
 use std::process::Command;
 

@@ -70,6 +70,37 @@ fn the_environment_names_the_account_and_options_win() {
 }
 
 #[test]
+fn options_are_taken_before_and_after_the_command() {
+    let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
+    let sent = |arguments: &[&str]| objects(&cluster.run(arguments).out)[0]["type"].clone();
+    assert_eq!(sent(&["send", "--as", "alice", "bob", "1", "--json"]), json!("sent"));
+    assert_eq!(sent(&["send", "bob", "2", "--as=alice", "--json", "--id=k"]), json!("sent"));
+    assert_eq!(sent(&["--json", "send", "--as", "alice", "bob", "3", "-x"]), json!("sent"));
+    cluster.run(&["send", "--as", "alice", "bob", "--", "--json", "help"]).says("sent to bob\n");
+    cluster.run(&["send", "--as", "alice", "bob", "help"]).says("sent to bob\n");
+    let texts = ["1", "2", "3 -x", "--json help", "help"];
+    assert_eq!(cluster.replicas[0].state().sent, texts);
+
+    let heard = objects(&cluster.run(&["listen", "--as", "bob", "--json", "--once"]).out);
+    assert_eq!(heard.iter().map(|message| message["text"].clone()).collect::<Vec<_>>(), texts);
+    let history = cluster.run(&["history", "--as", "bob", "alice", "--json", "1"]);
+    assert_eq!(objects(&history.out)[0]["text"], json!("help"));
+    let status = objects(&cluster.run(&["status", "--json"]).out);
+    assert_eq!(status[0]["replica"], json!("a"));
+    cluster.run(&["list", "--replies", "all"]).says("a: alice\na: bob\n");
+
+    for (arguments, fault) in [
+        (&["send", "--as", "alice", "bob", "-x"][..], "send has no option -x; if it is none, put -- before it"),
+        (&["status", "--once"], "status has no option --once\nRun `stablechat status --help` for help."),
+        (&["list", "--json=yes"], "the option --json takes no value"),
+        (&["unread", "--as"], "the option --as lacks its value"),
+        (&["dance", "--json"], "there is no command \"dance\""),
+    ] {
+        cluster.run(arguments).fails(2, fault);
+    }
+}
+
+#[test]
 fn a_send_with_an_id_happens_once() {
     let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
     for _ in 0..3 {

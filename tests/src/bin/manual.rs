@@ -2,6 +2,7 @@
 
 use argh::{ArgsInfo, FromArgs};
 use argh_complete::{Generator, bash::Bash, fish::Fish, zsh::Zsh};
+use stablechat_command_line::completion::with_common_options;
 use stablechat_tests::manual::Manual;
 use std::path::{Path, PathBuf};
 
@@ -23,8 +24,9 @@ fn main() -> std::io::Result<()> {
 
 /// Writes what belongs to a program.
 fn write(directory: &Path, manual: &Manual) -> std::io::Result<()> {
-    let Manual { name, section, command, .. } = manual;
+    let Manual { name, section, .. } = manual;
     std::fs::write(directory.join(format!("{name}.{section}")), manual.page())?;
+    let command = &with_common_options(manual.command.clone());
     std::fs::write(directory.join(format!("{name}.bash")), Bash::generate(name, command))?;
     std::fs::write(directory.join(format!("{name}.fish")), Fish::generate(name, command))?;
     std::fs::write(directory.join(format!("{name}.zsh")), Zsh::generate(name, command))

@@ -1,20 +1,39 @@
-//! What the two command lines have in common: a help that fits a screen.
+//! A help that fits a screen.
 //!
 //! `argh` makes the help of what the commands are declared to be, with a line for each exit code and a blank line between
 //! sections, and leaves long lines to the terminal. A help that scrolls away is read less.
+
+use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
 
 /// The columns of a screen.
 pub const COLUMNS: usize = 80;
 /// The lines of a screen.
 pub const LINES: usize = 24;
 
-/// A help of `argh`'s in which no line is longer than a screen is wide, exit codes are one paragraph, and blank lines are left out
-/// when there is no room for them. Ends with a line's end.
-pub fn fit(help: &str) -> String {
-    let sections: Vec<String> = help.trim_end().split("\n\n").map(section).collect();
+/// A help of `argh`'s in which no line is longer than a screen is wide, exit codes are one paragraph, and blank lines are left
+/// out when there is no room for them. `common` is a section that follows the options. Ends with a line's end.
+pub fn fit(help: &str, common: Option<&str>) -> String {
+    let mut sections = Vec::new();
+    for text in help.trim_end().split("\n\n") {
+        sections.push(section(text));
+        if text.starts_with("Options:") {
+            sections.extend(common.map(section));
+        }
+    }
     let spacious = sections.join("\n\n");
     let text = if spacious.lines().count() <= LINES { spacious } else { sections.join("\n") };
     text + "\n"
+}
+
+/// A section for the help of a subcommand, with the options of the program; none when it has no options.
+pub fn common_options(program: &CommandInfoWithArgs) -> Option<String> {
+    let shown = program.flags.iter().filter(|flag| !flag.hidden && flag.long != "--help");
+    let usage = |flag: &FlagInfo| match flag.kind {
+        FlagInfoKind::Switch => flag.long.to_string(),
+        FlagInfoKind::Option { arg_name } => format!("{} <{arg_name}>", flag.long),
+    };
+    let options: Vec<String> = shown.map(usage).collect();
+    (!options.is_empty()).then(|| format!("Common options:\n  {}", options.join("  ")))
 }
 
 /// A section whose lines are short enough.
@@ -61,7 +80,7 @@ mod tests {
     #[test]
     fn what_fits_stays_as_it_is() {
         let help = "Usage: x\n\nDoes things.\n\nOptions:\n  --help, help      display usage information\n";
-        assert_eq!(fit(help), help);
+        assert_eq!(fit(help, None), help);
     }
 
     #[test]
@@ -76,7 +95,7 @@ mod tests {
             "Usage: {ten}\n    {word} {word}\n\n{many}\n{word}\n\nNotes:\n  {many}\n  {word} {word}\n\n\
              Exit codes: 0 done; 78 configuration\n"
         );
-        assert_eq!(fit(&help), expected);
+        assert_eq!(fit(&help, None), expected);
         assert_eq!(
             wrap(&format!("  {}", "x".repeat(90)), ""),
             format!("  {}", "x".repeat(90)),
@@ -87,7 +106,7 @@ mod tests {
     #[test]
     fn blank_lines_go_when_there_is_no_room() {
         let options: String = (0..20).map(|number| format!("\n  --option-{number}")).collect();
-        let fitted = fit(&format!("Usage: x\n\nDoes things.\n\nOptions:{options}\n"));
+        let fitted = fit(&format!("Usage: x\n\nDoes things.\n\nOptions:{options}\n"), None);
         assert_eq!((fitted.lines().count(), fitted.contains("\n\n")), (23, false));
     }
 }
