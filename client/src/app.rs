@@ -119,6 +119,9 @@ impl App {
         if let Some((identity, client)) = start.speaks_as {
             desk.speak_as(identity, client);
         }
+        if mode == Mode::Prompt && start.first.is_none() {
+            desk.greet();
+        }
         start.first.into_iter().for_each(|verb| desk.do_first(verb));
         if start.ends {
             desk.on_end_of_lines();

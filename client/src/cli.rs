@@ -1,10 +1,11 @@
 //! The command line.
 
+use crate::advice;
 use crate::app::{Plan, Start};
 use crate::desk::{Mode, identity};
 use crate::exit::{self, Failure};
 use crate::keys::Keys;
-use crate::places;
+use crate::places::{self, ClusterFile, NamedBy};
 use crate::probe;
 use crate::verb::{HISTORY_DEFAULT, Verb, parse_count};
 use crate::watch;
@@ -16,7 +17,7 @@ use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::text::{MessageText, TEXT_MAX};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Chat on replicas that need no leader: as long as one lives, you are heard. Without a command, reads commands from its input.
@@ -229,7 +230,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     let Arguments { cluster, keys, account, json, replies, command } = arguments;
     // What is wrong with the command itself is said before anything is read.
     let account = account.map_or_else(account_from_environment, |account| Ok(Some(account)))?;
-    let cluster = read_cluster(&places::cluster_file(cluster)?)?;
+    let cluster = read_cluster(places::cluster_file(cluster)?)?;
     let keys = Keys::new(places::key_directory(keys)?);
     let (mode, start) = match command {
         None if io::stdin().is_terminal() && io::stdout().is_terminal() => (Mode::Prompt, lines(account)),
@@ -244,20 +245,23 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
         Some(Subcommand::Probe(Probe { seconds })) => return Ok(Parsed::Probe(probe::Plan { cluster, seconds, json })),
         Some(Subcommand::Listen(Listen { once })) => {
             let mode = if once { Mode::Once } else { Mode::Listen };
-            let first = Some(Verb::Connect { name: required(account)? });
+            let first = Some(Verb::Connect { name: required(account, "listen", &keys)? });
             (mode, Start { first, ends: once, ..Start::default() })
         }
         Some(Subcommand::Send(Send { id, name, text })) => {
             let text = if text.is_empty() { read_text()? } else { text.join(" ") };
             let text = MessageText::parse(text).map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
-            let account = required(account)?;
+            let account = required(account, "send", &keys)?;
             let client = id.map(|id| ClientId::derive(&account, &id));
             (Mode::Once, spoken(&keys, &account, client, Verb::Send { to: name, text })?)
         }
-        Some(Subcommand::Unread(Unread {})) => (Mode::Once, spoken(&keys, &required(account)?, None, Verb::Unread)?),
+        Some(Subcommand::Unread(Unread {})) => {
+            let account = required(account, "unread", &keys)?;
+            (Mode::Once, spoken(&keys, &account, None, Verb::Unread)?)
+        }
         Some(Subcommand::History(History { name, count })) => {
             let verb = Verb::History { with: name, limit: count };
-            (Mode::Once, spoken(&keys, &required(account)?, None, verb)?)
+            (Mode::Once, spoken(&keys, &required(account, "history", &keys)?, None, verb)?)
         }
     };
     let all_replies = replies == Replies::All;
@@ -288,8 +292,12 @@ fn spoken(keys: &Keys, account: &AccountName, client: Option<ClientId>, verb: Ve
     Ok(Start { first: Some(verb), speaks_as, ends: true, reads_lines: false })
 }
 
-fn required(account: Option<AccountName>) -> Result<AccountName, Failure> {
-    account.ok_or_else(|| Failure::new(exit::USAGE, "say who you are, with --as NAME or STABLECHAT_USER"))
+fn required(account: Option<AccountName>, command: &str, keys: &Keys) -> Result<AccountName, Failure> {
+    account.ok_or_else(|| {
+        // A directory that cannot be read is told of when it is needed; the command to copy is of use without it.
+        let accounts = keys.accounts().unwrap_or_default();
+        Failure::new(exit::USAGE, advice::account_needed(command, &accounts))
+    })
 }
 
 fn account_from_environment() -> Result<Option<AccountName>, Failure> {
@@ -298,10 +306,21 @@ fn account_from_environment() -> Result<Option<AccountName>, Failure> {
     account.map(Some).map_err(|error| Failure::new(exit::USAGE, format!("STABLECHAT_USER: the name {error}")))
 }
 
-fn read_cluster(path: &Path) -> Result<Cluster, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
-    let cluster = text.and_then(|text| Cluster::parse(&text).map_err(|error| error.to_string()));
-    cluster.map_err(|fault| Failure::new(exit::CONFIGURATION, format!("the cluster file {}: {fault}", path.display())))
+fn read_cluster(file: ClusterFile) -> Result<Cluster, Failure> {
+    let ClusterFile { path, named_by } = file;
+    let named = match named_by {
+        NamedBy::Option => " (named by --cluster)",
+        NamedBy::Environment => " (named by STABLECHAT_CLUSTER)",
+        NamedBy::Default => "",
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| match (error.kind(), named_by) {
+        (io::ErrorKind::NotFound, NamedBy::Default) => advice::no_cluster_file(&path),
+        _ => format!("cannot read the cluster file {}{named}: {error}", path.display()),
+    });
+    let cluster = text.and_then(|text| {
+        Cluster::parse(&text).map_err(|error| format!("the cluster file {}{named}: {error}", path.display()))
+    });
+    cluster.map_err(|fault| Failure::new(exit::CONFIGURATION, fault))
 }
 
 /// Standard input to its end as a message, without the end of its last line.

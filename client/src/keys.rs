@@ -59,6 +59,28 @@ impl Keys {
         self.directory.join(format!("{account}.key"))
     }
 
+    /// The accounts that have a key file, by name. Whether a file is a usable key shows only when it is loaded.
+    ///
+    /// # Errors
+    /// The directory exists and cannot be read.
+    pub fn accounts(&self) -> Result<Vec<AccountName>, KeyError> {
+        let failed = |error: io::Error| KeyError { path: self.directory.clone(), fault: error.to_string() };
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+
+        let mut accounts = Vec::new();
+        for entry in entries {
+            let file_name = entry.map_err(failed)?.file_name();
+            let name = file_name.to_str().and_then(|name| name.strip_suffix(".key"));
+            accounts.extend(name.and_then(|name| AccountName::parse(name).ok()));
+        }
+        accounts.sort();
+        Ok(accounts)
+    }
+
     /// The account's key; `None` when there is no such file.
     ///
     /// # Errors
@@ -191,6 +213,18 @@ mod tests {
         assert_eq!(mode(path.parent().expect("a directory")), 0o700);
         assert_eq!(fs::read_dir(path.parent().expect("a directory")).expect("readable").count(), 1, "no drafts");
         assert_ne!(keys.load_or_create(&name("bob")).expect("made").secret.seed(), made.secret.seed());
+    }
+
+    #[test]
+    fn accounts_are_listed_by_name_and_other_files_are_not() {
+        let (_directory, keys) = keys();
+        assert_eq!(keys.accounts().expect("no fault"), []);
+        keys.load_or_create(&name("bob")).expect("made");
+        keys.load_or_create(&name("alice")).expect("made");
+        for other in ["notes.txt", "Not A Name.key", ".alice.0123"] {
+            fs::write(keys.directory.join(other), "").expect("written");
+        }
+        assert_eq!(keys.accounts().expect("readable"), [name("alice"), name("bob")]);
     }
 
     #[test]

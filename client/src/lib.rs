@@ -12,6 +12,7 @@
 //! Left out: the client never decides what is true. It compares the answers of different replicas and reports when they
 //! differ, and it keeps no state of its own but keys and the prompt's history.
 
+pub mod advice;
 pub mod app;
 pub mod cli;
 pub mod clock;

@@ -4,13 +4,31 @@ use crate::exit::{self, Failure};
 use std::env;
 use std::path::PathBuf;
 
+/// The cluster file, and what names it, so that an error can say what to change.
+pub struct ClusterFile {
+    pub path: PathBuf,
+    pub named_by: NamedBy,
+}
+
+/// What names a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    Option,
+    Environment,
+    /// Nothing: it is where it is looked for by default.
+    Default,
+}
+
 /// The cluster file: as given, or `STABLECHAT_CLUSTER`, or `cluster.toml` in the configuration directory.
 ///
 /// # Errors
 /// There is no home directory to look in.
-pub fn cluster_file(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let named = given.or_else(|| variable("STABLECHAT_CLUSTER"));
-    named.or_else(|| own("XDG_CONFIG_HOME", ".config", "cluster.toml")).ok_or_else(|| homeless("--cluster FILE"))
+pub fn cluster_file(given: Option<PathBuf>) -> Result<ClusterFile, Failure> {
+    let given = given.map(|path| (path, NamedBy::Option));
+    let set = || variable("STABLECHAT_CLUSTER").map(|path| (path, NamedBy::Environment));
+    let default = || own("XDG_CONFIG_HOME", ".config", "cluster.toml").map(|path| (path, NamedBy::Default));
+    let found = given.or_else(set).or_else(default);
+    found.map(|(path, named_by)| ClusterFile { path, named_by }).ok_or_else(|| homeless("--cluster FILE"))
 }
 
 /// The directory of keys: as given, or `STABLECHAT_KEYS`, or `keys` in the data directory.

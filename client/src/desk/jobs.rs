@@ -189,6 +189,9 @@ impl Desk {
             Verb::Status => self.finish_survey(job),
             Verb::Create { name } => {
                 self.say_each(&replies, |_| What::Created { name: name.clone() });
+                if is_done && self.settings.mode == Mode::Prompt && self.person.name().is_none() {
+                    self.notice(format!("to speak as {name}: connect {name}"));
+                }
                 self.finish_create(job, &name, &replies);
             }
             Verb::Send { to, .. } => {
@@ -224,7 +227,11 @@ impl Desk {
         }
         for reply in &replies {
             if let Some(reason) = reply.content.rejection() {
-                let what = What::Failed { line: job.line, verb: job.word(), failure: reason.into() };
+                let mut failure = Failure::from(reason);
+                if *reason == Rejection::LoginRequired {
+                    failure.message += &format!("; {}", self.account_advice());
+                }
+                let what = What::Failed { line: job.line, verb: job.word(), failure };
                 self.say(what, Some(self.answerer(reply)));
             }
         }
@@ -414,7 +421,11 @@ pub fn identity(keys: &crate::keys::Keys, account: &AccountName) -> Result<Crede
         Ok(Some(secret)) => Ok(Credentials { account: account.clone(), secret }),
         Ok(None) => Err(Failure::new(
             exit::CONFIGURATION,
-            format!("there is no key for {account}: {} does not exist", keys.path(account).display()),
+            format!(
+                "there is no key for {account}: {} does not exist; if the account is yours, copy its key there, \
+                 otherwise make it with: create {account}",
+                keys.path(account).display()
+            ),
         )),
         Err(error) => Err(Failure::new(exit::CONFIGURATION, error.to_string())),
     }

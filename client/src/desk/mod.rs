@@ -13,6 +13,7 @@ mod person;
 mod post;
 mod survey;
 
+use crate::advice;
 use crate::exit::{self, Failure};
 use crate::greeting::Credentials;
 use crate::job::{Content, Job, Reply, Stage};
@@ -170,6 +171,19 @@ impl Desk {
     /// at a prompt.
     pub fn do_first(&mut self, verb: Verb) {
         self.jobs.push_back(Job::new(None, Ok(verb)));
+    }
+
+    /// Tells a person who begins as nobody how to go on.
+    pub fn greet(&mut self) {
+        let advice = self.account_advice();
+        self.notice(format!("you are not connected as anyone; {advice}; for all verbs: help"));
+    }
+
+    /// What to do for who speaks as nobody and must not.
+    fn account_advice(&self) -> String {
+        // A directory that cannot be read is told of when a key is needed.
+        let accounts = self.settings.keys.accounts().unwrap_or_default();
+        advice::not_connected(self.settings.mode, &accounts)
     }
 
     /// Takes a line of standard input.

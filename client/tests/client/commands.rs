@@ -213,13 +213,39 @@ fn what_is_not_allowed_exits_77() {
 fn configuration_errors_exit_78() {
     let cluster = Cluster::with_accounts(1, &["alice"]);
     let missing = cluster.path("missing");
-    cluster.run(&["--cluster", missing.to_str().expect("UTF-8"), "list"]).fails(78, "No such file");
+    let said = cluster.run(&["--cluster", missing.to_str().expect("UTF-8"), "list"]);
+    said.fails(78, "missing (named by --cluster): No such file");
     std::fs::write(&missing, "name = 'Test'").expect("written");
     cluster.run(&["--cluster", missing.to_str().expect("UTF-8"), "list"]).fails(78, "has a character");
     cluster.run(&["--as", "bob", "unread"]).fails(78, "there is no key for bob");
     cluster.run(&["--as", "bob", "listen"]).fails(78, "there is no key for bob");
     std::fs::write(cluster.key("alice"), "nonsense").expect("written");
     cluster.run(&["--as", "alice", "unread"]).fails(78, "not a key file");
+}
+
+#[test]
+fn a_new_user_is_told_what_to_do_next() {
+    let cluster = Cluster::start(1);
+    for arguments in [&["list"][..], &[], &["send", "--as", "alice", "bob", "x"]] {
+        let mut command = cluster.command(arguments);
+        command.env_remove("STABLECHAT_CLUSTER");
+        let said = super::run::finish(command);
+        said.fails(78, ".config/stablechat/cluster.toml does not exist");
+        said.fails(78, "\n  export STABLECHAT_CLUSTER=\"$PWD/cluster.toml\"\n");
+        said.fails(78, "\n  stablechatd init --dir demo --replica a=HOST:7400 ");
+    }
+
+    let said = cluster.run(&["unread"]);
+    said.fails(2, "unread needs an account, and neither --as nor STABLECHAT_USER names one");
+    said.fails(2, "to make one:\n  stablechat create NAME\n");
+    cluster.run(&["listen", "--as", "bob"]).fails(78, "make it with: create bob");
+    for name in ["bob", "alice"] {
+        cluster.run(&["create", name]).says(&format!("created {name}\n"));
+    }
+    let said = cluster.run(&["send", "bob", "x"]);
+    said.fails(2, "Your accounts on this machine: alice, bob. Either of:\n  stablechat send --as alice ...\n");
+    said.fails(2, "\n  export STABLECHAT_USER=alice\n");
+    cluster.pipe(&[], b"send bob x\n").fails(1, "begin with --as NAME, or with the line: connect NAME");
 }
 
 #[test]
