@@ -31,7 +31,7 @@ impl Tally {
     pub fn on_query(&mut self, timestamp: Timestamp, stability: Stability) {
         self.on_request(timestamp, stability);
         self.counters.queries += 1;
-        self.further.closed_queries += u64::from(stability == Stability::Closed);
+        self.extra.closed_queries += u64::from(stability == Stability::Closed);
     }
 
     /// What was applied is committed, and answers may leave; with requests among it, writing them took so long.
@@ -68,8 +68,8 @@ impl Tally {
         self.counters.repairs += 1;
         self.counters.undone += undone;
         self.counters.longest_repair_ns = self.counters.longest_repair_ns.max(nanoseconds(took));
-        self.further.changed += changed as u64;
-        self.further.repairing += took;
+        self.extra.changed += changed as u64;
+        self.extra.repairing += took;
     }
 
     /// Another incarnation began.
@@ -80,21 +80,21 @@ impl Tally {
     /// We have been compared with a peer.
     pub fn on_comparison(&mut self, comparison: Comparison) {
         *match comparison {
-            Comparison::Unknown => &mut self.further.unknown,
-            Comparison::Same => &mut self.further.same,
-            Comparison::LogsDiffer { .. } => &mut self.further.logs_differ,
+            Comparison::Unknown => &mut self.extra.unknown,
+            Comparison::Same => &mut self.extra.same,
+            Comparison::LogsDiffer { .. } => &mut self.extra.logs_differ,
             Comparison::StatesDiffer => &mut self.counters.state_disagreements,
         } += 1;
     }
 
     /// A peer has got a part of a snapshot of us; with the last one it has all.
     pub fn on_snapshot_part(&mut self, is_last: bool) {
-        self.further.snapshots_sent += u64::from(is_last);
+        self.extra.snapshots_sent += u64::from(is_last);
     }
 
     /// A snapshot of a peer has taken the place of what we had.
     pub fn on_snapshot_installed(&mut self) {
-        self.further.snapshots_installed += 1;
+        self.extra.snapshots_installed += 1;
     }
 
     /// What every report tells.
@@ -103,7 +103,7 @@ impl Tally {
     }
 
     /// What only metrics tell.
-    pub fn further(&self) -> (ExtraCounters, Histograms) {
+    pub fn extra(&self) -> (ExtraCounters, Histograms) {
         (self.extra, self.histograms.clone())
     }
 }
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!((counters.closed, counters.real_time, counters.queries), (3, 1, 1));
         assert_eq!((counters.refused.late, counters.refused.total()), (2, 6));
         assert_eq!((counters.repairs, counters.undone, counters.longest_repair_ns), (2, 5, 7_000_000));
-        let further = tally.further().0;
-        assert_eq!((further.closed_queries, further.changed, further.repairing), (1, 2, Duration::from_millis(12)));
+        let extra = tally.extra().0;
+        assert_eq!((extra.closed_queries, extra.changed, extra.repairing), (1, 2, Duration::from_millis(12)));
     }
 }

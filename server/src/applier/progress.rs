@@ -3,7 +3,7 @@
 use crate::replica::PeerId;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::StampedRequest;
-use stablechat_protocol::status::CatchingUp;
+use stablechat_protocol::status::CatchUpProgress;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::wire::to_cbor;
 use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ impl Progress {
     pub fn next_line(&mut self, now: Timestamp, name_of: impl Fn(PeerId) -> ReplicaName) -> Option<String> {
         let transfer = self.transfer.as_mut().filter(|transfer| now.since(transfer.told) >= TOLD_EVERY)?;
         transfer.told = now;
-        let CatchingUp { from, is_snapshot, received_bytes, bytes_per_second, done_percent } =
+        let CatchUpProgress { from, is_snapshot, received_bytes, bytes_per_second, done_percent } =
             self.report(now, name_of)?;
         let what = if is_snapshot { "snapshot" } else { "log" };
         let mebibytes = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
@@ -89,10 +89,10 @@ impl Progress {
     }
 
     /// What is being taken in, if something is, and from whom.
-    pub fn report(&self, now: Timestamp, name_of: impl Fn(PeerId) -> ReplicaName) -> Option<CatchingUp> {
+    pub fn report(&self, now: Timestamp, name_of: impl Fn(PeerId) -> ReplicaName) -> Option<CatchUpProgress> {
         let transfer = self.transfer.as_ref()?;
         let milliseconds = (now.since(transfer.began).as_millis() as u64).max(1);
-        Some(CatchingUp {
+        Some(CatchUpProgress {
             from: name_of(transfer.from),
             is_snapshot: transfer.is_snapshot,
             received_bytes: transfer.bytes,
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(progress.report(NOW, name), None);
         progress.on_snapshot_part(NOW, PeerId(1), (1000, 10, 80), false);
         progress.on_snapshot_part(NOW.after(Duration::from_secs(1)), PeerId(1), (3000, 10, 80), false);
-        let expected = CatchingUp {
+        let expected = CatchUpProgress {
             from: name(PeerId(1)),
             is_snapshot: true,
             received_bytes: 4000,

@@ -4,7 +4,7 @@ use super::Applier;
 use super::counters::nanoseconds;
 use crate::net::ReplicaIdentity;
 use crate::replica::{Overview, PeerOverview, PeerState, Phase};
-use stablechat_protocol::status::{CatchingUp, PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
+use stablechat_protocol::status::{CatchUpProgress, PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
 
 impl Applier {
     /// What the replica says of itself.
@@ -40,7 +40,7 @@ impl Applier {
         let overview = self.replica.overview();
         let catching_up = self.progress.report(overview.now, |peer| self.identity.name_of(peer));
         let doing = match (phase(&overview), catching_up) {
-            (ReportedPhase::CatchingUp, Some(CatchingUp { from, done_percent, .. })) => {
+            (ReportedPhase::CatchingUp, Some(CatchUpProgress { from, done_percent, .. })) => {
                 format!("catching up, {done_percent} % of what {from} has")
             }
             (ReportedPhase::CatchingUp, None) => "catching up".into(),

@@ -36,7 +36,7 @@ pub(super) fn metrics(
     traffic: NetStats,
     sizes: Option<Sizes>,
 ) -> String {
-    let (extra, histograms) = tally.further();
+    let (extra, histograms) = tally.extra();
     let (cluster, delivery_bound) = (identity.cluster.clone(), settings.delivery_bound);
     Facts { cluster, delivery_bound, report, extra, histograms, traffic, sizes }.text()
 }

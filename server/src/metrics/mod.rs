@@ -184,8 +184,8 @@ impl Facts {
     }
 
     fn write_answers(&self, page: &mut Page) -> fmt::Result {
-        let (Counters { closed, real_time, queries, refused, .. }, further) = (self.report.counters, self.further);
-        let (closed_queries, late_queries) = (further.closed_queries, queries - further.closed_queries);
+        let (Counters { closed, real_time, queries, refused, .. }, extra) = (self.report.counters, self.extra);
+        let (closed_queries, late_queries) = (extra.closed_queries, queries - extra.closed_queries);
         let answers = [
             ([("kind", "request"), ("test", "closed")], closed - closed_queries),
             ([("kind", "request"), ("test", "real_time")], real_time - late_queries),
@@ -222,29 +222,25 @@ impl Facts {
     }
 
     fn write_repairs(&self, page: &mut Page) -> fmt::Result {
-        let (counters, further) = (self.report.counters, self.further);
+        let (counters, extra) = (self.report.counters, self.extra);
         page.counter(
             "stablechat_repairs_total",
             "Times that requests came too late for their places.",
             counters.repairs,
         )?;
         page.counter("stablechat_undone_total", "Requests undone and applied again for that.", counters.undone)?;
-        page.counter(
-            "stablechat_changed_answers_total",
-            "Answers that came out differently by that.",
-            further.changed,
-        )?;
-        page.counter("stablechat_repair_seconds_total", "Time that repairs took.", further.repairing.as_secs_f64())?;
+        page.counter("stablechat_changed_answers_total", "Answers that came out differently by that.", extra.changed)?;
+        page.counter("stablechat_repair_seconds_total", "Time that repairs took.", extra.repairing.as_secs_f64())?;
         page.counter(
             "stablechat_rejoins_total",
             "Times that it began again as another incarnation without having been started.",
             counters.rejoins,
         )?;
         let results = [
-            ([("result", "same")], further.same),
-            ([("result", "logs_differ")], further.logs_differ),
+            ([("result", "same")], extra.same),
+            ([("result", "logs_differ")], extra.logs_differ),
             ([("result", "states_differ")], counters.state_disagreements),
-            ([("result", "unknown")], further.unknown),
+            ([("result", "unknown")], extra.unknown),
         ];
         page.counters(
             "stablechat_comparisons_total",
@@ -252,8 +248,8 @@ impl Facts {
             results,
         )?;
         let directions = [
-            ([("direction", "sent")], further.snapshots_sent),
-            ([("direction", "installed")], further.snapshots_installed),
+            ([("direction", "sent")], extra.snapshots_sent),
+            ([("direction", "installed")], extra.snapshots_installed),
         ];
         page.counters(
             "stablechat_snapshots_total",

@@ -266,7 +266,7 @@ impl Replica {
     }
 
     /// What the replica is.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> Phase {
         self.status
     }
 

@@ -7,7 +7,7 @@ use super::{DELIVERY_BOUND, REPLICAS};
 use fastrand::Rng;
 use stablechat_client::clock::Offsets;
 use stablechat_client::inbox::Inbox;
-use stablechat_client::queries::{Asking, Queries};
+use stablechat_client::queries::{OpenQueries, OutgoingQuery};
 use stablechat_client::session::{Outgoing, Session, Verdict};
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::command::{Command, Query, Recipient};
@@ -77,7 +77,7 @@ pub struct Client {
     skew: i64,
     offsets: Offsets,
     session: Session,
-    queries: Queries,
+    queries: OpenQueries,
     /// The page of unread messages that is asked for, by query number.
     page: Option<u64>,
     inbox: Inbox,
@@ -119,7 +119,7 @@ impl Client {
             skew: random.i64(-SKEW_MAX..=SKEW_MAX),
             offsets: Offsets::new(REPLICAS),
             session: Session::new(ClientId(random.u128(..).to_be_bytes()), DELIVERY_BOUND),
-            queries: Queries::new(DELIVERY_BOUND),
+            queries: OpenQueries::new(DELIVERY_BOUND),
             page: None,
             inbox: Inbox::default(),
             stage: Stage::Over,
@@ -458,7 +458,7 @@ fn hello() -> ToReplica {
 }
 
 /// A query as it is sent.
-fn frame(Asking { id, timestamp, query }: Asking) -> ToReplica {
+fn frame(OutgoingQuery { id, timestamp, query }: OutgoingQuery) -> ToReplica {
     ToReplica::Query { id, timestamp, query }
 }
 

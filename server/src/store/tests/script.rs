@@ -159,7 +159,7 @@ impl Script {
     }
 
     /// The queries.
-    fn query(&self, name: &str, arguments: &mut ArgumentConsumer<'_>) -> Result<Option<Query>> {
+    fn parse_query(&self, name: &str, arguments: &mut ArgumentConsumer<'_>) -> Result<Option<Query>> {
         let limit = arguments.take_key("limit").map_or(Ok(1000), str::parse)?;
         Ok(Some(match name {
             "list" => {
@@ -205,7 +205,7 @@ impl Runner for Script {
         if let Some(command) = self.command(&command.name, &mut arguments)? {
             return self.apply(prefix, command, &mut arguments);
         }
-        if let Some(query) = self.query(&command.name, &mut arguments)? {
+        if let Some(query) = self.parse_query(&command.name, &mut arguments)? {
             return self.query(prefix, query, &mut arguments);
         }
         arguments.reject_next()?;
