@@ -118,6 +118,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stablechat_protocol::command::Recipient;
     use stablechat_protocol::name::AccountName;
     use stablechat_protocol::text::MessageText;
     use stablechat_protocol::time::Timestamp;
@@ -127,7 +128,7 @@ mod tests {
         Message {
             uid: Uid::new(Timestamp(time), b""),
             from: alice.clone(),
-            to: crate::verb::recipient(&alice),
+            to: Recipient::Account { name: alice.clone() },
             text: MessageText::parse("x").expect("a text"),
         }
     }

@@ -1,18 +1,18 @@
 //! The program `stablechat`.
 
-use stablechat_client::app;
-use stablechat_client::cli::{self, Parsed};
-use stablechat_client::exit::{self, Failure};
-use stablechat_client::prompt::restore_terminal;
-use stablechat_client::screen::remark;
-use stablechat_client::{probe, watch};
+use stablechat_client::cli::app;
+use stablechat_client::cli::arguments::{self, Parsed};
+use stablechat_client::cli::exit::{self, Failure};
+use stablechat_client::cli::prompt::restore_terminal;
+use stablechat_client::cli::screen::remark;
+use stablechat_client::cli::{probe, watch};
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     end_at_panic();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
-    let result = match cli::parse(std::env::args_os().skip(1)) {
+    let result = match arguments::parse(std::env::args_os().skip(1)) {
         Ok(Parsed::Run(plan)) => app::run(*plan).map_err(|error| app::internal(&error)),
         Ok(Parsed::Probe(plan)) => probe::run(&plan).map_err(|error| app::internal(&error)),
         Ok(Parsed::Watch(plan)) => watch::run(&plan).map_err(|error| app::internal(&error)),

@@ -142,6 +142,6 @@ fn a_slow_reader_of_results_does_not_lose_any() {
     let mut text = String::new();
     std::io::Read::read_to_string(&mut reader, &mut text).expect("UTF-8");
     writer.join().expect("it does not panic");
-    assert_eq!(text, (stablechat_client::verb::HELP.to_string() + "\n").repeat(2000));
+    assert_eq!(text, (stablechat_client::cli::verb::HELP.to_string() + "\n").repeat(2000));
     assert!(child.wait().expect("it ends").success());
 }

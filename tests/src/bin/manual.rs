@@ -37,7 +37,7 @@ fn client() -> Manual {
         name: "stablechat",
         section: 1,
         summary: "chat that goes on when all replicas but one are dead",
-        command: stablechat_client::cli::information(),
+        command: stablechat_client::cli::arguments::information(),
         sections: &[
             (
                 "FILES",

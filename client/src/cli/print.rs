@@ -1,9 +1,9 @@
 //! How results are written: for people, or as one JSON object a line.
 
-use crate::exit::Failure;
-use crate::status::Survey;
-use crate::verb::HELP;
-use crate::visible::visible;
+use crate::cli::exit::Failure;
+use crate::cli::status::Survey;
+use crate::cli::verb::HELP;
+use crate::cli::visible::visible;
 use serde_json::{Value, json};
 use stablechat_protocol::answer::{Answer, Message};
 use stablechat_protocol::command::Command;
@@ -287,7 +287,7 @@ mod tests {
         Message {
             uid: Uid { timestamp: Timestamp(1_795_336_205_000_000_001), digest: [7; 16] },
             from: name("alice"),
-            to: crate::verb::recipient(&name("bob")),
+            to: crate::cli::verb::recipient(&name("bob")),
             text: MessageText::parse(text).expect("a text"),
         }
     }

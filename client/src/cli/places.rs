@@ -1,6 +1,6 @@
 //! Where files are, when the command line does not say: environment variables, then the XDG base directories.
 
-use crate::exit::{self, Failure};
+use crate::cli::exit::{self, Failure};
 use std::env;
 use std::path::PathBuf;
 

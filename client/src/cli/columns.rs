@@ -1,6 +1,6 @@
 //! Tables for people.
 
-use crate::visible::visible;
+use crate::cli::visible::visible;
 
 /// The most columns of a screen that a table takes.
 pub const WIDTH_MAX: usize = 80;

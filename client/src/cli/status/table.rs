@@ -2,7 +2,7 @@
 //! it works.
 
 use super::{Survey, clock_offset_ns, phase_in_words};
-use crate::columns::{Heading, Row, WIDTH_MAX, lay_out, shorten};
+use crate::cli::columns::{Heading, Row, WIDTH_MAX, lay_out, shorten};
 use stablechat_protocol::status::{PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
 use std::time::Duration;
 

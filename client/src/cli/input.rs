@@ -4,7 +4,7 @@
 //! readiness event there is one read, and then the poll is armed again. Regular files and `/dev/null`, which epoll
 //! refuses, are always ready.
 
-use crate::lines::{LineBuffer, LineError};
+use crate::cli::lines::{LineBuffer, LineError};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::fs::File;

@@ -13,11 +13,11 @@ mod json;
 pub mod paths;
 mod text;
 
-use crate::exit;
+use crate::cli::exit;
+use crate::cli::lookout::Lookout;
+use crate::cli::screen::remark;
 use crate::link::LinkEvent;
-use crate::lookout::Lookout;
 use crate::reach::LinkSet;
-use crate::screen::remark;
 use delays::Exchange;
 use findings::{Findings, Verdict};
 use paths::{Path, Place};

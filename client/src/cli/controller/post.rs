@@ -1,14 +1,14 @@
 //! Messages that come in, and their acknowledgement.
 
-use super::Desk;
-use crate::print::What;
-use crate::verb::recipient;
+use super::Controller;
+use crate::cli::print::What;
+use crate::cli::verb::recipient;
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::command::{Command, PAGE_MAX, Query};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
-impl Desk {
+impl Controller {
     /// A replica pushes a message.
     pub(super) fn on_delivery(&mut self, message: Message) {
         let is_ours = self.person.name().is_some_and(|name| message.to == recipient(name));
@@ -22,7 +22,7 @@ impl Desk {
         }
     }
 
-    /// A page of unread messages that was asked for by [`Desk::fetch`].
+    /// A page of unread messages that was asked for by [`Controller::fetch`].
     pub(super) fn on_page(&mut self, number: u64, answer: QueryAnswer) {
         self.queries.close(number);
         self.person.page = None;

@@ -3,11 +3,11 @@
 //! A report is shown until the next one comes, and no longer than `PATIENCE`: a replica that dies is gone from the table at once,
 //! one that hangs soon after. At a terminal each table takes the place of the one before, and the last one stays.
 
-use crate::exit;
+use crate::cli::exit;
+use crate::cli::lookout::Lookout;
+use crate::cli::screen::remark;
+use crate::cli::status::Survey;
 use crate::link::LinkEvent;
-use crate::lookout::Lookout;
-use crate::screen::remark;
-use crate::status::Survey;
 use rustix::termios::tcgetwinsize;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::message::{ToClient, ToReplica};

@@ -1,7 +1,7 @@
 //! One line's worth of work: what was asked, how far it is, and what was answered.
 
-use crate::exit::Failure;
-use crate::verb::Verb;
+use crate::cli::exit::Failure;
+use crate::cli::verb::Verb;
 use stablechat_protocol::answer::{Answer, Message, Note, QueryAnswer, Rejection};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;

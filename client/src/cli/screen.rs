@@ -1,7 +1,7 @@
 //! Where results and remarks go: the two standard streams, or the terminal that a prompt has taken over.
 
-use crate::print::{Printer, Say, Written};
-use crate::prompt::Prompt;
+use crate::cli::print::{Printer, Say, Written};
+use crate::cli::prompt::Prompt;
 use std::io::{self, IsTerminal, Write};
 
 /// How many bytes of results are gathered before they are written.

@@ -6,7 +6,7 @@
 mod json;
 mod table;
 
-use crate::exit;
+use crate::cli::exit;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::BoundaryDigests;
 use stablechat_protocol::status::{ReportedPhase, StatusReport};

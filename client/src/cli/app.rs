@@ -1,23 +1,23 @@
 //! The event loop: one thread, one mio poll over standard input, signals and one connection per replica.
 //!
-//! Each round receives what is there, tells the desk, and does what the desk wants done. Time is read when the poll
+//! Each round receives what is there, tells the controller, and does what the controller wants done. Time is read when the poll
 //! returns, before anything is received: a client that was suspended hears what came meanwhile before it believes that
 //! time has passed.
 
+use crate::cli::controller::{Controller, ControllerSettings, Effect, Mode};
+use crate::cli::exit::{self, Failure};
+use crate::cli::input::Input;
+use crate::cli::places;
+use crate::cli::print::{Printer, Say, What};
+use crate::cli::prompt::{Prompt, Typed};
+use crate::cli::screen::Screen;
+use crate::cli::signals::Signals;
+use crate::cli::verb::Verb;
 use crate::clock::{LocalClock, Offsets};
-use crate::desk::{Desk, DeskSettings, Effect, Mode};
-use crate::exit::{self, Failure};
 use crate::greeting::Credentials;
-use crate::input::Input;
 use crate::keys::Keys;
 use crate::link::LinkEvent;
 use crate::links::Links;
-use crate::places;
-use crate::print::{Printer, Say, What};
-use crate::prompt::{Prompt, Typed};
-use crate::screen::Screen;
-use crate::signals::Signals;
-use crate::verb::Verb;
 use mio::{Events, Interest, Poll, Token, Waker};
 use stablechat_protocol::cluster::{Cluster, REPLICAS_MAX};
 use stablechat_protocol::id::ClientId;
@@ -89,7 +89,7 @@ struct App {
     clock: LocalClock,
     offsets: Offsets,
     links: Links,
-    desk: Desk,
+    controller: Controller,
     screen: Screen,
     /// Standard input, when lines are read and it is not the prompt's.
     input: Option<Input>,
@@ -114,17 +114,17 @@ impl App {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let clock = LocalClock::start();
         let began = clock.now();
-        let settings = DeskSettings { mode, all_replies, cluster: cluster.clone(), keys, new_client };
-        let mut desk = Desk::new(settings, began);
+        let settings = ControllerSettings { mode, all_replies, cluster: cluster.clone(), keys, new_client };
+        let mut controller = Controller::new(settings, began);
         if let Some((identity, client)) = start.speaks_as {
-            desk.speak_as(identity, client);
+            controller.speak_as(identity, client);
         }
         if mode == Mode::Prompt && start.first.is_none() {
-            desk.greet();
+            controller.greet();
         }
-        start.first.into_iter().for_each(|verb| desk.do_first(verb));
+        start.first.into_iter().for_each(|verb| controller.do_first(verb));
         if start.ends {
-            desk.on_end_of_lines();
+            controller.on_end_of_lines();
         }
         let (mut input, mut prompt, mut signals) = (None, None, None);
         if start.reads_lines && mode == Mode::Prompt {
@@ -143,7 +143,7 @@ impl App {
             screen: Screen::new(Printer { json, all_replies, name_remarks: mode != Mode::Prompt }),
             poll,
             clock,
-            desk,
+            controller,
             input,
             prompt,
             signals,
@@ -162,7 +162,7 @@ impl App {
             self.links.on_time(now, &mut heard);
             self.hear(now, &mut heard)?;
             self.read(now)?;
-            self.desk.on_time(now);
+            self.controller.on_time(now);
             self.perform(&mut heard, now)?;
             self.give_turn(now);
             if let Some(code) = self.ending() {
@@ -212,16 +212,16 @@ impl App {
         }
     }
 
-    /// Tells the desk what happened on the links.
+    /// Tells the controller what happened on the links.
     fn hear(&mut self, now: Timestamp, heard: &mut Vec<LinkEvent>) -> io::Result<()> {
         for event in heard.drain(..) {
             match event {
-                LinkEvent::Ready { link } => self.desk.on_ready(link),
-                LinkEvent::Lost { link } => self.desk.on_lost(now, link),
-                LinkEvent::Message { link, message } => self.desk.on_message(now, link, message),
+                LinkEvent::Ready { link } => self.controller.on_ready(link),
+                LinkEvent::Lost { link } => self.controller.on_lost(now, link),
+                LinkEvent::Message { link, message } => self.controller.on_message(now, link, message),
                 LinkEvent::Sample { link, sent, clock, received } => {
                     self.offsets.sample(link, sent, clock, received);
-                    self.desk.set_clock_offset(self.offsets.offset());
+                    self.controller.set_clock_offset(self.offsets.offset());
                 }
                 LinkEvent::Misconfigured { link, fault } => {
                     let replica = &self.cluster.replicas[link];
@@ -232,11 +232,11 @@ impl App {
             }
         }
         if self.links.are_tried() {
-            self.desk.on_all_tried();
+            self.controller.on_all_tried();
         }
         let is_gathered = self.links.are_tried() || self.began.after(GATHERING) <= now;
-        if !self.desk.is_open() && self.desk.has_reach() && is_gathered {
-            self.desk.open(now);
+        if !self.controller.is_open() && self.controller.has_reach() && is_gathered {
+            self.controller.open(now);
         }
         Ok(())
     }
@@ -244,12 +244,12 @@ impl App {
     /// Takes lines, while there is room for them.
     fn read(&mut self, now: Timestamp) -> io::Result<()> {
         if let Some(input) = &mut self.input {
-            while input.is_ready() && self.desk.has_room() {
-                match input.read(|line| self.desk.on_line(now, line)) {
+            while input.is_ready() && self.controller.has_room() {
+                match input.read(|line| self.controller.on_line(now, line)) {
                     Ok(false) => {}
-                    Ok(true) => self.desk.on_end_of_lines(),
+                    Ok(true) => self.controller.on_end_of_lines(),
                     Err(error) => {
-                        self.desk.on_end_of_lines();
+                        self.controller.on_end_of_lines();
                         let text = format!("standard input cannot be read: {error}");
                         self.screen.say(&Say { what: What::Notice(text), by: None }, None)?;
                     }
@@ -260,20 +260,20 @@ impl App {
             match typed {
                 Typed::Line(line) => {
                     self.typed_at = now;
-                    self.desk.on_line(now, Ok(line));
+                    self.controller.on_line(now, Ok(line));
                 }
                 Typed::Notice(text) => {
                     self.screen.say(&Say { what: What::Notice(text), by: None }, self.prompt.as_mut())?;
                 }
-                Typed::End => self.desk.on_end_of_lines(),
+                Typed::End => self.controller.on_end_of_lines(),
             }
         }
         Ok(())
     }
 
-    /// Does what the desk wants done.
+    /// Does what the controller wants done.
     fn perform(&mut self, heard: &mut Vec<LinkEvent>, now: Timestamp) -> io::Result<()> {
-        for effect in self.desk.take_effects() {
+        for effect in self.controller.take_effects() {
             match effect {
                 Effect::Send { link, message } => self.links.send(link, &message),
                 Effect::LogIn { identity, receive } => self.links.log_in(identity, receive),
@@ -288,12 +288,12 @@ impl App {
 
     /// Lets the next line be typed, unless what the last one asked for changes the prompt.
     fn give_turn(&mut self, now: Timestamp) {
-        let is_turn = !self.desk.is_changing() || self.turn_at() <= now;
+        let is_turn = !self.controller.is_changing() || self.turn_at() <= now;
         if let Some(prompt) = &mut self.prompt
             && is_turn
-            && self.desk.has_room()
+            && self.controller.has_room()
         {
-            let name = self.desk.name().map_or("stablechat", |name| name.as_str());
+            let name = self.controller.name().map_or("stablechat", |name| name.as_str());
             prompt.give_turn(format!("{name}> "));
         }
     }
@@ -306,8 +306,8 @@ impl App {
     fn on_signal(&mut self) {
         let count = self.signals.as_mut().map_or(0, Signals::take);
         // The first asks for an orderly end, the next for one at once.
-        self.is_killed |= count > 1 || self.desk.is_ending();
-        self.desk.on_end_of_lines();
+        self.is_killed |= count > 1 || self.controller.is_ending();
+        self.controller.on_end_of_lines();
     }
 
     /// The exit code, when everything is over.
@@ -315,18 +315,20 @@ impl App {
         if self.links.are_misconfigured() {
             return Some(exit::CONFIGURATION);
         }
-        self.desk.ending().or(self.is_killed.then_some(exit::DONE))
+        self.controller.ending().or(self.is_killed.then_some(exit::DONE))
     }
 
     /// How long nothing has to be done unless something happens.
     fn timeout(&self, now: Timestamp) -> Option<Duration> {
-        if self.input.as_ref().is_some_and(Input::is_ready) && self.desk.has_room() {
+        if self.input.as_ref().is_some_and(Input::is_ready) && self.controller.has_room() {
             return Some(Duration::ZERO);
         }
-        let gathering = (!self.desk.is_open() && self.desk.has_reach()).then(|| self.began.after(GATHERING));
+        let gathering =
+            (!self.controller.is_open() && self.controller.has_reach()).then(|| self.began.after(GATHERING));
         let is_kept_waiting = self.prompt.as_ref().is_some_and(|prompt| !prompt.is_reading());
-        let turn = (is_kept_waiting && self.desk.is_changing() && self.desk.has_room()).then(|| self.turn_at());
-        let deadlines = [self.links.deadline(), self.desk.deadline(), gathering, turn];
+        let turn =
+            (is_kept_waiting && self.controller.is_changing() && self.controller.has_room()).then(|| self.turn_at());
+        let deadlines = [self.links.deadline(), self.controller.deadline(), gathering, turn];
         deadlines.into_iter().flatten().min().map(|deadline| deadline.since(now))
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Not a query: it has no place in the order, every replica is to answer for itself, and one that does not is a result too.
 
-use super::{Desk, Effect};
-use crate::exit::{self, Failure};
-use crate::job::{Job, Stage};
-use crate::print::What;
-use crate::status::Survey;
+use super::{Controller, Effect};
+use crate::cli::controller::job::{Job, Stage};
+use crate::cli::exit::{self, Failure};
+use crate::cli::print::What;
+use crate::cli::status::Survey;
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::status::StatusReport;
 use stablechat_protocol::time::Timestamp;
@@ -24,7 +24,7 @@ pub(super) struct Inquiry {
     until: Timestamp,
 }
 
-impl Desk {
+impl Controller {
     /// All links have been ready or failed once: who is not in reach now is not waited for by a survey.
     pub fn on_all_tried(&mut self) {
         self.are_all_tried = true;

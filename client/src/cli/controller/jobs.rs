@@ -2,12 +2,12 @@
 
 use super::person::Person;
 use super::post::unread;
-use super::{Desk, Mode};
-use crate::exit::{self, Failure};
+use super::{Controller, Mode};
+use crate::cli::controller::job::{Content, Job, Reply, Stage};
+use crate::cli::exit::{self, Failure};
+use crate::cli::print::{Answerer, What};
+use crate::cli::verb::{Verb, recipient};
 use crate::greeting::Credentials;
-use crate::job::{Content, Job, Reply, Stage};
-use crate::print::{Answerer, What};
-use crate::verb::{Verb, recipient};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
 use stablechat_protocol::command::{Command, PAGE_MAX, Query};
 use stablechat_protocol::name::AccountName;
@@ -18,7 +18,7 @@ use std::time::Duration;
 /// How long to wait for the other replicas' answers after the first, beside one delivery bound.
 const OTHER_REPLIES: Duration = Duration::from_secs(1);
 
-impl Desk {
+impl Controller {
     /// Shows what is finished and starts what can be, until there is neither.
     pub(super) fn work(&mut self, now: Timestamp) {
         loop {

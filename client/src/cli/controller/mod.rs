@@ -4,26 +4,27 @@
 //! changes who one speaks as is done alone (`jobs`). Beside them runs the receipt of messages (`post`), and a watch over how
 //! long nothing has been answered (`patience`).
 //!
-//! The desk has no socket, terminal or clock: what happens is told to it, and what it wants done is taken from it with
-//! [`Desk::take_effects`]. It does read and write key files.
+//! The controller has no socket, terminal or clock: what happens is told to it, and what it wants done is taken from it with
+//! [`Controller::take_effects`]. It does read and write key files.
 
+pub mod job;
 mod jobs;
 mod patience;
 mod person;
 mod post;
 mod survey;
 
-use crate::advice;
-use crate::exit::{self, Failure};
+use crate::cli::advice;
+use crate::cli::controller::job::{Content, Job, Reply, Stage};
+use crate::cli::exit::{self, Failure};
+use crate::cli::lines::LineError;
+use crate::cli::print::{Answerer, Say, What};
+use crate::cli::verb::Verb;
 use crate::greeting::Credentials;
-use crate::job::{Content, Job, Reply, Stage};
 use crate::keys::Keys;
-use crate::lines::LineError;
-use crate::print::{Answerer, Say, What};
 use crate::queries::{OpenQueries, OutgoingQuery};
 use crate::reach::LinkSet;
 use crate::session::{Change, Session, Verdict};
-use crate::verb::Verb;
 pub use jobs::identity;
 use patience::Patience;
 use person::{Person, request};
@@ -56,7 +57,7 @@ pub enum Mode {
 }
 
 /// What does not change.
-pub struct DeskSettings {
+pub struct ControllerSettings {
     /// For whom one works.
     pub mode: Mode,
     /// Whether every replica's answer is waited for and shown.
@@ -69,7 +70,7 @@ pub struct DeskSettings {
     pub new_client: fn() -> ClientId,
 }
 
-/// What a desk wants done.
+/// What a controller wants done.
 pub enum Effect {
     /// Send a frame on one link, or on all that are ready.
     Send {
@@ -89,9 +90,9 @@ pub enum Effect {
     Say(Say),
 }
 
-/// The desk.
-pub struct Desk {
-    settings: DeskSettings,
+/// The controller.
+pub struct Controller {
+    settings: ControllerSettings,
     /// Whom one speaks as.
     person: Person,
     /// Whom one spoke as before a connect that may fail or a deletion, both of which are alone while they run.
@@ -130,12 +131,12 @@ pub struct Desk {
     effects: Vec<Effect>,
 }
 
-impl Desk {
-    /// A desk at which one speaks as nobody.
-    pub fn new(settings: DeskSettings, now: Timestamp) -> Desk {
+impl Controller {
+    /// A controller at which one speaks as nobody.
+    pub fn new(settings: ControllerSettings, now: Timestamp) -> Controller {
         let bound = settings.cluster.delivery_bound;
         let session = Session::new((settings.new_client)(), bound);
-        Desk {
+        Controller {
             person: Person::new(None, false, session),
             before: None,
             queries: OpenQueries::new(bound),
@@ -246,7 +247,7 @@ impl Desk {
         self.patience.on_progress(now);
     }
 
-    /// Whether [`Desk::open`] was called.
+    /// Whether [`Controller::open`] was called.
     pub fn is_open(&self) -> bool {
         self.is_open
     }
@@ -340,7 +341,7 @@ impl Desk {
         self.watch(now);
     }
 
-    /// When [`Desk::on_time`] will have something to do.
+    /// When [`Controller::on_time`] will have something to do.
     pub fn deadline(&self) -> Option<Timestamp> {
         let deadlines =
             [self.person.session.deadline(), self.queries.deadline(), self.replies_deadline(), self.watch_deadline()];

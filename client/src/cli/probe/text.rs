@@ -2,7 +2,7 @@
 
 use super::findings::{Findings, HEADROOM, Largest, Leg, RECOMMENDED_MIN, Verdict};
 use super::paths::Place;
-use crate::columns::{Heading, Row, WIDTH_MAX, lay_out, shorten};
+use crate::cli::columns::{Heading, Row, WIDTH_MAX, lay_out, shorten};
 use std::time::Duration;
 
 /// The most columns that a replica's name takes.

@@ -1,14 +1,14 @@
 //! The command line.
 
-use crate::advice;
-use crate::app::{Plan, Start};
-use crate::desk::{Mode, identity};
-use crate::exit::{self, Failure};
+use crate::cli::advice;
+use crate::cli::app::{Plan, Start};
+use crate::cli::controller::{Mode, identity};
+use crate::cli::exit::{self, Failure};
+use crate::cli::places::{self, ClusterFile, NamedBy};
+use crate::cli::probe;
+use crate::cli::verb::{HISTORY_DEFAULT, Verb, parse_count};
+use crate::cli::watch;
 use crate::keys::Keys;
-use crate::places::{self, ClusterFile, NamedBy};
-use crate::probe;
-use crate::verb::{HISTORY_DEFAULT, Verb, parse_count};
-use crate::watch;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use stablechat_command_line::Early;
 use stablechat_protocol::cluster::Cluster;
@@ -217,7 +217,7 @@ pub enum Parsed {
 /// Reads the command line, the environment, the cluster file and, for some commands, a key and standard input.
 ///
 /// # Errors
-/// Something is missing or wrong; its code is that of the module [`crate::exit`].
+/// Something is missing or wrong; its code is that of the module [`crate::cli::exit`].
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
     match stablechat_command_line::parse("stablechat", arguments) {
         Ok(arguments) => plan(arguments),

@@ -1,9 +1,9 @@
 //! Links to all replicas, a clock and signals, for commands that read no lines and keep no session: they ask, and listen.
 
+use crate::cli::signals::Signals;
 use crate::clock::LocalClock;
 use crate::link::LinkEvent;
 use crate::links::Links;
-use crate::signals::Signals;
 use mio::{Events, Interest, Poll, Token, Waker};
 use stablechat_protocol::cluster::{Cluster, REPLICAS_MAX};
 use stablechat_protocol::message::ToReplica;

@@ -4,10 +4,10 @@
 //! no replica is in reach any more and one when that has passed. As long as any replica is in reach, what the others do is
 //! nobody's business.
 
-use super::{Desk, Mode};
-use crate::exit::{self, Failure};
-use crate::job::{Job, Stage};
-use crate::print::What;
+use super::{Controller, Mode};
+use crate::cli::controller::job::{Job, Stage};
+use crate::cli::exit::{self, Failure};
+use crate::cli::print::What;
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Patience {
     }
 }
 
-impl Desk {
+impl Controller {
     /// A link is lost: from here on no replica may be in reach.
     pub(super) fn note_reach(&mut self, now: Timestamp) {
         if !self.reach.is_empty() {
@@ -100,7 +100,7 @@ impl Desk {
         }
     }
 
-    /// When [`Desk::watch`] will have something to do.
+    /// When [`Controller::watch`] will have something to do.
     pub(super) fn watch_deadline(&self) -> Option<Timestamp> {
         let telling = match self.is_told_of_reach() && !self.patience.is_told {
             true => self.patience.out_of_reach_since.map(|at| at.after(OUT_OF_REACH)),

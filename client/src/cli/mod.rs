@@ -1,0 +1,29 @@
+//! The command line of stablechat, and its prompt.
+//!
+//! [`arguments`] reads the command line. One thread waits, in one mio poll, for standard input and for the links ([`app`]), and
+//! tells the [`controller`] what it hears. The controller knows what was asked and what is still to be answered, and decides
+//! what is sent and shown; it has no socket, terminal or clock. [`print`](mod@print) makes text or JSON of what is shown, and
+//! [`screen`] owns the terminal.
+//!
+//! Two commands for operators need none of that: [`probe`] measures the network, and [`watch`] shows again and again what the
+//! replicas do. They listen from a [`lookout`].
+
+pub mod advice;
+pub mod app;
+pub mod arguments;
+pub mod columns;
+pub mod controller;
+pub mod exit;
+pub mod input;
+pub mod lines;
+pub mod lookout;
+pub mod places;
+pub mod print;
+pub mod probe;
+pub mod prompt;
+pub mod screen;
+pub mod signals;
+pub mod status;
+pub mod verb;
+pub mod visible;
+pub mod watch;
