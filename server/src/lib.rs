@@ -20,6 +20,8 @@ pub mod clock;
 pub mod control;
 pub mod disk;
 pub mod exit;
+#[cfg(test)]
+mod golden;
 pub mod metrics;
 pub mod net;
 pub mod replica;

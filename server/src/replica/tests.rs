@@ -5,6 +5,7 @@
 //! `cluster` gives it some, `b` and `c`. What it wants done is printed, but for pings, and after each block how it stands.
 
 use super::*;
+use crate::golden::golden_scripts;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::command::{Command, Query, Recipient};
@@ -335,17 +336,36 @@ fn show(time: Timestamp) -> String {
     if decimals == 0 { whole.to_string() } else { format!("{whole}.{decimals:06}") }
 }
 
-#[test]
-fn golden_scripts() {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/replica/scripts");
-    let mut scripts = 0;
-    for file in std::fs::read_dir(directory).expect("the scripts are there") {
-        let path = file.expect("the scripts can be listed").path();
-        goldenscript::run(&mut Script::new(), &path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        scripts += 1;
-    }
-    assert!(scripts > 0);
-}
+golden_scripts!(
+    "src/replica/scripts",
+    Script::new,
+    a_duplicate_is_applied_once_and_answered_to_all,
+    a_full_disk_refuses_requests_and_answers_queries,
+    a_late_request_is_inserted,
+    a_missing_uid_holds_up_later_requests,
+    a_pause_begins_a_new_epoch,
+    a_peer_that_catches_up_is_not_consulted,
+    a_repeated_request_is_refused_as_late,
+    a_restart_accepts_nothing_below_what_it_applied,
+    a_start_catches_up_joins_and_serves,
+    a_stop_applies_what_was_accepted,
+    a_stop_hands_over_and_leaves,
+    a_stop_with_nothing_pending_is_at_once,
+    a_transfer_resumes_where_the_last_one_stopped,
+    after_silence_the_real_time_test_decides_up_to_the_barrier,
+    applied_in_the_order_of_uids,
+    at_most_sixteen_connections_wait_for_one_request,
+    diverged_replicas_catch_up_one_at_a_time,
+    every_linked_peer_must_close_and_hold,
+    late_and_ahead_are_refused,
+    messages_of_a_pause_are_read_before_time_passes,
+    only_stable_requests_are_applied,
+    queries_are_ordered_like_requests,
+    the_clock_reading_never_moves_back,
+    the_real_time_test_waits_for_the_delivery_bound,
+    uids_of_a_dead_incarnation_are_dropped,
+    unexpected_log_entries_are_ignored,
+);
 
 #[test]
 fn overload_is_refused_until_there_is_room() {

@@ -5,6 +5,7 @@ mod script;
 use super::rows::{Row, decode};
 use super::schema::{Column, UndoRecord, unread_count_key};
 use super::*;
+use crate::golden::golden_scripts;
 use rocksdb::Options;
 use script::Script;
 use stablechat_protocol::answer::Rejection;
@@ -58,17 +59,27 @@ fn in_memory() -> ChatStore {
     ChatStore::open(&medium, &identity("a")).expect("a new store opens")
 }
 
-#[test]
-fn golden_scripts() {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/scripts");
-    let mut scripts = 0;
-    for file in std::fs::read_dir(directory).expect("the scripts are there") {
-        let path = file.expect("the scripts can be listed").path();
-        goldenscript::run(&mut Script::new(), &path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        scripts += 1;
-    }
-    assert!(scripts > 0);
-}
+golden_scripts!(
+    "src/store/scripts",
+    Script::new,
+    a_deleted_account_leaves_nothing_to_its_successor,
+    a_list_that_few_match_is_answered_in_more_pages,
+    a_request_takes_effect_once,
+    a_session_has_no_gaps,
+    a_session_is_its_first_actors,
+    a_successor_with_another_key_is_another_owner,
+    ack_removes_exactly_what_it_names,
+    answers_are_forgotten_beyond_the_window,
+    graves_are_emptied_a_bounded_number_at_a_time,
+    history_comes_in_pages_from_its_end,
+    lists_come_in_sorted_pages,
+    lookup_answers_alike_for_everyone,
+    names_are_taken_once,
+    only_the_owner_acts_for_an_account,
+    sessions_end_after_a_day_of_log_time,
+    unread_messages_come_in_pages,
+    what_is_not_committed_is_seen_and_lost,
+);
 
 #[test]
 fn undoing_every_request_goes_back_through_every_state() {
