@@ -23,7 +23,9 @@ mod watch;
 pub use thread::run;
 
 use crate::net::{EventBatch, NetCommand, NetEvent, NetStats, ReplicaIdentity};
-use crate::replica::{Body, ConnectionId, Input, Output, Phase, ProtocolSettings, Replica, Start};
+use crate::replica::{
+    Body, ConnectionId, Effect, Input, LogRead, Output, PeerId, Phase, ProtocolSettings, Replica, Start, StoreChange,
+};
 use crate::store::{ChatStore, Outcome, StoreError};
 use audience::Audience;
 use boundaries::BoundaryExchange;
@@ -73,10 +75,10 @@ pub struct Applier {
     outputs: Vec<Output>,
     /// What of it changes the store and is not done: it waits for an insertion to be through. While the replica catches up these are
     /// the next insertions, as many as the protocol allows at a time, and parts of a snapshot, of which one is asked for at a time.
-    changes: VecDeque<Output>,
+    changes: VecDeque<StoreChange>,
     /// What of it reads the log as a whole and is not done, for the same reason: what a peer asks for on one connection without
     /// having been answered, which is little.
-    reads: VecDeque<Output>,
+    reads: VecDeque<LogRead>,
     /// The insertion that is under way.
     insertion: Option<RunningInsertion>,
     /// Whether the replica has stopped.
@@ -212,11 +214,11 @@ impl Applier {
     /// Passes an event on to whom it concerns.
     fn on_event(&mut self, event: NetEvent) -> Result<(), StoreError> {
         let input = match event {
-            NetEvent::Request { time, from, timestamp, body } => {
-                if let Body::Request(request) = &body {
-                    self.sessions.on_heard(request.client, from);
+            NetEvent::Request(submission) => {
+                if let Body::Request(request) = &submission.body {
+                    self.sessions.on_heard(request.client, submission.from);
                 }
-                Input::Request { time, from, timestamp, body }
+                Input::Request(submission)
             }
             NetEvent::LoggedIn { connection, actor, receive } => {
                 self.audience.set(connection, receive.then_some(actor));
@@ -230,11 +232,7 @@ impl Applier {
             NetEvent::PeerDisconnected { peer } => {
                 self.snapshots.on_disconnected(peer);
                 self.progress.on_disconnected(peer);
-                self.reads.retain(|read| logs::reader(read) != Some(peer));
-                let is_stale =
-                    |change: &Output| matches!(change, Output::TakeSnapshotPart { from, .. } if *from == peer);
-                self.changes.retain(|change| !is_stale(change));
-                self.outputs.retain(|output| !is_stale(output));
+                self.drop_stale(peer);
                 Input::PeerDisconnected { peer }
             }
             NetEvent::Peer { time, peer, message } => match self.input_from(time, peer, message)? {
@@ -262,6 +260,17 @@ impl Applier {
         Ok(())
     }
 
+    /// Drops what is still to be done for a connection to a peer that is gone. The peer asks again on the next one.
+    fn drop_stale(&mut self, peer: PeerId) {
+        let is_stale = |change: &StoreChange| match change {
+            StoreChange::TakeSnapshotPart { from, .. } => *from == peer,
+            StoreChange::Apply { .. } | StoreChange::Insert { .. } => false,
+        };
+        self.reads.retain(|read| read.to != peer);
+        self.changes.retain(|change| !is_stale(change));
+        self.outputs.retain(|output| !matches!(output, Output::Change(change) if is_stale(change)));
+    }
+
     /// Performs what the replica wants done: first what may be said at once, then what has to be durable first, then what
     /// is read from the log. Releases what has gathered when it is much.
     fn perform(
@@ -273,43 +282,43 @@ impl Applier {
     ) -> Result<(), StoreError> {
         for output in std::mem::take(&mut self.outputs) {
             match output {
-                Output::Send { to, message } => outbox.for_peer(to, message),
-                Output::Refuse { to, request, timestamp, reason } => {
-                    self.tally.on_refusal(reason);
-                    outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
-                }
-                Output::ConnectionSeen { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
-                Output::Disconnect { peer } => outbox.add(NetCommand::Disconnect { peer }),
-                Output::NewEpoch { epoch } => {
-                    log::warn!(
-                        "this replica has not run, or not kept up, for too long: beginning again in epoch {epoch}"
-                    );
-                    self.tally.on_rejoin();
-                    self.store.begin_epoch(epoch)?;
-                }
-                Output::Stopped => self.stopped = true,
-                Output::Apply { .. } | Output::Insert { .. } | Output::TakeSnapshotPart { .. } => {
-                    self.changes.push_back(output);
-                }
-                // What is held or in the log is so whatever becomes of the rest of the log.
-                Output::SendBodies { .. } => self.read(now, output, outbox)?,
-                Output::SendLogMarks { .. }
-                | Output::SendCommonPrefix { .. }
-                | Output::SendLogEntries { .. }
-                | Output::SendSnapshotPart { .. } => self.reads.push_back(output),
+                Output::Effect(effect) => self.effect(effect, now, outbox)?,
+                Output::Change(change) => self.changes.push_back(change),
+                Output::Read(read) => self.reads.push_back(read),
             }
         }
         outbox.release(post);
         self.make_changes(clock, now, outbox, post)?;
         while self.insertion.is_none()
-            && let Some(output) = self.reads.pop_front()
+            && let Some(read) = self.reads.pop_front()
         {
-            self.read(now, output, outbox)?;
+            self.read(now, read, outbox)?;
             if outbox.bytes() >= SENT_MAX {
                 outbox.release(post);
             }
         }
         outbox.release(post);
+        Ok(())
+    }
+
+    /// Performs what needs no change of the store.
+    fn effect(&mut self, effect: Effect, now: Timestamp, outbox: &mut Outbox) -> Result<(), StoreError> {
+        match effect {
+            Effect::Send { to, message } => outbox.for_peer(to, message),
+            Effect::SendBodies { to, pending, logged } => self.send_bodies(to, pending, &logged, outbox)?,
+            Effect::Refuse { to, request, timestamp, reason } => {
+                self.tally.on_refusal(reason);
+                outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
+            }
+            Effect::ConnectionSeen { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
+            Effect::Disconnect { peer } => outbox.add(NetCommand::Disconnect { peer }),
+            Effect::NewEpoch { epoch } => {
+                log::warn!("this replica has not run, or not kept up, for too long: beginning again in epoch {epoch}");
+                self.tally.on_rejoin();
+                self.store.begin_epoch(epoch)?;
+            }
+            Effect::Stopped => self.stopped = true,
+        }
         Ok(())
     }
 
@@ -330,8 +339,8 @@ impl Applier {
                 if has_to_wait && self.replica.status() == Phase::CatchingUp {
                     return Ok(());
                 }
-            } else if let Some(output) = self.changes.pop_front() {
-                self.change(output, clock, now, outbox)?;
+            } else if let Some(change) = self.changes.pop_front() {
+                self.change(change, clock, now, outbox)?;
             } else {
                 return self.commit(clock);
             }
@@ -354,19 +363,19 @@ impl Applier {
     /// Changes the state, and gathers the answers.
     fn change(
         &mut self,
-        output: Output,
+        change: StoreChange,
         clock: &impl Fn() -> Timestamp,
         now: Timestamp,
         outbox: &mut Outbox,
     ) -> Result<(), StoreError> {
-        match output {
-            Output::Apply { uid, body, stability, copies, waiting } => {
+        match change {
+            StoreChange::Apply { uid, body, stability, copies, waiting } => {
                 let answer = self.apply(uid, body, stability, copies, outbox)?;
                 waiting.into_iter().for_each(|to| outbox.for_client(to, answer.clone()));
                 Ok(())
             }
-            Output::Insert { requests, waiting } => self.begin_inserting(clock(), requests, waiting),
-            Output::TakeSnapshotPart { from, part, rows, end } => {
+            StoreChange::Insert { requests, waiting } => self.begin_inserting(clock(), requests, waiting),
+            StoreChange::TakeSnapshotPart { from, part, rows, end } => {
                 let input = match self.snapshots.take(from, part, (rows, end), &mut self.store, outbox)? {
                     Taken::More => return Ok(()),
                     Taken::Not => Input::NotInstalled { peer: from },
@@ -380,7 +389,6 @@ impl Applier {
                 self.replica.step(input, &mut self.outputs);
                 Ok(())
             }
-            _ => Ok(()),
         }
     }
 

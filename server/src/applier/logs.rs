@@ -4,7 +4,7 @@ use super::boundaries::Comparison;
 use super::outbox::Outbox;
 use super::peer_pings::Pong;
 use super::{Applier, SENT_MAX};
-use crate::replica::{Input, Output, PeerId, in_messages};
+use crate::replica::{Input, LogPart, LogRead, PeerId, in_messages};
 use crate::store::{ChatStore, Parting, StoreError};
 use stablechat_protocol::peer::{BoundaryDigests, Mark, PeerMessage, StampedRequest};
 use stablechat_protocol::time::Timestamp;
@@ -119,33 +119,39 @@ impl Applier {
     }
 
     /// Reads the log for a peer, and gathers what to send it.
-    pub(super) fn read(&mut self, now: Timestamp, output: Output, outbox: &mut Outbox) -> Result<(), StoreError> {
-        match output {
-            Output::SendBodies { to, mut held, uids } => {
-                held.extend(self.store.bodies(&uids, SENT_MAX)?);
-                for requests in in_messages(held) {
-                    outbox.for_peer(to, PeerMessage::Bodies { requests });
-                }
-            }
-            Output::SendLogMarks { to } => outbox.for_peer(to, PeerMessage::LogMarks { marks: self.store.marks()? }),
-            Output::SendCommonPrefix { to, marks } => {
+    pub(super) fn read(&mut self, now: Timestamp, read: LogRead, outbox: &mut Outbox) -> Result<(), StoreError> {
+        let to = read.to;
+        match read.part {
+            LogPart::Marks => outbox.for_peer(to, PeerMessage::LogMarks { marks: self.store.marks()? }),
+            LogPart::CommonPrefix { marks } => {
                 let common = self.store.common(&marks)?;
                 outbox.for_peer(to, self.prefix(common)?);
             }
-            Output::SendLogEntries { to, after } => {
-                if after < self.store.base().uid {
-                    // What would come next has been truncated meanwhile.
-                    outbox.for_peer(to, self.prefix(None)?);
-                    return Ok(());
-                }
+            // What would come next has been truncated meanwhile.
+            LogPart::Entries { after } if after < self.store.base().uid => outbox.for_peer(to, self.prefix(None)?),
+            LogPart::Entries { after } => {
                 let (requests, is_end) = self.store.tail(after, self.replica.settings().piece_bytes)?;
                 outbox.for_peer(to, PeerMessage::LogEntries { after, requests, is_end });
             }
-            Output::SendSnapshotPart { to, part } => {
-                let is_last = self.snapshots.send(now, to, part, &self.store, outbox)?;
+            LogPart::SnapshotPart { number } => {
+                let is_last = self.snapshots.send(now, to, number, &self.store, outbox)?;
                 self.tally.on_snapshot_part(is_last);
             }
-            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Sends a peer requests, as many of those in the log as one wake may gather; it asks again for the rest.
+    pub(super) fn send_bodies(
+        &self,
+        to: PeerId,
+        mut requests: Vec<StampedRequest>,
+        logged: &[Uid],
+        outbox: &mut Outbox,
+    ) -> Result<(), StoreError> {
+        requests.extend(self.store.bodies(logged, SENT_MAX)?);
+        for requests in in_messages(requests) {
+            outbox.for_peer(to, PeerMessage::Bodies { requests });
         }
         Ok(())
     }
@@ -154,18 +160,6 @@ impl Applier {
     fn prefix(&self, common: Option<Mark>) -> Result<PeerMessage, StoreError> {
         let (last, base, settled) = (self.store.last_mark(), self.store.base(), self.store.settled_mark()?);
         Ok(PeerMessage::CommonPrefix { common, last, base, settled })
-    }
-}
-
-/// Whose part of the log is read.
-pub fn reader(output: &Output) -> Option<PeerId> {
-    match output {
-        Output::SendBodies { to, .. }
-        | Output::SendLogMarks { to }
-        | Output::SendCommonPrefix { to, .. }
-        | Output::SendLogEntries { to, .. }
-        | Output::SendSnapshotPart { to, .. } => Some(*to),
-        _ => None,
     }
 }
 

@@ -109,7 +109,7 @@ mod tests {
     use super::super::outbox::Outbox;
     use super::*;
     use crate::net::{EventBatch, NetCommand, NetEvent};
-    use crate::replica::{Body, ConnectionId, PeerId, ProtocolSettings};
+    use crate::replica::{Body, ConnectionId, PeerId, ProtocolSettings, Submission};
     use crate::store::{ChatStore, Medium, schema};
     use stablechat_protocol::answer::{Answer, Rejection};
     use stablechat_protocol::cluster::Cluster;
@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn issue(time: Timestamp, from: ConnectionId, request: Request) -> NetEvent {
-        NetEvent::Request { time, from, timestamp: time, body: Body::Request(request) }
+        NetEvent::Request(Submission { time, from, timestamp: time, body: Body::Request(request) })
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Each request becomes a new one of the same session with a new timestamp, as if its client had sent it again, and stays aside
 //! until that is in the log. A crash before then has it submitted once more, which its session takes for a repetition.
 
-use crate::replica::{Body, Input, NOBODY, Output, Phase, Replica};
+use crate::replica::{Body, Input, NOBODY, Output, Phase, Replica, Submission};
 use crate::store::{ChatStore, StoreError};
 use stablechat_protocol::peer::StampedRequest;
 use stablechat_protocol::time::Timestamp;
@@ -87,7 +87,8 @@ impl Resubmission {
             timestamp = timestamp.next();
             let body = Body::Request(held.request.clone());
             self.submitted.push((held, body.uid(timestamp)));
-            replica.step(Input::Request { time: now, from: NOBODY, timestamp, body }, outputs);
+            let submission = Submission { time: now, from: NOBODY, timestamp, body };
+            replica.step(Input::Request(submission), outputs);
         }
         if !self.submitted.is_empty() {
             log::warn!("submitting {} requests again that have lost their places in the log", self.submitted.len());

@@ -1,7 +1,7 @@
 //! Appliers that talk to each other without sockets, under a clock of their own.
 
 use super::*;
-use crate::replica::{PeerId, Phase};
+use crate::replica::{PeerId, Phase, Submission};
 use crate::store::Medium;
 use crate::store::schema::StoreIdentity;
 use crate::store::testing::{actor, assert_sound, create, send};
@@ -136,7 +136,8 @@ impl Cluster {
         for node in self.nodes.iter_mut().filter(|node| node.applier.is_some()) {
             let body = Body::Request(request.clone());
             let from = ConnectionId(0);
-            node.inbox.push_back(NetEvent::Request { time: self.now.after(STEP), from, timestamp, body });
+            let submission = Submission { time: self.now.after(STEP), from, timestamp, body };
+            node.inbox.push_back(NetEvent::Request(submission));
         }
         self.run(STEP);
     }
@@ -245,7 +246,8 @@ fn what_only_a_returning_replica_held_is_submitted_again() {
         let request = Request { client: ClientId([2; 16]), sequence, actor: Some(bob.clone()), command };
         let (from, time) = (ConnectionId(0), cluster.now.after(STEP));
         let body = Body::Request(request);
-        cluster.nodes[2].inbox.push_back(NetEvent::Request { time, from, timestamp: time, body });
+        let submission = Submission { time, from, timestamp: time, body };
+        cluster.nodes[2].inbox.push_back(NetEvent::Request(submission));
         cluster.run(Duration::from_secs(2));
     }
     let held = cluster.applier(2).store().applied().position;

@@ -14,7 +14,7 @@ use super::{Applier, ROUNDS_MAX};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::net::{EventBatch, NetCommand, NetEvent, NetHandle, ReplicaIdentity, ScrapeReport};
-use crate::replica::{Input, Output, ProtocolSettings};
+use crate::replica::{Effect, Input, Output, ProtocolSettings, Submission};
 use crate::store::{ChatStore, OpenError, StoreError};
 use crate::supervision::Pulse;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -120,7 +120,7 @@ impl Halted {
         let mut halted = Halted { identity, settings, audience, sessions, tally, report };
         let mut outbox = Outbox::default();
         for output in outputs {
-            if let Output::Refuse { to, request, timestamp, reason } = output {
+            if let Output::Effect(Effect::Refuse { to, request, timestamp, reason }) = output {
                 halted.tally.on_refusal(reason);
                 outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: clock.now() });
             }
@@ -177,7 +177,7 @@ impl Halted {
     /// Answers what can be answered, and remembers who listens.
     fn on_event(&mut self, event: NetEvent, now: Timestamp, outbox: &mut Outbox) {
         match event {
-            NetEvent::Request { from, timestamp, body, .. } => {
+            NetEvent::Request(Submission { from, timestamp, body, .. }) => {
                 self.tally.on_refusal(Refusal::NoRoom);
                 let (request, reason) = (body.id(), Refusal::NoRoom);
                 outbox.for_client(from, ToClient::Refused { request, timestamp, reason, clock: now });

@@ -31,7 +31,7 @@ pub use listener::Listener;
 pub use monitor::Monitor;
 pub use poll_loop::PollLoop;
 
-use crate::replica::{Body, ConnectionId, PeerId};
+use crate::replica::{ConnectionId, PeerId, Submission};
 use stablechat_protocol::cluster::{Cluster, ReplicaEntry};
 use stablechat_protocol::id::Digest;
 use stablechat_protocol::message::ToClient;
@@ -115,16 +115,7 @@ impl ReplicaIdentity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetEvent {
     /// A client issued a request or a query.
-    Request {
-        /// The clock when it was read.
-        time: Timestamp,
-        /// The connection that it came on.
-        from: ConnectionId,
-        /// When its client issued it.
-        timestamp: Timestamp,
-        /// What it is, with the login of the connection.
-        body: Body,
-    },
+    Request(Submission),
     /// A connection proved that it holds a key.
     LoggedIn {
         /// The connection.

@@ -11,7 +11,7 @@ use super::monitor::{Monitor, VISITORS_MAX};
 use super::registrar::{FIRST_CONNECTION, Registrar};
 use super::{EventBatch, Listener, NetCommand, NetEvent, NetStats, ReplicaIdentity};
 use crate::clock::Clock;
-use crate::replica::{ConnectionId, PeerId};
+use crate::replica::{ConnectionId, PeerId, Submission};
 use crossbeam_channel::{Receiver, TryRecvError};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -350,7 +350,7 @@ impl PollLoop {
             }
             Reaction::Request(timestamp, body) => {
                 let time = self.clock.now();
-                self.intake.push(NetEvent::Request { time, from: id, timestamp, body });
+                self.intake.push(NetEvent::Request(Submission { time, from: id, timestamp, body }));
             }
             Reaction::Status => self.intake.push(NetEvent::Status { from: id }),
             Reaction::PingPeers => self.intake.push(NetEvent::PingPeers { from: id }),

@@ -7,7 +7,7 @@
 
 use super::peer::{LogSync, PeerState};
 use super::pending::{PeerSet, Pending};
-use super::{Body, ConnectionId, Output, PeerId, Phase, Replica};
+use super::{Body, ConnectionId, Effect, Output, PeerId, Phase, Replica, Submission};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::peer::{BODIES_BYTES, FETCH_DELAY, PeerMessage, StampedRequest, UIDS_MAX};
 use stablechat_protocol::time::Timestamp;
@@ -30,14 +30,8 @@ pub struct Missing {
 
 impl Replica {
     /// Accepts a client's request, joins it to one that is held already, or refuses it.
-    pub(super) fn on_request(
-        &mut self,
-        time: Timestamp,
-        from: ConnectionId,
-        timestamp: Timestamp,
-        body: Body,
-        outputs: &mut Vec<Output>,
-    ) {
+    pub(super) fn on_request(&mut self, submission: Submission, outputs: &mut Vec<Output>) {
+        let Submission { time, from, timestamp, body } = submission;
         let uid = body.uid(timestamp);
         // A repetition of what is held is no new request, whatever we would say of one now.
         if self.pending.wait_for(uid, from) {
@@ -52,7 +46,7 @@ impl Replica {
         match self.refusal(time, timestamp, &body) {
             None => self.hold(uid, body, vec![from]),
             Some(reason) => {
-                outputs.push(Output::Refuse { to: from, request: body.id(), timestamp, reason });
+                outputs.push(Output::Effect(Effect::Refuse { to: from, request: body.id(), timestamp, reason }));
                 if matches!(body, Body::Request(_)) {
                     self.refused.entry(uid).or_default().push(from);
                     if self.refused.len() > REFUSED_MAX {
@@ -148,14 +142,14 @@ impl Replica {
 
     /// A peer wants bodies.
     pub(super) fn on_fetch(&mut self, from: PeerId, uids: Vec<Uid>, outputs: &mut Vec<Output>) {
-        let (mut held, mut others) = (Vec::new(), Vec::new());
+        let (mut pending, mut logged) = (Vec::new(), Vec::new());
         for uid in uids {
             match self.pending.get(uid).map(|pending| &pending.body) {
-                Some(Body::Request(request)) => held.push(StampedRequest { uid, request: request.clone() }),
-                _ => others.push(uid),
+                Some(Body::Request(request)) => pending.push(StampedRequest { uid, request: request.clone() }),
+                _ => logged.push(uid),
             }
         }
-        outputs.push(Output::SendBodies { to: from, held, uids: others });
+        outputs.push(Output::Effect(Effect::SendBodies { to: from, pending, logged }));
     }
 
     /// A peer sends bodies.
@@ -210,7 +204,7 @@ impl Replica {
         }
         for (to, uids) in by_peer {
             for uids in uids.chunks(UIDS_MAX) {
-                outputs.push(Output::Send { to, message: PeerMessage::Fetch { uids: uids.to_vec() } });
+                outputs.push(Output::send(to, PeerMessage::Fetch { uids: uids.to_vec() }));
             }
         }
     }
@@ -238,10 +232,10 @@ impl Replica {
             // Only the last message may say how far we have closed: what the others list belongs before it.
             while chunks.len() > 1 {
                 let uids = chunks.next().unwrap_or_default().to_vec();
-                outputs.push(Output::Send { to, message: PeerMessage::Listed { uids } });
+                outputs.push(Output::send(to, PeerMessage::Listed { uids }));
             }
             let uids = chunks.next().unwrap_or_default().to_vec();
-            outputs.push(Output::Send { to, message: PeerMessage::Announce { closed: self.closed, uids } });
+            outputs.push(Output::send(to, PeerMessage::Announce { closed: self.closed, uids }));
         }
     }
 
@@ -255,7 +249,7 @@ impl Replica {
         let pending = self.pending.iter().filter(|(_, pending)| matches!(pending.body, Body::Request(_)));
         let uids: Vec<Uid> = self.recent.iter().copied().chain(pending.map(|(uid, _)| uid)).collect();
         for uids in uids.chunks(UIDS_MAX) {
-            outputs.push(Output::Send { to, message: PeerMessage::Listed { uids: uids.to_vec() } });
+            outputs.push(Output::send(to, PeerMessage::Listed { uids: uids.to_vec() }));
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use super::peer::{LogSync, PeerState};
 use super::pending::{PeerSet, Pending, request_size};
-use super::{Body, ConnectionId, Output, PeerId, Phase, Replica};
+use super::{Body, ConnectionId, LogPart, Output, PeerId, Phase, Replica, StoreChange};
 use stablechat_protocol::peer::{PeerMessage, StampedRequest};
 use stablechat_protocol::uid::Uid;
 
@@ -78,7 +78,7 @@ impl Replica {
             Some(after) => {
                 let after = after.max(peer.followed_to);
                 self.following = Some(Following::log(id, after, depth));
-                outputs.push(Output::Send { to: id, message: PeerMessage::FetchLog { after } });
+                outputs.push(Output::send(id, PeerMessage::FetchLog { after }));
                 LogSync::Unknown
             }
         };
@@ -101,7 +101,7 @@ impl Replica {
     fn probe(&mut self, stands_so: impl Fn(LogSync) -> bool, outputs: &mut Vec<Output>) {
         for (to, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.is_connected && stands_so(peer.log)) {
             peer.log = LogSync::Unknown;
-            outputs.push(Output::SendLogMarks { to: *to });
+            outputs.push(Output::read(*to, LogPart::Marks));
         }
     }
 
@@ -157,7 +157,7 @@ impl Replica {
             && let Some(after) = following.next.take()
         {
             following.asked = Some(after);
-            outputs.push(Output::Send { to: following.peer, message: PeerMessage::FetchLog { after } });
+            outputs.push(Output::send(following.peer, PeerMessage::FetchLog { after }));
         }
     }
 
@@ -216,7 +216,7 @@ impl Replica {
     ) {
         if !requests.is_empty() {
             self.inserting += 1;
-            outputs.push(Output::Insert { requests, waiting });
+            outputs.push(Output::Change(StoreChange::Insert { requests, waiting }));
         }
     }
 
@@ -237,7 +237,7 @@ impl Replica {
             LogSync::Apart | LogSync::CaughtUp(_) => {
                 // It may have taken in something before where we were.
                 (peer.log, peer.followed_to) = (LogSync::Unknown, Uid::MIN);
-                outputs.push(Output::SendLogMarks { to: id });
+                outputs.push(Output::read(id, LogPart::Marks));
             }
             LogSync::Unknown | LogSync::Waiting => {}
         }

@@ -48,12 +48,12 @@ impl Replica {
         }
         self.pinged_at = self.now;
         let to: Vec<PeerId> = self.connected().collect();
-        to.into_iter().for_each(|to| outputs.push(Output::Send { to, message: PeerMessage::Ping { sent: self.now } }));
+        to.into_iter().for_each(|to| outputs.push(Output::send(to, PeerMessage::Ping { sent: self.now })));
     }
 
     /// A peer asks what our clock shows.
     pub(super) fn on_ping(&self, from: PeerId, time: Timestamp, sent: Timestamp, outputs: &mut Vec<Output>) {
-        outputs.push(Output::Send { to: from, message: PeerMessage::Pong { sent, clock: time } });
+        outputs.push(Output::send(from, PeerMessage::Pong { sent, clock: time }));
     }
 
     /// A peer says what its clock shows.

@@ -18,16 +18,7 @@ pub enum Input {
         time: Timestamp,
     },
     /// A client issued a request or a query.
-    Request {
-        /// The replica's clock when it was read.
-        time: Timestamp,
-        /// Who gets the answer.
-        from: ConnectionId,
-        /// When its client issued it.
-        timestamp: Timestamp,
-        /// What is asked for.
-        body: Body,
-    },
+    Request(Submission),
     /// A peer is connected: what is sent to it arrives in order, until it is disconnected.
     PeerConnected {
         /// The peer.
@@ -122,6 +113,18 @@ pub enum Input {
     Stop,
 }
 
+/// A request or query as a client issued it, with the login of its connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The replica's clock when it was read. Not its timestamp: the difference is how long it was on its way.
+    pub time: Timestamp,
+    /// The connection that gets the answer.
+    pub from: ConnectionId,
+    /// When the client issued it, by the client's clock.
+    pub timestamp: Timestamp,
+    pub body: Body,
+}
+
 /// What a client may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -149,109 +152,98 @@ impl Body {
     }
 }
 
-/// What a replica wants done, in the order in which it says so.
+/// What a replica wants done, in the order in which it says so. The three kinds differ in when they can be performed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// This is next in the order: apply it, and give the answer to all who wait for it once it is durable.
+    /// Perform this at once.
+    Effect(Effect),
+    /// Perform this after all changes of the store before it, which may take long. Let nothing out that tells of it before it is
+    /// durable.
+    Change(StoreChange),
+    /// Perform this when no change of the store is half done: it reads the log as a whole.
+    Read(LogRead),
+}
+
+impl Output {
+    /// A message to a peer.
+    pub fn send(to: PeerId, message: PeerMessage) -> Output {
+        Output::Effect(Effect::Send { to, message })
+    }
+
+    /// Something for a peer that is read from the log.
+    pub fn read(to: PeerId, part: LogPart) -> Output {
+        Output::Read(LogRead { to, part })
+    }
+}
+
+/// What needs no change of the store, and does not wait for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send this to a peer.
+    Send { to: PeerId, message: PeerMessage },
+    /// Send a peer these requests. Those of `logged` are read from the log: a request that is in it stays in it, whatever
+    /// is being inserted, so this need not wait.
+    SendBodies { to: PeerId, pending: Vec<StampedRequest>, logged: Vec<Uid> },
+    /// Tell a client that its request or query was not accepted.
+    Refuse { to: ConnectionId, request: RequestId, timestamp: Timestamp, reason: Refusal },
+    /// What follows for this peer is meant for its new connection.
+    ConnectionSeen { peer: PeerId },
+    /// End the connection to a peer. Its next connection begins with a new greeting and a comparison of logs.
+    Disconnect { peer: PeerId },
+    /// A new incarnation begins: note its number, durably, before anything else is sent. Otherwise a crash could bring back an
+    /// incarnation that the peers have already met.
+    NewEpoch { epoch: u64 },
+    /// After [`Input::Stop`]: everything that was accepted is applied or held by the peers.
+    Stopped,
+}
+
+/// A change of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreChange {
+    /// This is next in the order: apply it, and answer the connections that wait for it once it is durable.
     Apply {
-        /// Its place in the order.
         uid: Uid,
-        /// What to apply, or to answer.
+        /// A request is applied; a query is answered from the state at this place in the order, and changes nothing.
         body: Body,
-        /// By which test it is stable.
         stability: Stability,
         /// How many replicas, this one included, are known to hold it.
         copies: u8,
         /// The connections that it came on.
         waiting: Vec<ConnectionId>,
     },
-    /// These belong into the log and may lie below its end: insert those that are not in it, and say so by
-    /// [`Input::Inserted`]. While the replica catches up it waits for that, so it may take a while.
+    /// These belong into the log and may lie below its end: insert those that are not in it, and confirm with
+    /// [`Input::Inserted`]. While the replica catches up it asks for little more until then, so this may take a while.
     Insert {
-        /// The requests.
         requests: Vec<StampedRequest>,
-        /// Who waits for an answer to one of them.
+        /// The connections that wait for an answer to one of them.
         waiting: Vec<(Uid, Vec<ConnectionId>)>,
-    },
-    /// This was not accepted.
-    Refuse {
-        /// Who asked.
-        to: ConnectionId,
-        /// For what.
-        request: RequestId,
-        /// With which timestamp.
-        timestamp: Timestamp,
-        /// Why.
-        reason: Refusal,
-    },
-    /// Send this to a peer.
-    Send {
-        /// The peer.
-        to: PeerId,
-        /// The message.
-        message: PeerMessage,
-    },
-    /// Send a peer these bodies, and those of the uids that are in the log.
-    SendBodies {
-        /// The peer.
-        to: PeerId,
-        /// What is pending.
-        held: Vec<StampedRequest>,
-        /// What is not.
-        uids: Vec<Uid>,
-    },
-    /// Send a peer a probe, with marks from our log.
-    SendLogMarks {
-        /// The peer.
-        to: PeerId,
-    },
-    /// Answer a peer's probe.
-    SendCommonPrefix {
-        /// The peer.
-        to: PeerId,
-        /// Its marks.
-        marks: Vec<Mark>,
-    },
-    /// Send a peer a piece of our log.
-    SendLogEntries {
-        /// The peer.
-        to: PeerId,
-        /// From the first request after this one.
-        after: Uid,
-    },
-    /// Send a peer a part of a snapshot.
-    SendSnapshotPart {
-        /// The peer.
-        to: PeerId,
-        /// Its number.
-        part: u64,
     },
     /// Take in a part of a peer's snapshot, and ask for the next one or install it.
     TakeSnapshotPart {
-        /// The peer.
         from: PeerId,
-        /// Its number.
         part: u64,
-        /// The rows.
         rows: Vec<SnapshotRow>,
-        /// What all come to, after the last one.
+        /// Totals and digests of the whole snapshot, with its last part.
         end: Option<SnapshotEnd>,
     },
-    /// What follows for this peer is meant for its new connection.
-    ConnectionSeen {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// End the connection to a peer; a new one is a new beginning.
-    Disconnect {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// A new incarnation begins: note its number, durably, before anything else is sent.
-    NewEpoch {
-        /// Its number.
-        epoch: u64,
-    },
-    /// After [`Input::Stop`]: everything that was accepted is applied or in other hands.
-    Stopped,
+}
+
+/// Something that a peer is to be sent, and that is read from the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRead {
+    pub to: PeerId,
+    pub part: LogPart,
+}
+
+/// What of the log is to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogPart {
+    /// Marks at growing distances from its end, with which the peer compares its own log.
+    Marks,
+    /// The last of the peer's marks that our log has too.
+    CommonPrefix { marks: Vec<Mark> },
+    /// A piece that begins with the first request after this one.
+    Entries { after: Uid },
+    /// The part of this number of a snapshot.
+    SnapshotPart { number: u64 },
 }

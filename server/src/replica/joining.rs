@@ -9,7 +9,7 @@
 //! been restarted.
 
 use super::peer::{LogSync, Peer, PeerState};
-use super::{Output, PeerId, Phase, Replica};
+use super::{Effect, LogPart, Output, PeerId, Phase, Replica};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
@@ -48,11 +48,11 @@ impl Replica {
     /// Begins again as another incarnation, as after a restart.
     pub(super) fn rejoin(&mut self, outputs: &mut Vec<Output>) {
         self.epoch += 1;
-        outputs.push(Output::NewEpoch { epoch: self.epoch });
+        outputs.push(Output::Effect(Effect::NewEpoch { epoch: self.epoch }));
         self.refuse_pending(Refusal::NotServing, outputs);
         for (id, peer) in &mut self.peers {
             *peer = Peer::new(self.settings.first_heard_by(self.now));
-            outputs.push(Output::Disconnect { peer: *id });
+            outputs.push(Output::Effect(Effect::Disconnect { peer: *id }));
         }
         self.begin();
     }
@@ -62,7 +62,7 @@ impl Replica {
         while let Some((uid, pending)) = self.pending.pop() {
             for to in pending.waiting {
                 let (request, timestamp) = (pending.body.id(), uid.timestamp);
-                outputs.push(Output::Refuse { to, request, timestamp, reason });
+                outputs.push(Output::Effect(Effect::Refuse { to, request, timestamp, reason }));
             }
         }
     }
@@ -72,14 +72,14 @@ impl Replica {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.is_connected = true;
         (peer.log, peer.followed_to) = (LogSync::Unknown, Uid::MIN);
-        outputs.push(Output::ConnectionSeen { peer: id });
+        outputs.push(Output::Effect(Effect::ConnectionSeen { peer: id }));
         match self.status {
             Phase::CatchingUp => {
-                outputs.push(Output::Send { to: id, message: PeerMessage::CatchingUp { epoch: self.epoch } });
+                outputs.push(Output::send(id, PeerMessage::CatchingUp { epoch: self.epoch }));
             }
             Phase::Joining | Phase::Serving => self.join(id, outputs),
         }
-        outputs.push(Output::SendLogMarks { to: id });
+        outputs.push(Output::read(id, LogPart::Marks));
         // What was asked for on the old connection may never come.
         self.missing.values_mut().for_each(|missing| missing.fetch_at = missing.fetch_at.min(self.now));
     }
@@ -96,7 +96,7 @@ impl Replica {
     /// Asks a peer to consult us.
     fn join(&self, to: PeerId, outputs: &mut Vec<Output>) {
         self.list_recent(to, outputs);
-        outputs.push(Output::Send { to, message: PeerMessage::Join { epoch: self.epoch, closed: self.closed } });
+        outputs.push(Output::send(to, PeerMessage::Join { epoch: self.epoch, closed: self.closed }));
     }
 
     /// A peer is there under this epoch. If it is another incarnation of one that we have not missed, the old one may have
@@ -133,7 +133,7 @@ impl Replica {
         peer.standing = PeerState::Linked;
         peer.closed = peer.closed.max(closed);
         self.list_recent(id, outputs);
-        outputs.push(Output::Send { to: id, message: PeerMessage::Welcome { to: epoch, closed: self.closed } });
+        outputs.push(Output::send(id, PeerMessage::Welcome { to: epoch, closed: self.closed }));
     }
 
     /// A peer consults us from here on. Up to its closed timestamp it may have applied without us: there we accept nothing.
@@ -164,7 +164,7 @@ impl Replica {
             && peer.is_connected
         {
             peer.is_connected = false;
-            outputs.push(Output::Disconnect { peer: id });
+            outputs.push(Output::Effect(Effect::Disconnect { peer: id }));
             self.stop_following(id, outputs);
         }
     }

@@ -36,7 +36,7 @@ mod stability;
 pub use agreement::in_messages;
 use catching_up::Following;
 use grace::Grace;
-pub use interface::{Body, Input, Output};
+pub use interface::{Body, Effect, Input, LogPart, LogRead, Output, StoreChange, Submission};
 pub use overview::{Overview, PeerOverview};
 use peer::Peer;
 pub use peer::PeerState;
@@ -182,7 +182,7 @@ pub struct Replica {
     has_room: bool,
     /// Whether [`Input::Stop`] has come.
     stopping: bool,
-    /// Whether [`Output::Stopped`] has been said.
+    /// Whether [`Effect::Stopped`] has been said.
     stopped: bool,
 }
 
@@ -232,7 +232,7 @@ impl Replica {
     pub fn step(&mut self, input: Input, outputs: &mut Vec<Output>) {
         match input {
             Input::Woken { time } => self.notice_pause(time, outputs),
-            Input::Request { time, from, timestamp, body } => self.on_request(time, from, timestamp, body, outputs),
+            Input::Request(submission) => self.on_request(submission, outputs),
             Input::PeerConnected { peer } => self.on_peer_connected(peer, outputs),
             Input::PeerDisconnected { peer } => self.on_peer_disconnected(peer, outputs),
             Input::Peer { time, peer, message } => self.on_peer(time, peer, message, outputs),
@@ -299,12 +299,14 @@ impl Replica {
             PeerMessage::Fetch { uids } => self.on_fetch(from, uids, outputs),
             PeerMessage::Bodies { requests } => self.on_bodies(from, requests),
             PeerMessage::Leave => self.on_leave(from),
-            PeerMessage::LogMarks { marks } => outputs.push(Output::SendCommonPrefix { to: from, marks }),
-            PeerMessage::FetchLog { after } => outputs.push(Output::SendLogEntries { to: from, after }),
+            PeerMessage::LogMarks { marks } => outputs.push(Output::read(from, LogPart::CommonPrefix { marks })),
+            PeerMessage::FetchLog { after } => outputs.push(Output::read(from, LogPart::Entries { after })),
             PeerMessage::Ping { sent } => self.on_ping(from, time, sent, outputs),
             PeerMessage::Pong { sent, clock } => self.on_pong(from, time, sent, clock),
             PeerMessage::TooSlow => self.on_too_slow(outputs),
-            PeerMessage::FetchSnapshot { part } => outputs.push(Output::SendSnapshotPart { to: from, part }),
+            PeerMessage::FetchSnapshot { part } => {
+                outputs.push(Output::read(from, LogPart::SnapshotPart { number: part }))
+            }
             PeerMessage::SnapshotPart { part, rows, end, .. } => self.on_snapshot_part(from, part, rows, end, outputs),
             PeerMessage::SnapshotBusy => self.on_not_installed(from),
             // The poll loop keeps these to itself, and the applier those.

@@ -7,7 +7,7 @@
 
 use super::catching_up::Following;
 use super::peer::LogSync;
-use super::{Output, PeerId, Phase, Replica};
+use super::{LogPart, Output, PeerId, Phase, Replica, StoreChange};
 use stablechat_protocol::peer::{PeerMessage, SnapshotEnd, SnapshotRow};
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeSet;
@@ -30,7 +30,7 @@ impl Replica {
         }
         peer.log = LogSync::Unknown;
         self.following = Some(Following::snapshot(id));
-        outputs.push(Output::Send { to: id, message: PeerMessage::FetchSnapshot { part: 0 } });
+        outputs.push(Output::send(id, PeerMessage::FetchSnapshot { part: 0 }));
     }
 
     /// Whether this is the peer that was asked for a snapshot.
@@ -48,7 +48,7 @@ impl Replica {
         outputs: &mut Vec<Output>,
     ) {
         if self.status == Phase::CatchingUp && self.awaits_snapshot(from) {
-            outputs.push(Output::TakeSnapshotPart { from, part, rows, end });
+            outputs.push(Output::Change(StoreChange::TakeSnapshotPart { from, part, rows, end }));
         }
     }
 
@@ -61,7 +61,7 @@ impl Replica {
         for (id, peer) in &mut self.peers {
             (peer.log, peer.followed_to) = (LogSync::Unknown, Uid::MIN);
             if peer.is_connected {
-                outputs.push(Output::SendLogMarks { to: *id });
+                outputs.push(Output::read(*id, LogPart::Marks));
             }
         }
     }

@@ -12,7 +12,7 @@
 
 use super::peer::{Peer, PeerState};
 use super::pending::{PeerSet, Pending};
-use super::{Body, Output, PeerId, Phase, Replica};
+use super::{Body, Effect, Output, PeerId, Phase, Replica, StoreChange};
 use stablechat_protocol::answer::Stability;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
@@ -103,7 +103,13 @@ impl Replica {
             } else if uid.timestamp > self.barrier {
                 self.slow_since.get_or_insert(self.now);
             }
-            outputs.push(Output::Apply { uid, body, stability, copies: 1 + held_by.len(), waiting });
+            outputs.push(Output::Change(StoreChange::Apply {
+                uid,
+                body,
+                stability,
+                copies: 1 + held_by.len(),
+                waiting,
+            }));
         }
     }
 
@@ -162,7 +168,7 @@ impl Replica {
         };
         let slow: Vec<PeerId> = self.peers.iter().filter(|(id, peer)| is_slow(id, peer)).map(|(id, _)| *id).collect();
         for id in slow {
-            outputs.push(Output::Send { to: id, message: PeerMessage::TooSlow });
+            outputs.push(Output::send(id, PeerMessage::TooSlow));
             self.lose(id, outputs);
         }
     }
@@ -190,8 +196,8 @@ impl Replica {
         let handed_over = !others.is_empty() && self.pending.iter().all(|(_, pending)| in_other_hands(pending));
         if self.pending.is_empty() || handed_over || self.status != Phase::Serving {
             let to: Vec<PeerId> = self.connected().collect();
-            to.into_iter().for_each(|to| outputs.push(Output::Send { to, message: PeerMessage::Leave }));
-            outputs.push(Output::Stopped);
+            to.into_iter().for_each(|to| outputs.push(Output::send(to, PeerMessage::Leave)));
+            outputs.push(Output::Effect(Effect::Stopped));
             self.stopped = true;
         }
     }

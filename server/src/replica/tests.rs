@@ -55,7 +55,7 @@ impl Script {
     /// A message to or from a peer.
     fn message(&self, message: &PeerMessage) -> String {
         match message {
-            PeerMessage::CatchingUp { epoch } => format!("reading, epoch {epoch}"),
+            PeerMessage::CatchingUp { epoch } => format!("catching up, epoch {epoch}"),
             PeerMessage::Listed { uids } => format!("listed [{}]", self.list(uids.iter().copied())),
             PeerMessage::Join { epoch, closed } => format!("join, epoch {epoch}, closed {}", show(*closed)),
             PeerMessage::Welcome { to, closed } => format!("welcome to {to}, closed {}", show(*closed)),
@@ -63,7 +63,7 @@ impl Script {
                 format!("announce closed {}, [{}]", show(*closed), self.list(uids.iter().copied()))
             }
             PeerMessage::Fetch { uids } => format!("fetch [{}]", self.list(uids.iter().copied())),
-            PeerMessage::FetchLog { after } => format!("tail after {}", show(after.timestamp)),
+            PeerMessage::FetchLog { after } => format!("fetch log after {}", show(after.timestamp)),
             PeerMessage::Leave => "leave".into(),
             PeerMessage::TooSlow => "too slow".into(),
             other => format!("{other:?}"),
@@ -73,7 +73,7 @@ impl Script {
     /// What is to be done, for a script; nothing for what comes with the clock.
     fn describe(&self, output: &Output) -> Option<String> {
         Some(match output {
-            Output::Apply { uid, body, stability, copies, waiting } => {
+            Output::Change(StoreChange::Apply { uid, body, stability, copies, waiting }) => {
                 assert_eq!(*uid, body.uid(uid.timestamp));
                 let waiting = waiting.iter().fold(String::new(), |line, connection| format!("{line} {}", connection.0));
                 let test = match stability {
@@ -83,29 +83,36 @@ impl Script {
                 let name = self.name(body.id());
                 format!("apply {name} of {}, {test}, copies {copies}, answer to{waiting}", show(uid.timestamp))
             }
-            Output::Insert { requests, waiting } => {
+            Output::Change(StoreChange::Insert { requests, waiting }) => {
                 let waiting = waiting.iter().flat_map(|(_, waiting)| waiting);
                 let waiting = waiting.fold(String::new(), |line, connection| format!("{line} {}", connection.0));
                 format!("insert {}, answer to{waiting}", self.list(requests.iter().map(|held| held.uid)))
             }
-            Output::Refuse { to, request, timestamp, reason } => {
+            Output::Effect(Effect::Refuse { to, request, timestamp, reason }) => {
                 format!("refuse {} of {} to {}: {reason}", self.name(*request), show(*timestamp), to.0)
             }
-            Output::Send { message: PeerMessage::Ping { .. }, .. } => return None,
-            Output::Send { to, message } => format!("to {}: {}", peer_name(*to), self.message(message)),
-            Output::SendBodies { to, held, uids } => {
-                let all = held.iter().map(|held| held.uid).chain(uids.iter().copied());
+            Output::Effect(Effect::Send { message: PeerMessage::Ping { .. }, .. }) => return None,
+            Output::Effect(Effect::Send { to, message }) => format!("to {}: {}", peer_name(*to), self.message(message)),
+            Output::Effect(Effect::SendBodies { to, pending, logged }) => {
+                let all = pending.iter().map(|held| held.uid).chain(logged.iter().copied());
                 format!("to {}: bodies [{}]", peer_name(*to), self.list(all))
             }
-            Output::SendLogMarks { to } => format!("to {}: probe", peer_name(*to)),
-            Output::SendCommonPrefix { to, .. } => format!("to {}: prefix", peer_name(*to)),
-            Output::SendLogEntries { to, .. } => format!("to {}: tail", peer_name(*to)),
-            Output::SendSnapshotPart { to, .. } => format!("to {}: snapshot part", peer_name(*to)),
-            Output::TakeSnapshotPart { from, .. } => format!("take a snapshot part of {}", peer_name(*from)),
-            Output::ConnectionSeen { peer } => format!("{} is seen", peer_name(*peer)),
-            Output::Disconnect { peer } => format!("disconnect {}", peer_name(*peer)),
-            Output::NewEpoch { epoch } => format!("new epoch {epoch}"),
-            Output::Stopped => "stopped".into(),
+            Output::Read(LogRead { to, part }) => {
+                let part = match part {
+                    LogPart::Marks => "log marks",
+                    LogPart::CommonPrefix { .. } => "common prefix",
+                    LogPart::Entries { .. } => "log entries",
+                    LogPart::SnapshotPart { .. } => "snapshot part",
+                };
+                format!("to {}: {part}", peer_name(*to))
+            }
+            Output::Change(StoreChange::TakeSnapshotPart { from, .. }) => {
+                format!("take a snapshot part of {}", peer_name(*from))
+            }
+            Output::Effect(Effect::ConnectionSeen { peer }) => format!("{} is seen", peer_name(*peer)),
+            Output::Effect(Effect::Disconnect { peer }) => format!("disconnect {}", peer_name(*peer)),
+            Output::Effect(Effect::NewEpoch { epoch }) => format!("new epoch {epoch}"),
+            Output::Effect(Effect::Stopped) => "stopped".into(),
         })
     }
 
@@ -117,7 +124,7 @@ impl Script {
         let from = ConnectionId(arguments.take_key("from").map_or(Ok(1), str::parse)?);
         let body = if is_query { query(name) } else { request(name) };
         self.names.insert(body.id(), name.to_string());
-        Ok(Input::Request { time: read, from, timestamp, body })
+        Ok(Input::Request(Submission { time: read, from, timestamp, body }))
     }
 }
 
@@ -144,7 +151,7 @@ impl Script {
         }
         let uids = requests.iter().map(|held| held.uid).collect();
         let message = match what {
-            "reading" => PeerMessage::CatchingUp { epoch },
+            "catching_up" => PeerMessage::CatchingUp { epoch },
             "listed" => PeerMessage::Listed { uids },
             "join" => PeerMessage::Join { epoch, closed },
             "welcome" => PeerMessage::Welcome { to: epoch, closed },
@@ -154,8 +161,8 @@ impl Script {
             "leave" => PeerMessage::Leave,
             "too_slow" => PeerMessage::TooSlow,
             // What comes of comparing its log with ours.
-            "same" => return Ok(nothing_more(at, peer)),
-            "parted" => return Ok(Input::LogCompared { time: at, peer, after: Some(Uid::MIN), depth }),
+            "in_sync" => return Ok(nothing_more(at, peer)),
+            "ahead" => return Ok(Input::LogCompared { time: at, peer, after: Some(Uid::MIN), depth }),
             "entries" => return Ok(Input::LogEntries { time: at, peer, after, missing: requests, next }),
             _ => return Err(format!("peers do not say {what}").into()),
         };
@@ -228,7 +235,7 @@ impl Runner for Script {
         };
         write!(text, "{status}, {pending} pending, closed {closed}, barrier {}", show(self.replica.barrier))?;
         match self.replica.deadline() {
-            Some(deadline) => writeln!(text, ", next reading at {}", show(deadline))?,
+            Some(deadline) => writeln!(text, ", next wake at {}", show(deadline))?,
             None => writeln!(text)?,
         }
         Ok(text)
@@ -377,10 +384,12 @@ fn overload_is_refused_until_there_is_room() {
         let command = Command::Send { to, text: MessageText::parse("x".repeat(4096)).expect("a text") };
         let body = Body::Request(Request { client: client("r"), sequence: number, actor: None, command });
         let timestamp = Timestamp(10_000 * MILLISECOND + number);
-        replica.step(Input::Request { time: timestamp, from: ConnectionId(1), timestamp, body }, &mut outputs);
+        let submission = Submission { time: timestamp, from: ConnectionId(1), timestamp, body };
+        replica.step(Input::Request(submission), &mut outputs);
         std::mem::take(&mut outputs)
     };
-    let is_overload = |outputs: &[Output]| matches!(outputs, [Output::Refuse { reason: Refusal::Overloaded, .. }]);
+    let is_overload =
+        |outputs: &[Output]| matches!(outputs, [Output::Effect(Effect::Refuse { reason: Refusal::Overloaded, .. })]);
     let refused = (1..100_000).find(|number| is_overload(&arrive(&mut replica, *number)));
     let refused = refused.expect("128 MiB are less than 100,000 times 4 KiB");
     assert!((25_000..32_768).contains(&refused), "{refused}");

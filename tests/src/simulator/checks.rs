@@ -14,7 +14,7 @@ use stablechat_protocol::peer::{Mark, PeerMessage};
 use stablechat_protocol::request::{QueryRequest, Request};
 use stablechat_protocol::uid::Uid;
 use stablechat_server::net::{NetCommand, NetEvent};
-use stablechat_server::replica::{Body, ConnectionId};
+use stablechat_server::replica::{Body, ConnectionId, Submission};
 use stablechat_server::store::ChatStore;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -156,7 +156,9 @@ impl Checks {
                 self.seen[node].is_replaced = true;
                 self.snapshots += 1;
             }
-            let NetEvent::Request { from, timestamp, body: Body::Query(query), .. } = event else { continue };
+            let NetEvent::Request(Submission { from, timestamp, body: Body::Query(query), .. }) = event else {
+                continue;
+            };
             let asked = (query.uid(*timestamp), query.clone());
             let first = self.queries.entry((client_of(*from), query.id)).or_insert_with(|| asked.clone());
             if *first != asked {

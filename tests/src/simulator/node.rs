@@ -18,7 +18,7 @@ use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_server::applier::Applier;
 use stablechat_server::net::{EventBatch, NetCommand, NetEvent};
-use stablechat_server::replica::{Body, ConnectionId, PeerId, Phase, ProtocolSettings};
+use stablechat_server::replica::{Body, ConnectionId, PeerId, Phase, ProtocolSettings, Submission};
 use stablechat_server::store::ChatStore;
 use stablechat_server::store::schema::StoreIdentity;
 use std::collections::BTreeMap;
@@ -382,12 +382,12 @@ impl Node {
             ToReplica::Request { client, sequence, timestamp, command } => {
                 let actor = self.actors.get(&connection).cloned().flatten();
                 let body = Body::Request(Request { client, sequence, actor, command });
-                Some(NetEvent::Request { time: clock, from: connection, timestamp, body })
+                Some(NetEvent::Request(Submission { time: clock, from: connection, timestamp, body }))
             }
             ToReplica::Query { id, timestamp, query } => {
                 let actor = self.actors.get(&connection).cloned().flatten();
                 let body = Body::Query(QueryRequest { id, actor, query });
-                Some(NetEvent::Request { time: clock, from: connection, timestamp, body })
+                Some(NetEvent::Request(Submission { time: clock, from: connection, timestamp, body }))
             }
             ToReplica::Ping { sent } => {
                 reply(ToClient::Pong { sent, clock });

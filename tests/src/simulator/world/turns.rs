@@ -6,6 +6,7 @@ use crate::simulator::{Check, Violation};
 use stablechat_protocol::message::RequestId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_server::net::{NetCommand, NetEvent};
+use stablechat_server::replica::Submission;
 use std::time::Duration;
 
 /// The most nanoseconds from when a replica wants a turn to its beginning.
@@ -131,7 +132,7 @@ impl World {
 /// What was read, for the trace.
 fn describe(event: &NetEvent) -> String {
     match event {
-        NetEvent::Request { from, timestamp, body, .. } => {
+        NetEvent::Request(Submission { from, timestamp, body, .. }) => {
             let what = match body.id() {
                 RequestId::Command { client, sequence } => format!("{client} {sequence}"),
                 RequestId::Query { id } => format!("query {id}"),
