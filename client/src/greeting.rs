@@ -1,9 +1,8 @@
 //! What a new connection begins with: the cluster that is looked for, and whom one speaks for.
 
 use stablechat_protocol::cluster::ReplicaEntry;
-use stablechat_protocol::id::Challenge;
-use stablechat_protocol::login::{SecretKey, Statement};
-use stablechat_protocol::message::{MAGIC, Proof, Role, ToReplica};
+use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement, SecretKey};
+use stablechat_protocol::message::{MAGIC, Role, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterName};
 use stablechat_protocol::version::Versions;
 use std::rc::Rc;
@@ -42,7 +41,7 @@ impl Greeting {
 
     /// The frame that proves who we are.
     pub fn login(&self, identity: &Credentials, replica: &ReplicaEntry, challenge: Challenge) -> ToReplica {
-        let statement = Statement {
+        let statement = LoginStatement {
             cluster: self.cluster.clone(),
             replica: replica.name.clone(),
             challenge,
@@ -54,7 +53,7 @@ impl Greeting {
             account: identity.account.clone(),
             key: identity.secret.public(),
             receive: self.receive,
-            proof: Proof::Signature { signature: identity.secret.sign(&statement) },
+            proof: LoginProof::Signature { signature: identity.secret.sign(&statement) },
         }
     }
 }

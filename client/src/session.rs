@@ -15,8 +15,8 @@
 
 use crate::reach::LinkSet;
 use stablechat_protocol::answer::{Answer, Rejection};
-use stablechat_protocol::command::{Command, WINDOW};
-use stablechat_protocol::id::ClientId;
+use stablechat_protocol::command::Command;
+use stablechat_protocol::session::{ClientId, WINDOW};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;

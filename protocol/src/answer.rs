@@ -1,23 +1,20 @@
-//! What replicas answer.
+//! What replicas answer to commands and queries.
 
 use crate::command::{PasswordParameters, Recipient};
-use crate::id::Digest;
+use crate::digest::Digest;
 use crate::name::AccountName;
 use crate::text::MessageText;
 use crate::uid::Uid;
 use std::fmt;
 
 wire_enum! {
-    /// The answer to a command: a function of the state and the request alone, hence the same from every replica.
+    /// The answer to a command. It depends on the state and the request alone, so every replica gives the same.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Answer {
-        /// It took effect.
+        /// The command took effect.
         0 => Done,
-        /// It had no effect.
-        1 => Rejected {
-            /// Why.
-            reason: Rejection,
-        },
+        /// The command was applied and had no effect.
+        1 => Rejected { reason: Rejection },
     }
 }
 
@@ -25,69 +22,51 @@ wire_enum! {
     /// The answer to a query.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum QueryAnswer {
-        /// It cannot be answered.
-        0 => Rejected {
-            /// Why.
-            reason: Rejection,
-        },
-        /// Account names, sorted.
+        /// The query cannot be answered.
+        0 => Rejected { reason: Rejection },
+        /// The answer to [`crate::command::Query::List`].
         1 => Accounts {
-            /// The names, of which there may be none even when there are more.
+            /// Sorted. May be empty although more pages follow: a page ends after a bounded number of names that do not match.
             names: Vec<AccountName>,
-            /// Where the next page begins: after this name. None when this page is the last.
+            /// The name after which the next page begins; none when this page is the last.
             next: Option<AccountName>,
         },
-        /// Messages, oldest first.
+        /// The answer to [`crate::command::Query::Unread`] and [`crate::command::Query::History`].
         2 => Messages {
-            /// The messages.
+            /// Oldest first.
             messages: Vec<Message>,
-            /// Whether more lie further in the direction of the query: after these for unread, before them for history.
+            /// Whether more exist in the direction of the query: after these for unread messages, before them for history.
             more: bool,
         },
-        /// How to derive an account's key from its password.
+        /// The answer to [`crate::command::Query::KeyLookup`].
         3 => Key {
-            /// The parameters; those of an account without a password are made up from its name.
+            /// Made up from the name when there is no such account, or it has no password.
             parameters: PasswordParameters,
         },
     }
 }
 
 wire_enum! {
-    /// Why a request was applied without effect.
+    /// Why a command had no effect, or a query no answer. The text for people (`Display`) addresses the client's user.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Rejection {
-        /// The account to be made exists.
-        0 => AlreadyExists {
-            /// Its name.
-            name: AccountName,
-        },
-        /// There is no such account, be it the actor's or another.
-        1 => NoSuchUser {
-            /// The name.
-            name: AccountName,
-        },
+        /// The account to be created exists.
+        0 => AlreadyExists { name: AccountName },
+        /// No account has this name: the actor's, the recipient's, or the one that was asked for.
+        1 => NoSuchUser { name: AccountName },
         /// The actor's key is not the one that owns the account.
-        2 => NotOwner {
-            /// The account.
-            name: AccountName,
-        },
-        /// The request speaks for nobody, but has to speak for someone.
+        2 => NotOwner { name: AccountName },
+        /// The client has to log in first.
         3 => LoginRequired,
         /// The recipient has [`crate::command::MAILBOX_MAX`] unread messages.
-        4 => MailboxFull {
-            /// The recipient.
-            name: AccountName,
-        },
-        /// The session belongs to another actor.
+        4 => MailboxFull { name: AccountName },
+        /// The session belongs to another actor: the one of its first request.
         5 => NotYourSession,
-        /// Requests of the session before this one have not been applied.
-        6 => OutOfSequence {
-            /// The sequence number that would have been next.
-            expected: u64,
-        },
-        /// The request was applied so long ago that its answer is no longer kept.
+        /// An earlier request of the session has not been applied: number `expected` is the next one that can be.
+        6 => OutOfSequence { expected: u64 },
+        /// The request was applied before, more than [`crate::session::WINDOW`] requests ago: its answer is no longer kept.
         7 => AnswerForgotten,
-        /// A limit of the protocol was not kept.
+        /// The request exceeds a limit of the protocol.
         8 => TooMany,
     }
 }
@@ -105,35 +84,32 @@ impl fmt::Display for Rejection {
                 write!(formatter, "request {expected} of the session has not been applied")
             }
             Rejection::AnswerForgotten => write!(formatter, "it was done long ago, and its answer is no longer kept"),
-            Rejection::TooMany => write!(formatter, "the request is beyond a limit of the protocol"),
+            Rejection::TooMany => write!(formatter, "the request exceeds a limit of the protocol"),
         }
     }
 }
 
 wire_struct! {
-    /// A message as it lies in a timeline.
+    /// A chat message.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Message {
         /// The uid of the request that sent it.
         pub uid: Uid,
-        /// Who sent it.
         pub from: AccountName,
-        /// To whom.
         pub to: Recipient,
-        /// What it says.
         pub text: MessageText,
     }
 }
 
 wire_struct! {
-    /// What a replica says around an answer. It is no part of the answer, and differs between replicas.
+    /// What a replica reports along with an answer. It is not part of the answer, and differs between replicas.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Note {
-        /// How many requests the replica had applied after this one.
+    pub struct AnswerMetadata {
+        /// How many requests the replica had applied, including this one.
         pub position: u64,
-        /// The chain hash over its log up to there.
+        /// The digest of its log up to that position.
         pub log_digest: Digest,
-        /// By which test the request was stable.
+        /// The test by which the request was stable.
         pub stability: Stability,
         /// How many replicas, itself included, are known to hold the request.
         pub copies: u8,
@@ -141,29 +117,30 @@ wire_struct! {
 }
 
 wire_enum! {
-    /// How a replica came to know that nothing can come before a request any more.
+    /// How a replica knew that no request with a smaller uid could appear any more.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Stability {
-        /// Every replica in contact has closed up to it and holds it (closed timestamps, as in CockroachDB).
+        /// The closed test: every replica in contact has closed up to the request and holds it (closed timestamps, as in
+        /// CockroachDB).
         0 => Closed,
-        /// More than the delivery bound has passed since its timestamp (Schneider 1990, section 4.2).
+        /// The real-time test: more than the delivery bound has passed since its timestamp (Schneider 1990, section 4.2).
         1 => RealTime,
     }
 }
 
 wire_enum! {
-    /// Why a replica did not accept a request. No verdict: another replica may have accepted it.
+    /// Why a replica did not accept a request or query. Another replica may have accepted it, so this is not an answer.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Refusal {
         /// Its timestamp is not above the replica's closed timestamp.
         0 => Late,
         /// Its timestamp is too far ahead of the replica's clock.
         1 => Ahead,
-        /// The replica is starting, catching up or stopping.
+        /// The replica is catching up, joining or stopping.
         2 => NotServing,
         /// The replica has as many pending requests as it can hold.
         3 => Overloaded,
-        /// The replica's disk has no room for what the request would write. Queries are answered all the same.
+        /// The replica's disk has no room for what the request would write. Queries are still answered.
         4 => NoRoom,
     }
 }

@@ -1,6 +1,6 @@
 //! The cluster file: what every replica and client of a cluster knows about it.
 
-use crate::id::Digest;
+use crate::digest::Digest;
 use crate::name::{ClusterName, ReplicaName};
 use serde::Deserialize;
 use std::fmt;

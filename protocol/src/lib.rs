@@ -1,10 +1,19 @@
 //! What crosses the wire between stablechat's clients and replicas, and the few facts that both sides share.
 //!
-//! Everything here is a value: there is no I/O, no thread, no clock and no randomness. [`frame`] turns bytes into
-//! [`message`]s and back; the other modules are what messages are made of. A value that has a rule (a name, a text, a
+//! Everything here is a value: there is no I/O, no thread, no clock and no randomness. A value that has a rule (a name, a text, a
 //! key) cannot exist without keeping it: decoding checks the rule, so the rest of the code need not.
 //!
-//! The format is written down in `docs/PROTOCOL.md` as CDDL (RFC 8610) with test vectors.
+//! The modules are layers; each uses only those above it:
+//!
+//! | layer | modules |
+//! |---|---|
+//! | encoding | [`wire`] (CBOR), [`frame`] (a length, then a CBOR item) |
+//! | values | [`time`], [`uid`], [`name`], [`text`], [`session`], [`digest`], [`login`], [`version`], [`close`], [`cluster`] |
+//! | requests and answers | [`command`], [`request`], [`answer`], [`status`] |
+//! | messages | [`message`] (clients and replicas), [`peer`] (replicas among themselves) |
+//!
+//! The format is defined in `docs/protocol.cddl` (CDDL, RFC 8610), explained in `docs/PROTOCOL.md`, and pinned by the test vectors
+//! in `docs/vectors.json`.
 
 #![deny(missing_docs)]
 
@@ -12,15 +21,17 @@
 pub mod wire;
 
 pub mod answer;
+pub mod close;
 pub mod cluster;
 pub mod command;
+pub mod digest;
 pub mod frame;
-pub mod id;
 pub mod login;
 pub mod message;
 pub mod name;
 pub mod peer;
 pub mod request;
+pub mod session;
 pub mod status;
 pub mod text;
 pub mod time;

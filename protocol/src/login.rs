@@ -1,13 +1,22 @@
-//! Proving for whom a connection speaks.
+//! Proving which account a connection speaks for.
 //!
-//! A replica's welcome carries a [`Challenge`]. The client signs a [`Statement`] about it with the private half of the
-//! account's Ed25519 key (RFC 8032). The replica checks that the key signed; which key owns which account is checked where
-//! requests are applied (see [`crate::request::Actor`]).
+//! A replica's welcome carries a [`Challenge`]. The client signs a [`LoginStatement`] about it with the private half of the
+//! account's Ed25519 key (RFC 8032). The replica that receives the login checks the signature only. Whether the key owns the
+//! account is checked where requests are applied, see [`crate::request::Actor`].
 
-use crate::id::Challenge;
 use crate::name::{AccountName, ClusterName, ReplicaName};
 use crate::wire::to_cbor;
 use ed25519_dalek::Signer;
+
+wire_bytes! {
+    /// What a replica asks a client to sign: random, and new for each connection, so that a login cannot be replayed.
+    pub struct Challenge([u8; 32]);
+}
+
+wire_bytes! {
+    /// Identifies one encrypted channel to both of its ends (`tls-exporter`, RFC 9266).
+    pub struct ChannelBinding([u8; 32]);
+}
 
 wire_bytes! {
     /// The public half of an account's Ed25519 key.
@@ -19,26 +28,38 @@ wire_bytes! {
     pub struct Signature([u8; 64]);
 }
 
-wire_struct! {
-    /// What a client signs to log in. Everything that could make the signature useful elsewhere is in it.
+wire_bytes! {
+    /// Makes the keys that two accounts derive from the same password differ.
+    pub struct Salt([u8; 32]);
+}
+
+wire_enum! {
+    /// How a login proves that the client holds the private half of its key.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Statement {
-        /// The cluster.
-        pub cluster: ClusterName,
-        /// The replica that asked.
-        pub replica: ReplicaName,
-        /// What it asked.
-        pub challenge: Challenge,
-        /// The account.
-        pub account: AccountName,
-        /// The key that signs.
-        pub key: PublicKey,
-        /// What binds the login to an encrypted channel; `None` on a plain connection.
-        pub channel: Option<Challenge>,
+    pub enum LoginProof {
+        /// A signature of the [`LoginStatement`] about this connection.
+        0 => Signature { signature: Signature },
     }
 }
 
-impl Statement {
+wire_struct! {
+    /// What a client signs to log in. It names everything that the login is for, so that a signature is of no use to another
+    /// cluster, replica, connection or account.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct LoginStatement {
+        pub cluster: ClusterName,
+        /// The replica whose challenge it is.
+        pub replica: ReplicaName,
+        pub challenge: Challenge,
+        pub account: AccountName,
+        /// The key that signs.
+        pub key: PublicKey,
+        /// None on a connection without encryption.
+        pub channel: Option<ChannelBinding>,
+    }
+}
+
+impl LoginStatement {
     /// The bytes that are signed: a prefix that no other use of the key shares, then the statement's encoding.
     fn signed_bytes(&self) -> Vec<u8> {
         let mut bytes = b"stablechat login, version 1\0".to_vec();
@@ -46,7 +67,8 @@ impl Statement {
         bytes
     }
 
-    /// Whether the private half of the statement's key made this signature. Strict: keys of small order are refused.
+    /// Whether the private half of the statement's key made this signature. Keys of small order are refused: a signature by one
+    /// can be good for many statements.
     pub fn is_signed_by(&self, signature: &Signature) -> bool {
         let Ok(key) = ed25519_dalek::VerifyingKey::from_bytes(&self.key.0) else { return false };
         key.verify_strict(&self.signed_bytes(), &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok()
@@ -58,12 +80,12 @@ impl Statement {
 pub struct SecretKey(ed25519_dalek::SigningKey);
 
 impl SecretKey {
-    /// The key with this seed, which should be 256 random bits.
+    /// The key with this seed, which must be 256 random bits or derived from a password with [`crate::command::PasswordParameters`].
     pub fn from_seed(seed: &[u8; 32]) -> SecretKey {
         SecretKey(ed25519_dalek::SigningKey::from_bytes(seed))
     }
 
-    /// The seed, to be kept where only its owner reads it.
+    /// The seed. Whoever has it can log in as the account, so only its owner may be able to read where it is kept.
     pub fn seed(&self) -> [u8; 32] {
         self.0.to_bytes()
     }
@@ -73,8 +95,8 @@ impl SecretKey {
         PublicKey(self.0.verifying_key().to_bytes())
     }
 
-    /// Signs a statement, which must name this key.
-    pub fn sign(&self, statement: &Statement) -> Signature {
+    /// Signs a statement, whose `key` must be the public half of this key.
+    pub fn sign(&self, statement: &LoginStatement) -> Signature {
         debug_assert_eq!(statement.key, self.public());
         Signature(self.0.sign(&statement.signed_bytes()).to_bytes())
     }
@@ -87,7 +109,7 @@ mod tests {
     #[test]
     fn a_signature_is_good_for_its_statement_only() {
         let secret = SecretKey::from_seed(&[7; 32]);
-        let statement = Statement {
+        let statement = LoginStatement {
             cluster: ClusterName::parse("demo").expect("a name"),
             replica: ReplicaName::parse("a").expect("a name"),
             challenge: Challenge([1; 32]),
@@ -99,13 +121,13 @@ mod tests {
         assert!(statement.is_signed_by(&signature));
 
         let others = [
-            Statement { cluster: ClusterName::parse("prod").expect("a name"), ..statement.clone() },
-            Statement { replica: ReplicaName::parse("b").expect("a name"), ..statement.clone() },
-            Statement { challenge: Challenge([2; 32]), ..statement.clone() },
-            Statement { account: AccountName::parse("bob").expect("a name"), ..statement.clone() },
-            Statement { key: SecretKey::from_seed(&[8; 32]).public(), ..statement.clone() },
-            Statement { channel: Some(Challenge([3; 32])), ..statement.clone() },
-            Statement { key: PublicKey([0; 32]), ..statement.clone() },
+            LoginStatement { cluster: ClusterName::parse("prod").expect("a name"), ..statement.clone() },
+            LoginStatement { replica: ReplicaName::parse("b").expect("a name"), ..statement.clone() },
+            LoginStatement { challenge: Challenge([2; 32]), ..statement.clone() },
+            LoginStatement { account: AccountName::parse("bob").expect("a name"), ..statement.clone() },
+            LoginStatement { key: SecretKey::from_seed(&[8; 32]).public(), ..statement.clone() },
+            LoginStatement { channel: Some(ChannelBinding([3; 32])), ..statement.clone() },
+            LoginStatement { key: PublicKey([0; 32]), ..statement.clone() },
         ];
         assert!(others.iter().all(|other| !other.is_signed_by(&signature)));
         assert!(!statement.is_signed_by(&Signature([0; 64])));

@@ -1,27 +1,25 @@
-//! The messages between a client and a replica, in both directions.
+//! What clients and replicas say to each other, in both directions.
 //!
-//! A connection begins with [`ToReplica::Hello`] and [`ToClient::Welcome`]; what may follow is in `docs/PROTOCOL.md`.
+//! A connection begins with [`ToReplica::Hello`] and [`ToClient::Welcome`]. `docs/PROTOCOL.md` says which message may follow
+//! which. Messages between replicas are in `peer.rs`.
 
-use crate::answer::{Answer, Message, Note, QueryAnswer, Refusal};
+use crate::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal};
+use crate::close::CloseReason;
 use crate::command::{Command, Query};
-use crate::id::{Challenge, ClientId, Digest};
-use crate::login::{PublicKey, Signature};
+use crate::digest::Digest;
+use crate::login::{Challenge, LoginProof, PublicKey};
 use crate::name::{AccountName, ClusterName, ReplicaName};
+use crate::request::RequestId;
+use crate::session::ClientId;
 use crate::status::StatusReport;
 use crate::time::Timestamp;
 use crate::uid::Uid;
-use crate::version::Versions;
-use std::fmt;
 
-/// What every hello begins with, so that a stranger's first frame is told from a client's.
+/// The first field of every hello. A program that speaks another protocol is recognised by its absence.
 pub const MAGIC: &str = "stablechat";
-/// The newest version of the protocol that this build speaks: its own.
-pub const VERSION_MAX: u16 = 1;
-/// The oldest version of the protocol that this build speaks: the one before its own, if there is one.
-pub const VERSION_MIN: u16 = if VERSION_MAX > 1 { VERSION_MAX - 1 } else { 1 };
 
 wire_enum! {
-    /// From a client to a replica.
+    /// From a client to a replica. Only the hello may also come from another replica.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum ToReplica {
         /// The first frame.
@@ -32,53 +30,47 @@ wire_enum! {
             version_min: u16,
             /// The newest version that the sender speaks.
             version_max: u16,
-            /// What the sender is.
             role: Role,
-            /// The cluster it looks for.
+            /// The cluster that the sender wants to talk to.
             cluster: ClusterName,
         },
         /// From here on the connection speaks for this account. Replaces an earlier login.
         1 => Login {
-            /// The account.
             account: AccountName,
-            /// The key that the account is owned by.
             key: PublicKey,
-            /// Whether messages to the account shall be pushed to this connection.
+            /// Whether messages to the account shall be pushed to this connection ([`ToClient::Delivery`]).
             receive: bool,
-            /// Proof that the client holds the private half of the key.
-            proof: Proof,
+            /// Proves that the client holds the private half of `key`.
+            proof: LoginProof,
         },
-        /// From here on the connection speaks for nobody.
+        /// From here on the connection speaks for no account.
         2 => Logout,
         /// A command, at its place in a session.
         3 => Request {
-            /// The session.
             client: ClientId,
-            /// The place in it, from 1.
+            /// The request's number in its session, from 1.
             sequence: u64,
-            /// When it was issued; a repetition has a new one.
+            /// When the client issued it. A retransmission has the same sequence number and a new timestamp.
             timestamp: Timestamp,
-            /// What to do.
             command: Command,
         },
         /// A query.
         4 => Query {
-            /// The client's number for it, on this connection.
+            /// The client's number for the query, unique on this connection.
             id: u64,
-            /// When it was issued.
+            /// When the client issued it.
             timestamp: Timestamp,
-            /// What to read.
             query: Query,
         },
-        /// Asks for a [`ToClient::Pong`] at once.
+        /// Asks for a [`ToClient::Pong`].
         5 => Ping {
-            /// The client's clock, to be sent back.
+            /// The client's clock; the pong returns it.
             sent: Timestamp,
         },
         /// Asks for a [`ToClient::Status`]. Needs no login.
         6 => Status,
-        /// Asks the replica to ping all its peers at once, and to tell what comes of it: [`ToClient::PeersPinged`] and for each
-        /// peer that answers [`ToClient::PeerPong`]. Needs no login.
+        /// Asks the replica to ping all its peers now, and to report the result: one [`ToClient::PeersPinged`], then one
+        /// [`ToClient::PeerPong`] for each peer that answers. Needs no login.
         7 => PingPeers,
     }
 }
@@ -87,229 +79,98 @@ wire_enum! {
     /// From a replica to a client.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum ToClient {
-        /// The answer to a hello that was in order.
+        /// Accepts a hello.
         0 => Welcome {
-            /// The agreed version: the newest that both speak.
+            /// The newest version that both sides speak. It holds for the rest of the connection.
             version: u16,
-            /// Who answers.
             replica: ReplicaName,
-            /// Its clock.
+            /// The replica's clock.
             clock: Timestamp,
-            /// To be signed by logins on this connection.
+            /// Logins on this connection sign it.
             challenge: Challenge,
         },
         /// The last frame: the replica ends the connection.
-        1 => Closing {
-            /// Why.
-            reason: CloseReason,
-        },
-        /// The answer to a login whose proof is good.
-        2 => LoggedIn {
-            /// The account.
-            account: AccountName,
-        },
-        /// The answer to a login whose proof is not.
-        3 => LoginRefused {
-            /// The account.
-            account: AccountName,
-        },
-        /// The answer to a command.
+        1 => Closing { reason: CloseReason },
+        /// Accepts a login: its proof is good.
+        2 => LoggedIn { account: AccountName },
+        /// Refuses a login: its proof is not good.
+        3 => LoginRefused { account: AccountName },
+        /// Answers a command.
         4 => Answer {
-            /// The session.
             client: ClientId,
-            /// The place in it.
             sequence: u64,
-            /// The uid of the request that is answered: of one of its repetitions.
+            /// The uid of the transmission that was applied: the client may have sent the request several times.
             uid: Uid,
-            /// The answer.
             answer: Answer,
-            /// What the replica says around it.
-            note: Note,
+            metadata: AnswerMetadata,
         },
-        /// The answer to a query.
+        /// Answers a query.
         5 => QueryAnswer {
-            /// The client's number for it.
             id: u64,
-            /// The answer.
             answer: QueryAnswer,
-            /// What the replica says around it.
-            note: Note,
+            metadata: AnswerMetadata,
         },
-        /// The replica did not accept a request. It may still answer it, if another replica did.
+        /// The replica did not accept a request or query. It may still answer the request, if another replica accepted it.
         6 => Refused {
-            /// Which request.
             request: RequestId,
-            /// With which timestamp.
+            /// The timestamp of the transmission that was refused.
             timestamp: Timestamp,
-            /// Why.
             reason: Refusal,
             /// The replica's clock.
             clock: Timestamp,
         },
         /// A message for the account that the connection speaks for.
-        7 => Delivery {
-            /// The message.
-            message: Message,
-        },
-        /// The answer to a ping.
+        7 => Delivery { message: Message },
+        /// Answers a ping.
         8 => Pong {
             /// As in the ping.
             sent: Timestamp,
             /// The replica's clock.
             clock: Timestamp,
         },
-        /// The answer to a request for status.
-        9 => Status {
-            /// What the replica says of itself.
-            report: Box<StatusReport>,
-        },
-        /// The answer to a command that was answered before is another since the replica has learned of requests from
-        /// before it. Sent to the connection that the command's session last used.
+        /// Answers [`ToReplica::Status`].
+        9 => Status { report: Box<StatusReport> },
+        /// A repair changed the answer to a command that had been answered before. Sent to the connection that last used the
+        /// command's session.
         10 => Changed {
-            /// The session.
             client: ClientId,
-            /// The place in it.
             sequence: u64,
-            /// The uid of the request that is answered: of one of its repetitions.
+            /// The uid of the transmission that is applied now.
             uid: Uid,
-            /// The answer as it is now; it may be what it was.
+            /// The answer that holds now. It may be the same as before, with another uid.
             answer: Answer,
         },
-        /// The answer to a request to ping the peers, at least one for those that came together.
+        /// Answers [`ToReplica::PingPeers`]: one answer serves all that arrived together.
         11 => PeersPinged {
-            /// The replica's clock when it did.
+            /// The replica's clock when it pinged its peers.
             sent: Timestamp,
-            /// The peers that it is connected with, which it has pinged.
+            /// The peers that it pinged: those that it has a connection to.
             peers: Vec<ReplicaName>,
         },
-        /// A peer has answered such a ping.
+        /// A peer answered a ping that was sent for [`ToReplica::PingPeers`].
         12 => PeerPong {
-            /// The peer.
             peer: ReplicaName,
-            /// The replica's clock when it pinged.
+            /// The replica's clock when it pinged the peer.
             sent: Timestamp,
-            /// The peer's clock.
+            /// The peer's clock when it answered.
             clock: Timestamp,
-            /// The replica's clock when the answer had come.
+            /// The replica's clock when the answer arrived.
             received: Timestamp,
         },
     }
 }
 
 wire_enum! {
-    /// What a connection's sender is.
+    /// What the sender of a hello is.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Role {
-        /// A client.
+        /// The messages that follow are [`ToReplica`] one way and [`ToClient`] the other.
         0 => Client,
-        /// Another replica of the cluster. What follows on the connection, both ways, are
-        /// [`crate::peer::PeerMessage`]s.
+        /// The messages that follow, both ways, are `peer::PeerMessage`s.
         1 => Replica {
-            /// Which one.
             name: ReplicaName,
-            /// What both cluster files must agree on, see [`crate::cluster::Cluster::digest_between`].
+            /// The digest of what both cluster files must agree on, see [`crate::cluster::Cluster::digest_between`].
             cluster_file: Digest,
         },
-    }
-}
-
-wire_enum! {
-    /// How a login proves that it holds the key.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub enum Proof {
-        /// A signature of the [`crate::login::Statement`] about this connection.
-        0 => Signature {
-            /// The signature.
-            signature: Signature,
-        },
-    }
-}
-
-wire_enum! {
-    /// Which request is meant.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-    pub enum RequestId {
-        /// A command.
-        0 => Command {
-            /// The session.
-            client: ClientId,
-            /// The place in it.
-            sequence: u64,
-        },
-        /// A query.
-        1 => Query {
-            /// The client's number for it.
-            id: u64,
-        },
-    }
-}
-
-wire_enum! {
-    /// Why a replica ends a connection.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub enum CloseReason {
-        /// The first frame was not a stablechat hello.
-        0 => NotStablechat,
-        /// No version is spoken by both sides.
-        1 => Version {
-            /// The oldest that the replica speaks.
-            version_min: u16,
-            /// The newest that the replica speaks.
-            version_max: u16,
-        },
-        /// The replica belongs to another cluster.
-        2 => WrongCluster {
-            /// Its cluster.
-            cluster: ClusterName,
-        },
-        /// A frame was not what the protocol's grammar allows.
-        3 => Malformed {
-            /// What was wrong, for a person.
-            detail: String,
-        },
-        /// A frame was announced that is longer than the limit.
-        4 => TooLarge {
-            /// Its length in bytes.
-            length: u64,
-            /// The limit in bytes.
-            limit: u64,
-        },
-        /// A frame was in order, but not at this point of the connection.
-        5 => OutOfPlace {
-            /// What was wrong, for a person.
-            detail: String,
-        },
-        /// Nothing was heard for too long.
-        6 => Silent,
-        /// What was sent was not read fast enough.
-        7 => SlowReader,
-        /// The replica is stopping.
-        8 => Stopping,
-        /// The replica has as many connections as it can serve.
-        9 => Full,
-        /// A peer's cluster file differs from the replica's own, or does not name the peer.
-        10 => OtherClusterFile,
-    }
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CloseReason::NotStablechat => write!(formatter, "what it got was not stablechat's protocol"),
-            CloseReason::Version { version_min: min, version_max: max } => {
-                write!(formatter, "it speaks {} of the protocol", Versions { min: *min, max: *max })
-            }
-            CloseReason::WrongCluster { cluster } => write!(formatter, "it belongs to the cluster {cluster}"),
-            CloseReason::Malformed { detail } => write!(formatter, "it got a malformed frame: {detail}"),
-            CloseReason::TooLarge { length, limit } => {
-                write!(formatter, "it got a frame of {length} bytes, more than {limit}")
-            }
-            CloseReason::OutOfPlace { detail } => write!(formatter, "it got a frame out of place: {detail}"),
-            CloseReason::Silent => write!(formatter, "it heard nothing for too long"),
-            CloseReason::SlowReader => write!(formatter, "what it sent was not read"),
-            CloseReason::Stopping => write!(formatter, "it is stopping"),
-            CloseReason::Full => write!(formatter, "it has too many connections"),
-            CloseReason::OtherClusterFile => write!(formatter, "its cluster file differs"),
-        }
     }
 }

@@ -1,13 +1,17 @@
-//! The messages between two replicas.
+//! What replicas say to each other.
 //!
-//! One connection joins a pair of replicas; the one that the cluster file names first dials. It says a
-//! [`crate::message::ToReplica::Hello`] in the role of a replica and gets a [`PeerMessage::Greeting`] or a closing; from there on both sides send
-//! what is below, in any order. Everything on a connection arrives in order or not at all.
+//! One connection joins a pair of replicas. The one that the cluster file names first dials, sends a
+//! [`crate::message::ToReplica::Hello`] in the role of a replica, and gets a [`PeerMessage::Greeting`] or a
+//! [`PeerMessage::Closing`]. From there on both sides send the messages below. The messages on a connection arrive in the order in
+//! which they were sent, up to some point, and none after it: the protocol relies on that.
+//!
+//! How replicas use the messages is described with the replication protocol (`docs/ARCHITECTURE.md`), and message by message in
+//! `docs/PROTOCOL.md`.
 
-use crate::id::Digest;
-use crate::message::CloseReason;
+use crate::close::CloseReason;
+use crate::digest::{BoundaryDigests, Digest, LogMark};
 use crate::name::ReplicaName;
-use crate::request::Request;
+use crate::request::StampedRequest;
 use crate::time::Timestamp;
 use crate::uid::Uid;
 use crate::wire::Bytes;
@@ -15,171 +19,123 @@ use std::time::Duration;
 
 /// The most uids in one message.
 pub const UIDS_MAX: usize = 20_000;
-/// The most bytes of requests in one [`PeerMessage::Bodies`] or [`PeerMessage::LogEntries`], and of rows in one
-/// [`PeerMessage::SnapshotPart`], but for the last of them.
+/// About the most bytes of requests in one [`PeerMessage::Bodies`] or [`PeerMessage::LogEntries`], and of rows in one
+/// [`PeerMessage::SnapshotPart`]: the last request or row may exceed it. Small enough that other messages on the connection are not
+/// delayed for long.
 pub const BODIES_BYTES: usize = 256 * 1024;
-/// How long a replica waits for a client's own copy of what a peer has listed, before it asks the peer for its copy.
+/// How long a replica that learns of a request from a peer's list waits for the client's own copy, before it fetches the peer's.
+/// Clients send every request to every replica, so most fetches would be superfluous.
 pub const FETCH_DELAY: Duration = Duration::from_millis(2);
 
 wire_enum! {
-    /// From a replica to another.
+    /// From one replica to another.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum PeerMessage {
-        /// The answer to a peer's hello that was in order: the connection stands.
+        /// Accepts a peer's hello.
         0 => Greeting {
-            /// The agreed version.
+            /// The newest version that both sides speak.
             version: u16,
-            /// Who answers.
             replica: ReplicaName,
         },
         /// The last frame: the sender ends the connection.
-        1 => Closing {
-            /// Why.
-            reason: CloseReason,
-        },
-        /// The sender is catching up: it accepts nothing, and nobody waits for it.
+        1 => Closing { reason: CloseReason },
+        /// The sender is catching up: it accepts nothing, and need not be consulted.
         2 => CatchingUp {
-            /// The number of its incarnation.
+            /// The sender's incarnation.
             epoch: u64,
         },
-        /// The sender has these, pending or applied.
+        /// The sender holds these requests, pending or applied.
         3 => Listed {
-            /// At most [`UIDS_MAX`] uids.
+            /// At most [`UIDS_MAX`].
             uids: Vec<Uid>,
         },
-        /// The sender joins, or has joined: from here on it has to be consulted. What it holds of the recent past was listed
-        /// before.
+        /// The sender joins, or has joined: from here on it must be consulted. It has listed before what it holds of the recent past.
         4 => Join {
-            /// The number of its incarnation.
+            /// The sender's incarnation.
             epoch: u64,
-            /// It accepts no client's request up to here.
+            /// The sender's closed timestamp.
             closed: Timestamp,
         },
-        /// The answer to a join: the sender consults the joining replica from here on. What the sender holds of the recent
-        /// past was listed before.
+        /// Answers a join: the sender consults the receiver from here on. It has listed before what it holds of the recent past.
         5 => Welcome {
-            /// The incarnation that it welcomes.
+            /// The incarnation of the receiver that is welcomed.
             to: u64,
-            /// It accepts no client's request up to here; up to here it may have applied without the one that joins.
+            /// The sender's closed timestamp. Up to here it may have applied requests without consulting the receiver.
             closed: Timestamp,
         },
-        /// Everything new: what the sender holds since its last announcement, however it got it.
+        /// What is new at the sender.
         6 => Announce {
-            /// It accepts no client's request up to here, and has listed all that it accepted up to here.
+            /// The sender's closed timestamp. It has listed all requests up to here that it accepted.
             closed: Timestamp,
-            /// At most [`UIDS_MAX`] uids.
+            /// The requests that the sender has come to hold since its last announcement, whatever their origin; at most
+            /// [`UIDS_MAX`].
             uids: Vec<Uid>,
         },
-        /// Asks for bodies.
+        /// Asks for the bodies of requests.
         7 => Fetch {
-            /// Of these, at most [`UIDS_MAX`].
+            /// At most [`UIDS_MAX`].
             uids: Vec<Uid>,
         },
-        /// Bodies that were asked for.
-        8 => Bodies {
-            /// The requests.
-            requests: Vec<StampedRequest>,
-        },
-        /// The sender stops. It has handed over all that it holds.
+        /// Answers a fetch, with as many bodies as the sender has.
+        8 => Bodies { requests: Vec<StampedRequest> },
+        /// The sender stops. It has handed over everything that it holds.
         9 => Leave,
-        /// Asks where the two logs part. The marks lie further and further back, each an applied request.
-        10 => LogMarks {
-            /// The marks, newest first.
-            marks: Vec<Mark>,
-        },
-        /// The answer to a probe, and to a request for a tail that is not there any more.
+        /// Asks where the two logs part: marks of the sender's log at distances that grow, newest first.
+        10 => LogMarks { marks: Vec<LogMark> },
+        /// Answers [`PeerMessage::LogMarks`], or a [`PeerMessage::FetchLog`] for entries that are truncated.
         11 => CommonPrefix {
-            /// The newest mark that is in the sender's log with the same chain hash; none when no mark is.
-            common: Option<Mark>,
+            /// The newest of the marks that the sender's log has as well; none when it has none of them.
+            common: Option<LogMark>,
             /// The sender's last applied request.
-            last: Mark,
-            /// The last request that is no longer in the sender's log, after which it begins.
-            base: Mark,
-            /// Up to here nothing can be inserted into the sender's log any more.
-            settled: Mark,
+            last: LogMark,
+            /// The last request that is truncated from the sender's log, which begins after it.
+            base: LogMark,
+            /// Up to here the sender's log is settled: nothing can be inserted into it any more.
+            settled: LogMark,
         },
-        /// Asks for the log after a request.
-        12 => FetchLog {
-            /// From the first request after this one.
-            after: Uid,
-        },
-        /// A piece of the log, in order.
+        /// Asks for the entries of the log after a request.
+        12 => FetchLog { after: Uid },
+        /// Consecutive entries of the log.
         13 => LogEntries {
-            /// The request after which it begins, as asked for.
+            /// As in the [`PeerMessage::FetchLog`].
             after: Uid,
-            /// The requests.
             requests: Vec<StampedRequest>,
             /// Whether the log ends with the last of them.
             is_end: bool,
         },
-        /// How far the sender's log had come at a whole second of timestamps.
-        14 => Boundary {
-            /// The digests.
-            digests: BoundaryDigests,
-        },
+        /// The sender's log and state at a boundary.
+        14 => Boundary { digests: BoundaryDigests },
         /// Asks for a [`PeerMessage::Pong`].
         15 => Ping {
-            /// The sender's clock, to be sent back.
+            /// The sender's clock; the pong returns it.
             sent: Timestamp,
         },
-        /// The answer to a ping.
+        /// Answers a ping.
         16 => Pong {
             /// As in the ping.
             sent: Timestamp,
             /// The sender's clock.
             clock: Timestamp,
         },
-        /// The receiver is alive, but so slow that others had to do without it for long: it has to begin again.
+        /// The receiver is alive, but was so slow that the sender had to go on without it for long: the receiver has to rejoin.
         17 => TooSlow,
         /// Asks for a part of a snapshot of the log and the state.
         18 => FetchSnapshot {
-            /// Its number, from 0, which begins a new snapshot.
+            /// From 0; part 0 makes the receiver take a new snapshot.
             part: u64,
         },
         /// A part of a snapshot.
         19 => SnapshotPart {
-            /// Its number.
             part: u64,
-            /// The rows that come next, by the numbers of their column families and by their keys.
+            /// The next rows, ordered by column family and key.
             rows: Vec<SnapshotRow>,
-            /// After the last part: what they come to.
+            /// Present in the last part.
             end: Option<SnapshotEnd>,
-            /// About how many rows all parts have together, to tell how far it is.
+            /// About how many rows all parts have together, to show progress.
             rows_total: u64,
         },
-        /// There is no such part of a snapshot for now: ask again later, from the first.
+        /// The sender cannot send this part: the receiver should wait, and begin again with part 0.
         20 => SnapshotBusy,
-    }
-}
-
-wire_struct! {
-    /// A request with its uid, which whoever receives it checks.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct StampedRequest {
-        /// The uid.
-        pub uid: Uid,
-        /// The request.
-        pub request: Request,
-    }
-}
-
-impl StampedRequest {
-    /// Whether the uid is that of the request.
-    pub fn is_genuine(&self) -> bool {
-        self.request.uid(self.uid.timestamp) == self.uid
-    }
-}
-
-wire_struct! {
-    /// A place in a log: equal marks mean equal logs up to there.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Mark {
-        /// The request there.
-        pub uid: Uid,
-        /// How many requests the log has up to and with it.
-        pub position: u64,
-        /// The chain hash over them.
-        pub log_digest: Digest,
     }
 }
 
@@ -187,43 +143,26 @@ wire_struct! {
     /// A row of a snapshot.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SnapshotRow {
-        /// The number of its column family.
+        /// The number of the row's column family.
         pub family: u8,
-        /// Its key.
         pub key: Bytes,
-        /// Its value.
         pub value: Bytes,
     }
 }
 
 wire_struct! {
-    /// What the rows of a snapshot come to.
+    /// What the rows of a snapshot must add up to. The receiver installs nothing unless they do.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SnapshotEnd {
-        /// After this request the log begins.
-        pub base: Mark,
-        /// Up to this request nothing can be inserted into it any more.
+        /// The log begins after this request.
+        pub base: LogMark,
+        /// Up to this request the log is settled: nothing can be inserted into it any more.
         pub settled: Uid,
-        /// With this request it ends.
-        pub applied: Mark,
-        /// The digest over the state then.
+        /// The log ends with this request.
+        pub applied: LogMark,
+        /// The digest of the state after `applied`.
         pub state_digest: Digest,
         /// How many bytes the rows of the log take.
         pub log_bytes: u64,
-    }
-}
-
-wire_struct! {
-    /// A log and a state as of a whole second of timestamps: after all requests with an earlier timestamp.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct BoundaryDigests {
-        /// The second, since the Unix epoch.
-        pub second: u64,
-        /// How many requests had been applied.
-        pub position: u64,
-        /// The chain hash over them.
-        pub log_digest: Digest,
-        /// The digest over the state.
-        pub state_digest: Digest,
     }
 }

@@ -1,63 +1,87 @@
-//! Requests as replicas hold them: what a client sent, and for whom the accepting replica found it to speak.
+//! Requests as replicas keep them: a client's command, with its session and the account that it speaks for.
 
 use crate::command::{Command, Query};
-use crate::id::ClientId;
 use crate::login::PublicKey;
 use crate::name::AccountName;
+use crate::session::ClientId;
 use crate::time::Timestamp;
 use crate::uid::Uid;
 use crate::wire::to_cbor;
 
 wire_struct! {
-    /// For whom a request speaks: the name it claims and the key it has proved to hold. Whether that key owns that account
-    /// is decided where the request is applied, so every replica decides alike, however far it has come.
+    /// The account that a request speaks for, and the key that its client has proved to hold.
+    ///
+    /// Whether this key owns this account is decided where the request is applied, not where it is accepted: accepting replicas
+    /// may have applied different prefixes of the log and would disagree.
     #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub struct Actor {
-        /// The account.
         pub account: AccountName,
-        /// The key whose private half the client holds.
         pub key: PublicKey,
     }
 }
 
 wire_struct! {
-    /// A command with its session, as replicas keep it in their logs. Its encoding determines its uid.
+    /// A command in a session, as replicas log it. Its encoding determines its uid.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Request {
-        /// The session.
         pub client: ClientId,
-        /// The place in the session, from 1.
+        /// The request's number in its session, from 1.
         pub sequence: u64,
-        /// For whom it speaks; nobody, when the client had not logged in.
+        /// None when the client had not logged in.
         pub actor: Option<Actor>,
-        /// What to do.
         pub command: Command,
     }
 }
 
 impl Request {
-    /// The uid of this request when it is issued at `timestamp`.
+    /// The uid of this request when its client issued it at `timestamp`.
     pub fn uid(&self, timestamp: Timestamp) -> Uid {
         Uid::new(timestamp, &to_cbor(self))
     }
 }
 
 wire_struct! {
-    /// A query, as the replica that was asked keeps it until it is stable.
+    /// A request and its uid. A receiver must check that the two belong together, see [`StampedRequest::is_genuine`].
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct StampedRequest {
+        pub uid: Uid,
+        pub request: Request,
+    }
+}
+
+impl StampedRequest {
+    /// Whether `uid` is the uid of `request`.
+    pub fn is_genuine(&self) -> bool {
+        self.request.uid(self.uid.timestamp) == self.uid
+    }
+}
+
+wire_struct! {
+    /// A query, as the replica that received it keeps it until it is stable. It is never sent to another replica.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct QueryRequest {
-        /// The client's number for it, on its connection.
+        /// The client's number for the query, unique on its connection.
         pub id: u64,
-        /// For whom it asks.
+        /// None when the client had not logged in.
         pub actor: Option<Actor>,
-        /// What to read.
         pub query: Query,
     }
 }
 
 impl QueryRequest {
-    /// The place in the order of this query when it is asked at `timestamp`.
+    /// The query's place in the order of requests when its client issued it at `timestamp`.
     pub fn uid(&self, timestamp: Timestamp) -> Uid {
         Uid::new(timestamp, &to_cbor(self))
+    }
+}
+
+wire_enum! {
+    /// Names a request or a query that a client has sent.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum RequestId {
+        /// A command, by its place in its session.
+        0 => Command { client: ClientId, sequence: u64 },
+        /// A query, by the client's number for it on this connection.
+        1 => Query { id: u64 },
     }
 }

@@ -1,42 +1,41 @@
 //! Which versions of the protocol a build speaks, and how two builds agree on one.
 //!
-//! A build speaks its own version and the one before it, so that the replicas and clients of a cluster can be upgraded one
-//! after the other while all of them work. Two builds speak the newest version that both know.
+//! A build speaks its own version and the one before it, so the replicas and clients of a cluster can be upgraded one after the
+//! other while all of them work. Two builds speak the newest version that both know.
 
-use crate::message::{CloseReason, VERSION_MAX, VERSION_MIN};
 use std::fmt;
 
-/// The versions of the protocol that someone speaks.
+/// The newest version of the protocol that this build speaks: its own.
+pub const VERSION_MAX: u16 = 1;
+/// The oldest version of the protocol that this build speaks: the one before its own, if there is one.
+pub const VERSION_MIN: u16 = if VERSION_MAX > 1 { VERSION_MAX - 1 } else { 1 };
+
+/// The versions of the protocol that a build speaks: all from `min` to `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
 pub struct Versions {
-    /// The oldest.
     pub min: u16,
-    /// The newest.
     pub max: u16,
 }
 
 impl Versions {
-    /// Those that this build speaks.
+    /// The versions that this build speaks.
     pub const OURS: Versions = Versions { min: VERSION_MIN, max: VERSION_MAX };
 
-    /// The newest version that both speak, if there is one.
+    /// The newest version in both ranges; none when the ranges do not overlap, or one of them is empty (`min > max`).
     pub fn agree(self, theirs: Versions) -> Option<u16> {
         let newest = self.max.min(theirs.max);
-        (newest >= self.min.max(theirs.min)).then_some(newest)
+        let oldest = self.min.max(theirs.min);
+        (newest >= oldest).then_some(newest)
     }
 
-    /// Whether this version is among them.
+    /// Whether `version` is in the range.
     pub fn contains(self, version: u16) -> bool {
         (self.min..=self.max).contains(&version)
     }
 
-    /// What one is told who speaks none of them.
-    pub fn refusal(self) -> CloseReason {
-        CloseReason::Version { version_min: self.min, version_max: self.max }
-    }
-
-    /// Why we cannot talk with one that speaks none of ours, who is older, and what to do about it: for our own user, about
-    /// "it".
+    /// Why this program cannot talk with one that speaks `theirs`, and which of the two to upgrade. For this program's user; the
+    /// text speaks of the other program as "it".
     pub fn mismatch(self, theirs: Versions) -> String {
         let advice = if theirs.min > theirs.max {
             "that is no range"
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_talk_learns_who_is_older() {
+    fn a_mismatch_says_which_program_is_older() {
         let older = range(2, 3).mismatch(range(1, 1));
         assert_eq!(
             older,

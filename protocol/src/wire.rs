@@ -1,8 +1,11 @@
-//! Compact CBOR for structs and enums: arrays instead of string-keyed maps.
+//! Compact CBOR (RFC 8949) for structs and enums: arrays instead of maps with text keys.
 //!
-//! A struct is an array of its fields, an enum variant an array of its tag and its fields. Elements after the last known
-//! one are skipped, so that a later version can append fields; an unknown tag is an error. (serde's derive would write
-//! the name of every field and variant into every message.)
+//! A struct is an array of its fields, an enum variant an array of its tag and its fields. (serde's derive would write the name of
+//! every field and variant into every message.) A later version may append fields, so a decoder skips elements after the last one
+//! that it knows. An unknown tag is an error.
+//!
+//! Uids and signatures are computed over encodings, so a value has exactly one: definite lengths, and every number as short as
+//! it can be (the preferred serialization of RFC 8949, section 4.1).
 
 use serde::de::{DeserializeOwned, Error, IgnoredAny, SeqAccess};
 
@@ -17,7 +20,7 @@ pub fn to_cbor<T: serde::Serialize>(value: &T) -> Vec<u8> {
 /// Decodes exactly one CBOR item.
 ///
 /// # Errors
-/// The item is malformed or not a `T`, or bytes follow it; the text says which.
+/// The item is malformed, is not a `T`, or is followed by more bytes. The text says which, for a person.
 pub fn from_cbor<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, String> {
     let value = ciborium::de::from_reader_with_recursion_limit(&mut bytes, RECURSION_LIMIT)
         .map_err(|error| error.to_string())?;
@@ -27,10 +30,10 @@ pub fn from_cbor<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, String> {
     }
 }
 
-/// How deeply items may be nested: twice what the deepest message needs, so that a hostile one cannot exhaust the stack.
+/// How deeply items may be nested: twice as deep as the deepest message. A hostile message must not exhaust the stack.
 const RECURSION_LIMIT: usize = 16;
 
-/// Bytes that are encoded as a CBOR byte string.
+/// Bytes that are encoded as a CBOR byte string; a plain `Vec<u8>` would be an array of numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
 
@@ -59,10 +62,10 @@ impl<'de> serde::Deserialize<'de> for Bytes {
     }
 }
 
-/// The next element of an array, which must be there.
+/// Decodes the next element of an array as the field of this name.
 ///
 /// # Errors
-/// The array ends before it, or the element is of another type.
+/// The array has ended, or the element is of another type.
 pub fn element<'de, A: SeqAccess<'de>, T: serde::Deserialize<'de>>(
     sequence: &mut A,
     field: &'static str,
@@ -70,16 +73,17 @@ pub fn element<'de, A: SeqAccess<'de>, T: serde::Deserialize<'de>>(
     sequence.next_element()?.ok_or_else(|| A::Error::missing_field(field))
 }
 
-/// Skips what a later version appended.
+/// Skips the elements that a later version of the protocol appended.
 ///
 /// # Errors
-/// What was appended is not well-formed.
+/// One of them is not well-formed.
 pub fn skip_rest<'de, A: SeqAccess<'de>>(sequence: &mut A) -> Result<(), A::Error> {
     while sequence.next_element::<IgnoredAny>()?.is_some() {}
     Ok(())
 }
 
-/// Defines an enum whose variants are encoded as `[tag, field, …]`.
+/// Defines an enum whose variants are encoded as `[tag, field, …]`. A field needs a comment only where its name and type do not say
+/// everything.
 macro_rules! wire_enum {
     ($(#[$meta:meta])* pub enum $name:ident {
         $( $(#[$variant_meta:meta])* $tag:literal => $variant:ident
@@ -87,7 +91,7 @@ macro_rules! wire_enum {
     }) => {
         $(#[$meta])*
         pub enum $name {
-            $( $(#[$variant_meta])* $variant $( { $( $(#[$field_meta])* $field: $type ),* } )? ),*
+            $( $(#[$variant_meta])* $variant $( { $( #[allow(missing_docs)] $(#[$field_meta])* $field: $type ),* } )? ),*
         }
 
         impl serde::Serialize for $name {
@@ -131,12 +135,12 @@ macro_rules! wire_enum {
     };
 }
 
-/// Defines a struct that is encoded as `[field, …]`.
+/// Defines a struct that is encoded as `[field, …]`. As for enums, a field's comment may be left out.
 #[macro_export]
 macro_rules! wire_struct {
     ($(#[$meta:meta])* pub struct $name:ident { $( $(#[$field_meta:meta])* pub $field:ident : $type:ty ),* $(,)? }) => {
         $(#[$meta])*
-        pub struct $name { $( $(#[$field_meta])* pub $field: $type ),* }
+        pub struct $name { $( #[allow(missing_docs)] $(#[$field_meta])* pub $field: $type ),* }
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -168,7 +172,7 @@ macro_rules! wire_struct {
     };
 }
 
-/// Defines a fixed number of bytes, encoded as a CBOR byte string and shown in hexadecimal.
+/// Defines an array of bytes that is encoded as a CBOR byte string and shown in hexadecimal.
 macro_rules! wire_bytes {
     ($(#[$meta:meta])* pub struct $name:ident([u8; $length:literal]);) => {
         $(#[$meta])*
@@ -223,18 +227,11 @@ mod tests {
     use super::*;
 
     wire_enum! {
-        /// Today's version of a message.
+        /// A message as this version knows it.
         #[derive(Debug, PartialEq)]
         pub enum Sample {
-            /// Without fields.
             0 => Empty,
-            /// With two.
-            7 => Pair {
-                /// First.
-                first: u64,
-                /// Second.
-                second: String,
-            },
+            7 => Pair { first: u64, second: String },
         }
     }
 

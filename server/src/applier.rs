@@ -38,7 +38,7 @@ use progress::Progress;
 use resubmission::Resubmission;
 use sessions::Sessions;
 use snapshots::{Snapshots, Taken};
-use stablechat_protocol::answer::{Note, Stability};
+use stablechat_protocol::answer::{AnswerMetadata, Stability};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -408,13 +408,13 @@ impl Applier {
                 if let Some(delivery) = delivery {
                     self.audience.deliver(delivery, outbox);
                 }
-                let note = self.note(stability, copies);
-                Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note })
+                let metadata = self.metadata(stability, copies);
+                Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata })
             }
             Body::Query(query) => {
                 self.tally.on_query(uid.timestamp, stability);
                 let answer = self.store.query(&query)?;
-                Ok(ToClient::QueryAnswer { id: query.id, answer, note: self.note(stability, copies) })
+                Ok(ToClient::QueryAnswer { id: query.id, answer, metadata: self.metadata(stability, copies) })
             }
         }
     }
@@ -431,9 +431,9 @@ impl Applier {
     }
 
     /// What is said around an answer.
-    fn note(&self, stability: Stability, copies: u8) -> Note {
+    fn metadata(&self, stability: Stability, copies: u8) -> AnswerMetadata {
         let applied = self.store.applied();
-        Note { position: applied.position, log_digest: applied.log_digest, stability, copies }
+        AnswerMetadata { position: applied.position, log_digest: applied.log_digest, stability, copies }
     }
 }
 

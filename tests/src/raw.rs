@@ -6,13 +6,15 @@
 use crate::pipeline::{Meaning, Pipeline, Settled};
 use crate::session::{Person, Session, send, stamp};
 use crate::wait::{SOON, wait_until};
-use stablechat_protocol::answer::{Answer, Message, Note, QueryAnswer, Refusal};
+use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal};
+use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::digest::Digest;
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
-use stablechat_protocol::id::{Challenge, Digest};
-use stablechat_protocol::login::{Signature, Statement};
-use stablechat_protocol::message::{CloseReason, MAGIC, Proof, RequestId, Role, ToClient, ToReplica};
+use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement, Signature};
+use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{ClusterName, Pattern, ReplicaName};
+use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::VecDeque;
@@ -53,7 +55,7 @@ pub struct Answered {
     /// The attempt that it answers.
     pub uid: Uid,
     /// What the replica says around it.
-    pub note: Note,
+    pub metadata: AnswerMetadata,
 }
 
 impl RawClient {
@@ -225,9 +227,9 @@ impl RawClient {
     pub fn login_message(&self, person: &Person, receive: bool) -> ToReplica {
         let (cluster, replica, challenge) = self.welcome.clone().expect("greeted");
         let (account, key) = (person.account.clone(), person.secret.public());
-        let statement = Statement { cluster, replica, challenge, account: account.clone(), key, channel: None };
+        let statement = LoginStatement { cluster, replica, challenge, account: account.clone(), key, channel: None };
         let signature: Signature = person.secret.sign(&statement);
-        ToReplica::Login { account, key, receive, proof: Proof::Signature { signature } }
+        ToReplica::Login { account, key, receive, proof: LoginProof::Signature { signature } }
     }
 
     /// Logs in, and begins a session.
@@ -302,7 +304,7 @@ impl RawClient {
     /// The refusal.
     pub fn answer_or_refusal(&mut self) -> Result<Answered, Refusal> {
         match self.receive_other() {
-            ToClient::Answer { uid, answer, note, .. } => Ok(Answered { answer, uid, note }),
+            ToClient::Answer { uid, answer, metadata, .. } => Ok(Answered { answer, uid, metadata }),
             ToClient::Refused { request: RequestId::Command { .. }, reason, .. } => Err(reason),
             other => panic!("waited for an answer, but got {other:?}"),
         }
@@ -339,8 +341,8 @@ impl RawClient {
     pub fn position(&mut self, asked: Timestamp) -> Option<(u64, Digest)> {
         loop {
             match self.receive_within(SOON) {
-                Received::Message(ToClient::QueryAnswer { id, note, .. }) if id == asked.0 => {
-                    return Some((note.position, note.log_digest));
+                Received::Message(ToClient::QueryAnswer { id, metadata, .. }) if id == asked.0 => {
+                    return Some((metadata.position, metadata.log_digest));
                 }
                 Received::Message(ToClient::Delivery { .. }) => {}
                 _ => return None,

@@ -1,10 +1,10 @@
 //! Who the tests' clients are: people with keys, and sessions of requests.
 
 use stablechat_protocol::command::{Command, Recipient};
-use stablechat_protocol::id::ClientId;
 use stablechat_protocol::login::SecretKey;
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -12,10 +12,11 @@ use stablechat_client::session::{Outgoing, Session, Verdict};
 use stablechat_protocol::answer::{Answer, Stability};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::command::Command;
-use stablechat_protocol::id::ClientId;
 use stablechat_protocol::login::SecretKey;
-use stablechat_protocol::message::{RequestId, ToClient, ToReplica};
+use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::request::RequestId;
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::version::Versions;
@@ -305,14 +306,14 @@ impl Talking {
 
     fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) {
         match message {
-            ToClient::Answer { client, sequence, uid, answer, note } if client == self.session.client() => {
+            ToClient::Answer { client, sequence, uid, answer, metadata } if client == self.session.client() => {
                 match self.session.on_answer(now, link, sequence, uid, &answer) {
                     Verdict::Answered => {
                         let issued = self.issued.remove(&sequence).expect("issued and not answered before");
                         if answer != Answer::Done {
                             self.told.faults.push(format!("the answer to {sequence} is {answer:?}"));
                         }
-                        let (latency, stability) = (issued.elapsed(), note.stability);
+                        let (latency, stability) = (issued.elapsed(), metadata.stability);
                         self.told.samples.push(Sample { sequence, uid, issued, latency, stability, replica: link });
                         self.progress = Instant::now();
                         self.shared.answered.fetch_add(1, Ordering::Relaxed);

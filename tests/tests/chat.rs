@@ -1,9 +1,11 @@
 //! What the service does for clients that keep to the protocol: accounts, messages, reads, sessions.
 
 use stablechat_protocol::answer::{Answer, QueryAnswer, Refusal, Rejection};
-use stablechat_protocol::command::{ACK_MAX, Command, PAGE_BYTES, Query, WINDOW};
-use stablechat_protocol::message::{Proof, ToClient, ToReplica};
+use stablechat_protocol::command::{ACK_MAX, Command, PAGE_BYTES, Query};
+use stablechat_protocol::login::LoginProof;
+use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::Pattern;
+use stablechat_protocol::session::WINDOW;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_tests::cluster::Cluster;
@@ -78,7 +80,7 @@ fn a_login_needs_a_signature_of_this_connection() {
     let (alice, bob) = (Person::new("alice"), Person::new("bob"));
     let (cluster, [_, mut bob_client]) = with_accounts([&alice, &bob]);
     let overheard = cluster.greet("a").login_message(&alice, true);
-    let forged = |client: &RawClient, change: &dyn Fn(&mut Proof)| {
+    let forged = |client: &RawClient, change: &dyn Fn(&mut LoginProof)| {
         let mut message = client.login_message(&alice, true);
         if let ToReplica::Login { proof, .. } = &mut message {
             change(proof);
@@ -86,8 +88,8 @@ fn a_login_needs_a_signature_of_this_connection() {
         message
     };
     let mut client = cluster.greet("a");
-    let flipped = forged(&client, &|Proof::Signature { signature }| signature.0[5] ^= 1);
-    let empty = forged(&client, &|Proof::Signature { signature }| signature.0 = [0; 64]);
+    let flipped = forged(&client, &|LoginProof::Signature { signature }| signature.0[5] ^= 1);
+    let empty = forged(&client, &|LoginProof::Signature { signature }| signature.0 = [0; 64]);
     // The signature is for alice; the name on it is changed.
     let mut renamed = forged(&client, &|_| {});
     if let ToReplica::Login { account: name, .. } = &mut renamed {

@@ -2,8 +2,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stablechat_protocol::answer::Answer;
+use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::Query;
-use stablechat_protocol::message::{CloseReason, ToClient, ToReplica};
+use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::time::Timestamp;
 use stablechat_tests::cluster::{CLUSTER, Cluster};
 use stablechat_tests::process::Program;

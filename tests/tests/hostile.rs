@@ -2,12 +2,14 @@
 //! nothing else is touched.
 
 use stablechat_protocol::answer::Answer;
+use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::ACK_MAX;
+use stablechat_protocol::digest::Digest;
 use stablechat_protocol::frame::FRAME_MAX;
-use stablechat_protocol::id::Digest;
-use stablechat_protocol::message::{CloseReason, MAGIC, Role, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{ClusterName, ReplicaName};
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::version::{VERSION_MAX, VERSION_MIN};
 use stablechat_tests::cluster::{CLUSTER, Cluster};
 use stablechat_tests::pipeline::Pipeline;
 use stablechat_tests::raw::{RawClient, create_accounts, frame, hello};

@@ -2,7 +2,8 @@
 
 use rustix::process::Signal;
 use stablechat_protocol::answer::{Answer, Refusal, Rejection};
-use stablechat_protocol::message::{CloseReason, ToClient, ToReplica};
+use stablechat_protocol::close::CloseReason;
+use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::process::{assert_ends, stablechatd};
 use stablechat_tests::raw::{RawClient, Received, create_accounts, send_message};

@@ -20,7 +20,7 @@ use crate::link::LinkEvent;
 use crate::links::Links;
 use mio::{Events, Interest, Poll, Token, Waker};
 use stablechat_protocol::cluster::{Cluster, REPLICAS_MAX};
-use stablechat_protocol::id::ClientId;
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use std::io;
 use std::sync::Arc;

@@ -7,8 +7,8 @@ mod json;
 mod table;
 
 use crate::cli::exit;
+use stablechat_protocol::digest::BoundaryDigests;
 use stablechat_protocol::name::ReplicaName;
-use stablechat_protocol::peer::BoundaryDigests;
 use stablechat_protocol::status::{ReportedPhase, StatusReport};
 use stablechat_protocol::time::{Timestamp, utc};
 use std::fmt;

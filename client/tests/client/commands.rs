@@ -3,7 +3,7 @@
 use super::run::{Cluster, mode, signal, wait_until};
 use serde_json::{Value, json};
 use stablechat_protocol::answer::Rejection;
-use stablechat_protocol::message::CloseReason;
+use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::name::{AccountName, ClusterName};
 use std::process::Stdio;
 

@@ -4,15 +4,16 @@
 //! timestamps, no other replicas.
 
 use super::probe::{Peer, ping_peers};
-use stablechat_protocol::answer::{Answer, Message, Note, QueryAnswer, Refusal, Rejection, Stability};
+use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal, Rejection, Stability};
+use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
-use stablechat_protocol::id::{Challenge, ClientId, Digest};
-use stablechat_protocol::login::{PublicKey, Statement};
-use stablechat_protocol::message::{CloseReason, Proof, RequestId, ToClient, ToReplica};
+use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement, PublicKey};
+use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
-use stablechat_protocol::peer::{BoundaryDigests, Mark};
-use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::request::{Actor, Request, RequestId};
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::status::{Counters, ReportedPhase, StatusReport};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -240,7 +241,7 @@ impl Replica {
                     None => ToClient::Welcome { version: 1, replica: self.name.clone(), clock, challenge },
                 }]
             }
-            ToReplica::Login { account, key, receive, proof: Proof::Signature { signature } } => {
+            ToReplica::Login { account, key, receive, proof: LoginProof::Signature { signature } } => {
                 let statement = self.statement(challenge, &account, key);
                 if !statement.is_signed_by(&signature) {
                     return vec![ToClient::LoginRefused { account }];
@@ -268,7 +269,7 @@ impl Replica {
                 }
                 let answer =
                     state.read(actor.as_ref(), query).unwrap_or_else(|reason| QueryAnswer::Rejected { reason });
-                vec![ToClient::QueryAnswer { id, answer, note: NOTE }]
+                vec![ToClient::QueryAnswer { id, answer, metadata: METADATA }]
             }
             ToReplica::Request { client, sequence, timestamp, command } => {
                 let request = Request { client, sequence, actor: actor.clone(), command };
@@ -279,9 +280,9 @@ impl Replica {
 }
 
 impl Replica {
-    fn statement(&self, challenge: Challenge, account: &AccountName, key: PublicKey) -> Statement {
+    fn statement(&self, challenge: Challenge, account: &AccountName, key: PublicKey) -> LoginStatement {
         let (cluster, replica) = (self.cluster.clone(), self.name.clone());
-        Statement { cluster, replica, challenge, account: account.clone(), key, channel: None }
+        LoginStatement { cluster, replica, challenge, account: account.clone(), key, channel: None }
     }
 }
 
@@ -297,10 +298,10 @@ impl Replica {
             replica: self.name.clone(),
             version: "0".into(),
             phase: if state.manners.is_stopping { ReportedPhase::Stopping } else { ReportedPhase::Serving },
-            is_mute: false,
+            is_muted: false,
             clock_is_off: false,
             epoch: 1,
-            applied: Mark { uid: Uid::MIN, position, log_digest },
+            applied: LogMark { uid: Uid::MIN, position, log_digest },
             state_digest,
             boundaries: (last - 7..=last).map(boundary).collect(),
             settled: 0,
@@ -323,7 +324,8 @@ fn take_one(rest: &mut u64) -> bool {
     had
 }
 
-const NOTE: Note = Note { position: 7, log_digest: Digest::ZERO, stability: Stability::RealTime, copies: 1 };
+const METADATA: AnswerMetadata =
+    AnswerMetadata { position: 7, log_digest: Digest::ZERO, stability: Stability::RealTime, copies: 1 };
 
 impl State {
     fn clock(&self) -> Timestamp {
@@ -381,7 +383,7 @@ impl State {
             *rest = rest.saturating_sub(1);
         }
         let is_heard = self.is_alive && !self.manners.is_mute;
-        is_heard.then_some(ToClient::Answer { client, sequence, uid, answer, note: NOTE })
+        is_heard.then_some(ToClient::Answer { client, sequence, uid, answer, metadata: METADATA })
     }
 
     /// Applies a request at its place in its session.

@@ -3,13 +3,15 @@
 use super::Vectors;
 use super::samples::*;
 use stablechat_protocol::answer::{Answer, QueryAnswer, Refusal, Rejection, Stability};
+use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{Command, Query, Recipient};
-use stablechat_protocol::id::Digest;
-use stablechat_protocol::login::Signature;
-use stablechat_protocol::message::{CloseReason, MAGIC, Proof, RequestId, Role, ToClient, ToReplica};
-use stablechat_protocol::message::{VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::digest::Digest;
+use stablechat_protocol::login::{LoginProof, Signature};
+use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{ClusterName, Pattern};
+use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::version::{VERSION_MAX, VERSION_MIN};
 
 wire_enums! {
     "to-replica" ToReplica { Hello, Login, Logout, Request, Query, Ping, Status, PingPeers }
@@ -18,7 +20,7 @@ wire_enums! {
         PeerPong
     }
     "role" Role { Client, Replica }
-    "proof" Proof { Signature }
+    "login-proof" LoginProof { Signature }
     "close-reason" CloseReason {
         NotStablechat, Version, WrongCluster, Malformed, TooLarge, OutOfPlace, Silent, SlowReader, Stopping, Full,
         OtherClusterFile
@@ -54,7 +56,7 @@ impl Vectors {
                 account: account("alice"),
                 key: secret_key().public(),
                 receive: true,
-                proof: Proof::Signature { signature: secret_key().sign(&statement(None)) },
+                proof: LoginProof::Signature { signature: secret_key().sign(&statement(None)) },
             },
         );
         self.add("", ToReplica::Logout);
@@ -91,7 +93,7 @@ impl Vectors {
                 sequence: 24,
                 uid: uid(1),
                 answer: Answer::Done,
-                note: note(Stability::Closed),
+                metadata: metadata(Stability::Closed),
             },
         );
         self.add(
@@ -101,7 +103,7 @@ impl Vectors {
                 sequence: 25,
                 uid: uid(2),
                 answer: Answer::Rejected { reason: Rejection::NoSuchUser { name: account("bob") } },
-                note: note(Stability::RealTime),
+                metadata: metadata(Stability::RealTime),
             },
         );
         self.add(
@@ -109,7 +111,7 @@ impl Vectors {
             ToClient::QueryAnswer {
                 id: 1,
                 answer: QueryAnswer::Messages { messages: vec![message(1, "one"), message(2, "two")], more: true },
-                note: note(Stability::RealTime),
+                metadata: metadata(Stability::RealTime),
             },
         );
         for (detail, request) in [
@@ -171,7 +173,7 @@ impl Vectors {
     pub fn add_small_enums(&mut self) {
         self.add("", Role::Client);
         self.add("", replica_role());
-        self.add("", Proof::Signature { signature: Signature([0x5a; 64]) });
+        self.add("", LoginProof::Signature { signature: Signature([0x5a; 64]) });
         self.add("", bob());
         self.add("", RequestId::Command { client: CLIENT, sequence: 256 });
         self.add("", RequestId::Query { id: 23 });

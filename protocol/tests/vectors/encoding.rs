@@ -4,12 +4,14 @@ use super::samples::*;
 use super::{Appended, DerivedSession, Frame, Invalid, Login, RequestUid, Vectors, hex};
 use ciborium::Value;
 use serde::de::DeserializeOwned;
+use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{Command, Query};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
-use stablechat_protocol::id::{Challenge, ClientId};
-use stablechat_protocol::message::{CloseReason, RequestId, ToClient, ToReplica};
+use stablechat_protocol::login::ChannelBinding;
+use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::peer::PeerMessage;
-use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::request::{Actor, Request, RequestId};
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::{from_cbor, to_cbor};
@@ -128,10 +130,11 @@ impl Vectors {
     }
 
     pub fn add_logins(&mut self) {
-        for (name, channel) in [("on a plain connection", None), ("on an encrypted channel", Some(Challenge([9; 32])))]
+        for (name, channel) in
+            [("on a plain connection", None), ("on an encrypted channel", Some(ChannelBinding([9; 32])))]
         {
             let statement = statement(channel);
-            self.add_item("statement", format!("Statement, {name}"), &statement);
+            self.add_item("login-statement", format!("LoginStatement, {name}"), &statement);
             let signature = secret_key().sign(&statement);
             assert!(statement.is_signed_by(&signature));
             let encoded = to_cbor(&statement);

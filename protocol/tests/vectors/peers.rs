@@ -2,11 +2,11 @@
 
 use super::Vectors;
 use super::samples::*;
+use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::Command;
-use stablechat_protocol::id::Digest;
-use stablechat_protocol::message::CloseReason;
-use stablechat_protocol::peer::{BoundaryDigests, Mark, PeerMessage, SnapshotEnd, SnapshotRow, StampedRequest};
-use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
+use stablechat_protocol::peer::{PeerMessage, SnapshotEnd, SnapshotRow};
+use stablechat_protocol::request::{Actor, Request, StampedRequest};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::Bytes;
@@ -37,7 +37,7 @@ impl Vectors {
 
         self.add("of a log", PeerMessage::LogMarks { marks: vec![mark(100_000), mark(99_000), mark(1)] });
         self.add("of an empty log", PeerMessage::LogMarks { marks: vec![] });
-        let begin = Mark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO };
+        let begin = LogMark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO };
         let (common, last, base, settled) = (Some(mark(99_000)), mark(100_001), mark(1), mark(98_000));
         self.add("of logs that begin alike", PeerMessage::CommonPrefix { common, last, base, settled });
         let nothing = PeerMessage::CommonPrefix { common: None, last: begin, base: begin, settled: begin };
@@ -79,6 +79,6 @@ fn held(sequence: u64, command: Command) -> StampedRequest {
 }
 
 /// A place in a log.
-fn mark(position: u64) -> Mark {
-    Mark { uid: uid(position as u8), position, log_digest: Digest([position as u8; 32]) }
+fn mark(position: u64) -> LogMark {
+    LogMark { uid: uid(position as u8), position, log_digest: Digest([position as u8; 32]) }
 }

@@ -1,10 +1,11 @@
 //! The values that vectors are made of.
 
-use stablechat_protocol::answer::{Message, Note, Stability};
+use stablechat_protocol::answer::{AnswerMetadata, Message, Stability};
 use stablechat_protocol::command::{Command, PasswordParameters, Recipient};
-use stablechat_protocol::id::{Challenge, ClientId, Digest};
-use stablechat_protocol::login::{PublicKey, SecretKey, Statement};
+use stablechat_protocol::digest::Digest;
+use stablechat_protocol::login::{Challenge, ChannelBinding, LoginStatement, PublicKey, Salt, SecretKey};
 use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -47,17 +48,17 @@ pub fn message(number: u8, text: &str) -> Message {
     Message { uid: uid(number), from: account("alice"), to: bob(), text: MessageText::parse(text).expect("a text") }
 }
 
-pub fn note(stability: Stability) -> Note {
-    Note { position: 100_000, log_digest: Digest([0xd1; 32]), stability, copies: 2 }
+pub fn metadata(stability: Stability) -> AnswerMetadata {
+    AnswerMetadata { position: 100_000, log_digest: Digest([0xd1; 32]), stability, copies: 2 }
 }
 
 pub fn password() -> PasswordParameters {
-    PasswordParameters { salt: Digest([0x5a; 32]), memory_kib: 65_536, passes: 3, lanes: 1 }
+    PasswordParameters { salt: Salt([0x5a; 32]), memory_kib: 65_536, passes: 3, lanes: 1 }
 }
 
-pub fn statement(channel: Option<Challenge>) -> Statement {
+pub fn statement(channel: Option<ChannelBinding>) -> LoginStatement {
     let key: PublicKey = secret_key().public();
-    Statement {
+    LoginStatement {
         cluster: ClusterName::parse("demo").expect("a name"),
         replica: replica("a"),
         challenge: CHALLENGE,

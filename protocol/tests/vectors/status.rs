@@ -3,18 +3,17 @@
 use super::Vectors;
 use super::samples::*;
 use stablechat_protocol::answer::{Answer, Rejection};
-use stablechat_protocol::id::Digest;
+use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::message::{ToClient, ToReplica};
-use stablechat_protocol::peer::{BoundaryDigests, Mark};
 use stablechat_protocol::status::{
-    CatchUpProgress, Counters, PeerReport, Refused, ReportedPeerState, ReportedPhase, StatusReport,
+    CatchUpProgress, Counters, PeerReport, RefusalCounts, ReportedPeerState, ReportedPhase, StatusReport,
 };
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
 wire_enums! {
     "phase" ReportedPhase { CatchingUp, Joining, Serving, Stopping }
-    "standing" ReportedPeerState { Unknown, CatchingUp, Linked, Down }
+    "peer-state" ReportedPeerState { Unknown, CatchingUp, Linked, Down }
 }
 
 impl Vectors {
@@ -29,13 +28,13 @@ impl Vectors {
         {
             self.add("", phase);
         }
-        for standing in [
+        for state in [
             ReportedPeerState::Unknown,
             ReportedPeerState::CatchingUp,
             ReportedPeerState::Linked,
             ReportedPeerState::Down,
         ] {
-            self.add("", standing);
+            self.add("", state);
         }
     }
 }
@@ -46,10 +45,10 @@ fn begun() -> StatusReport {
         replica: replica("a"),
         version: "0.1.0".to_string(),
         phase: ReportedPhase::CatchingUp,
-        is_mute: true,
+        is_muted: true,
         clock_is_off: false,
         epoch: 1,
-        applied: Mark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO },
+        applied: LogMark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO },
         state_digest: Digest::ZERO,
         boundaries: vec![],
         settled: 0,
@@ -74,18 +73,18 @@ fn catching_up() -> CatchUpProgress {
 fn serving() -> StatusReport {
     let (second, position) = (NOW.0 / 1_000_000_000, 100_000);
     let (log_digest, state_digest) = (Digest([0xd1; 32]), Digest([0xd2; 32]));
-    let peer = |name, standing, closed, clock| PeerReport {
+    let peer = |name, state, closed, clock| PeerReport {
         replica: replica(name),
-        standing,
-        is_connected: standing == ReportedPeerState::Linked,
+        state,
+        is_connected: state == ReportedPeerState::Linked,
         closed,
         silence_ns: 20_000_000,
         clock,
     };
     StatusReport {
         phase: ReportedPhase::Serving,
-        is_mute: false,
-        applied: Mark { uid: uid(1), position, log_digest },
+        is_muted: false,
+        applied: LogMark { uid: uid(1), position, log_digest },
         state_digest,
         boundaries: vec![BoundaryDigests { second, position, log_digest, state_digest }],
         settled: position - 1000,
@@ -102,7 +101,7 @@ fn serving() -> StatusReport {
             closed: 65_536,
             real_time: 256,
             queries: 24,
-            refused: Refused { late: 1, ahead: 2, not_serving: 3, overloaded: 4, no_room: 5 },
+            refused: RefusalCounts { late: 1, ahead: 2, not_serving: 3, overloaded: 4, no_room: 5 },
             repairs: 1,
             undone: 23,
             longest_repair_ns: 1_000_000,

@@ -10,7 +10,8 @@
 use super::outbox::Outbox;
 use crate::replica::{PeerId, Phase, Replica};
 use crate::store::ChatStore;
-use stablechat_protocol::peer::{BoundaryDigests, PeerMessage};
+use stablechat_protocol::digest::BoundaryDigests;
+use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::status::BOUNDARIES_MAX;
 use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeMap;

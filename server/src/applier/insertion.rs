@@ -6,7 +6,7 @@ use crate::replica::{ConnectionId, Input};
 use crate::store::{Changed, Outcome, Repair, StoreError};
 use stablechat_protocol::answer::Stability;
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::peer::StampedRequest;
+use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
@@ -81,8 +81,8 @@ impl Applier {
         insertion.undone += repair.undone;
         insertion.changed += repair.changed.len();
         for (StampedRequest { uid, request }, Outcome { answer, delivery }) in repair.inserted {
-            let note = self.note(Stability::RealTime, 1);
-            let answer = ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, note };
+            let metadata = self.metadata(Stability::RealTime, 1);
+            let answer = ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata };
             let waiting = insertion.waiting.remove(&uid).unwrap_or_default();
             waiting.into_iter().for_each(|to| outbox.for_client(to, answer.clone()));
             delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, outbox));

@@ -6,7 +6,9 @@ use super::peer_pings::Pong;
 use super::{Applier, SENT_MAX};
 use crate::replica::{Input, LogPart, LogRead, PeerId, in_messages};
 use crate::store::{ChatStore, Parting, StoreError};
-use stablechat_protocol::peer::{BoundaryDigests, Mark, PeerMessage, StampedRequest};
+use stablechat_protocol::digest::{BoundaryDigests, LogMark};
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
@@ -52,8 +54,8 @@ impl Applier {
         &mut self,
         time: Timestamp,
         peer: PeerId,
-        common: Option<Mark>,
-        own: [Mark; 3],
+        common: Option<LogMark>,
+        own: [LogMark; 3],
     ) -> Result<Input, StoreError> {
         let [last, settled, base] = own;
         // None of our marks need lie in the part of its log that it has kept; one of its own may lie in ours.
@@ -157,7 +159,7 @@ impl Applier {
     }
 
     /// What a peer has to know about our log, of which it has the part up to `common`.
-    fn prefix(&self, common: Option<Mark>) -> Result<PeerMessage, StoreError> {
+    fn prefix(&self, common: Option<LogMark>) -> Result<PeerMessage, StoreError> {
         let (last, base, settled) = (self.store.last_mark(), self.store.base(), self.store.settled_mark()?);
         Ok(PeerMessage::CommonPrefix { common, last, base, settled })
     }

@@ -4,7 +4,8 @@ use crate::net::NetCommand;
 use crate::replica::{ConnectionId, PeerId};
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::peer::{BODIES_BYTES, PeerMessage, StampedRequest};
+use stablechat_protocol::peer::{BODIES_BYTES, PeerMessage};
+use stablechat_protocol::request::StampedRequest;
 
 /// About how many bytes a message takes beside its texts.
 const OVERHEAD: usize = 256;

@@ -2,7 +2,7 @@
 
 use crate::replica::PeerId;
 use stablechat_protocol::name::ReplicaName;
-use stablechat_protocol::peer::StampedRequest;
+use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::status::CatchUpProgress;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::wire::to_cbor;

@@ -15,7 +15,7 @@ impl Applier {
             replica: self.identity.replica.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             phase: phase(&overview),
-            is_mute: overview.is_muted,
+            is_muted: overview.is_muted,
             clock_is_off: overview.clock_is_off,
             epoch: overview.epoch,
             applied: applied.mark(),
@@ -58,7 +58,7 @@ impl Applier {
             (ReportedPeerState::Unknown, "not heard yet:"),
             (ReportedPeerState::Down, "down:"),
         ] {
-            let peers = peers(&self.identity, &overview).into_iter().filter(|peer| peer.standing == standing);
+            let peers = peers(&self.identity, &overview).into_iter().filter(|peer| peer.state == standing);
             let names: Vec<String> = peers.map(|peer| peer.replica.to_string()).collect();
             if !names.is_empty() {
                 text += &format!(", {words} {}", names.join(" and "));
@@ -89,7 +89,7 @@ fn peers(us: &ReplicaIdentity, overview: &Overview) -> Vec<PeerReport> {
     let named = |(id, entry)| overview.peers.iter().find(|peer| peer.id == id).map(|peer| (entry, peer));
     let report = |(entry, peer): (&stablechat_protocol::cluster::ReplicaEntry, &PeerOverview)| PeerReport {
         replica: entry.name.clone(),
-        standing: match peer.standing {
+        state: match peer.standing {
             PeerState::Unknown => ReportedPeerState::Unknown,
             PeerState::CatchingUp => ReportedPeerState::CatchingUp,
             PeerState::Linked => ReportedPeerState::Linked,
@@ -114,12 +114,12 @@ mod tests {
     use stablechat_protocol::answer::{Answer, Rejection};
     use stablechat_protocol::cluster::Cluster;
     use stablechat_protocol::command::Command;
-    use stablechat_protocol::id::ClientId;
     use stablechat_protocol::login::SecretKey;
     use stablechat_protocol::message::ToClient;
     use stablechat_protocol::name::{AccountName, ReplicaName};
-    use stablechat_protocol::peer::StampedRequest;
     use stablechat_protocol::request::Request;
+    use stablechat_protocol::request::StampedRequest;
+    use stablechat_protocol::session::ClientId;
     use stablechat_protocol::time::Timestamp;
     use std::time::Duration;
 

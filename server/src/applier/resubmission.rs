@@ -6,7 +6,7 @@
 
 use crate::replica::{Body, Input, NOBODY, Output, Phase, Replica, Submission};
 use crate::store::{ChatStore, StoreError};
-use stablechat_protocol::peer::StampedRequest;
+use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::time::Duration;

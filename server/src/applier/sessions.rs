@@ -1,7 +1,7 @@
 //! On which connection each session was last heard, so that a change of an answer can be told to who got it.
 
 use crate::replica::ConnectionId;
-use stablechat_protocol::id::ClientId;
+use stablechat_protocol::session::ClientId;
 use std::collections::BTreeMap;
 
 /// How many sessions make up a generation. At least so many are remembered, and at most twice as many; the owners of older

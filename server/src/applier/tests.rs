@@ -6,8 +6,8 @@ use crate::store::Medium;
 use crate::store::schema::StoreIdentity;
 use crate::store::testing::{actor, assert_sound, create, send};
 use stablechat_protocol::command::Command;
-use stablechat_protocol::id::ClientId;
 use stablechat_protocol::request::Request;
+use stablechat_protocol::session::ClientId;
 use std::collections::VecDeque;
 use std::time::Duration;
 

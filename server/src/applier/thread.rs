@@ -116,7 +116,8 @@ impl Halted {
         applier.replica.step(Input::Halted, &mut applier.outputs);
         let Applier { audience, sessions, mut tally, identity, outputs, watched, .. } = applier;
         tally.on_halt();
-        let report = StatusReport { phase: ReportedPhase::CatchingUp, is_mute: true, boundaries: Vec::new(), ..report };
+        let report =
+            StatusReport { phase: ReportedPhase::CatchingUp, is_muted: true, boundaries: Vec::new(), ..report };
         let mut halted = Halted { identity, settings, audience, sessions, tally, report };
         let mut outbox = Outbox::default();
         for output in outputs {

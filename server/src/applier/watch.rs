@@ -48,7 +48,7 @@ fn unready(report: &StatusReport) -> Option<&'static str> {
         ReportedPhase::Joining => Some("joining"),
         ReportedPhase::Stopping => Some("stopping"),
         ReportedPhase::Serving if report.clock_is_off => Some("its clock is off"),
-        ReportedPhase::Serving if report.is_mute => Some("in contact with too few replicas"),
+        ReportedPhase::Serving if report.is_muted => Some("in contact with too few replicas"),
         ReportedPhase::Serving => None,
     }
 }

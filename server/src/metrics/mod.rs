@@ -110,7 +110,7 @@ impl Facts {
         page.gauge(
             "stablechat_muted",
             "1 while it answers nothing although it serves: too few in contact, or its clock is off.",
-            flag(report.is_mute),
+            flag(report.is_muted),
         )?;
         page.gauge("stablechat_epoch", "Number of its incarnation.", report.epoch)?;
         page.gauge("stablechat_applied_position", "Requests in its log, from the beginning.", report.applied.position)?;
@@ -165,7 +165,7 @@ impl Facts {
         page.gauges(
             "stablechat_peer_linked",
             "1 while the peer is consulted before anything is answered.",
-            each(|peer| f64::from(flag(peer.standing == ReportedPeerState::Linked))),
+            each(|peer| f64::from(flag(peer.state == ReportedPeerState::Linked))),
         )?;
         page.gauges(
             "stablechat_peer_silence_seconds",

@@ -3,8 +3,9 @@
 use mio::net::TcpStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::frame::{Decoded, FRAME_MAX, FrameBuffer, FrameError, encode};
-use stablechat_protocol::message::{CloseReason, ToClient};
+use stablechat_protocol::message::ToClient;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};

@@ -4,10 +4,10 @@
 
 use super::{ReplicaIdentity, peer_greeting};
 use crate::replica::{Body, PeerId};
+use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{ACK_MAX, Command};
-use stablechat_protocol::id::Challenge;
-use stablechat_protocol::login::Statement;
-use stablechat_protocol::message::{CloseReason, MAGIC, Proof, Role, ToClient, ToReplica};
+use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement};
+use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::time::Timestamp;
@@ -124,8 +124,8 @@ impl Greeting {
     }
 
     /// Checks that the connection holds the key that it names. Whose account the key owns is not known here.
-    fn on_login(&mut self, actor: Actor, receive: bool, proof: &Proof, us: &ReplicaIdentity) -> Reaction {
-        let statement = Statement {
+    fn on_login(&mut self, actor: Actor, receive: bool, proof: &LoginProof, us: &ReplicaIdentity) -> Reaction {
+        let statement = LoginStatement {
             cluster: us.cluster.clone(),
             replica: us.replica.clone(),
             challenge: self.challenge,
@@ -133,7 +133,7 @@ impl Greeting {
             key: actor.key,
             channel: None,
         };
-        let Proof::Signature { signature } = proof;
+        let LoginProof::Signature { signature } = proof;
         if statement.is_signed_by(signature) {
             self.actor = Some(actor.clone());
             Reaction::LoggedIn(actor, receive)

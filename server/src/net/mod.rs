@@ -33,7 +33,7 @@ pub use poll_loop::PollLoop;
 
 use crate::replica::{ConnectionId, PeerId, Submission};
 use stablechat_protocol::cluster::{Cluster, ReplicaEntry};
-use stablechat_protocol::id::Digest;
+use stablechat_protocol::digest::Digest;
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::{ClusterName, ReplicaName};
 use stablechat_protocol::peer::PeerMessage;

@@ -4,8 +4,9 @@
 
 use super::ReplicaIdentity;
 use crate::replica::PeerId;
-use stablechat_protocol::id::Digest;
-use stablechat_protocol::message::{CloseReason, MAGIC, Role, ToReplica};
+use stablechat_protocol::close::CloseReason;
+use stablechat_protocol::digest::Digest;
+use stablechat_protocol::message::{MAGIC, Role, ToReplica};
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::version::Versions;
@@ -58,7 +59,7 @@ pub fn admit(name: &ReplicaName, cluster_file: Digest, us: &ReplicaIdentity) -> 
 pub fn on_answer(message: PeerMessage, dialed: &ReplicaName, us: &ReplicaIdentity) -> DialerReaction {
     match message {
         PeerMessage::Greeting { version, .. } if !us.versions.contains(version) => {
-            DialerReaction::Close(us.versions.refusal())
+            DialerReaction::Close(CloseReason::no_common_version(us.versions))
         }
         PeerMessage::Greeting { replica, .. } if replica != *dialed => {
             let detail = format!("replica {replica} answers where {dialed} should");

@@ -16,10 +16,11 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use peers::Link;
+use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::cluster::REPLICAS_MAX;
 use stablechat_protocol::frame::{Decoded, FrameError};
-use stablechat_protocol::id::Challenge;
-use stablechat_protocol::message::{CloseReason, Role, ToClient};
+use stablechat_protocol::login::Challenge;
+use stablechat_protocol::message::{Role, ToClient};
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::version::Versions;
 use std::collections::{BTreeMap, BTreeSet};
@@ -338,7 +339,7 @@ impl PollLoop {
             }
             Reaction::RefuseVersions(role, theirs) => {
                 self.on_versions_refused(&role, theirs);
-                self.close(id, self.identity.versions.refusal(), now);
+                self.close(id, CloseReason::no_common_version(self.identity.versions), now);
             }
             Reaction::LoggedIn(actor, receive) => {
                 connection.send(&ToClient::LoggedIn { account: actor.account.clone() }, now);

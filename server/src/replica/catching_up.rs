@@ -9,7 +9,8 @@
 use super::peer::{LogSync, PeerState};
 use super::pending::{PeerSet, Pending, request_size};
 use super::{Body, ConnectionId, LogPart, Output, PeerId, Phase, Replica, StoreChange};
-use stablechat_protocol::peer::{PeerMessage, StampedRequest};
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::uid::Uid;
 
 /// The most requests of a peer's log that are gathered before they are inserted below the end of our own.

@@ -2,9 +2,9 @@
 
 use super::{ConnectionId, PeerId};
 use stablechat_protocol::answer::{Refusal, Stability};
-use stablechat_protocol::message::RequestId;
-use stablechat_protocol::peer::{Mark, PeerMessage, SnapshotEnd, SnapshotRow, StampedRequest};
-use stablechat_protocol::request::{QueryRequest, Request};
+use stablechat_protocol::digest::LogMark;
+use stablechat_protocol::peer::{PeerMessage, SnapshotEnd, SnapshotRow};
+use stablechat_protocol::request::{QueryRequest, Request, RequestId, StampedRequest};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeSet;
@@ -241,7 +241,7 @@ pub enum LogPart {
     /// Marks at growing distances from its end, with which the peer compares its own log.
     Marks,
     /// The last of the peer's marks that our log has too.
-    CommonPrefix { marks: Vec<Mark> },
+    CommonPrefix { marks: Vec<LogMark> },
     /// A piece that begins with the first request after this one.
     Entries { after: Uid },
     /// The part of this number of a snapshot.

@@ -43,7 +43,8 @@ pub use peer::PeerState;
 use pending::PendingRequests;
 
 use stablechat_protocol::answer::Refusal;
-use stablechat_protocol::peer::{PeerMessage, StampedRequest};
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::{BTreeMap, BTreeSet};

@@ -63,7 +63,7 @@ impl BoundaryHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stablechat_protocol::id::Digest;
+    use stablechat_protocol::digest::Digest;
 
     /// After the request at this many tenths of a second, which is the `position`th.
     fn applied(position: u64, tenths: u64) -> Applied {

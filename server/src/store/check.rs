@@ -15,9 +15,10 @@ use super::rows::{Direction, Row, Rows, decode, family, row_digest};
 use super::schema::{self, Bytes, Column, LogEntry, Session, StoreIdentity, UndoRecord, User, message_key, uid_at_end};
 use super::{ChatStore, log};
 use rocksdb::{DB, IteratorMode, ReadOptions};
-use stablechat_protocol::id::{ClientId, Digest};
-use stablechat_protocol::peer::{Mark, SnapshotEnd};
+use stablechat_protocol::digest::{Digest, LogMark};
+use stablechat_protocol::peer::SnapshotEnd;
 use stablechat_protocol::request::Request;
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -165,7 +166,7 @@ impl Check<'_> {
                 self.report.unapplied += 1;
                 continue;
             }
-            end = Mark { uid, position: end.position + 1, log_digest: end.log_digest.chain(uid) };
+            end = LogMark { uid, position: end.position + 1, log_digest: end.log_digest.chain(uid) };
             bytes += to_cbor(&entry).len() as u64;
             self.check_place(&entry, end);
         }
@@ -173,7 +174,7 @@ impl Check<'_> {
         if bytes != store.log_bytes {
             self.fault(format!("the log has {bytes} bytes, not {}", store.log_bytes));
         }
-        let Mark { uid, position, .. } = store.applied.mark();
+        let LogMark { uid, position, .. } = store.applied.mark();
         if end != store.applied.mark() {
             self.fault(format!("the log ends at {} ({}), not at {position} ({uid})", end.position, end.uid));
         }
@@ -181,8 +182,8 @@ impl Check<'_> {
     }
 
     /// An entry of the log says what the log gives.
-    fn check_place(&mut self, entry: &LogEntry, place: Mark) {
-        let Mark { uid, position, log_digest } = place;
+    fn check_place(&mut self, entry: &LogEntry, place: LogMark) {
+        let LogMark { uid, position, log_digest } = place;
         if entry.position != position {
             self.fault(format!("request {uid} says position {}, but is number {position}", entry.position));
         }

@@ -10,8 +10,7 @@ use super::schema::{
     Column, GRAVEYARD, SESSION_USE, Session, graveyard_key, prefix_end, session_answer_key, session_key,
     session_use_bound, uid_at_end, unread_count_key, unread_key,
 };
-use stablechat_protocol::command::WINDOW;
-use stablechat_protocol::id::ClientId;
+use stablechat_protocol::session::{ClientId, WINDOW};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::time::Duration;

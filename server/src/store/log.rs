@@ -7,12 +7,12 @@ use super::rows::{decode, family};
 use super::schema::{self, LogEntry};
 use super::{ChatStore, Uid};
 use rocksdb::{DB, IteratorMode};
-use stablechat_protocol::id::Digest;
-use stablechat_protocol::peer::{Mark, StampedRequest};
+use stablechat_protocol::digest::{Digest, LogMark};
+use stablechat_protocol::request::StampedRequest;
 use std::time::Duration;
 
 /// Before the first request of every log.
-pub const BEGIN: Mark = Mark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO };
+pub const BEGIN: LogMark = LogMark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO };
 
 impl ChatStore {
     /// Whether the log has this request.
@@ -39,14 +39,14 @@ impl ChatStore {
     }
 
     /// The last request of the log.
-    pub fn last_mark(&self) -> Mark {
+    pub fn last_mark(&self) -> LogMark {
         self.committed
     }
 
     /// Marks for finding where another log parts from this one, newest first: the last request, the last ones that are
     /// more than 1 s, 2 s, 4 s, … older, the last one that is settled, and the first, or the one before if it is known. At
     /// most 39, since timestamps have 64 bits; none of an empty log.
-    pub fn marks(&self) -> Result<Vec<Mark>, StoreError> {
+    pub fn marks(&self) -> Result<Vec<LogMark>, StoreError> {
         let db = self.rows.db();
         let Some(first) = entries(db, self.base.uid).next().transpose()? else { return Ok(Vec::new()) };
         let first = mark(first.0, &first.1);
@@ -67,7 +67,7 @@ impl ChatStore {
     }
 
     /// The first of these marks up to which this log is the same.
-    pub fn common(&self, marks: &[Mark]) -> Result<Option<Mark>, StoreError> {
+    pub fn common(&self, marks: &[LogMark]) -> Result<Option<LogMark>, StoreError> {
         for other in marks {
             if *other == self.base {
                 return Ok(Some(*other));
@@ -142,8 +142,8 @@ pub fn entry(db: &DB, uid: Uid) -> Result<Option<LogEntry>, StoreError> {
 }
 
 /// The mark that an entry is.
-pub fn mark(uid: Uid, entry: &LogEntry) -> Mark {
-    Mark { uid, position: entry.position, log_digest: entry.log_digest }
+pub fn mark(uid: Uid, entry: &LogEntry) -> LogMark {
+    LogMark { uid, position: entry.position, log_digest: entry.log_digest }
 }
 
 /// The least key after a uid's.

@@ -50,7 +50,7 @@ use rocksdb::{DB, WriteBatch, WriteOptions};
 use rows::{Rows, family};
 use schema::{Applied, LogEntry, StoreIdentity};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
-use stablechat_protocol::peer::{BoundaryDigests, Mark};
+use stablechat_protocol::digest::{BoundaryDigests, LogMark};
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
@@ -64,11 +64,11 @@ pub struct ChatStore {
     /// How far the log has been applied, what is not committed included.
     applied: Applied,
     /// The last request of the log, what is not committed left out.
-    committed: Mark,
+    committed: LogMark,
     /// Up to here nothing is undone any more. Never above `applied`.
     settled: Uid,
     /// After this request the log begins; what comes before it was truncated. Not above `settled`.
-    base: Mark,
+    base: LogMark,
     /// How many bytes the applied entries of the log take.
     log_bytes: u64,
     /// How many of them are kept.

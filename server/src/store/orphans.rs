@@ -9,8 +9,7 @@ use super::schema::{self, Column, Session, conversation_key, message_key, sessio
 use super::{ChatStore, chat, log};
 use rocksdb::IteratorMode;
 use stablechat_protocol::command::{Command, Recipient};
-use stablechat_protocol::peer::StampedRequest;
-use stablechat_protocol::request::Request;
+use stablechat_protocol::request::{Request, StampedRequest};
 use stablechat_protocol::wire::to_cbor;
 
 impl ChatStore {

@@ -8,7 +8,7 @@ use super::schema::{
 };
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::command::{PAGE_BYTES, PAGE_MAX, PasswordParameters, Query, Recipient};
-use stablechat_protocol::id::Digest;
+use stablechat_protocol::login::Salt;
 use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_protocol::uid::Uid;
@@ -149,5 +149,5 @@ fn key_lookup(rows: &Rows, name: &AccountName) -> Checked<QueryAnswer> {
 /// costs that RFC 9106 recommends second.
 fn decoy(name: &AccountName) -> PasswordParameters {
     let salt = blake3::derive_key("stablechat decoy salt, version 1", name.as_str().as_bytes());
-    PasswordParameters { salt: Digest(salt), memory_kib: 64 * 1024, passes: 3, lanes: 4 }
+    PasswordParameters { salt: Salt(salt), memory_kib: 64 * 1024, passes: 3, lanes: 4 }
 }

@@ -19,9 +19,9 @@ use super::schema::{self, Applied, Column, LogEntry, UndoRecord, Undone};
 use super::{ChatStore, Delivery, Outcome, chat, log, session};
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::command::{Command, Recipient};
-use stablechat_protocol::id::{ClientId, Digest};
-use stablechat_protocol::peer::{Mark, StampedRequest};
-use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::digest::{Digest, LogMark};
+use stablechat_protocol::request::{Actor, Request, StampedRequest};
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 use std::collections::BTreeMap;
@@ -214,7 +214,7 @@ impl ChatStore {
         self.log_bytes -= to_cbor(&entry).len() as u64;
         let undone = self.undone(&entry.request, &undo)?;
         self.rows.undo(undo)?;
-        let Mark { uid: last, position, log_digest } = before;
+        let LogMark { uid: last, position, log_digest } = before;
         self.applied = Applied { uid: last, position, log_digest, state_digest: self.rows.digest() };
         if position == 0 && self.applied != Applied::NOTHING {
             return Err(corrupt("there is a state without any request"));

@@ -6,7 +6,7 @@
 use super::error::StoreError;
 use super::schema::{Bytes, Column, OldRow, UndoRecord};
 use rocksdb::{DB, DBIteratorWithThreadMode, IteratorMode, ReadOptions, WriteBatch};
-use stablechat_protocol::id::Digest;
+use stablechat_protocol::digest::Digest;
 use stablechat_protocol::wire::{from_cbor, to_cbor};
 use std::collections::BTreeMap;
 use std::collections::btree_map::{Entry, Range};

@@ -5,11 +5,11 @@
 
 use stablechat_protocol::answer::{Answer, Message};
 use stablechat_protocol::command::{PasswordParameters, Recipient};
-use stablechat_protocol::id::{ClientId, Digest};
+use stablechat_protocol::digest::{Digest, LogMark};
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
-use stablechat_protocol::peer::Mark;
 use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -46,7 +46,7 @@ pub const META_APPLIED: &[u8] = b"applied";
 /// In [`META`]: the uid up to which nothing will be undone any more; [`Uid::MIN`] when there is none.
 pub const META_SETTLED: &[u8] = b"settled";
 
-/// In [`META`]: the [`Mark`] of the last request that was truncated, after which the log begins; none when it is whole.
+/// In [`META`]: the [`LogMark`] of the last request that was truncated, after which the log begins; none when it is whole.
 pub const META_BASE: &[u8] = b"base";
 /// In [`META`]: how many bytes the applied entries of the log take.
 pub const META_LOG_BYTES: &[u8] = b"log bytes";
@@ -134,8 +134,8 @@ impl Applied {
         Applied { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO, state_digest: Digest::ZERO };
 
     /// The place in the log.
-    pub fn mark(&self) -> Mark {
-        Mark { uid: self.uid, position: self.position, log_digest: self.log_digest }
+    pub fn mark(&self) -> LogMark {
+        LogMark { uid: self.uid, position: self.position, log_digest: self.log_digest }
     }
 }
 

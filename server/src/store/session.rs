@@ -10,8 +10,8 @@ use super::error::StoreError;
 use super::rows::Rows;
 use super::schema::{Column, Session, session_answer_key, session_key, session_use_key};
 use stablechat_protocol::answer::{Answer, Rejection};
-use stablechat_protocol::command::WINDOW;
 use stablechat_protocol::request::Request;
+use stablechat_protocol::session::WINDOW;
 use stablechat_protocol::uid::Uid;
 
 /// Applies a request at its place in its session.

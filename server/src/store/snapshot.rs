@@ -18,8 +18,8 @@ use super::{BoundaryHistory, ChatStore, log, synced};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rocksdb::properties::ESTIMATE_NUM_KEYS;
 use rocksdb::{DB, IteratorMode, ReadOptions, Snapshot, WriteBatch, WriteOptions};
-use stablechat_protocol::id::Digest;
-use stablechat_protocol::peer::{BODIES_BYTES, Mark, SnapshotEnd, SnapshotRow};
+use stablechat_protocol::digest::{Digest, LogMark};
+use stablechat_protocol::peer::{BODIES_BYTES, SnapshotEnd, SnapshotRow};
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 use std::sync::Arc;
@@ -180,7 +180,7 @@ impl Exporting<'_> {
     }
 
     /// The last request of the log before this key.
-    fn mark_before(&self, key: &[u8]) -> Result<Mark, StoreError> {
+    fn mark_before(&self, key: &[u8]) -> Result<LogMark, StoreError> {
         let base = self.meta(schema::META_BASE)?.unwrap_or(log::BEGIN);
         let mode = IteratorMode::From(key, rocksdb::Direction::Reverse);
         for row in self.snapshot.iterator_cf(family(self.db, schema::LOG), mode) {
@@ -207,7 +207,7 @@ pub struct Import {
     /// The digest over the rows of the state.
     state_digest: Digest,
     /// The first request of its log and the last, when there has been one.
-    log: Option<(Mark, Mark)>,
+    log: Option<(LogMark, LogMark)>,
     /// How many bytes the log has.
     log_bytes: u64,
     /// How many bytes have come.
@@ -319,7 +319,7 @@ impl ChatStore {
         self.remove_all()?;
         self.move_incoming()?;
         let SnapshotEnd { base, settled, applied, state_digest, log_bytes } = end;
-        let Mark { uid, position, log_digest } = applied;
+        let LogMark { uid, position, log_digest } = applied;
         let applied = Applied { uid, position, log_digest, state_digest };
         let mut batch = WriteBatch::default();
         let meta = family(self.rows.db(), schema::META);
@@ -340,7 +340,7 @@ impl ChatStore {
 
     /// Puts aside what the log has after a request and what came in, up to `applied`, has not, or has without an effect, since
     /// its session lacked one before it there.
-    fn orphan(&mut self, after: Uid, applied: Mark) -> Result<(), StoreError> {
+    fn orphan(&mut self, after: Uid, applied: LogMark) -> Result<(), StoreError> {
         let db: Arc<DB> = self.rows.shared_db();
         let mut batch = WriteBatch::default();
         let sessions_since = applied.uid.timestamp.before(SESSION_LIFETIME);
@@ -416,7 +416,7 @@ fn family_name(number: u8) -> Option<&'static str> {
 }
 
 /// The first request of a log and the last, with its next entry: none when this is not the next one, or not genuine.
-fn follow(log: Option<(Mark, Mark)>, key: &[u8], value: &[u8]) -> Option<(Mark, Mark)> {
+fn follow(log: Option<(LogMark, LogMark)>, key: &[u8], value: &[u8]) -> Option<(LogMark, LogMark)> {
     let uid = Uid::from_bytes(key)?;
     let entry: LogEntry = decode(schema::LOG, value).ok()?;
     let mark = log::mark(uid, &entry);
@@ -428,7 +428,7 @@ fn follow(log: Option<(Mark, Mark)>, key: &[u8], value: &[u8]) -> Option<(Mark, 
 }
 
 /// Whether one place in a log follows another at once.
-fn is_next(before: Mark, mark: Mark) -> bool {
+fn is_next(before: LogMark, mark: LogMark) -> bool {
     (before.position.checked_add(1), before.log_digest.chain(mark.uid)) == (Some(mark.position), mark.log_digest)
 }
 

@@ -10,9 +10,10 @@ use rocksdb::Options;
 use script::Script;
 use stablechat_protocol::answer::Rejection;
 use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, PasswordParameters, Query, Recipient};
-use stablechat_protocol::id::{ClientId, Digest};
-use stablechat_protocol::login::PublicKey;
+use stablechat_protocol::digest::Digest;
+use stablechat_protocol::login::{PublicKey, Salt};
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use std::sync::Arc;
@@ -162,7 +163,7 @@ fn an_acknowledgement_beyond_the_limit_removes_nothing() {
 #[test]
 fn a_lookup_gives_the_parameters_that_the_account_was_made_with() {
     let mut store = in_memory();
-    let parameters = PasswordParameters { salt: Digest([7; 32]), memory_kib: 1024, passes: 2, lanes: 1 };
+    let parameters = PasswordParameters { salt: Salt([7; 32]), memory_kib: 1024, passes: 2, lanes: 1 };
     let (name, key, password) = (account("alice"), key("alice"), Some(parameters.clone()));
     Applying(&mut store, 0).apply(None, Command::Create { name: name.clone(), key, password });
     let query = QueryRequest { id: 1, actor: None, query: Query::KeyLookup { name } };

@@ -6,7 +6,7 @@
 use super::error::StoreError;
 use super::rows::family;
 use super::{ChatStore, log, schema};
-use stablechat_protocol::peer::Mark;
+use stablechat_protocol::digest::LogMark;
 use stablechat_protocol::wire::to_cbor;
 
 /// How many bytes of the log are kept for replicas that have been away, unless [`ChatStore::retain`] says otherwise.
@@ -65,12 +65,12 @@ impl ChatStore {
     }
 
     /// The last request that was truncated, after which the log begins.
-    pub fn base(&self) -> Mark {
+    pub fn base(&self) -> LogMark {
         self.base
     }
 
     /// The last settled request; the [`ChatStore::base`] when there is none after it.
-    pub fn settled_mark(&self) -> Result<Mark, StoreError> {
+    pub fn settled_mark(&self) -> Result<LogMark, StoreError> {
         let entry = log::entry(self.rows.db(), self.settled)?;
         Ok(entry.map_or(self.base, |entry| log::mark(self.settled, &entry)))
     }
@@ -78,7 +78,7 @@ impl ChatStore {
     /// Whether a peer's log, which begins after `base` and is `settled` up to there, can still be brought together with ours:
     /// not if what one lacks is no longer there, or if what one has can no longer be put there. Then only one of the two has
     /// to give way. `common` is the newest known mark that both have.
-    pub fn parting(&self, common: Option<Mark>, base: Mark, settled: Mark) -> Result<Parting, StoreError> {
+    pub fn parting(&self, common: Option<LogMark>, base: LogMark, settled: LogMark) -> Result<Parting, StoreError> {
         if common.is_none() && rank(base) != rank(self.base) {
             let is_ours_older = rank(base) > rank(self.base);
             return Ok(if is_ours_older { Parting::GiveWay } else { Parting::TheyGiveWay });
@@ -95,6 +95,6 @@ impl ChatStore {
 }
 
 /// Which of two marks is further on, whoever asks.
-fn rank(mark: Mark) -> (u64, [u8; 32]) {
+fn rank(mark: LogMark) -> (u64, [u8; 32]) {
     (mark.position, mark.log_digest.0)
 }

@@ -7,11 +7,12 @@
 use super::{Check, Mode, REPLICAS, Violation};
 use stablechat_protocol::answer::{Answer, QueryAnswer, Rejection};
 use stablechat_protocol::command::{Command, Recipient};
-use stablechat_protocol::id::{ClientId, Digest};
+use stablechat_protocol::digest::{Digest, LogMark};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::AccountName;
-use stablechat_protocol::peer::{Mark, PeerMessage};
+use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{QueryRequest, Request};
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
 use stablechat_server::net::{NetCommand, NetEvent};
 use stablechat_server::replica::{Body, ConnectionId, Submission};
@@ -184,8 +185,8 @@ impl Checks {
             let NetCommand::ToClient { to, message } = sent else { continue };
             match message {
                 ToClient::Answer { uid, answer, .. } => self.seen[node].answered.push((*uid, answer.clone())),
-                ToClient::QueryAnswer { id, answer, note } if self.is_strict() => {
-                    self.check_page((client_of(*to), *id), answer, note.position)?;
+                ToClient::QueryAnswer { id, answer, metadata } if self.is_strict() => {
+                    self.check_page((client_of(*to), *id), answer, metadata.position)?;
                 }
                 ToClient::Delivery { message } => {
                     let seen = &mut self.seen[node];
@@ -243,7 +244,7 @@ impl Checks {
 
     /// A replica's log is to be looked at from its beginning again, since it has been repaired or replaced. What a snapshot
     /// has left out of it, which came before `base`, somebody had.
-    fn begin_log(&mut self, node: usize, base: Mark) -> Check {
+    fn begin_log(&mut self, node: usize, base: LogMark) -> Check {
         let digest = |log: &[Uid]| log.iter().fold(Digest::ZERO, |digest, uid| digest.chain(*uid));
         let left_out = self.seen.iter().filter_map(|seen| seen.log.get(..base.position as usize));
         let mut left_out = left_out.filter(|log| digest(log) == base.log_digest);

@@ -11,14 +11,15 @@ use stablechat_client::queries::{OpenQueries, OutgoingQuery};
 use stablechat_client::session::{Outgoing, Session, Verdict};
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::command::{Command, Query, Recipient};
-use stablechat_protocol::id::ClientId;
-use stablechat_protocol::login::{PublicKey, Signature};
-use stablechat_protocol::message::{MAGIC, Proof, RequestId, Role, ToClient, ToReplica, VERSION_MAX, VERSION_MIN};
+use stablechat_protocol::login::{LoginProof, PublicKey, Signature};
+use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterName, Pattern};
-use stablechat_protocol::request::Actor;
+use stablechat_protocol::request::{Actor, RequestId};
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+use stablechat_protocol::version::{VERSION_MAX, VERSION_MIN};
 use stablechat_server::replica::ConnectionId;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -290,7 +291,7 @@ impl Client {
             return ToReplica::Logout;
         }
         let Actor { account, key } = self.actor.clone();
-        let proof = Proof::Signature { signature: Signature([0; 64]) };
+        let proof = LoginProof::Signature { signature: Signature([0; 64]) };
         ToReplica::Login { account, key, receive: true, proof }
     }
 
@@ -443,7 +444,7 @@ impl Client {
 /// What a client says that sends one message from `from` to `to` and dies.
 pub fn speech(from: &Client, to: &Client, client: ClientId, timestamp: Timestamp, text: MessageText) -> Vec<ToReplica> {
     let Actor { account, key } = from.actor.clone();
-    let proof = Proof::Signature { signature: Signature([0; 64]) };
+    let proof = LoginProof::Signature { signature: Signature([0; 64]) };
     let login = ToReplica::Login { account, key, receive: false, proof };
     let to = Recipient::Account { name: to.actor.account.clone() };
     let request = ToReplica::Request { client, sequence: 1, timestamp, command: Command::Send { to, text } };

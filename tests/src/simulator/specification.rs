@@ -4,11 +4,11 @@
 //! Left out is what no run can reach: mailboxes that are full, sessions that end after a day, passwords.
 
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
-use stablechat_protocol::command::{ACK_MAX, Command, PAGE_MAX, Query, Recipient, WINDOW};
-use stablechat_protocol::id::ClientId;
+use stablechat_protocol::command::{ACK_MAX, Command, PAGE_MAX, Query, Recipient};
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
+use stablechat_protocol::session::{ClientId, WINDOW};
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
 

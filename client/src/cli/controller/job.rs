@@ -2,7 +2,7 @@
 
 use crate::cli::exit::Failure;
 use crate::cli::verb::Verb;
-use stablechat_protocol::answer::{Answer, Message, Note, QueryAnswer, Rejection};
+use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Rejection};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
@@ -56,7 +56,7 @@ pub struct Reply {
     /// What it says.
     pub content: Content,
     /// What the replica says around it.
-    pub note: Note,
+    pub metadata: AnswerMetadata,
 }
 
 /// What an answer says.

@@ -396,9 +396,9 @@ impl Controller {
         let replicas = &self.settings.cluster.replicas;
         Answerer {
             replica: replicas[reply.link].name.clone(),
-            copies: reply.note.copies,
+            copies: reply.metadata.copies,
             replicas: replicas.len(),
-            position: reply.note.position,
+            position: reply.metadata.position,
         }
     }
 }

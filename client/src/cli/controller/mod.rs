@@ -28,12 +28,13 @@ use crate::session::{Change, Session, Verdict};
 pub use jobs::identity;
 use patience::Patience;
 use person::{Person, request};
-use stablechat_protocol::answer::{Answer, Note, QueryAnswer};
+use stablechat_protocol::answer::{Answer, AnswerMetadata, QueryAnswer};
 use stablechat_protocol::cluster::Cluster;
-use stablechat_protocol::command::{Command, Query, WINDOW};
-use stablechat_protocol::id::ClientId;
-use stablechat_protocol::message::{RequestId, ToClient, ToReplica};
+use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::request::RequestId;
+use stablechat_protocol::session::{ClientId, WINDOW};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::{BTreeMap, VecDeque};
@@ -297,10 +298,10 @@ impl Controller {
     /// Takes a frame that is about requests or messages.
     pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) {
         match message {
-            ToClient::Answer { client, sequence, uid, answer, note } if client == self.person.session.client() => {
-                self.on_answer(now, link, sequence, uid, answer, note);
+            ToClient::Answer { client, sequence, uid, answer, metadata } if client == self.person.session.client() => {
+                self.on_answer(now, link, sequence, uid, answer, metadata);
             }
-            ToClient::QueryAnswer { id, answer, note } => self.on_query_answer(now, link, id, answer, note),
+            ToClient::QueryAnswer { id, answer, metadata } => self.on_query_answer(now, link, id, answer, metadata),
             ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, reason, .. }
                 if client == self.person.session.client() =>
             {
@@ -348,7 +349,15 @@ impl Controller {
         deadlines.into_iter().chain([self.survey_deadline()]).flatten().min()
     }
 
-    fn on_answer(&mut self, now: Timestamp, link: usize, sequence: u64, uid: Uid, answer: Answer, note: Note) {
+    fn on_answer(
+        &mut self,
+        now: Timestamp,
+        link: usize,
+        sequence: u64,
+        uid: Uid,
+        answer: Answer,
+        metadata: AnswerMetadata,
+    ) {
         let verdict = self.person.session.on_answer(now, link, sequence, uid, &answer);
         if let Verdict::Differs { link: first, answer: other } = &verdict {
             self.notice(format!(
@@ -367,7 +376,7 @@ impl Controller {
         let place = usize::try_from(number - self.finished).expect("a place in the queue");
         let job = &mut self.jobs[place];
         if verdict == Verdict::Answered || self.settings.all_replies {
-            job.on_reply(now, Reply { link, content: Content::Command { uid, answer }, note });
+            job.on_reply(now, Reply { link, content: Content::Command { uid, answer }, metadata });
         }
     }
 
@@ -380,7 +389,7 @@ impl Controller {
         }
     }
 
-    fn on_query_answer(&mut self, now: Timestamp, link: usize, id: u64, answer: QueryAnswer, note: Note) {
+    fn on_query_answer(&mut self, now: Timestamp, link: usize, id: u64, answer: QueryAnswer, metadata: AnswerMetadata) {
         let Some(number) = self.queries.on_answer(now, id) else { return };
         self.patience.on_progress(now);
         if self.person.page == Some(number) {
@@ -389,7 +398,7 @@ impl Controller {
         let is_asked_by = |job: &&mut Job| job.stage == Stage::Query { number };
         let Some(job) = self.jobs.iter_mut().take(self.started).find(is_asked_by) else { return };
         if job.replies.is_empty() || self.settings.all_replies {
-            job.on_reply(now, Reply { link, content: Content::Query(answer), note });
+            job.on_reply(now, Reply { link, content: Content::Query(answer), metadata });
         }
     }
 

@@ -33,7 +33,7 @@ fn replica(report: &StatusReport) -> Value {
         "in_reach": true,
         "version": report.version,
         "status": phase_in_words(report.phase),
-        "mute": report.is_mute,
+        "muted": report.is_muted,
         "clock_off": report.clock_is_off,
         "epoch": report.epoch,
         "position": report.applied.position,
@@ -70,7 +70,7 @@ fn replica(report: &StatusReport) -> Value {
 fn peer(report: &StatusReport, peer: &PeerReport) -> Value {
     json!({
         "replica": peer.replica.as_str(),
-        "standing": match peer.standing {
+        "state": match peer.state {
             ReportedPeerState::Unknown => "unknown",
             ReportedPeerState::CatchingUp => "reader",
             ReportedPeerState::Linked => "linked",

@@ -89,7 +89,7 @@ fn absent_row(name: &str) -> Row {
 
 /// What a replica does.
 fn status(report: &StatusReport) -> String {
-    match (&report.catching_up, report.is_mute) {
+    match (&report.catching_up, report.is_muted) {
         (_, true) if report.clock_is_off => "clock off".into(),
         (_, true) => "too few".into(),
         (Some(progress), false) if report.phase == ReportedPhase::CatchingUp => {
@@ -112,7 +112,7 @@ fn link_count(report: &StatusReport) -> String {
 
 /// Whether a peer is consulted and connected.
 fn is_linked(peer: &PeerReport) -> bool {
-    peer.standing == ReportedPeerState::Linked && peer.is_connected
+    peer.state == ReportedPeerState::Linked && peer.is_connected
 }
 
 /// A count in at most five characters, at least its first digits exact.

@@ -1,11 +1,10 @@
 //! Reports for tests.
 
 use super::Survey;
-use stablechat_protocol::id::Digest;
+use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::name::ReplicaName;
-use stablechat_protocol::peer::{BoundaryDigests, Mark};
 use stablechat_protocol::status::{
-    CatchUpProgress, Counters, PeerReport, Refused, ReportedPeerState, ReportedPhase, StatusReport,
+    CatchUpProgress, Counters, PeerReport, RefusalCounts, ReportedPeerState, ReportedPhase, StatusReport,
 };
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -29,7 +28,7 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
     let uid = Uid { timestamp: Timestamp(clock.0 - 5_000), digest: [7; 16] };
     let peer = |peer: &&str| PeerReport {
         replica: name(peer),
-        standing: ReportedPeerState::Linked,
+        state: ReportedPeerState::Linked,
         is_connected: true,
         closed: Some(Timestamp(clock.0 - 900_000)),
         silence_ns: 20_000_000,
@@ -39,10 +38,10 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
         replica: name(replica),
         version: "0.1.0".into(),
         phase: ReportedPhase::Serving,
-        is_mute: false,
+        is_muted: false,
         clock_is_off: false,
         epoch: 3,
-        applied: Mark { uid, position: 41, log_digest: Digest([0xd1; 32]) },
+        applied: LogMark { uid, position: 41, log_digest: Digest([0xd1; 32]) },
         state_digest: Digest([0x57; 32]),
         boundaries: (SECOND - 7..=SECOND).map(|second| boundary(second, 1, 2)).collect(),
         settled: 38,
@@ -57,7 +56,7 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
             closed: 45,
             real_time: 2,
             queries: 6,
-            refused: Refused { late: 1, ahead: 0, not_serving: 3, overloaded: 0, no_room: 0 },
+            refused: RefusalCounts { late: 1, ahead: 0, not_serving: 3, overloaded: 0, no_room: 0 },
             ..Counters::default()
         },
     }

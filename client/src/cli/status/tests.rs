@@ -35,7 +35,7 @@ fn who_does_not_serve_is_not_compared_and_is_missed() {
     change(&mut behind, 0, |report| (report.phase, report.boundaries) = (ReportedPhase::CatchingUp, Vec::new()));
     assert_eq!(outcome(&behind), said(same, 2, 1));
     let mut mute = survey();
-    change(&mut mute, 1, |report| report.is_mute = true);
+    change(&mut mute, 1, |report| report.is_muted = true);
     assert_eq!(outcome(&mute), said(same, 2, 1));
 }
 
@@ -81,7 +81,7 @@ fn the_only_replica_of_a_cluster_is_the_same() {
 #[test]
 fn the_table_shows_each_replica() {
     let mut survey = survey();
-    change(&mut survey, 0, |report| report.peers[1].standing = ReportedPeerState::Down);
+    change(&mut survey, 0, |report| report.peers[1].state = ReportedPeerState::Down);
     change(&mut survey, 1, |report| {
         (report.phase, report.peers[1].is_connected) = (ReportedPhase::CatchingUp, false);
         report.peers.iter_mut().for_each(|peer| peer.clock = None);

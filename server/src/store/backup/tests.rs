@@ -4,7 +4,7 @@ use super::super::directory::DataDirectory;
 use super::super::testing::{Dice, contents, identity, store_of, stream};
 use super::super::{ChatStore, Medium};
 use super::*;
-use stablechat_protocol::peer::StampedRequest;
+use stablechat_protocol::request::StampedRequest;
 
 /// A directory with a store that has applied requests, and one for its backups.
 struct Place {

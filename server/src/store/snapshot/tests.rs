@@ -5,7 +5,7 @@ use super::super::testing::{
 };
 use super::super::{Medium, Parting};
 use super::*;
-use stablechat_protocol::peer::StampedRequest;
+use stablechat_protocol::request::StampedRequest;
 
 /// A store of these requests, settled up to the one at this place, that keeps so many bytes of its log.
 fn truncated(requests: &[StampedRequest], settled: usize, retention: u64) -> ChatStore {

@@ -6,8 +6,8 @@ use crate::simulator::network::Way;
 use crate::simulator::{Check, Mode, REPLICAS, Violation};
 use stablechat_client::session::Verdict;
 use stablechat_protocol::answer::{Refusal, Stability};
-use stablechat_protocol::id::ClientId;
 use stablechat_protocol::message::{ToClient, ToReplica};
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
 use stablechat_server::replica::ConnectionId;
 use std::time::Duration;
@@ -51,7 +51,9 @@ impl World {
             self.checks.on_query_answered((client, *id));
         }
         let answered = match &message {
-            ToClient::Answer { client, sequence, uid, note, .. } => Some(((*client, *sequence), *uid, note.stability)),
+            ToClient::Answer { client, sequence, uid, metadata, .. } => {
+                Some(((*client, *sequence), *uid, metadata.stability))
+            }
             _ => None,
         };
         let verdict = self.clients[client].on_message(self.now, node, message);

@@ -6,7 +6,7 @@ use crate::simulator::faults::{self, Fault};
 use crate::simulator::network::Way;
 use crate::simulator::node::{self, Death};
 use crate::simulator::{DELIVERY_BOUND, Mode, REPLICAS, START};
-use stablechat_protocol::id::ClientId;
+use stablechat_protocol::session::ClientId;
 use std::time::Duration;
 
 /// The most microseconds after which the only replica that heard a client dies: before it has told the others, while they

@@ -3,7 +3,7 @@
 use super::{SimEvent, World};
 use crate::simulator::node::{self, Reading, Wake};
 use crate::simulator::{Check, Violation};
-use stablechat_protocol::message::RequestId;
+use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_server::net::{NetCommand, NetEvent};
 use stablechat_server::replica::Submission;

@@ -1,0 +1,71 @@
+//! Digests of logs and states, by which replicas compare what they have without sending it.
+//!
+//! The digest of a log is a chain of hashes, one link per request: equal digests mean equal logs. The digest of a state is the
+//! exclusive or of the digests of its rows: it can be brought up to date from the rows that a request writes, whatever the size
+//! of the state.
+
+use crate::uid::Uid;
+
+wire_bytes! {
+    /// A BLAKE3 digest: of a log up to a position, or of a whole state.
+    pub struct Digest([u8; 32]);
+}
+
+impl Digest {
+    /// The digest of an empty log, and of a state without rows.
+    pub const ZERO: Digest = Digest([0; 32]);
+
+    /// The digest of a log with this digest after the request with this uid is appended.
+    ///
+    /// A uid holds 128 bits of its request's digest, so the chain commits to the bodies of the requests as well.
+    pub fn chain(self, uid: Uid) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0).update(&uid.to_bytes());
+        Digest(*hasher.finalize().as_bytes())
+    }
+
+    /// Adds a row to the digest of a state, or removes one that was added before (exclusive or is its own inverse).
+    pub fn toggle(&mut self, row: Digest) {
+        self.0.iter_mut().zip(row.0).for_each(|(byte, other)| *byte ^= other);
+    }
+}
+
+wire_struct! {
+    /// A position in a log. Two logs that have the same mark are equal up to it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct LogMark {
+        /// The request at this position; [`Uid::MIN`] before the first.
+        pub uid: Uid,
+        /// The number of requests up to and including this one, from the beginning of the log (truncated ones count too).
+        pub position: u64,
+        pub log_digest: Digest,
+    }
+}
+
+wire_struct! {
+    /// A log and a state as of a *boundary*, a whole second of timestamps: after all requests with an earlier timestamp, and before
+    /// all others. At a boundary replicas can be compared although none of them ever stands still.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct BoundaryDigests {
+        /// Seconds since the Unix epoch.
+        pub second: u64,
+        /// The number of requests below the boundary.
+        pub position: u64,
+        pub log_digest: Digest,
+        pub state_digest: Digest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn toggling_a_row_twice_changes_nothing() {
+        let mut digest = Digest([3; 32]);
+        digest.toggle(Digest([5; 32]));
+        assert_eq!(digest, Digest([6; 32]));
+        digest.toggle(Digest([5; 32]));
+        assert_eq!(digest, Digest([3; 32]));
+    }
+}
