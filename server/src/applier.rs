@@ -195,7 +195,7 @@ impl Applier {
         }
         self.journal.note(&self.replica, &self.identity, self.store.applied().position);
         self.snapshots.expire(now);
-        if self.replica.status() != Phase::CatchingUp {
+        if self.replica.phase() != Phase::CatchingUp {
             self.progress.end();
         }
         if let Some(text) = self.progress.next_line(now, |peer| self.identity.name_of(peer)) {
@@ -336,7 +336,7 @@ impl Applier {
             if self.insertion.is_some() {
                 self.go_on_inserting(clock, outbox)?;
                 let has_to_wait = self.insertion.is_some() || !self.reads.is_empty();
-                if has_to_wait && self.replica.status() == Phase::CatchingUp {
+                if has_to_wait && self.replica.phase() == Phase::CatchingUp {
                     return Ok(());
                 }
             } else if let Some(change) = self.changes.pop_front() {

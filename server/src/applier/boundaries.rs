@@ -101,7 +101,7 @@ impl BoundaryExchange {
     ) -> Comparison {
         self.note(theirs.second).theirs.insert(peer, *theirs);
         let Some(ours) = store.boundary(theirs.second) else { return Comparison::Unknown };
-        if replica.status() != Phase::Serving {
+        if replica.phase() != Phase::Serving {
             Comparison::Unknown
         } else if (ours.position, ours.log_digest) != (theirs.position, theirs.log_digest) {
             let is_later = replica.settings().place > peer;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub struct Journal {
     /// What the replica was.
-    status: Option<Phase>,
+    phase: Option<Phase>,
     /// Whether it answered nothing.
     is_muted: bool,
     /// What each peer was to it.
@@ -18,10 +18,10 @@ pub struct Journal {
 impl Journal {
     /// Logs what has changed. `position` is that of the last applied request.
     pub fn note(&mut self, replica: &Replica, identity: &ReplicaIdentity, position: u64) {
-        let status = replica.status();
-        if self.status.replace(status) != Some(status) {
+        let phase = replica.phase();
+        if self.phase.replace(phase) != Some(phase) {
             let epoch = replica.epoch();
-            match status {
+            match phase {
                 Phase::CatchingUp => log::info!("catching up in epoch {epoch}, from position {position}"),
                 Phase::Joining => log::info!("joining at position {position}"),
                 Phase::Serving => log::info!("serving from position {position} on"),
@@ -42,13 +42,13 @@ impl Journal {
                 }
             }
         }
-        let is_muted = status == Phase::Serving && replica.is_muted();
+        let is_muted = phase == Phase::Serving && replica.is_muted();
         if is_muted != std::mem::replace(&mut self.is_muted, is_muted) {
             match is_muted {
                 true => log::warn!(
                     "answering nothing: the clock is off, or fewer others are in reach than min_live asks for"
                 ),
-                false if status == Phase::Serving => log::info!("answering again"),
+                false if phase == Phase::Serving => log::info!("answering again"),
                 false => {}
             }
         }

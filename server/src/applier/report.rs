@@ -76,7 +76,7 @@ impl Applier {
 
 /// What the replica does.
 fn phase(overview: &Overview) -> ReportedPhase {
-    match overview.status {
+    match overview.phase {
         _ if overview.is_stopping => ReportedPhase::Stopping,
         Phase::CatchingUp => ReportedPhase::CatchingUp,
         Phase::Joining => ReportedPhase::Joining,
@@ -89,7 +89,7 @@ fn peers(us: &ReplicaIdentity, overview: &Overview) -> Vec<PeerReport> {
     let named = |(id, entry)| overview.peers.iter().find(|peer| peer.id == id).map(|peer| (entry, peer));
     let report = |(entry, peer): (&stablechat_protocol::cluster::ReplicaEntry, &PeerOverview)| PeerReport {
         replica: entry.name.clone(),
-        state: match peer.standing {
+        state: match peer.state {
             PeerState::Unknown => ReportedPeerState::Unknown,
             PeerState::CatchingUp => ReportedPeerState::CatchingUp,
             PeerState::Linked => ReportedPeerState::Linked,

@@ -41,7 +41,7 @@ impl Resubmission {
         store: &mut ChatStore,
         outputs: &mut Vec<Output>,
     ) -> Result<(), StoreError> {
-        if self.is_done || replica.status() != Phase::Serving {
+        if self.is_done || replica.phase() != Phase::Serving {
             return Ok(());
         }
         self.forget_logged(store)?;

@@ -158,7 +158,7 @@ impl Cluster {
     fn assert_same(&self) {
         for place in 0..self.nodes.len() as u8 {
             let applier = self.applier(place);
-            assert_eq!(applier.replica().status(), Phase::Serving, "replica {place}");
+            assert_eq!(applier.replica().phase(), Phase::Serving, "replica {place}");
             assert_eq!(applier.store().applied(), self.applier(0).store().applied(), "replica {place}");
             assert_sound(applier.store());
         }

@@ -1,9 +1,9 @@
-//! How the peers' clocks stand to ours.
+//! Comparing our clock with the peers'.
 //!
-//! Each peer is pinged now and then. An answer that came back fast says best how far its clock is ahead, so of the last ones
+//! Each peer is pinged once a second. An answer that came back fast says best how far its clock is ahead, so of the last ones
 //! the fastest counts (as in Cristian's *Probabilistic clock synchronization*, 1989). A replica whose clock is off against
-//! two others that agree is the one that is wrong: its timestamps would be refused, and what it closes would be too early or
-//! too late. It stops serving until it is right.
+//! two others that agree is the one that is wrong: it would refuse good timestamps, and close too early or too late. It is muted
+//! until its clock is right.
 
 use super::{Output, PeerId, Replica};
 use stablechat_protocol::peer::PeerMessage;
@@ -40,15 +40,51 @@ impl Offset {
     }
 }
 
+/// Whether our own clock can be trusted, going by the peers' clocks.
+#[derive(Debug, Default)]
+pub struct ClockCheck {
+    /// When the peers were last asked for their clocks.
+    pinged_at: Timestamp,
+    is_off: bool,
+}
+
+impl ClockCheck {
+    /// Whether our clock is off by more than Δ/N against those of at least two others that agree.
+    pub fn is_off(&self) -> bool {
+        self.is_off
+    }
+
+    /// Whether it is time to ask the peers for their clocks. Then it counts as done.
+    fn is_ping_due(&mut self, now: Timestamp) -> bool {
+        let is_due = now >= self.pinged_at.after(PING);
+        if is_due {
+            self.pinged_at = now;
+        }
+        is_due
+    }
+
+    /// Judges our clock by how far those of the others are ahead, in nanoseconds. `tolerance` is Δ/N: what the delivery bound has
+    /// room for.
+    fn judge(&mut self, mut offsets: Vec<i64>, tolerance: Duration) {
+        offsets.sort_unstable();
+        let Some(&median) = offsets.get(offsets.len() / 2) else {
+            self.is_off = false;
+            return;
+        };
+
+        let tolerance = tolerance.as_nanos().cast_signed() as i64;
+        let agrees = |offset: &&i64| offset.saturating_sub(median).saturating_abs() <= tolerance;
+        self.is_off = median.saturating_abs() > tolerance && offsets.iter().filter(agrees).count() >= 2;
+    }
+}
+
 impl Replica {
     /// Pings all peers, if it is time.
     pub(super) fn ping(&mut self, outputs: &mut Vec<Output>) {
-        if self.now < self.pinged_at.after(PING) {
-            return;
+        if self.clock_check.is_ping_due(self.now) {
+            let ping = PeerMessage::Ping { sent: self.now };
+            outputs.extend(self.peers.connected().iter().map(|to| Output::send(to, ping.clone())));
         }
-        self.pinged_at = self.now;
-        let to: Vec<PeerId> = self.connected().collect();
-        to.into_iter().for_each(|to| outputs.push(Output::send(to, PeerMessage::Ping { sent: self.now })));
     }
 
     /// A peer asks what our clock shows.
@@ -58,22 +94,13 @@ impl Replica {
 
     /// A peer says what its clock shows.
     pub(super) fn on_pong(&mut self, from: PeerId, time: Timestamp, sent: Timestamp, clock: Timestamp) {
-        if let Some(peer) = self.peers.get_mut(&from) {
+        if let Some(peer) = self.peers.get_mut(from) {
             peer.offset.observe(time, sent, clock);
         }
-        self.clock_is_off = self.judge_clock();
-    }
 
-    /// Whether our clock is off by more than Δ/N against others, of which at least two agree.
-    fn judge_clock(&self) -> bool {
-        let tolerance = self.grace.max().as_nanos().cast_signed() as i64;
-        let connected = self.peers.values().filter(|peer| peer.is_connected);
-        let mut offsets: Vec<i64> = connected.filter_map(|peer| peer.offset.estimate()).collect();
-        offsets.sort_unstable();
-        let Some(&median) = offsets.get(offsets.len() / 2) else { return false };
-        let agreeing =
-            offsets.iter().filter(|offset| offset.saturating_sub(median).saturating_abs() <= tolerance).count();
-        median.saturating_abs() > tolerance && agreeing >= 2
+        let connected = self.peers.iter().filter(|(_, peer)| peer.is_connected);
+        let offsets = connected.filter_map(|(_, peer)| peer.offset.estimate()).collect();
+        self.clock_check.judge(offsets, self.closing.grace.max());
     }
 }
 

@@ -1,4 +1,4 @@
-//! What comes into the protocol's state machine, and what it wants done.
+//! The inputs of the protocol's state machine, and its outputs. The poll loop names these types, and the applier performs the outputs.
 
 use super::{ConnectionId, PeerId};
 use stablechat_protocol::answer::{Refusal, Stability};
@@ -10,106 +10,73 @@ use stablechat_protocol::uid::Uid;
 use std::collections::BTreeSet;
 
 /// What happens to a replica.
+///
+/// One wake of its driver is a [`Input::Woken`], then everything that was read, with an [`Input::Drained`] where the sockets had been
+/// read until empty, and then an [`Input::Handled`]. A `time` is the replica's clock when the message or the piece was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// The replica runs, and is about to take in what has come. Begins each wake.
-    Woken {
-        /// The replica's clock.
-        time: Timestamp,
-    },
+    /// The replica runs, and is about to take in what was read. Begins each wake, so that a pause is noticed before anything else.
+    Woken { time: Timestamp },
     /// A client issued a request or a query.
     Request(Submission),
     /// A peer is connected: what is sent to it arrives in order, until it is disconnected.
-    PeerConnected {
-        /// The peer.
-        peer: PeerId,
-    },
+    PeerConnected { peer: PeerId },
     /// A peer is no longer connected. This alone says nothing of the peer.
-    PeerDisconnected {
-        /// The peer.
-        peer: PeerId,
-    },
+    PeerDisconnected { peer: PeerId },
     /// A peer sent a message.
-    Peer {
-        /// The replica's clock when it was read.
-        time: Timestamp,
-        /// The peer.
-        peer: PeerId,
-        /// What it sent.
-        message: PeerMessage,
-    },
+    Peer { time: Timestamp, peer: PeerId, message: PeerMessage },
     /// A peer's log has been compared with ours.
     LogCompared {
-        /// The replica's clock when its part was read.
         time: Timestamp,
-        /// The peer.
         peer: PeerId,
-        /// After which request its log has what ours may lack; none when it has nothing more.
+        /// The common prefix ends with this request, and the peer's log has more; none when it has nothing that ours lacks.
         after: Option<Uid>,
-        /// How many requests our log has after that.
+        /// How many requests our log has after the common prefix.
         depth: u64,
     },
-    /// A piece of the log of a peer has come.
+    /// A piece of a peer's log has come.
     LogEntries {
-        /// The replica's clock when it was read.
         time: Timestamp,
-        /// The peer.
         peer: PeerId,
-        /// After which request it begins.
+        /// The piece begins after this request.
         after: Uid,
-        /// What of it our log lacks, in order.
+        /// The requests in it that our log lacks, in order.
         missing: Vec<StampedRequest>,
-        /// After which request the next piece begins; none when this was the last.
+        /// The next piece begins after this request; none when this was the last.
         next: Option<Uid>,
     },
-    /// Everything that had arrived at this time, by the replica's clock, has been put in.
-    Drained {
-        /// The reading, taken before the sockets were read until empty.
-        time: Timestamp,
-    },
-    /// What has come is put in. Ends each wake: what there is to say is said, and what is stable is applied.
-    Handled {
-        /// The replica's clock.
-        time: Timestamp,
-    },
-    /// Our log differs from a peer's, which it should not.
+    /// Everything that had arrived at this time has been put in. The reading was taken before the sockets were read until empty.
+    Drained { time: Timestamp },
+    /// Everything that was read is put in. Ends each wake: what there is to say is said, and what is stable is applied.
+    Handled { time: Timestamp },
+    /// At a boundary our log differs from a peer's, which it does only after the assumption of the protocol broke.
     LogsDiffer {
-        /// The peer.
         peer: PeerId,
-        /// Whether ours is the shorter one, or of equal ones that of the replica which comes later in the cluster file: the
+        /// Whether ours is the shorter one. Of equally long ones it is that of the replica which comes later in the cluster file. The
         /// peer finds the opposite.
         is_ours_shorter: bool,
     },
-    /// A peer's log cannot be brought together with ours any more: a snapshot of it has to take its place.
-    Outdated {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// What an [`Output::Insert`] asked for is done.
+    /// A peer's log and ours cannot be brought together any more: a snapshot of the peer's has to replace ours.
+    Outdated { peer: PeerId },
+    /// A [`StoreChange::Insert`] is done.
     Inserted {
-        /// The last applied request.
+        /// The last request in the log.
         applied: Uid,
     },
-    /// The snapshot of a peer has taken the place of log and state.
+    /// The snapshot of a peer has replaced log and state.
     Installed {
-        /// The last applied request.
+        /// The last request in the log.
         applied: Uid,
-        /// The applied requests of the last [`super::ProtocolSettings::memory`], as the log has them.
+        /// The requests in the log from [`super::Replica::horizon`] on.
         recent: BTreeSet<Uid>,
     },
     /// The snapshot of a peer could not be had.
-    NotInstalled {
-        /// The peer.
-        peer: PeerId,
-    },
+    NotInstalled { peer: PeerId },
     /// Whether there is room on the disk for what clients may want to write.
-    Room {
-        /// Whether there is.
-        has_room: bool,
-    },
-    /// What was to be applied cannot be written, and the replica is to be dropped as in a crash: what it holds is refused.
+    Room { has_room: bool },
+    /// Nothing can be written, and the replica is to be dropped as in a crash: what is pending is refused.
     Halted,
-    /// The replica shall stop, once what it holds is applied or in other hands.
+    /// The replica shall stop, once everything that it holds is applied or held by others.
     Stop,
 }
 
@@ -125,7 +92,7 @@ pub struct Submission {
     pub body: Body,
 }
 
-/// What a client may ask for.
+/// A request or a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// A command in a session: held until it is stable, then applied and logged.
@@ -135,7 +102,7 @@ pub enum Body {
 }
 
 impl Body {
-    /// The identity of this body when it is issued at `timestamp`.
+    /// The uid of this body when it is issued at `timestamp`.
     pub fn uid(&self, timestamp: Timestamp) -> Uid {
         match self {
             Body::Request(request) => request.uid(timestamp),
@@ -143,7 +110,7 @@ impl Body {
         }
     }
 
-    /// What its client calls it.
+    /// The name by which its client knows it.
     pub fn id(&self) -> RequestId {
         match self {
             Body::Request(request) => RequestId::Command { client: request.client, sequence: request.sequence },

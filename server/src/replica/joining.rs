@@ -1,64 +1,66 @@
-//! Starting, catching up, joining and being consulted; and losing peers.
+//! Starting, catching up, joining and serving; and losing peers.
 //!
 //! A replica that starts knows what it has applied and nothing else. It *catches up*: its peers' logs are compared with its
-//! own, and what it lacks is fetched, while nobody waits for it. Then it *joins*: it tells each peer what it holds, and
-//! from there on the peer consults it; each peer tells what it holds and how far it has closed, so how far it may have
-//! applied on its own, and the replica closes up to there. When everyone has welcomed it, or is silent, it *serves*.
+//! own, and what it lacks is transferred, while nobody depends on it. Then it *joins*: it tells each peer what it holds, and
+//! from then on the peer consults it. Each peer answers with what it holds and with its closed timestamp. Up to there the peer may
+//! have applied requests on its own, so the replica accepts none there. When every peer has welcomed it, or is down, it *serves*.
 //!
-//! A replica that has not run for more than half the delivery bound may be dead to the others, and begins again as if it had
-//! been restarted.
+//! A replica that has not run for more than half the delivery bound may be down for the others. It rejoins: it goes on as if
+//! it had been restarted, as another incarnation.
 
-use super::peer::{LogSync, Peer, PeerState};
+use super::peers::{LogSync, PeerState};
 use super::{Effect, LogPart, Output, PeerId, Phase, Replica};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
-use stablechat_protocol::uid::Uid;
 
 impl Replica {
     /// Begins an incarnation: only what is applied survives.
     pub(super) fn begin(&mut self) {
-        self.status = Phase::CatchingUp;
-        self.closed = self.closed.max(self.now.before(self.grace.current())).max(self.applied.timestamp);
+        self.phase = Phase::CatchingUp;
+        self.closing.follow(self.now);
+        self.closing.raise(self.applied.timestamp);
         self.slow_since = None;
-        self.following = None;
-        self.snapshot_at = None;
+        self.catch_up.reset();
         self.missing.clear();
         self.refused.clear();
-        self.unannounced.clear();
+        self.announcer.clear();
     }
 
-    /// The replica runs. If it has not done so for long, it begins again.
+    /// The replica runs. If it had not done so for long, it rejoins.
     pub(super) fn notice_pause(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
         let paused = time.since(self.now);
         self.now = self.now.max(time);
-        // That nobody was heard meanwhile says nothing of them, so one that catches up has to begin again too.
+
+        // A replica that catches up rejoins as well: that it heard no peer meanwhile does not mean that any of them is down.
         if !self.peers.is_empty() && paused > self.settings.delivery_bound / 2 {
             self.rejoin(outputs);
         }
     }
 
-    /// A peer has done without us for long.
+    /// A peer says that it has done without us for long.
     pub(super) fn on_too_slow(&mut self, outputs: &mut Vec<Output>) {
-        if self.status != Phase::CatchingUp {
+        if self.phase != Phase::CatchingUp {
             self.rejoin(outputs);
         }
     }
 
     /// Begins again as another incarnation, as after a restart.
     pub(super) fn rejoin(&mut self, outputs: &mut Vec<Output>) {
+        // First of all outputs: nothing may leave under the new epoch before it is durable.
         self.epoch += 1;
         outputs.push(Output::Effect(Effect::NewEpoch { epoch: self.epoch }));
+
         self.refuse_pending(Refusal::NotServing, outputs);
-        for (id, peer) in &mut self.peers {
-            *peer = Peer::new(self.settings.first_heard_by(self.now));
-            outputs.push(Output::Effect(Effect::Disconnect { peer: *id }));
-        }
+        self.peers.forget_all(self.settings.first_heard_by(self.now));
+        outputs.extend(self.peers.iter().map(|(peer, _)| Output::Effect(Effect::Disconnect { peer })));
         self.begin();
     }
 
-    /// Drops what is pending, and tells who waits for it.
+    /// Drops what is pending, and tells the connections that wait for it.
     pub(super) fn refuse_pending(&mut self, reason: Refusal, outputs: &mut Vec<Output>) {
+        // Peers would count on getting it from us.
+        self.announcer.clear();
         while let Some((uid, pending)) = self.pending.pop() {
             for to in pending.waiting {
                 let (request, timestamp) = (pending.body.id(), uid.timestamp);
@@ -69,142 +71,130 @@ impl Replica {
 
     /// A new connection to a peer: tells it what we are, and compares logs.
     pub(super) fn on_peer_connected(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
         peer.is_connected = true;
-        (peer.log, peer.followed_to) = (LogSync::Unknown, Uid::MIN);
+        peer.compare_anew();
+
         outputs.push(Output::Effect(Effect::ConnectionSeen { peer: id }));
-        match self.status {
-            Phase::CatchingUp => {
-                outputs.push(Output::send(id, PeerMessage::CatchingUp { epoch: self.epoch }));
-            }
+        match self.phase {
+            Phase::CatchingUp => outputs.push(Output::send(id, PeerMessage::CatchingUp { epoch: self.epoch })),
             Phase::Joining | Phase::Serving => self.join(id, outputs),
         }
         outputs.push(Output::read(id, LogPart::Marks));
-        // What was asked for on the old connection may never come.
-        self.missing.values_mut().for_each(|missing| missing.fetch_at = missing.fetch_at.min(self.now));
+        self.missing.fetch_all_at(self.now);
     }
 
-    /// A connection is gone.
+    /// A connection is gone. This alone says nothing of the peer.
     pub(super) fn on_peer_disconnected(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
-        if let Some(peer) = self.peers.get_mut(&id) {
+        if let Some(peer) = self.peers.get_mut(id) {
             peer.is_connected = false;
         }
-        self.stop_following(id, outputs);
-        self.missing.values_mut().for_each(|missing| missing.fetch_at = missing.fetch_at.min(self.now));
+        self.end_transfer_from(id, outputs);
+        self.missing.fetch_all_at(self.now);
     }
 
     /// Asks a peer to consult us.
     fn join(&self, to: PeerId, outputs: &mut Vec<Output>) {
         self.list_recent(to, outputs);
-        outputs.push(Output::send(to, PeerMessage::Join { epoch: self.epoch, closed: self.closed }));
+        outputs.push(Output::send(to, PeerMessage::Join { epoch: self.epoch, closed: self.closing.closed() }));
     }
 
-    /// A peer is there under this epoch. If it is another incarnation of one that we have not missed, the old one may have
-    /// accepted requests and told others than us.
+    /// A peer is there under this epoch. If it is another incarnation of a peer that was not down or catching up, the old one may
+    /// have accepted requests and told others than us.
     fn meet(&mut self, id: PeerId, epoch: u64) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.epoch == epoch {
-            return;
-        }
-        peer.epoch = epoch;
+        let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.epoch != Some(epoch)) else { return };
+        let may_have_accepted = matches!(peer.state, PeerState::Unknown | PeerState::Linked);
+        peer.epoch = Some(epoch);
         peer.closed = Timestamp::ZERO;
         peer.has_welcomed = false;
-        let may_have_accepted = matches!(peer.standing, PeerState::Unknown | PeerState::Linked);
+
         self.pending.forget_holder(id);
-        self.forget_listed(id);
+        self.missing.forget_peer(id);
         if may_have_accepted {
             // What it told others may still be on its way to them, over all hops but its own.
-            self.raise_barrier(self.settings.delivery_bound - self.grace.max());
+            self.raise_barrier(self.settings.delivery_bound - self.closing.grace.max());
         }
     }
 
     /// A peer is catching up.
-    pub(super) fn on_reading(&mut self, id: PeerId, epoch: u64) {
+    pub(super) fn on_catching_up(&mut self, id: PeerId, epoch: u64) {
         self.meet(id, epoch);
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.standing = PeerState::CatchingUp;
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.state = PeerState::CatchingUp;
         }
     }
 
     /// A peer joins: it is consulted from here on.
     pub(super) fn on_join(&mut self, id: PeerId, epoch: u64, closed: Timestamp, outputs: &mut Vec<Output>) {
         self.meet(id, epoch);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.standing = PeerState::Linked;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.state = PeerState::Linked;
         peer.closed = peer.closed.max(closed);
+
+        // The list goes first: the welcome says that everything up to its closed timestamp has been listed.
         self.list_recent(id, outputs);
-        outputs.push(Output::send(id, PeerMessage::Welcome { to: epoch, closed: self.closed }));
+        outputs.push(Output::send(id, PeerMessage::Welcome { to: epoch, closed: self.closing.closed() }));
     }
 
-    /// A peer consults us from here on. Up to its closed timestamp it may have applied without us: there we accept nothing.
+    /// A peer consults us from here on. Up to its closed timestamp it may have applied without us, so there we accept nothing.
     pub(super) fn on_welcome(&mut self, id: PeerId, to: u64, closed: Timestamp) {
-        if to != self.epoch || self.status == Phase::CatchingUp {
+        // A welcome of an earlier incarnation says nothing of this one.
+        if to != self.epoch || self.phase == Phase::CatchingUp {
             return;
         }
-        if let Some(peer) = self.peers.get_mut(&id) {
+        if let Some(peer) = self.peers.get_mut(id) {
             peer.has_welcomed = true;
-            self.closed = self.closed.max(closed);
+            self.closing.raise(closed);
         }
     }
 
-    /// A peer leaves: it has handed over all that it holds, so nothing need be waited for.
+    /// A peer leaves. It has handed over everything that it holds, so there is nothing to wait for, and no barrier.
     pub(super) fn on_leave(&mut self, id: PeerId) {
         self.stand_down(id);
     }
 
-    /// A peer has been silent for the delivery bound.
+    /// A peer has been silent for the delivery bound, or is too slow.
     pub(super) fn lose(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
-        let was_reader = self.peers.get(&id).is_some_and(|peer| peer.standing == PeerState::CatchingUp);
+        let was_catching_up = self.peers.get(id).is_some_and(|peer| peer.state == PeerState::CatchingUp);
         self.stand_down(id);
-        if !was_reader {
+        if !was_catching_up {
             // What it told others has arrived everywhere since, and only clocks may differ.
-            self.raise_barrier(self.grace.max());
+            self.raise_barrier(self.closing.grace.max());
         }
-        if let Some(peer) = self.peers.get_mut(&id)
-            && peer.is_connected
-        {
+
+        if let Some(peer) = self.peers.get_connected(id) {
             peer.is_connected = false;
             outputs.push(Output::Effect(Effect::Disconnect { peer: id }));
-            self.stop_following(id, outputs);
+            self.end_transfer_from(id, outputs);
         }
     }
 
-    /// Waits for a peer no more, nor for what only it has listed.
+    /// A peer is down: it is not consulted any more, and uids that only it has listed are dropped.
     fn stand_down(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.standing = PeerState::Down;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.state = PeerState::Down;
         peer.has_welcomed = false;
-        self.forget_listed(id);
+        self.missing.forget_peer(id);
         self.pending.forget_holder(id);
     }
 
-    /// Waits no more for what only this peer has listed.
-    fn forget_listed(&mut self, id: PeerId) {
-        self.missing.retain(|_, missing| {
-            missing.listed_by.remove(id);
-            !missing.listed_by.is_empty()
-        });
-    }
-
-    /// Joins once everyone is caught up with, and serves once everyone has welcomed us and we hold all that they may have
-    /// applied without us. Nobody is waited for who is down.
+    /// Joins once our log has what those of all peers have, and serves once all have welcomed us and everything is here that they may
+    /// have applied without us. Peers that are down do not count.
     pub(super) fn advance(&mut self, outputs: &mut Vec<Output>) {
         self.retry_snapshot(outputs);
-        let is_down = |peer: &Peer| peer.standing == PeerState::Down;
-        let is_caught_up = |peer: &Peer| is_down(peer) || matches!(peer.log, LogSync::CaughtUp(_));
-        if self.status == Phase::CatchingUp && self.inserting == 0 && self.following.is_none() {
+
+        if self.phase == Phase::CatchingUp && self.catch_up.is_idle() {
             self.compare_again(outputs);
-            if self.peers.values().all(is_caught_up) {
-                self.status = Phase::Joining;
-                let to: Vec<PeerId> = self.connected().collect();
-                to.into_iter().for_each(|to| self.join(to, outputs));
+            if self.peers.all_up(|peer| matches!(peer.log, LogSync::InSync(_))) {
+                self.phase = Phase::Joining;
+                self.peers.connected().iter().for_each(|to| self.join(to, outputs));
             }
         }
+
         // What a peer may have applied and answered without us has to be here first: the peer may die at any time.
-        let has_all = self.missing.first_key_value().is_none_or(|(missing, _)| missing.timestamp > self.closed);
-        let is_welcome = self.peers.values().all(|peer| is_down(peer) || peer.has_welcomed);
-        if self.status == Phase::Joining && is_welcome && has_all {
-            self.status = Phase::Serving;
+        let has_all = self.missing.is_empty_up_to(self.closing.closed());
+        if self.phase == Phase::Joining && has_all && self.peers.all_up(|peer| peer.has_welcomed) {
+            self.phase = Phase::Serving;
         }
     }
 }

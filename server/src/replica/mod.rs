@@ -1,109 +1,131 @@
 //! The replication protocol, as a pure state machine.
 //!
-//! The problem: requests reach the replicas in different orders, and every replica has to apply the same ones in the same
-//! order. Schneider's answer (1990): order them by the timestamps that their clients gave them, and apply a request when it
-//! is *stable*, that is, when nothing can come any more that is to be applied before it. No leader, and no quorum.
+//! **The problem.** Clients send each request to all replicas. Requests reach the replicas in different orders, some reach only a
+//! few, and replicas die. Still every replica has to apply the same requests in the same order, and any N−1 of N replicas may be
+//! down while the last one carries on.
 //!
-//! [`Replica::step`] takes one [`Input`] and appends [`Output`]s for whoever drives it to perform, in their order. There is
-//! no socket, disk, clock or randomness in here: time comes with the inputs, and [`Replica::deadline`] says when the next
-//! wake will be wanted. The simulator drives this very type.
+//! **The idea** is Schneider's (*Implementing fault-tolerant services using the state machine approach*, 1990): each request is
+//! ordered by the timestamp that its client gave it, and a replica applies a request when it is *stable*, that is, when nothing can
+//! arrive any more that is to be applied before it. There is no leader and no quorum. In their place stands an assumption, the
+//! *delivery bound* Δ: clocks of live replicas agree, and messages between them arrive, well within Δ.
 //!
-//! - `agreement`: what one replica accepts spreads to all, whoever dies on the way, by announcing and fetching.
-//! - `stability`: closing, and the two tests by which a request is stable.
-//! - `joining`: starting, joining, being consulted; losing peers.
-//! - `following`: catching up with what peers' logs have and ours lacks.
-//! - `replacing`: catching up by a snapshot, when the logs cannot be brought together.
-//! - `clocks`: how the peers' clocks stand to ours.
+//! **One request's way.** A client sends it to all replicas. Each one that serves and has not *closed* its timestamp holds it, and
+//! *announces* its uid to its peers; a peer that lacks it *fetches* it. A replica applies it once all its peers have announced it and
+//! have closed its timestamp (the closed test, a few message delays), or else once more than Δ has passed (the real-time test).
 //!
-//! **Time is an input.** Two readings of the clock come in, and they differ. The time of a message, and of a wake, is simply
-//! the clock then. That of an [`Input::Drained`] was taken *before* the sockets were last read until empty: everything that
-//! had arrived by then has been put in before. Only this one decides that something can no longer come: that a request is
-//! stable by the real-time test, or that a peer is silent. A replica that was suspended thereby reads what came meanwhile
+//! | module | what it does | source of the idea |
+//! |---|---|---|
+//! | `agreement` | a request that one replica accepts reaches all | Cristian, Aghili, Strong, Dolev 1985: hop windows |
+//! | `closing`, `grace` | how far a replica has closed, and how far behind its clock | CockroachDB: closed timestamps; Nezha 2023: adaptive deadlines |
+//! | `stability` | the two tests, and losing peers that are silent or slow | Schneider 1990 |
+//! | `joining` | starting, joining, being consulted, rejoining | Schneider 1990: integrating a repaired replica |
+//! | `logs`, `catch_up` | comparing logs, and transferring what ours lacks | Bayou 1995: undo, insert, apply again |
+//! | `snapshot` | catching up when the logs cannot be brought together | |
+//! | `clocks` | noticing that our own clock is off | Cristian 1989: the fastest round trip |
+//! | `invariants` | what holds after every step | |
+//!
+//! The other modules are objects with their own invariants: `peers`, `pending`, `missing`, `refused`, `recent`, `announcer`.
+//!
+//! **When the assumption breaks** (a partition, a pause longer than Δ), a request may become known below the last applied one. It is
+//! inserted there, and everything after it is undone and applied again (a *repair*). Replicas that have diverged further
+//! rejoin one after the other, and take over each other's entries while they catch up. So nothing acknowledged is lost.
+//!
+//! **How it is driven.** [`Replica::step`] takes one [`Input`] and appends [`Output`]s, which the driver performs in their order.
+//! [`Replica::deadline`] says when the next wake is wanted. There is no socket, disk, clock, thread or randomness in here, so that
+//! the simulator can drive this very type, and a seed reproduces a run exactly.
+//!
+//! **Time is an input**, and there are two kinds of it. The time of a message, and of a wake, is the clock's reading then.
+//! The time of an [`Input::Drained`] was read *before* the sockets were last read until empty: everything that
+//! had arrived by then has been put in before. Only this one decides that something can no longer arrive: that a request is
+//! stable by the real-time test, or that a peer is silent. A replica that was suspended therefore reads what arrived meanwhile
 //! before it believes that time has passed.
+//!
+//! **What is left out.** Replicas that lie: a peer's word is taken, except that a body must have the digest in its uid. Changes of
+//! membership: the peers are those of the cluster file. What a request means: the store applies it, and no rule here looks into it.
 
 mod agreement;
-mod catching_up;
+mod announcer;
+mod catch_up;
 mod clocks;
+mod closing;
 mod grace;
 mod interface;
+mod invariants;
 mod joining;
+mod logs;
+mod missing;
 mod overview;
-mod peer;
+mod peers;
 mod pending;
-mod replacing;
+mod recent;
+mod refused;
+mod snapshot;
 mod stability;
 
 pub use agreement::in_messages;
-use catching_up::Following;
-use grace::Grace;
+use announcer::Announcer;
+use catch_up::CatchUp;
+use clocks::ClockCheck;
+use closing::Closing;
 pub use interface::{Body, Effect, Input, LogPart, LogRead, Output, StoreChange, Submission};
+use invariants::HighWater;
+use missing::MissingRequests;
 pub use overview::{Overview, PeerOverview};
-use peer::Peer;
-pub use peer::PeerState;
+pub use peers::PeerState;
+use peers::Peers;
 use pending::PendingRequests;
+use recent::RecentlyApplied;
+use refused::RefusedRequests;
 
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A connection, by a number that is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// No connection: nobody waits for the answer.
+/// No connection: the answer goes nowhere.
 pub const NOBODY: ConnectionId = ConnectionId(u64::MAX);
 
 /// Another replica, by its place in the cluster file, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u8);
 
-/// How often a replica says that it lives, at least, whatever the delivery bound.
+/// The most time between two signs of life to the peers, whatever the delivery bound.
 const HEARTBEAT_MAX: Duration = Duration::from_millis(50);
 
-/// What does not change while a replica runs.
+/// Everything that does not change while a replica runs.
 #[derive(Clone, Debug)]
 pub struct ProtocolSettings {
-    /// Δ: nothing arrives later than this after its timestamp, and clock skew is within it.
+    /// Δ: nothing arrives later than this after its timestamp. Clock skew is part of it.
     pub delivery_bound: Duration,
     /// How far an accepted timestamp may be ahead of the clock.
     pub ahead: Duration,
-    /// This replica.
+    /// This replica's own place in the cluster file.
     pub place: PeerId,
-    /// The other replicas.
+    /// All other replicas.
     pub peers: Vec<PeerId>,
     /// With how many replicas, itself included, it must be in contact to answer anything.
     pub min_live: usize,
-    /// The most requests that are undone and applied again while others wait for us.
+    /// The most requests that a replica undoes and applies again while clients and peers depend on it.
     pub depth_max: u64,
     /// About how many bytes of our log a peer gets at a time.
     pub piece_bytes: usize,
 }
 
-/// What a replica begins with.
-#[derive(Clone, Debug)]
-pub struct Start {
-    /// The number of this incarnation.
-    pub epoch: u64,
-    /// The last applied request.
-    pub applied: Uid,
-    /// The applied requests of the last [`ProtocolSettings::memory`], as the log has them.
-    pub recent: BTreeSet<Uid>,
-    /// The clock.
-    pub now: Timestamp,
-}
-
 impl ProtocolSettings {
-    /// How often a replica says that it lives, at least.
+    /// The time between two signs of life to the peers: short enough that several may be lost before Δ is over.
     pub fn heartbeat(&self) -> Duration {
         HEARTBEAT_MAX.min(self.delivery_bound / 8)
     }
 
-    /// As of when a peer counts as heard by a replica that begins now. A live one may be suspended, but not for more than half the
-    /// delivery bound, and then has to be connected and to say what it is; together that can take longer than the bound.
+    /// As of when a peer counts as heard by a replica that begins now. A live one may be suspended for up to half the delivery
+    /// bound, and then has to connect and to say what it is; together that can take longer than the bound.
     fn first_heard_by(&self, now: Timestamp) -> Timestamp {
         now.after(self.delivery_bound / 2)
     }
@@ -112,119 +134,116 @@ impl ProtocolSettings {
     pub fn memory(&self) -> Duration {
         2 * self.delivery_bound + Duration::from_secs(2)
     }
+
+    /// Δ/N: the bound's share of each hop. The grace, the tolerance for clocks and parts of the barrier follow from it.
+    fn hop(&self) -> Duration {
+        self.delivery_bound / u32::try_from(self.peers.len() + 1).expect("at most nine replicas")
+    }
 }
 
-/// What a replica is, in this order.
+/// The state that a replica begins with, from its store.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The number of this incarnation.
+    pub epoch: u64,
+    /// The last applied request.
+    pub applied: Uid,
+    /// The applied requests of the last [`ProtocolSettings::memory`], as the log has them.
+    pub recent: BTreeSet<Uid>,
+    /// The replica's clock.
+    pub now: Timestamp,
+}
+
+/// What a replica is. It goes through them in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// It learns what it missed. It accepts nothing, and nobody waits for it.
+    /// It takes over what it missed. It accepts nothing, and is not consulted.
     CatchingUp,
-    /// It has asked to be consulted, and waits to be welcomed.
+    /// It has asked its peers to consult it, and waits for their welcomes.
     Joining,
     /// It accepts clients' requests.
     Serving,
+}
+
+/// How far a replica is with stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// It accepts nothing more, and hands over what it holds.
+    Asked,
+    /// It has said [`Effect::Stopped`].
+    Done,
 }
 
 /// One replica's part in the protocol.
 #[derive(Debug)]
 pub struct Replica {
     settings: ProtocolSettings,
-    /// The number of this incarnation.
+    /// The number of this incarnation. It only grows.
     epoch: u64,
-    /// What this replica is.
-    status: Phase,
-    /// The others.
-    peers: BTreeMap<PeerId, Peer>,
-    /// The closed timestamp: no client's request with a timestamp up to it is accepted. Never moves back.
-    closed: Timestamp,
-    /// How far behind the clock it follows.
-    grace: Grace,
-    /// Up to here only the real-time test decides: someone whose word we did not hear may have accepted something.
+    phase: Phase,
+    peers: Peers,
+    closing: Closing,
+    /// Up to here only the real-time test decides: another replica may have accepted something that nobody told us. Never moves back.
     barrier: Timestamp,
     /// The latest reading before which everything that had arrived has been put in. Never moves back.
     drained: Timestamp,
-    /// The latest reading of the clock.
+    /// The latest reading of the clock. Never moves back.
     now: Timestamp,
-    /// The last applied request.
+    /// The last applied request. All that is pending comes after it.
     applied: Uid,
-    /// From here on it is remembered what was applied: [`ProtocolSettings::memory`] ago, or longer when we were muted.
-    horizon: Timestamp,
-    /// The requests that were applied with timestamps from the horizon on.
-    recent: BTreeSet<Uid>,
-    /// What is held and not yet applied.
+    recent: RecentlyApplied,
     pending: PendingRequests,
-    /// Uids that peers hold and we do not.
-    missing: BTreeMap<Uid, agreement::Missing>,
-    /// What was refused and may yet come from a peer, and who would get the answer.
-    refused: BTreeMap<Uid, Vec<ConnectionId>>,
-    /// The peer that is sending us its log.
-    following: Option<Following>,
-    /// How many insertions have been asked for and are not done.
-    inserting: usize,
-    /// When to ask again for a snapshot that could not be had.
-    snapshot_at: Option<Timestamp>,
-    /// What has come in this wake and belongs before what is applied, and who waits for it.
-    belated: Vec<(StampedRequest, Vec<ConnectionId>)>,
-    /// What is held since the last announcement.
-    unannounced: Vec<Uid>,
-    /// The closed timestamp that was last announced.
-    announced: Timestamp,
-    /// When it was.
-    announced_at: Timestamp,
-    /// When the peers were last asked for their clocks.
-    pinged_at: Timestamp,
-    /// Whether our clock is off against those of others, who agree.
-    clock_is_off: bool,
-    /// When we were last muted: in contact with too few, or with a wrong clock.
+    missing: MissingRequests,
+    refused: RefusedRequests,
+    /// Requests of this wake that belong before what is applied, and the connections that wait for them.
+    late: Vec<(StampedRequest, Vec<ConnectionId>)>,
+    catch_up: CatchUp,
+    announcer: Announcer,
+    clock_check: ClockCheck,
+    /// When we were last muted.
     muted_at: Timestamp,
-    /// Since when every request above the barrier has had to wait for the real-time test.
+    /// Since when every request above the barrier has had to wait for the real-time test; none when the closed test does.
     slow_since: Option<Timestamp>,
     /// Whether there is room for what clients want to write. What peers hold is applied as long as it can be written.
     has_room: bool,
-    /// Whether [`Input::Stop`] has come.
-    stopping: bool,
-    /// Whether [`Effect::Stopped`] has been said.
-    stopped: bool,
+    stopping: Stopping,
+    /// Kept for `check_invariants`, to compare each step with the one before.
+    reached: HighWater,
 }
 
 impl Replica {
     /// A replica that starts.
     pub fn new(settings: ProtocolSettings, start: Start) -> Replica {
         let Start { epoch, applied, recent, now } = start;
-        let share = settings.delivery_bound / u32::try_from(settings.peers.len() + 1).expect("few replicas");
+        let horizon = now.before(settings.memory());
         let mut replica = Replica {
             epoch,
-            status: Phase::CatchingUp,
-            peers: settings.peers.iter().map(|peer| (*peer, Peer::new(settings.first_heard_by(now)))).collect(),
-            closed: applied.timestamp,
-            grace: Grace::new(share),
+            phase: Phase::CatchingUp,
+            peers: Peers::new(&settings.peers, settings.first_heard_by(now)),
+            closing: Closing::new(applied.timestamp, settings.hop()),
             barrier: now,
             drained: now,
-            horizon: now.before(settings.memory()),
             now,
             applied,
-            recent,
+            recent: RecentlyApplied::new(horizon, recent),
             pending: PendingRequests::default(),
-            missing: BTreeMap::new(),
-            refused: BTreeMap::new(),
-            following: None,
-            inserting: 0,
-            snapshot_at: None,
-            belated: Vec::new(),
-            unannounced: Vec::new(),
-            announced: Timestamp::ZERO,
-            announced_at: now,
-            pinged_at: Timestamp::ZERO,
-            clock_is_off: false,
+            missing: MissingRequests::default(),
+            refused: RefusedRequests::default(),
+            late: Vec::new(),
+            catch_up: CatchUp::default(),
+            announcer: Announcer::new(now),
+            clock_check: ClockCheck::default(),
             muted_at: Timestamp::ZERO,
             slow_since: None,
             has_room: true,
-            stopping: false,
-            stopped: false,
+            stopping: Stopping::No,
+            reached: HighWater { epoch, closed: applied.timestamp, barrier: now, drained: now, now, horizon, applied },
             settings,
         };
         replica.begin();
-        // Who has no peers has nothing to wait for, and nobody to tell.
+
+        // A replica without peers has nothing to catch up with: it serves at once, and there is nobody to tell.
         replica.advance(&mut Vec::new());
         replica
     }
@@ -256,29 +275,26 @@ impl Replica {
             Input::NotInstalled { peer } => self.on_not_installed(peer),
             Input::Room { has_room } => self.has_room = has_room,
             Input::Halted => self.refuse_pending(Refusal::NoRoom, outputs),
-            Input::Stop => self.stopping = true,
+            Input::Stop => self.on_stop(),
         }
         self.check_invariants();
     }
 
-    /// What does not change.
     pub fn settings(&self) -> &ProtocolSettings {
         &self.settings
     }
 
-    /// What the replica is.
-    pub fn status(&self) -> Phase {
-        self.status
+    pub fn phase(&self) -> Phase {
+        self.phase
     }
 
-    /// The number of this incarnation.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// From here on it is remembered what was applied.
+    /// Applied requests with timestamps from here on are remembered.
     pub fn horizon(&self) -> Timestamp {
-        self.horizon
+        self.recent.horizon()
     }
 
     /// How many requests and queries are pending.
@@ -286,13 +302,13 @@ impl Replica {
         self.pending.len()
     }
 
-    /// Passes a peer's message on to whom it concerns.
+    /// What each message of a peer leads to.
     fn on_peer(&mut self, time: Timestamp, from: PeerId, message: PeerMessage, outputs: &mut Vec<Output>) {
         if !self.hear(from, time) {
             return;
         }
         match message {
-            PeerMessage::CatchingUp { epoch } => self.on_reading(from, epoch),
+            PeerMessage::CatchingUp { epoch } => self.on_catching_up(from, epoch),
             PeerMessage::Listed { uids } => self.on_listed(from, uids),
             PeerMessage::Join { epoch, closed } => self.on_join(from, epoch, closed, outputs),
             PeerMessage::Welcome { to, closed } => self.on_welcome(from, to, closed),
@@ -310,28 +326,24 @@ impl Replica {
             }
             PeerMessage::SnapshotPart { part, rows, end, .. } => self.on_snapshot_part(from, part, rows, end, outputs),
             PeerMessage::SnapshotBusy => self.on_not_installed(from),
-            // The poll loop keeps these to itself, and the applier those.
+            // The poll loop answers these, and passes none on.
             PeerMessage::Greeting { .. } | PeerMessage::Closing { .. } => {}
+            // The applier makes inputs of its own of these.
             PeerMessage::Boundary { .. } | PeerMessage::CommonPrefix { .. } | PeerMessage::LogEntries { .. } => {}
         }
     }
 
-    /// Notes that a peer lives. After we have ended a connection, what still comes from it is of another time, and says nothing.
+    /// Notes that a peer lives. What comes from a connection that we have ended is of another time, and says nothing.
     fn hear(&mut self, from: PeerId, time: Timestamp) -> bool {
-        let peer = self.peers.get_mut(&from).filter(|peer| peer.is_connected);
+        let peer = self.peers.get_connected(from);
         peer.map(|peer| peer.heard = peer.heard.max(time)).is_some()
     }
 
-    /// What holds between any two inputs.
-    fn check_invariants(&self) {
-        debug_assert!(
-            self.pending.first().is_none_or(|(uid, _)| uid > self.applied),
-            "what is pending comes after what is applied"
-        );
-        debug_assert!(
-            self.missing.keys().all(|uid| self.pending.get(*uid).is_none()),
-            "nothing that is held is missing"
-        );
+    /// Begins to stop, once.
+    fn on_stop(&mut self) {
+        if self.stopping == Stopping::No {
+            self.stopping = Stopping::Asked;
+        }
     }
 }
 

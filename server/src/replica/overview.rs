@@ -1,51 +1,44 @@
-//! What a replica shows of itself, for who asks about it. Nothing in the protocol depends on it.
+//! What a replica shows of itself, for logs, metrics and status reports. Nothing in the protocol depends on it.
 
-use super::peer::{Peer, PeerState};
-use super::{PeerId, Phase, Replica};
+use super::peers::{Peer, PeerState};
+use super::{PeerId, Phase, Replica, Stopping};
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
 /// A replica's part in the protocol, at its latest reading of the clock.
 #[derive(Clone, Debug)]
 pub struct Overview {
-    /// What it is.
-    pub status: Phase,
+    pub phase: Phase,
     /// Whether it has been asked to stop.
     pub is_stopping: bool,
-    /// Whether it answers nothing for now, because it is in contact with too few or its clock is off.
+    /// Whether it answers nothing for now: it is in contact with fewer than `min_live` replicas, or its clock is off.
     pub is_muted: bool,
-    /// Whether its clock is off against those of others, who agree.
+    /// Whether its clock is off against those of at least two others that agree.
     pub clock_is_off: bool,
-    /// The number of its incarnation.
     pub epoch: u64,
     /// The latest reading of the clock.
     pub now: Timestamp,
-    /// The closed timestamp.
     pub closed: Timestamp,
     /// How far behind the clock it closes.
     pub grace: Duration,
-    /// Whether what is above the latest real-time test may still lie below the barrier.
+    /// Whether a request that the real-time test has not reached may lie below the barrier.
     pub has_barrier: bool,
     /// How many requests and queries are pending.
     pub pending: usize,
-    /// The others.
     pub peers: Vec<PeerOverview>,
 }
 
 /// A peer, as the replica sees it.
 #[derive(Clone, Debug)]
 pub struct PeerOverview {
-    /// Which one.
     pub id: PeerId,
-    /// What it is to the replica.
-    pub standing: PeerState,
-    /// Whether there is a connection.
+    pub state: PeerState,
     pub is_connected: bool,
     /// Its closed timestamp, as far as it was announced; none when it is not consulted.
     pub closed: Option<Timestamp>,
     /// How long ago it was heard, or began to be waited for.
     pub silence: Duration,
-    /// How far its clock is ahead, in nanoseconds, if that is known.
+    /// How far its clock is ahead, in nanoseconds; none before it was measured.
     pub clock_offset_ns: Option<i64>,
 }
 
@@ -53,28 +46,28 @@ impl Replica {
     /// What each peer is to the replica, and whether it has been silent for the delivery bound.
     pub fn peer_states(&self) -> impl Iterator<Item = (PeerId, PeerState, bool)> {
         let is_silent = |peer: &Peer| self.now.since(peer.heard) >= self.settings.delivery_bound;
-        self.peers.iter().map(move |(id, peer)| (*id, peer.standing, is_silent(peer)))
+        self.peers.iter().map(move |(id, peer)| (id, peer.state, is_silent(peer)))
     }
 
     /// What the replica shows of itself.
     pub fn overview(&self) -> Overview {
         let peers = self.peers.iter().map(|(id, peer)| PeerOverview {
-            id: *id,
-            standing: peer.standing,
+            id,
+            state: peer.state,
             is_connected: peer.is_connected,
-            closed: (peer.standing == PeerState::Linked).then_some(peer.closed),
+            closed: (peer.state == PeerState::Linked).then_some(peer.closed),
             silence: self.now.since(peer.heard),
             clock_offset_ns: peer.offset.estimate(),
         });
         Overview {
-            status: self.status,
-            is_stopping: self.stopping,
+            phase: self.phase,
+            is_stopping: self.stopping != Stopping::No,
             is_muted: self.is_muted(),
-            clock_is_off: self.clock_is_off,
+            clock_is_off: self.clock_check.is_off(),
             epoch: self.epoch,
             now: self.now,
-            closed: self.closed,
-            grace: self.grace.current(),
+            closed: self.closing.closed(),
+            grace: self.closing.grace.current(),
             has_barrier: self.barrier > self.now.before(self.settings.delivery_bound),
             pending: self.pending.len(),
             peers: peers.collect(),

@@ -1,5 +1,6 @@
-//! What a replica holds and has not yet applied: a binary heap by uid, bounded in number and bytes.
+//! Pending requests and queries: held, and not yet applied. They wait in a binary heap by uid, bounded in number and bytes.
 
+use super::peers::PeerSet;
 use super::{Body, ConnectionId, PeerId};
 use stablechat_protocol::command::Command;
 use stablechat_protocol::request::Request;
@@ -9,73 +10,19 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
 
-/// The most requests and queries that are held. Beyond it, clients' are refused as overload.
+/// The most requests and queries that are pending. Beyond it, those of clients are refused as overload; those that peers have
+/// accepted are still taken, since they have to be applied.
 const REQUESTS_MAX: usize = 200_000;
-/// The most bytes that they may take, in their texts and about them. Beyond it, clients' are refused as overload.
+/// The most bytes that they may take in memory. The same rule holds beyond it.
 const BYTES_MAX: usize = 128 * 1024 * 1024;
-/// What one takes beside its variable part: a generous estimate.
+/// The bytes that one takes beside its variable part: a generous estimate.
 const OVERHEAD: usize = 384;
-/// The most connections that wait for one request. Repetitions from further ones find no place, and get no answer here.
+/// The most connections that wait for one request. A further connection that repeats it gets no answer from this replica.
 const WAITING_MAX: usize = 16;
 
-/// A set of peers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PeerSet(u16);
-
-impl PeerSet {
-    /// Adds a peer.
-    pub fn insert(&mut self, PeerId(peer): PeerId) {
-        self.0 |= 1 << peer;
-    }
-
-    /// Removes a peer.
-    pub fn remove(&mut self, PeerId(peer): PeerId) {
-        self.0 &= !(1 << peer);
-    }
-
-    /// Whether a peer is in it.
-    pub fn contains(self, PeerId(peer): PeerId) -> bool {
-        self.0 & (1 << peer) != 0
-    }
-
-    /// Whether nobody is in it.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// How many are in it.
-    pub fn len(self) -> u8 {
-        self.0.count_ones() as u8
-    }
-
-    /// Who is in it and in the other.
-    pub fn both(self, other: PeerSet) -> PeerSet {
-        PeerSet(self.0 & other.0)
-    }
-
-    /// Who is in it and not in the other.
-    pub fn without(self, other: PeerSet) -> PeerSet {
-        PeerSet(self.0 & !other.0)
-    }
-
-    /// Its members.
-    pub fn iter(self) -> impl Iterator<Item = PeerId> {
-        (0..16).map(PeerId).filter(move |peer| self.contains(*peer))
-    }
-}
-
-impl FromIterator<PeerId> for PeerSet {
-    fn from_iter<I: IntoIterator<Item = PeerId>>(peers: I) -> PeerSet {
-        let mut set = PeerSet::default();
-        peers.into_iter().for_each(|peer| set.insert(peer));
-        set
-    }
-}
-
-/// A request or query, and who has to do with it.
+/// A pending request or query.
 #[derive(Debug)]
 pub struct Pending {
-    /// What it is.
     pub body: Body,
     /// The connections that it came on, in the order in which it came, each once.
     pub waiting: Vec<ConnectionId>,
@@ -83,29 +30,26 @@ pub struct Pending {
     pub held_by: PeerSet,
 }
 
-/// All that is pending.
+/// All pending requests and queries.
 #[derive(Debug, Default)]
 pub struct PendingRequests {
     /// The order, least uid first: exactly the uids of `held`.
     heap: BinaryHeap<Reverse<Uid>>,
-    /// What is held.
     held: BTreeMap<Uid, Pending>,
-    /// About how many bytes it takes.
+    /// About how many bytes they take: the sum of [`size`].
     bytes: usize,
 }
 
 impl PendingRequests {
-    /// How many are pending.
     pub fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether none is pending.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// Whether there is no room for another from a client.
+    /// Whether there is no room for another one from a client.
     pub fn is_full(&self) -> bool {
         self.held.len() >= REQUESTS_MAX || self.bytes >= BYTES_MAX
     }
@@ -121,17 +65,16 @@ impl PendingRequests {
         self.held.range((Bound::Excluded(last), Bound::Unbounded)).next().map(|(uid, _)| uid.timestamp)
     }
 
-    /// One that is held.
     pub fn get(&self, uid: Uid) -> Option<&Pending> {
         self.held.get(&uid)
     }
 
-    /// All that is held, in order.
+    /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Uid, &Pending)> {
         self.held.iter().map(|(uid, pending)| (*uid, pending))
     }
 
-    /// Lets a connection wait for what is held already. Says whether it is held.
+    /// Lets a connection wait for the answer, if this is pending. Returns whether it is.
     pub fn wait_for(&mut self, uid: Uid, connection: ConnectionId) -> bool {
         let Some(pending) = self.held.get_mut(&uid) else { return false };
         if !pending.waiting.contains(&connection) && pending.waiting.len() < WAITING_MAX {
@@ -140,24 +83,24 @@ impl PendingRequests {
         true
     }
 
-    /// Notes that a peer holds it too. Says whether it is held here.
+    /// Notes that a peer holds this too, if it is pending. Returns whether it is.
     pub fn note_holder(&mut self, uid: Uid, peer: PeerId) -> bool {
         let Some(pending) = self.held.get_mut(&uid) else { return false };
         pending.held_by.insert(peer);
         true
     }
 
-    /// Forgets what a peer has said that it holds.
+    /// Forgets which of them a peer has said that it holds: its incarnation is gone, and they may be gone with it.
     pub fn forget_holder(&mut self, peer: PeerId) {
         self.held.values_mut().for_each(|pending| pending.held_by.remove(peer));
     }
 
-    /// Adds one that is not held.
+    /// Adds one that is not pending.
     pub fn insert(&mut self, uid: Uid, pending: Pending) {
         self.bytes += size(&pending.body);
         self.heap.push(Reverse(uid));
         let before = self.held.insert(uid, pending);
-        debug_assert!(before.is_none(), "{uid} is held already");
+        debug_assert!(before.is_none(), "{uid} is pending already");
     }
 
     /// Takes the first in the order.
@@ -167,9 +110,23 @@ impl PendingRequests {
         self.bytes -= size(&pending.body);
         Some((uid, pending))
     }
+
+    /// Whether heap, map and byte count agree, as far as that can be seen without looking at each.
+    pub fn is_sound(&self) -> bool {
+        self.heap.len() == self.held.len()
+            && self.heap.peek().map(|Reverse(uid)| uid) == self.held.first_key_value().map(|(uid, _)| uid)
+            && self.bytes >= self.held.len() * OVERHEAD
+    }
+
+    /// Whether heap, map and byte count agree.
+    pub fn is_sound_fully(&self) -> bool {
+        let bytes: usize = self.held.values().map(|pending| size(&pending.body)).sum();
+        let is_in_map = |Reverse(uid): &Reverse<Uid>| self.held.contains_key(uid);
+        self.is_sound() && self.bytes == bytes && self.heap.iter().all(is_in_map)
+    }
 }
 
-/// About how many bytes a body takes in memory.
+/// About how many bytes a request or query takes in memory.
 fn size(body: &Body) -> usize {
     match body {
         Body::Request(request) => request_size(request),

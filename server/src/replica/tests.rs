@@ -226,13 +226,13 @@ impl Runner for Script {
 
     fn end_block(&mut self, _: &goldenscript::Block) -> Result<String> {
         let mut text = String::new();
-        let (pending, closed) = (self.replica.pending(), show(self.replica.closed));
-        let status = match self.replica.status() {
+        let (pending, closed) = (self.replica.pending(), show(self.replica.closing.closed()));
+        let phase = match self.replica.phase() {
             Phase::CatchingUp => "catching up",
             Phase::Joining => "joining",
             Phase::Serving => "serving",
         };
-        write!(text, "{status}, {pending} pending, closed {closed}, barrier {}", show(self.replica.barrier))?;
+        write!(text, "{phase}, {pending} pending, closed {closed}, barrier {}", show(self.replica.barrier))?;
         match self.replica.deadline() {
             Some(deadline) => writeln!(text, ", next wake at {}", show(deadline))?,
             None => writeln!(text)?,
@@ -280,7 +280,7 @@ fn serving(now_ms: u64) -> Replica {
         replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
     }
     wake(&mut replica, now);
-    assert_eq!(replica.status(), Phase::Serving);
+    assert_eq!(replica.phase(), Phase::Serving);
     replica
 }
 
@@ -396,4 +396,75 @@ fn overload_is_refused_until_there_is_room() {
     let applied = wake(&mut replica, Timestamp(11_001 * MILLISECOND));
     assert_eq!(applied.len() as u64, refused - 1);
     assert_eq!(replica.pending(), 0);
+}
+
+/// A replica that serves, with a pending request `r`.
+fn serving_with_pending() -> (Replica, Uid) {
+    let mut replica = serving(10_000);
+    let (timestamp, body) = (Timestamp(10_010 * MILLISECOND), request("r"));
+    let uid = body.uid(timestamp);
+    let submission = Submission { time: timestamp, from: ConnectionId(1), timestamp, body };
+    replica.step(Input::Request(submission), &mut Vec::new());
+    assert!(replica.pending.get(uid).is_some());
+    (replica, uid)
+}
+
+#[test]
+fn each_broken_rule_is_noticed() {
+    let breaks: [(&str, fn(&mut Replica, Uid)); 18] = [
+        ("the epoch only grows", |replica, _| replica.epoch = 0),
+        ("the closed timestamp never moves back", |replica, _| {
+            replica.closing = Closing::new(Timestamp::ZERO, DELIVERY_BOUND);
+        }),
+        ("the barrier never moves back", |replica, _| replica.barrier = Timestamp::ZERO),
+        ("the drained reading never moves back", |replica, _| replica.drained = Timestamp::ZERO),
+        ("the clock reading never moves back", |replica, _| replica.now = Timestamp::ZERO),
+        ("the horizon never moves back", |replica, _| {
+            replica.recent = RecentlyApplied::new(Timestamp::ZERO, BTreeSet::new());
+        }),
+        ("what was announced as closed is closed", |replica, _| {
+            replica.announcer.announce(replica.now, Timestamp::MAX);
+        }),
+        ("what is applied is closed", |replica, _| replica.applied = Uid::new(Timestamp::MAX, b"")),
+        ("what is pending comes after what is applied", |replica, uid| {
+            replica.closing.raise(uid.timestamp);
+            replica.applied = uid;
+        }),
+        ("nothing is missing that is pending or applied", |replica, uid| {
+            replica.missing.list(uid, PeerId(1), replica.now);
+        }),
+        ("what is remembered as applied is applied", |replica, uid| replica.recent.insert(uid)),
+        ("what we apply is remembered", |replica, _| {
+            replica.applied = Uid::new(replica.closing.closed(), b"");
+        }),
+        ("a peer is consulted or catches up only under", |replica, _| {
+            replica.peers.get_mut(PeerId(1)).expect("it has two peers").epoch = None;
+        }),
+        ("nothing is pending while we catch up", |replica, _| replica.phase = Phase::CatchingUp),
+        ("nothing is missing while we catch up", |replica, uid| {
+            replica.refuse_pending(Refusal::NotServing, &mut Vec::new());
+            replica.phase = Phase::CatchingUp;
+            replica.missing.list(uid, PeerId(1), replica.now);
+        }),
+        ("a snapshot is taken only while we catch up", |replica, _| replica.catch_up.begin_snapshot(PeerId(1))),
+        ("no connection waits among the refused", |replica, uid| replica.refused.insert(uid, ConnectionId(1))),
+        ("what is announced is held", |replica, _| {
+            replica.announcer.add(Uid::new(Timestamp(10_020 * MILLISECOND), b"nobody's"));
+        }),
+    ];
+    for (rule, break_it) in breaks {
+        let (mut replica, uid) = serving_with_pending();
+        assert_eq!(replica.check_invariants_fully(), Ok(()), "before breaking: {rule}");
+        break_it(&mut replica, uid);
+        let found = replica.check_invariants_fully();
+        assert!(found.is_err_and(|found| found.starts_with(rule)), "{found:?} in place of: {rule}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "the barrier never moves back")]
+fn a_step_that_finds_a_broken_rule_panics() {
+    let mut replica = serving(10_000);
+    replica.barrier = Timestamp::ZERO;
+    replica.step(Input::Room { has_room: true }, &mut Vec::new());
 }

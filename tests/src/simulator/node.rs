@@ -220,7 +220,7 @@ impl Node {
 
     /// Whether the process is there and accepts clients' requests.
     pub fn is_serving(&self) -> bool {
-        self.applier.as_ref().is_some_and(|applier| applier.replica().status() == Phase::Serving)
+        self.applier.as_ref().is_some_and(|applier| applier.replica().phase() == Phase::Serving)
     }
 
     /// The store of a process that is up.

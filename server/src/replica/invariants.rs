@@ -1,0 +1,134 @@
+//! What holds after every step.
+//!
+//! The cheap rules are checked after each step, in programs too: a replica that breaks one must not answer anything. Those that look
+//! at every request are for the simulator.
+
+use super::peers::PeerState;
+use super::{Phase, Replica};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+
+/// Values as they were after the last step. They never decrease, unless it says so.
+#[derive(Clone, Copy, Debug)]
+pub struct HighWater {
+    pub epoch: u64,
+    pub closed: Timestamp,
+    pub barrier: Timestamp,
+    pub drained: Timestamp,
+    pub now: Timestamp,
+    pub horizon: Timestamp,
+    /// May decrease, when a snapshot is installed.
+    pub applied: Uid,
+}
+
+impl Replica {
+    /// Panics if a cheap rule is broken. Ends each step.
+    pub(super) fn check_invariants(&mut self) {
+        if cfg!(debug_assertions) {
+            if let Some(rule) = self.broken_rule() {
+                panic!("BUG in the replication protocol: it must hold that {rule}: {:?}", self.overview());
+            }
+            self.reached = self.high_water();
+        }
+    }
+
+    /// Checks all rules, also those that take time proportional to what is held.
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn check_invariants_fully(&self) -> Result<(), &'static str> {
+        let rules = [
+            (self.pending.is_sound_fully(), "the heap, the map and the byte count of what is pending agree"),
+            (self.missing.is_sound(), "what is missing is listed by a peer, and only such peers are asked for it"),
+            (self.catch_up.is_sound(), "a transfer counts the bytes that it has gathered, and moves on"),
+            (self.missing.iter().all(|uid| !self.is_known(uid)), "nothing is missing that is pending or applied"),
+            (self.pending.iter().all(|(uid, _)| !self.recent.contains(uid)), "nothing is pending that is applied"),
+            (
+                self.refused.iter().all(|uid| self.pending.get(uid).is_none()),
+                "no connection waits among the refused for a request that is pending",
+            ),
+            (self.is_announced_held(), "what is announced is held"),
+        ];
+        self.broken_rule().or(first_broken(&rules)).map_or(Ok(()), Err)
+    }
+
+    /// Panics unless everything that is about to be announced is held: peers count on getting it from us.
+    pub(super) fn check_announced(&self) {
+        debug_assert!(self.is_announced_held(), "what is announced is held");
+    }
+
+    /// Whether everything that is to be announced is pending, or applied as far as we remember.
+    fn is_announced_held(&self) -> bool {
+        let horizon = self.recent.horizon();
+        self.announcer.unannounced().iter().all(|uid| self.is_known(*uid) || uid.timestamp < horizon)
+    }
+
+    /// A rule that is broken, of those that cost next to nothing.
+    fn broken_rule(&self) -> Option<&'static str> {
+        let (before, now) = (&self.reached, self.high_water());
+        let is_catching_up = self.phase == Phase::CatchingUp;
+        let closed = self.closing.closed();
+        first_broken(&[
+            (now.epoch >= before.epoch, "the epoch only grows"),
+            (now.closed >= before.closed, "the closed timestamp never moves back"),
+            (now.barrier >= before.barrier, "the barrier never moves back"),
+            (now.drained >= before.drained, "the drained reading never moves back"),
+            (now.now >= before.now, "the clock reading never moves back"),
+            (now.horizon >= before.horizon, "the horizon never moves back"),
+            (self.announcer.closed() <= closed, "what was announced as closed is closed"),
+            (self.applied.timestamp <= closed, "what is applied is closed"),
+            (
+                self.closing.grace.current() <= self.closing.grace.max(),
+                "the grace is at most the bound's share of a hop",
+            ),
+            (
+                self.pending.first().is_none_or(|(uid, _)| uid > self.applied),
+                "what is pending comes after what is applied",
+            ),
+            (self.pending.is_sound(), "the heap and the map of what is pending agree"),
+            (
+                self.missing.first().is_none_or(|uid| !self.is_known(uid)),
+                "nothing is missing that is pending or applied",
+            ),
+            (self.recent.last().is_none_or(|uid| uid <= self.applied), "what is remembered as applied is applied"),
+            (
+                is_catching_up || now.applied == before.applied || self.is_last_remembered(),
+                "what we apply is remembered",
+            ),
+            (self.are_peers_met(), "a peer is consulted or catches up only under an epoch that we have met"),
+            (!is_catching_up || self.pending.is_empty(), "nothing is pending while we catch up"),
+            (!is_catching_up || self.missing.first().is_none(), "nothing is missing while we catch up"),
+            (is_catching_up || !self.catch_up.awaits_snapshot(), "a snapshot is taken only while we catch up"),
+        ])
+    }
+
+    /// Whether the last applied request is remembered, if it lies after the horizon. At a start and with a snapshot it need not be: the
+    /// log may have been truncated up to there, but only because all replicas have it.
+    fn is_last_remembered(&self) -> bool {
+        self.applied.timestamp < self.recent.horizon() || self.recent.contains(self.applied)
+    }
+
+    /// Whether every peer that has told us what it is has told us its epoch as well.
+    fn are_peers_met(&self) -> bool {
+        let needs_epoch = |state| matches!(state, PeerState::CatchingUp | PeerState::Linked);
+        self.peers.iter().all(|(_, peer)| !needs_epoch(peer.state) || peer.epoch.is_some())
+    }
+
+    /// The present values.
+    fn high_water(&self) -> HighWater {
+        HighWater {
+            epoch: self.epoch,
+            closed: self.closing.closed(),
+            barrier: self.barrier,
+            drained: self.drained,
+            now: self.now,
+            horizon: self.recent.horizon(),
+            applied: self.applied,
+        }
+    }
+}
+
+/// The first rule that does not hold.
+fn first_broken(rules: &[(bool, &'static str)]) -> Option<&'static str> {
+    rules.iter().find(|(holds, _)| !holds).map(|(_, rule)| *rule)
+}

@@ -1,0 +1,193 @@
+//! What a replica knows of the others.
+
+use super::PeerId;
+use super::clocks::Offset;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use std::collections::BTreeMap;
+
+/// What a peer is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// We have not heard what it is. It may be serving, so nothing is stable by the closed test.
+    Unknown,
+    /// It is catching up: it accepts nothing, and is not consulted.
+    CatchingUp,
+    /// It has joined: the closed test consults it.
+    Linked,
+    /// It has been silent for the delivery bound, or has left.
+    Down,
+}
+
+/// How a peer's log compares with ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogSync {
+    /// The two are being compared, or what ours lacks is being transferred.
+    Comparing,
+    /// It has what ours lacks. One log is transferred at a time; this one waits for its turn.
+    Queued,
+    /// It has entries so far below the end of ours that inserting them would keep us from serving.
+    Diverged,
+    /// At this time ours had everything that it had.
+    InSync(Timestamp),
+}
+
+/// Another replica, as far as this incarnation of ours knows it.
+#[derive(Debug)]
+pub struct Peer {
+    pub state: PeerState,
+    /// The incarnation of it that we last met; none before we met any.
+    pub epoch: Option<u64>,
+    pub is_connected: bool,
+    /// Whether it has welcomed this incarnation of ours, so consults us from then on.
+    pub has_welcomed: bool,
+    pub log: LogSync,
+    /// On this connection its log has been transferred up to here. If our log has entries that it lacks, the two part long before,
+    /// so the next transfer begins here and not where they part.
+    pub transferred_to: Uid,
+    /// It accepts no client's request up to here, and has listed to us all that it accepted up to here.
+    pub closed: Timestamp,
+    /// When we last heard from it, or began to wait for it.
+    pub heard: Timestamp,
+    /// How far its clock is ahead of ours.
+    pub offset: Offset,
+}
+
+impl Peer {
+    /// A peer that is not connected and of which nothing is known. Its silence counts from `heard`.
+    fn new(heard: Timestamp) -> Peer {
+        Peer {
+            state: PeerState::Unknown,
+            epoch: None,
+            is_connected: false,
+            has_welcomed: false,
+            log: LogSync::Comparing,
+            transferred_to: Uid::MIN,
+            closed: Timestamp::ZERO,
+            heard,
+            offset: Offset::default(),
+        }
+    }
+
+    /// Compares its log with ours from the beginning: what was transferred before says nothing any more.
+    pub fn compare_anew(&mut self) {
+        (self.log, self.transferred_to) = (LogSync::Comparing, Uid::MIN);
+    }
+}
+
+/// All other replicas of the cluster file. Messages from any others are ignored.
+#[derive(Debug)]
+pub struct Peers(BTreeMap<PeerId, Peer>);
+
+impl Peers {
+    /// Peers of which nothing is known. Their silence counts from `heard`.
+    pub fn new(ids: &[PeerId], heard: Timestamp) -> Peers {
+        Peers(ids.iter().map(|id| (*id, Peer::new(heard))).collect())
+    }
+
+    /// Forgets everything about all of them, as a new incarnation of ours does.
+    pub fn forget_all(&mut self, heard: Timestamp) {
+        self.0.values_mut().for_each(|peer| *peer = Peer::new(heard));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn get(&self, id: PeerId) -> Option<&Peer> {
+        self.0.get(&id)
+    }
+
+    pub fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+        self.0.get_mut(&id)
+    }
+
+    /// The peer, if there is a connection to it. After we have ended one, what still comes from it is of another time.
+    pub fn get_connected(&mut self, id: PeerId) -> Option<&mut Peer> {
+        self.0.get_mut(&id).filter(|peer| peer.is_connected)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
+        self.0.iter().map(|(id, peer)| (*id, peer))
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (PeerId, &mut Peer)> {
+        self.0.iter_mut().map(|(id, peer)| (*id, peer))
+    }
+
+    /// The peers for which something holds.
+    pub fn those(&self, holds: impl Fn(PeerId, &Peer) -> bool) -> PeerSet {
+        self.iter().filter(|(id, peer)| holds(*id, peer)).map(|(id, _)| id).collect()
+    }
+
+    /// The peers that messages can be sent to.
+    pub fn connected(&self) -> PeerSet {
+        self.those(|_, peer| peer.is_connected)
+    }
+
+    /// The peers that the closed test consults.
+    pub fn linked(&self) -> PeerSet {
+        self.those(|_, peer| peer.state == PeerState::Linked)
+    }
+
+    /// Whether something holds for each peer that is not down.
+    pub fn all_up(&self, holds: impl Fn(&Peer) -> bool) -> bool {
+        self.0.values().all(|peer| peer.state == PeerState::Down || holds(peer))
+    }
+
+    /// Notes how a peer's log compares with ours.
+    pub fn set_log(&mut self, id: PeerId, log: LogSync) {
+        if let Some(peer) = self.0.get_mut(&id) {
+            peer.log = log;
+        }
+    }
+}
+
+/// A set of peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerSet(u16);
+
+impl PeerSet {
+    pub fn insert(&mut self, PeerId(peer): PeerId) {
+        self.0 |= 1 << peer;
+    }
+
+    pub fn remove(&mut self, PeerId(peer): PeerId) {
+        self.0 &= !(1 << peer);
+    }
+
+    pub fn contains(self, PeerId(peer): PeerId) -> bool {
+        self.0 & (1 << peer) != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn len(self) -> u8 {
+        self.0.count_ones() as u8
+    }
+
+    /// The peers in both sets.
+    pub fn both(self, other: PeerSet) -> PeerSet {
+        PeerSet(self.0 & other.0)
+    }
+
+    /// The peers of this set that are not in the other.
+    pub fn without(self, other: PeerSet) -> PeerSet {
+        PeerSet(self.0 & !other.0)
+    }
+
+    /// Its members, in the order of the cluster file.
+    pub fn iter(self) -> impl Iterator<Item = PeerId> {
+        (0..16).map(PeerId).filter(move |peer| self.contains(*peer))
+    }
+}
+
+impl FromIterator<PeerId> for PeerSet {
+    fn from_iter<I: IntoIterator<Item = PeerId>>(peers: I) -> PeerSet {
+        let mut set = PeerSet::default();
+        peers.into_iter().for_each(|peer| set.insert(peer));
+        set
+    }
+}
