@@ -1,153 +1,108 @@
 //! The connection to one replica: made, greeted, kept alive, and made again when it breaks.
 //!
-//! A link knows frames, the greeting and logins, and nothing of what the other frames are about. It is moved by readiness
-//! events and by time; what happens is put into a list of [`LinkEvent`]s.
+//! A link knows the greeting, logins and pings. It passes on every other message without looking into it. Readiness of its
+//! socket and time move it; it reports what happens as [`LinkEvent`]s.
 
 use crate::greeting::Greeting;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use stablechat_protocol::answer::Refusal;
+use stablechat_protocol::clock_offset::Exchange;
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::cluster::ReplicaEntry;
-use stablechat_protocol::frame::{Decoded, FrameBuffer};
+use stablechat_protocol::frame::Decoded;
 use stablechat_protocol::login::Challenge;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::Versions;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use stablechat_transport::{Dial, FramedStream, Overflow, Pacing, ReadEnd, Resolver};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The most bytes that wait to be sent. Beyond it the connection is dropped and made again: a replica that does not read
-/// has no use for them, and everything that is still unanswered is sent on the new connection.
-const OUTBOX_MAX: usize = 16 * 1024 * 1024;
-/// How long to wait before connecting again; doubles with each failure.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// The longest such wait.
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// How often a replica is pinged. (It ends connections that are silent for 30 s.)
+/// The most bytes that may wait to be written, 16 MiB. Beyond it the connection is dropped and made again: the replica does not
+/// read, and everything that is still unanswered is sent on the new connection.
+const WRITE_MAX: usize = 16 * 1024 * 1024;
+/// A client that lost its replica returns after 25 to 50 ms, and after more failures within 2 s of the replica's return.
+const PACING: Pacing = Pacing {
+    first_wait: Duration::from_millis(50),
+    longest_wait: Duration::from_secs(2),
+    connect_limit: Duration::from_secs(2),
+};
+/// How often a replica is pinged. It ends connections on which nothing came for 30 s.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// How many bytes are read at a time.
-const CHUNK: usize = 64 * 1024;
+/// How many bytes one system call reads.
+const SCRATCH: usize = 64 * 1024;
 
-/// What happens on links.
+/// What happens on links. `link` is the link's number.
 #[derive(Debug)]
 pub enum LinkEvent {
-    /// Requests may be sent: the link is greeted and logged in.
-    Ready {
-        /// Which link.
-        link: usize,
-    },
+    /// Requests may be sent: the replica has welcomed us, and a login is on its way ahead of them.
+    Ready { link: usize },
     /// A link that was ready is not any more.
-    Lost {
-        /// Which link.
-        link: usize,
-    },
-    /// A frame came.
-    Message {
-        /// On which link.
-        link: usize,
-        /// The frame.
-        message: ToClient,
-    },
-    /// A replica showed its clock.
-    Sample {
-        /// Which link.
-        link: usize,
-        /// Our clock when it was asked.
-        sent: Timestamp,
-        /// Its clock.
-        clock: Timestamp,
-        /// Our clock when it had answered.
-        received: Timestamp,
-    },
-    /// A replica is not what the cluster file says, or speaks another protocol. Reported once until the link is ready.
-    Misconfigured {
-        /// Which link.
-        link: usize,
-        /// What is wrong with it.
-        fault: String,
-    },
+    Lost { link: usize },
+    /// A message came.
+    Message { link: usize, message: ToClient },
+    /// The replica showed its clock; `exchange` is by our uncorrected clock.
+    Sample { link: usize, exchange: Exchange },
+    /// The replica is not the one that the cluster file names, or speaks another protocol. Reported once until the link is
+    /// ready.
+    Misconfigured { link: usize, fault: String },
 }
 
-/// A link to a replica. `L` below is its number.
+/// A link to a replica.
 pub struct Link {
-    /// Its number: the position of the replica in the cluster file.
+    /// The position of the replica in the cluster file; also the token of the link's sockets.
     number: usize,
-    /// The replica.
     replica: ReplicaEntry,
-    /// How far it is.
-    state: State,
-    /// How many connections in a row have failed, or broken soon after they were made.
-    failures: u32,
-    /// Whether the link was ready, or its first attempt failed: there is no point in waiting for it any longer.
+    /// Makes connections; has the socket until it is connected.
+    dial: Dial<Timestamp>,
+    /// The connection, once it stands.
+    connection: Option<Connection>,
+    /// Whether nothing more is wanted, and no connection will be made.
+    has_ended: bool,
+    /// Whether the link was ready, or its first attempt failed: callers wait for it no longer.
     is_tried: bool,
-    /// Whether a fault of configuration was reported.
+    /// Whether [`LinkEvent::Misconfigured`] was reported since the link was last ready.
     is_misconfigured: bool,
 }
 
-/// How far a link is.
-enum State {
-    /// Not connected, until it is time to try.
-    Waiting { until: Timestamp },
-    /// Another thread looks up the address.
-    Resolving,
-    /// There is a socket.
-    Connected(Connection),
-    /// There is none, and will be none.
-    Ended,
-}
-
-/// A socket and what belongs to it.
+/// A connected socket and its state.
 struct Connection {
-    /// The socket, registered under the link's number.
-    stream: TcpStream,
-    /// How far the greeting is.
+    stream: FramedStream,
     phase: Phase,
     /// When the phase began.
     since: Timestamp,
-    /// Bytes that came.
-    incoming: FrameBuffer,
-    /// Bytes to be sent, at most [`OUTBOX_MAX`] after `written`.
-    outgoing: Vec<u8>,
-    /// How many bytes at the beginning of `outgoing` are sent already.
-    written: usize,
-    /// Whether the socket may take bytes.
-    is_writable: bool,
-    /// Whether nothing will be added to `outgoing`; and then, whether the replica was told so.
-    ending: Option<bool>,
+    /// Whether [`Link::end`] was called: nothing more is sent.
+    is_ending: bool,
+    /// Whether more waited to be written than [`WRITE_MAX`].
+    has_overflowed: bool,
     /// When the next ping is due.
     ping_at: Timestamp,
-    /// Since when a ping is unanswered and nothing else came either.
+    /// Since when a ping is unanswered, and nothing else came either.
     silent_since: Option<Timestamp>,
 }
 
 /// How far a greeting is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The socket is not connected yet.
-    Connecting,
-    /// Hello was sent, and welcome did not come yet.
+    /// Hello was sent.
     Greeting,
-    /// Welcome came, with this challenge.
+    /// Welcome came, with this challenge for logins.
     Ready(Challenge),
 }
 
 impl Link {
     /// A link that will connect at once.
     pub fn new(number: usize, replica: ReplicaEntry) -> Link {
-        let state = State::Waiting { until: Timestamp::ZERO };
-        Link { number, replica, state, failures: 0, is_tried: false, is_misconfigured: false }
-    }
-
-    /// The replica.
-    pub fn replica(&self) -> &ReplicaEntry {
-        &self.replica
+        let dial = Dial::new(number, replica.address.clone(), PACING, Timestamp::ZERO);
+        let (is_tried, is_misconfigured) = (false, false);
+        Link { number, replica, dial, connection: None, has_ended: false, is_tried, is_misconfigured }
     }
 
     /// Whether requests may be sent.
     pub fn is_ready(&self) -> bool {
-        matches!(&self.state, State::Connected(Connection { phase: Phase::Ready(_), .. }))
+        self.connection.as_ref().is_some_and(|connection| connection.challenge().is_some())
     }
 
     /// Whether the link was ready or has failed at least once.
@@ -162,81 +117,62 @@ impl Link {
 
     /// When [`Link::on_time`] will have something to do; `limit` as there.
     pub fn deadline(&self, limit: Duration) -> Option<Timestamp> {
-        match &self.state {
-            State::Waiting { until } => Some(*until),
-            State::Resolving | State::Ended => None,
-            State::Connected(connection) => Some(connection.deadline(limit)),
+        match &self.connection {
+            Some(connection) => Some(connection.deadline(limit)),
+            None if self.has_ended => None,
+            None => self.dial.deadline(),
         }
     }
 
-    /// Does what is due: pings, gives up on a connection that is silent for longer than `limit`. Returns whether the
-    /// replica's address is to be looked up now.
-    pub fn on_time(&mut self, now: Timestamp, limit: Duration, events: &mut Vec<LinkEvent>) -> bool {
-        match &mut self.state {
-            State::Waiting { until } if *until <= now => {
-                self.state = State::Resolving;
-                return true;
-            }
-            State::Waiting { .. } | State::Resolving | State::Ended => {}
-            State::Connected(connection) => {
-                if connection.is_hung(now, limit) {
-                    self.fail(now, "it does not answer", events);
-                } else if matches!(connection.phase, Phase::Ready(_)) && connection.ping_at <= now {
-                    connection.ping(now);
-                }
-            }
-        }
-        false
-    }
-
-    /// Connects to one of the addresses that were looked up: to each in turn, from one attempt to the next.
-    pub fn on_addresses(
+    /// Does what is due: attempts to connect, pings, and gives up on a connection that is silent for longer than `limit`.
+    pub fn on_time(
         &mut self,
         now: Timestamp,
-        addresses: io::Result<Vec<SocketAddr>>,
+        limit: Duration,
+        resolver: &Resolver,
         registry: &Registry,
         events: &mut Vec<LinkEvent>,
     ) {
-        let connected = addresses.and_then(|addresses| {
-            let turn = self.failures as usize % addresses.len().max(1);
-            let address = addresses.get(turn).ok_or_else(|| io::Error::other("its name has no address"))?;
-            let mut stream = TcpStream::connect(*address)?;
-            registry.register(&mut stream, Token(self.number), Interest::READABLE | Interest::WRITABLE)?;
-            Ok(stream)
-        });
-        match connected {
-            Ok(stream) => self.state = State::Connected(Connection::new(stream, now)),
-            Err(error) => self.fail(now, &error.to_string(), events),
+        match &mut self.connection {
+            Some(connection) if connection.is_hung(now, limit) => self.fail(now, "it does not answer", events),
+            Some(connection) => {
+                if connection.challenge().is_some() && connection.ping_at <= now {
+                    connection.ping(now);
+                }
+            }
+            None if self.has_ended => {}
+            None => {
+                let attempt = self.dial.step(now, resolver, &mut register(registry, self.number));
+                self.note_attempt(attempt);
+            }
         }
     }
 
-    /// Handles readiness of the socket.
-    pub fn on_ready(
-        &mut self,
-        now: Timestamp,
-        is_readable: bool,
-        is_writable: bool,
-        greeting: &Greeting,
-        events: &mut Vec<LinkEvent>,
-    ) {
-        let State::Connected(connection) = &mut self.state else { return };
-        let mut result = Ok(());
-        if is_writable {
-            connection.is_writable = true;
-            result = connection.finish_connecting(now, greeting).map_err(|error| error.to_string());
+    /// Takes the result of looking up the replica's name.
+    pub fn on_resolved(&mut self, now: Timestamp, addresses: io::Result<Vec<SocketAddr>>, registry: &Registry) {
+        let attempt = self.dial.on_resolved(now, addresses, &mut register(registry, self.number));
+        self.note_attempt(attempt);
+    }
+
+    /// Handles readiness of the link's socket.
+    pub fn on_ready(&mut self, now: Timestamp, greeting: &Greeting, events: &mut Vec<LinkEvent>) {
+        if self.connection.is_none() && !self.has_ended {
+            match self.dial.on_ready(now) {
+                Ok(Some(socket)) => self.connection = Some(Connection::new(socket, now, greeting)),
+                Ok(None) => {}
+                Err(reason) => self.note_attempt(Err(reason)),
+            }
         }
-        if result.is_ok() && is_readable {
-            result = self.read(now, greeting, events);
-        }
-        if let Err(reason) = result {
+        // The event that tells of the connection may tell of bytes as well, and comes once.
+        if let Err(reason) = self.read(now, greeting, events) {
             self.fail(now, &reason, events);
         }
     }
 
     /// Speaks for this account, or for nobody, from here on.
     pub fn log_in(&mut self, greeting: &Greeting) {
-        if let State::Connected(connection) = &mut self.state
-            && let Phase::Ready(challenge) = connection.phase
+        if let Some(connection) = &mut self.connection
+            && let Some(challenge) = connection.challenge()
         {
             connection.send(&match &greeting.identity {
                 Some(identity) => greeting.login(identity, &self.replica, challenge),
@@ -245,63 +181,67 @@ impl Link {
         }
     }
 
-    /// Queues a frame's bytes, if the link is ready.
+    /// Queues an encoded message, if the link is ready.
     pub fn send(&mut self, frame: &[u8]) {
-        if let State::Connected(connection) = &mut self.state
-            && matches!(connection.phase, Phase::Ready(_))
-            && connection.ending.is_none()
+        if let Some(connection) = &mut self.connection
+            && connection.challenge().is_some()
         {
-            connection.outgoing.extend_from_slice(frame);
+            connection.send_frame(frame);
         }
     }
 
-    /// Ends the connection once everything is written and the replica has read it. (Closing it at once could take from a
-    /// slow replica what others have answered already.)
+    /// Ends the connection once everything is written and the replica has read it. To close it at once could take from a slow
+    /// replica what the others have answered already.
     pub fn end(&mut self) {
-        match &mut self.state {
-            State::Connected(connection) if matches!(connection.phase, Phase::Ready(_)) => {
-                connection.ending.get_or_insert(false);
+        match &mut self.connection {
+            Some(connection) if connection.challenge().is_some() => {
+                connection.is_ending = true;
+                connection.stream.finish();
             }
-            state => *state = State::Ended,
+            _ => (self.connection, self.has_ended) = (None, true),
         }
     }
 
     /// Whether [`Link::end`] is through.
     pub fn has_ended(&self) -> bool {
-        matches!(self.state, State::Ended)
+        self.has_ended
     }
 
     /// Writes what the socket takes of what is queued.
     pub fn flush(&mut self, now: Timestamp, events: &mut Vec<LinkEvent>) {
-        let State::Connected(connection) = &mut self.state else { return };
-        if let Err(reason) = connection.write() {
-            self.fail(now, &reason, events);
+        let Some(connection) = &mut self.connection else { return };
+        if connection.has_overflowed {
+            self.fail(now, &Overflow.to_string(), events);
+        } else if let Err(error) = connection.stream.flush() {
+            self.fail(now, &error.to_string(), events);
         }
     }
 
-    /// Reads until there is nothing left, and handles each frame.
+    /// Reads until everything that came is read, and handles each message.
     fn read(&mut self, now: Timestamp, greeting: &Greeting, events: &mut Vec<LinkEvent>) -> Result<(), String> {
-        let mut chunk = [0; CHUNK];
-        loop {
-            let State::Connected(connection) = &mut self.state else { return Ok(()) };
-            match connection.stream.read(&mut chunk) {
-                Ok(0) => return Err("it closed the connection".into()),
-                Ok(length) => {
-                    connection.silent_since = None;
-                    connection.incoming.push(&chunk[..length]);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.to_string()),
+        let mut scratch = [0; SCRATCH];
+        while let Some(connection) = &mut self.connection {
+            let read = connection.stream.read(&mut scratch);
+            if read.bytes > 0 {
+                connection.silent_since = None;
             }
-            while let State::Connected(connection) = &mut self.state
-                && let Decoded::Frame(message) = connection.incoming.decode().map_err(|error| error.to_string())?
+            while let Some(connection) = &mut self.connection
+                && let Decoded::Frame(message) =
+                    connection.stream.next_message().map_err(|error| format!("it sent {error}"))?
             {
                 self.on_message(now, message, greeting, events)?;
             }
+            match read.end {
+                ReadEnd::Drained => break,
+                ReadEnd::More => {}
+                ReadEnd::Closed => return Err("it closed the connection".into()),
+                ReadEnd::Failed(kind) => return Err(kind.to_string()),
+            }
         }
+        Ok(())
     }
 
+    /// Handles a message, or says why the connection is of no use any more.
     fn on_message(
         &mut self,
         now: Timestamp,
@@ -309,7 +249,7 @@ impl Link {
         greeting: &Greeting,
         events: &mut Vec<LinkEvent>,
     ) -> Result<(), String> {
-        let State::Connected(connection) = &mut self.state else { return Ok(()) };
+        let Some(connection) = &mut self.connection else { return Ok(()) };
         match (connection.phase, message) {
             (_, ToClient::Closing { reason }) => Err(self.on_closing(reason, greeting.versions, events)),
             (Phase::Greeting, ToClient::Welcome { version, replica, clock, challenge }) => {
@@ -320,12 +260,13 @@ impl Link {
                     };
                     return Err(self.misconfigured(fault, events));
                 }
-                events.push(LinkEvent::Sample { link: self.number, sent: connection.since, clock, received: now });
+                let exchange = Exchange { sent: connection.since, clock, received: now };
+                events.push(LinkEvent::Sample { link: self.number, exchange });
                 connection.phase = Phase::Ready(challenge);
                 connection.since = now;
                 connection.ping_at = now.after(PING_INTERVAL);
                 self.is_tried = true;
-                // Replicas are upgraded and clusters put right while clients run.
+                // Replicas are upgraded, and cluster files corrected, while clients run.
                 self.is_misconfigured = false;
                 if greeting.identity.is_some() {
                     self.log_in(greeting);
@@ -334,14 +275,15 @@ impl Link {
                 Ok(())
             }
             (Phase::Ready(_), ToClient::Pong { sent, clock }) => {
-                events.push(LinkEvent::Sample { link: self.number, sent, clock, received: now });
+                let exchange = Exchange { sent, clock, received: now };
+                events.push(LinkEvent::Sample { link: self.number, exchange });
                 Ok(())
             }
             (Phase::Ready(_), message) if !matches!(message, ToClient::Welcome { .. }) => {
                 if let ToClient::Refused { reason: Refusal::Late | Refusal::Ahead, .. } = message
                     && connection.silent_since.is_none()
                 {
-                    // What is known of the clocks may be out of date.
+                    // The estimate of the clocks may be out of date: a refused timestamp asks for a fresh one.
                     connection.ping(now);
                 }
                 events.push(LinkEvent::Message { link: self.number, message });
@@ -351,7 +293,7 @@ impl Link {
         }
     }
 
-    /// The replica ends the connection: remembers it when trying again will not help. Returns the reason.
+    /// The replica ends the connection. Reports the reason when trying again will not help, and returns it.
     fn on_closing(&mut self, reason: CloseReason, ours: Versions, events: &mut Vec<LinkEvent>) -> String {
         match reason {
             CloseReason::Version { version_min: min, version_max: max } => {
@@ -364,7 +306,7 @@ impl Link {
         }
     }
 
-    /// Reports, once, that the replica is not what the cluster file says. Returns the fault.
+    /// Reports, once until the link is ready, that the replica is not what the cluster file says. Returns the fault.
     fn misconfigured(&mut self, fault: String, events: &mut Vec<LinkEvent>) -> String {
         if !self.is_misconfigured {
             self.is_misconfigured = true;
@@ -373,79 +315,77 @@ impl Link {
         fault
     }
 
-    /// Drops the connection, to try again later.
+    /// Notes how an attempt to connect has gone.
+    fn note_attempt(&mut self, attempt: Result<(), String>) {
+        if let Err(reason) = attempt {
+            log::debug!("cannot reach replica {} at {}: {reason}", self.replica.name, self.replica.address);
+            self.is_tried = true;
+        }
+    }
+
+    /// Drops the connection, to make another one later unless this was the last.
     fn fail(&mut self, now: Timestamp, reason: &str, events: &mut Vec<LinkEvent>) {
-        log::debug!("replica {} at {}: {reason}", self.replica.name, self.replica.address);
-        if matches!(&self.state, State::Connected(Connection { ending: Some(_), .. })) {
-            self.state = State::Ended;
+        let Some(connection) = self.connection.take() else { return };
+        log::debug!("lost replica {} at {}: {reason}", self.replica.name, self.replica.address);
+        if connection.is_ending {
+            self.has_ended = true;
             return;
         }
-        if let State::Connected(Connection { phase: Phase::Ready(_), since, .. }) = &self.state {
+
+        if connection.challenge().is_some() {
             events.push(LinkEvent::Lost { link: self.number });
-            if now.since(*since) > BACKOFF_MAX {
-                self.failures = 0;
+            // A replica that welcomes and then drops every connection does not count as well.
+            if now.since(connection.since) > PACING.longest_wait {
+                self.dial.on_success();
             }
         }
-        let longest = BACKOFF_MIN.saturating_mul(1 << self.failures.min(10)).min(BACKOFF_MAX);
-        // Between half and all of it, so that clients do not come back all at once. Without randomness, half.
-        let jitter = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-        self.state = State::Waiting { until: now.after(longest.mul_f64((1.0 + jitter) / 2.0)) };
-        self.failures = self.failures.saturating_add(1);
+        self.dial.retry(now);
         self.is_tried = true;
     }
 }
 
 impl Connection {
-    fn new(stream: TcpStream, now: Timestamp) -> Connection {
-        Connection {
-            stream,
-            phase: Phase::Connecting,
+    /// A connection that has just been made: says hello.
+    fn new(socket: TcpStream, now: Timestamp, greeting: &Greeting) -> Connection {
+        let mut connection = Connection {
+            stream: FramedStream::new(socket, WRITE_MAX),
+            phase: Phase::Greeting,
             since: now,
-            incoming: FrameBuffer::default(),
-            outgoing: Vec::new(),
-            written: 0,
-            is_writable: false,
-            ending: None,
+            is_ending: false,
+            has_overflowed: false,
             ping_at: now,
             silent_since: None,
-        }
-    }
-
-    fn deadline(&self, limit: Duration) -> Timestamp {
-        match self.phase {
-            Phase::Connecting | Phase::Greeting => self.since.after(limit),
-            Phase::Ready(_) => match self.silent_since {
-                Some(since) => since.after(limit).min(self.ping_at),
-                None => self.ping_at,
-            },
-        }
-    }
-
-    fn is_hung(&self, now: Timestamp, limit: Duration) -> bool {
-        let since = match self.phase {
-            Phase::Connecting | Phase::Greeting => Some(self.since),
-            Phase::Ready(_) => self.silent_since,
         };
-        since.is_some_and(|since| since.after(limit) <= now)
+        connection.send(&greeting.hello());
+        connection
     }
 
-    /// Says hello when the socket turns out to be connected.
-    fn finish_connecting(&mut self, now: Timestamp, greeting: &Greeting) -> io::Result<()> {
-        if self.phase != Phase::Connecting {
-            return Ok(());
+    /// The challenge for logins, once the replica has welcomed us.
+    fn challenge(&self) -> Option<Challenge> {
+        match self.phase {
+            Phase::Greeting => None,
+            Phase::Ready(challenge) => Some(challenge),
         }
-        if let Some(error) = self.stream.take_error()? {
-            return Err(error);
+    }
+
+    /// When a ping is due, or the connection is given up.
+    fn deadline(&self, limit: Duration) -> Timestamp {
+        let given_up = self.waiting_since().map(|since| since.after(limit));
+        let ping = self.challenge().map(|_| self.ping_at);
+        given_up.into_iter().chain(ping).min().unwrap_or(self.ping_at)
+    }
+
+    /// Whether the replica has taken longer than `limit` to say anything that was waited for.
+    fn is_hung(&self, now: Timestamp, limit: Duration) -> bool {
+        self.waiting_since().is_some_and(|since| since.after(limit) <= now)
+    }
+
+    /// Since when the replica owes an answer: to the hello, or to a ping.
+    fn waiting_since(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Greeting => Some(self.since),
+            Phase::Ready(_) => self.silent_since,
         }
-        match self.stream.peer_addr() {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        self.stream.set_nodelay(true)?;
-        (self.phase, self.since) = (Phase::Greeting, now);
-        self.send(&greeting.hello());
-        Ok(())
     }
 
     fn ping(&mut self, now: Timestamp) {
@@ -454,32 +394,16 @@ impl Connection {
         self.send(&ToReplica::Ping { sent: now });
     }
 
-    /// Queues one of the frames that links send by themselves.
     fn send(&mut self, message: &ToReplica) {
-        stablechat_protocol::frame::encode(message, &mut self.outgoing).expect("such frames are short");
+        self.has_overflowed |= self.stream.send(message).is_err();
     }
 
-    fn write(&mut self) -> Result<(), String> {
-        while self.is_writable && self.written < self.outgoing.len() {
-            match self.stream.write(&self.outgoing[self.written..]) {
-                Ok(0) => return Err("it takes nothing more".into()),
-                Ok(length) => self.written += length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-        if self.ending == Some(false) && self.written == self.outgoing.len() {
-            self.stream.shutdown(Shutdown::Write).map_err(|error| error.to_string())?;
-            self.ending = Some(true);
-        }
-        if self.written == self.outgoing.len() || self.written > OUTBOX_MAX / 16 {
-            self.outgoing.drain(..self.written);
-            self.written = 0;
-        }
-        match self.outgoing.len() - self.written > OUTBOX_MAX {
-            true => Err("it does not read".into()),
-            false => Ok(()),
-        }
+    fn send_frame(&mut self, frame: &[u8]) {
+        self.has_overflowed |= self.stream.send_frame(frame).is_err();
     }
+}
+
+/// Registers a link's new sockets under its number.
+fn register(registry: &Registry, number: usize) -> impl FnMut(&mut TcpStream) -> io::Result<()> {
+    move |socket| registry.register(socket, Token(number), Interest::READABLE | Interest::WRITABLE)
 }

@@ -8,14 +8,10 @@ use stablechat_protocol::frame;
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::Versions;
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use stablechat_transport::Resolver;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Addresses that were looked up for a link.
-type Lookup = (usize, io::Result<Vec<SocketAddr>>);
 
 /// The links to all replicas, numbered as in the cluster file.
 pub struct Links {
@@ -27,18 +23,17 @@ pub struct Links {
     limit: Duration,
     /// Where sockets are registered, under their link's number.
     registry: Registry,
-    /// Ends the poll when a lookup is done.
-    waker: Arc<Waker>,
-    /// Lookups that are done; at most one for each link.
-    lookups: crossbeam_channel::Receiver<Lookup>,
-    /// For threads that look up.
-    looked_up: crossbeam_channel::Sender<Lookup>,
+    resolver: Resolver,
 }
 
 impl Links {
     /// Links to the replicas of a cluster, which connect at the first [`Links::on_time`].
     pub fn new(cluster: &Cluster, registry: Registry, waker: Arc<Waker>) -> Links {
-        let (looked_up, lookups) = crossbeam_channel::bounded(cluster.replicas.len());
+        let resolver = Resolver::new(cluster.replicas.len(), move || {
+            if let Err(error) = waker.wake() {
+                log::warn!("cannot wake the poll after a name lookup, which delays the connection: {error}");
+            }
+        });
         let links = cluster.replicas.iter().enumerate().map(|(number, replica)| Link::new(number, replica.clone()));
         Links {
             links: links.collect(),
@@ -50,9 +45,7 @@ impl Links {
             },
             limit: cluster.delivery_bound * 2 + Duration::from_secs(2),
             registry,
-            waker,
-            lookups,
-            looked_up,
+            resolver,
         }
     }
 
@@ -96,22 +89,18 @@ impl Links {
 
     /// Handles readiness of a link's socket.
     pub fn on_ready(&mut self, now: Timestamp, event: &mio::event::Event, events: &mut Vec<LinkEvent>) {
-        let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
-        let is_writable = event.is_writable() || event.is_error();
         if let Some(link) = self.links.get_mut(event.token().0) {
-            link.on_ready(now, is_readable, is_writable, &self.greeting, events);
+            link.on_ready(now, &self.greeting, events);
         }
     }
 
-    /// Does what is due, and writes what can be written.
+    /// Does what is due: attempts to connect, pings, and giving up on connections that hang.
     pub fn on_time(&mut self, now: Timestamp, events: &mut Vec<LinkEvent>) {
-        for (number, addresses) in self.lookups.try_iter() {
-            self.links[number].on_addresses(now, addresses, &self.registry, events);
+        for (number, addresses) in self.resolver.done() {
+            self.links[number].on_resolved(now, addresses, &self.registry);
         }
-        for number in 0..self.links.len() {
-            if self.links[number].on_time(now, self.limit, events) {
-                self.look_up(number, now, events);
-            }
+        for link in &mut self.links {
+            link.on_time(now, self.limit, &self.resolver, &self.registry, events);
         }
     }
 
@@ -133,26 +122,5 @@ impl Links {
     /// When [`Links::on_time`] will have something to do.
     pub fn deadline(&self) -> Option<Timestamp> {
         self.links.iter().filter_map(|link| link.deadline(self.limit)).min()
-    }
-
-    /// Finds a replica's addresses: at once when they are numbers, and in another thread when there is a name to be looked
-    /// up, which can take seconds.
-    fn look_up(&mut self, number: usize, now: Timestamp, events: &mut Vec<LinkEvent>) {
-        let address = self.links[number].replica().address.clone();
-        if let Ok(address) = address.parse::<SocketAddr>() {
-            return self.links[number].on_addresses(now, Ok(vec![address]), &self.registry, events);
-        }
-        let (looked_up, waker) = (self.looked_up.clone(), self.waker.clone());
-        let thread = std::thread::Builder::new().name("lookup".into()).spawn(move || {
-            let addresses = address.to_socket_addrs().map(Iterator::collect);
-            if looked_up.send((number, addresses)).is_ok()
-                && let Err(error) = waker.wake()
-            {
-                log::warn!("the poll cannot be woken: {error}");
-            }
-        });
-        if let Err(error) = thread {
-            self.links[number].on_addresses(now, Err(error), &self.registry, events);
-        }
     }
 }

@@ -8,7 +8,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | encoding | [`wire`] (CBOR), [`frame`] (a length, then a CBOR item) |
-//! | values | [`time`], [`uid`], [`name`], [`text`], [`session`], [`digest`], [`login`], [`version`], [`close`], [`cluster`] |
+//! | values | [`time`], [`clock_offset`], [`uid`], [`name`], [`text`], [`session`], [`digest`], [`login`], [`version`], [`close`], [`cluster`] |
 //! | requests and answers | [`command`], [`request`], [`answer`], [`status`] |
 //! | messages | [`message`] (clients and replicas), [`peer`] (replicas among themselves) |
 //!
@@ -21,6 +21,7 @@
 pub mod wire;
 
 pub mod answer;
+pub mod clock_offset;
 pub mod close;
 pub mod cluster;
 pub mod command;

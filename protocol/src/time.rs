@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::Add;
 use std::time::Duration;
 
 /// A moment: nanoseconds since the Unix epoch (1970-01-01T00:00:00Z), which reach to the year 2554.
@@ -40,6 +41,14 @@ impl Timestamp {
     /// This moment on a clock that is `offset` nanoseconds ahead of ours.
     pub fn offset_by(self, offset: i64) -> Timestamp {
         Timestamp(self.0.saturating_add_signed(offset))
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn add(self, duration: Duration) -> Timestamp {
+        self.after(duration)
     }
 }
 

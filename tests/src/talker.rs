@@ -296,8 +296,8 @@ impl Talking {
             }
             LinkEvent::Lost { link } => self.session.on_link_lost(now, link),
             LinkEvent::Message { link, message } => self.on_message(now, link, message),
-            LinkEvent::Sample { link, sent, clock, received } => {
-                self.offsets.sample(link, sent, clock, received);
+            LinkEvent::Sample { link, exchange } => {
+                self.offsets.observe(link, exchange);
                 self.session.set_clock_offset(self.offsets.offset());
             }
             LinkEvent::Misconfigured { fault, .. } => self.told.faults.push(fault),

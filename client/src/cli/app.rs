@@ -219,8 +219,8 @@ impl App {
                 LinkEvent::Ready { link } => self.controller.on_ready(link),
                 LinkEvent::Lost { link } => self.controller.on_lost(now, link),
                 LinkEvent::Message { link, message } => self.controller.on_message(now, link, message),
-                LinkEvent::Sample { link, sent, clock, received } => {
-                    self.offsets.sample(link, sent, clock, received);
+                LinkEvent::Sample { link, exchange } => {
+                    self.offsets.observe(link, exchange);
                     self.controller.set_clock_offset(self.offsets.offset());
                 }
                 LinkEvent::Misconfigured { link, fault } => {

@@ -18,9 +18,9 @@ use crate::cli::lookout::Lookout;
 use crate::cli::screen::remark;
 use crate::link::LinkEvent;
 use crate::reach::LinkSet;
-use delays::Exchange;
 use findings::{Findings, Verdict};
 use paths::{Path, Place};
+use stablechat_protocol::clock_offset::Exchange;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::ReplicaName;
@@ -150,8 +150,8 @@ impl Probe<'_> {
         match event {
             LinkEvent::Ready { link } => self.on_ready(link),
             LinkEvent::Lost { link } => self.on_lost(link),
-            LinkEvent::Sample { link, sent, clock, received } => {
-                self.on_pong(Place::Here, Place::Replica(link), Exchange { sent, clock, received });
+            LinkEvent::Sample { link, exchange } => {
+                self.on_pong(Place::Here, Place::Replica(link), exchange);
             }
             LinkEvent::Message { link, message: ToClient::PeersPinged { sent, peers } } => {
                 self.on_peers_pinged(now, link, sent, &peers);

@@ -10,6 +10,7 @@ use stablechat_client::inbox::Inbox;
 use stablechat_client::queries::{OpenQueries, OutgoingQuery};
 use stablechat_client::session::{Outgoing, Session, Verdict};
 use stablechat_protocol::answer::{Message, QueryAnswer};
+use stablechat_protocol::clock_offset::Exchange;
 use stablechat_protocol::command::{Command, Query, Recipient};
 use stablechat_protocol::login::{LoginProof, PublicKey, Signature};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
@@ -372,7 +373,7 @@ impl Client {
         match message {
             ToClient::Welcome { clock: theirs, .. } => self.on_welcome(clock, link, theirs),
             ToClient::Pong { sent, clock: theirs } => {
-                self.offsets.sample(link, sent, theirs, clock);
+                self.offsets.observe(link, Exchange { sent, clock: theirs, received: clock });
                 self.session.set_clock_offset(self.offsets.offset());
             }
             ToClient::Answer { client, sequence, uid, answer, .. } if client == self.session.client() => {
@@ -398,7 +399,7 @@ impl Client {
 
     /// A replica has greeted us: corrects the clock, logs in, and sends what is not answered.
     fn on_welcome(&mut self, clock: Timestamp, link: usize, theirs: Timestamp) {
-        self.offsets.sample(link, self.links[link].hello, theirs, clock);
+        self.offsets.observe(link, Exchange { sent: self.links[link].hello, clock: theirs, received: clock });
         self.session.set_clock_offset(self.offsets.offset());
         (self.links[link].ready, self.links[link].ping_at) = (true, clock.after(PING_INTERVAL));
         let login = self.login();

@@ -9,22 +9,12 @@
 //! bounds the distance best at its time: half of the round trip, and what the clocks may have drifted since (RFC 5905 ages its
 //! samples in this way, section 10).
 
+use stablechat_protocol::clock_offset::{Exchange, signed_difference};
 use stablechat_protocol::time::Timestamp;
 
 /// By how much two clocks may part in a second, in nanoseconds: two replicas that slew towards their wall clocks in opposite
 /// directions, by 500 ppm each.
 const DRIFT_NS_PER_S: u64 = 1_000_000;
-
-/// A ping and its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exchange {
-    /// The clock of who asks, then.
-    pub sent: Timestamp,
-    /// The clock of who answers, in between.
-    pub clock: Timestamp,
-    /// The clock of who asks, when the answer came; not before `sent`.
-    pub received: Timestamp,
-}
 
 /// What an exchange says, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,19 +37,12 @@ struct Bound {
     error: u64,
 }
 
-impl Exchange {
-    fn round_trip(&self) -> u64 {
-        self.received.0.saturating_sub(self.sent.0)
-    }
-
-    /// What this exchange alone says of the clocks.
-    fn bound(&self) -> Bound {
-        let half = self.round_trip() / 2;
-        Bound { at: self.sent, offset: signed_difference(self.clock.0, self.sent.0.saturating_add(half)), error: half }
-    }
-}
-
 impl Bound {
+    /// What one exchange alone says of the clocks.
+    fn of(exchange: &Exchange) -> Bound {
+        Bound { at: exchange.sent, offset: exchange.offset_ns(), error: exchange.error_ns() }
+    }
+
     /// The same at another time.
     fn aged_to(self, at: Timestamp) -> Bound {
         let age = u128::from(at.0.abs_diff(self.at.0));
@@ -74,7 +57,7 @@ impl Bound {
 
 /// Measures exchanges of one pair, in the order in which they were sent.
 pub fn measure(exchanges: &[Exchange]) -> Vec<Delay> {
-    let mut bounds: Vec<Bound> = exchanges.iter().map(Exchange::bound).collect();
+    let mut bounds: Vec<Bound> = exchanges.iter().map(Bound::of).collect();
     // What ages from one to the next in both directions has met all.
     for at in 1..bounds.len() {
         bounds[at] = bounds[at].better(bounds[at - 1].aged_to(bounds[at].at));
@@ -84,8 +67,8 @@ pub fn measure(exchanges: &[Exchange]) -> Vec<Delay> {
     }
     let delay = |(exchange, bound): (&Exchange, &Bound)| {
         let ahead = signed_difference(exchange.clock.0, exchange.sent.0);
-        let there = u64::try_from(ahead.saturating_sub(bound.offset)).unwrap_or(0).min(exchange.round_trip());
-        Delay { there, back: exchange.round_trip() - there, offset: bound.offset, error: bound.error }
+        let there = u64::try_from(ahead.saturating_sub(bound.offset)).unwrap_or(0).min(exchange.round_trip_ns());
+        Delay { there, back: exchange.round_trip_ns() - there, offset: bound.offset, error: bound.error }
     };
     exchanges.iter().zip(&bounds).map(delay).collect()
 }
@@ -104,7 +87,7 @@ pub fn hops(exchanges: &[Exchange], delays: &[Delay]) -> Vec<u64> {
         let next = exchanges.partition_point(|later| later.sent < exchange.received);
         let next = delays.get(next).map_or((there, back), |delay| (delay.there, delay.back));
         // Forth, back, forth; and back, forth, back.
-        [exchange.round_trip().saturating_add(next.0), delay.back.saturating_add(next.0).saturating_add(next.1)]
+        [exchange.round_trip_ns().saturating_add(next.0), delay.back.saturating_add(next.0).saturating_add(next.1)]
     });
     hops.collect()
 }
@@ -114,10 +97,6 @@ pub fn hops(exchanges: &[Exchange], delays: &[Delay]) -> Vec<u64> {
 pub fn quantile<T: Copy>(sorted: &[T], share: f64) -> T {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted[rank.clamp(1, sorted.len()) - 1]
-}
-
-fn signed_difference(minuend: u64, subtrahend: u64) -> i64 {
-    (i128::from(minuend) - i128::from(subtrahend)).clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
 #[cfg(test)]
@@ -167,7 +146,7 @@ mod tests {
             let one = |number: u64| exchange(number * 10 * MS, ahead, ways.0 + next(MS), ways.1 + next(MS));
             for (exchange, delay) in (0..50).map(one).map(|exchange| (exchange, measure(&[exchange])[0])) {
                 assert!(delay.offset.abs_diff(ahead) <= delay.error + 1, "{exchange:?} {delay:?} {ahead}");
-                assert_eq!(delay.there + delay.back, exchange.round_trip());
+                assert_eq!(delay.there + delay.back, exchange.round_trip_ns());
             }
         }
     }

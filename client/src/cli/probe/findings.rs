@@ -266,8 +266,8 @@ fn round_up(number: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::delays::Exchange;
     use super::*;
+    use stablechat_protocol::clock_offset::Exchange;
 
     const MS: u64 = 1_000_000;
     const START: Timestamp = Timestamp(1_700_000_000_000_000_000);

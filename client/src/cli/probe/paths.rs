@@ -1,6 +1,6 @@
 //! Who pings whom, what was answered, and what is open.
 
-use super::delays::Exchange;
+use stablechat_protocol::clock_offset::Exchange;
 use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;

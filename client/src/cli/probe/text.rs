@@ -163,9 +163,9 @@ pub fn short_ms(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::delays::Exchange;
     use super::super::paths::Path;
     use super::*;
+    use stablechat_protocol::clock_offset::Exchange;
     use stablechat_protocol::cluster::Cluster;
     use stablechat_protocol::time::Timestamp;
 

@@ -1,0 +1,141 @@
+use super::*;
+use crate::testing::wait;
+use mio::{Events, Interest, Poll, Token};
+use std::net::TcpListener;
+use std::time::Instant;
+
+const PACING: Pacing = Pacing {
+    first_wait: Duration::from_millis(50),
+    longest_wait: Duration::from_millis(150),
+    connect_limit: Duration::from_secs(10),
+};
+
+/// A dial with a poll of its own.
+struct Rig {
+    poll: Poll,
+    resolver: Resolver,
+    dial: Dial<Instant>,
+}
+
+impl Rig {
+    fn new(address: &str) -> Rig {
+        let dial = Dial::new(0, address.into(), PACING, Instant::now());
+        Rig { poll: Poll::new().expect("a poll"), resolver: Resolver::new(1, || {}), dial }
+    }
+
+    /// Goes on until the attempt has an outcome.
+    fn attempt(&mut self) -> Result<TcpStream, String> {
+        let registry = self.poll.registry().try_clone().expect("a registry");
+        let mut register =
+            |socket: &mut TcpStream| registry.register(socket, Token(0), Interest::READABLE | Interest::WRITABLE);
+        let mut outcome = None;
+        wait(|| {
+            let now = Instant::now();
+            let mut result = self.dial.step(now, &self.resolver, &mut register);
+            for (_, addresses) in self.resolver.done() {
+                result = result.and_then(|()| self.dial.on_resolved(now, addresses, &mut register));
+            }
+            let timeout = Some(Duration::from_millis(5));
+            self.poll.poll(&mut Events::with_capacity(4), timeout).expect("a poll");
+            outcome = match result.and_then(|()| self.dial.on_ready(now)) {
+                Ok(socket) => socket.map(Ok),
+                Err(why) => Some(Err(why)),
+            };
+            outcome.is_some()
+        });
+        outcome.expect("waited for it")
+    }
+}
+
+/// A port on which nobody listens.
+fn closed_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
+
+#[test]
+fn waits_double_up_to_the_longest() {
+    let waits = |jitter| -> Vec<u128> { (0..6).map(|failures| PACING.wait(failures, jitter).as_millis()).collect() };
+    assert_eq!(waits(0), [25, 50, 75, 75, 75, 75]);
+    assert_eq!(waits(u8::MAX), [50, 100, 150, 150, 150, 150]);
+    assert_eq!(PACING.wait(u32::MAX, u8::MAX), PACING.longest_wait);
+}
+
+#[test]
+fn a_number_is_connected_to() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let mut rig = Rig::new(&address.to_string());
+    let socket = rig.attempt().expect("somebody listens");
+    assert_eq!(socket.peer_addr().expect("connected"), address);
+    assert!(rig.dial.deadline().is_none(), "the caller says when to dial again");
+
+    let now = Instant::now();
+    rig.dial.retry(now);
+    let wait = rig.dial.deadline().expect("another attempt") - now;
+    assert!(wait >= PACING.first_wait / 2 && wait <= PACING.first_wait, "{wait:?}");
+}
+
+#[test]
+fn a_name_is_looked_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    // On many machines the name stands for ::1 first, where nobody listens.
+    let socket = Rig::new(&format!("localhost:{port}")).attempt().expect("one of the addresses works");
+    assert_eq!(socket.peer_addr().expect("connected").port(), port);
+}
+
+#[test]
+fn an_address_that_refuses_is_not_the_last() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let good = listener.local_addr().expect("bound");
+    let mut rig = Rig::new("unused");
+    rig.dial.state = State::Waiting { until: Instant::now() };
+    rig.dial.untried = [SocketAddr::from(([127, 0, 0, 1], closed_port())), good].into();
+    assert_eq!(rig.attempt().expect("the second works").peer_addr().expect("connected"), good);
+}
+
+#[test]
+fn a_refusal_is_an_error_and_another_attempt_follows() {
+    let mut rig = Rig::new(&format!("127.0.0.1:{}", closed_port()));
+    let why = rig.attempt().expect_err("nobody listens");
+    assert!(why.contains("refused"), "{why}");
+    assert!(rig.dial.deadline().is_some() && !rig.dial.is_connecting());
+    rig.attempt().expect_err("nobody listens yet");
+}
+
+#[test]
+fn a_name_without_an_address_is_an_error() {
+    let mut rig = Rig::new("no-port-here");
+    assert!(!rig.attempt().expect_err("no such name").is_empty());
+    rig.dial.state = State::Resolving;
+    let why = rig.dial.on_resolved(Instant::now(), Ok(Vec::new()), &mut |_| Ok(())).expect_err("no address");
+    assert_eq!(why, "its name has no address");
+}
+
+#[test]
+fn a_slow_address_is_given_up() {
+    let mut rig = Rig::new("127.0.0.1:1");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("connecting");
+    let now = Instant::now();
+    rig.dial.state = State::Connecting { socket, until: now };
+    let why = rig.dial.step(now, &rig.resolver, &mut |_| Ok(())).expect_err("it took too long");
+    assert_eq!(why, "no answer within 10s");
+}
+
+#[test]
+fn a_connection_to_itself_is_refused() {
+    // The kernel connects a socket to itself when it dials the port that it is bound to.
+    let domain = rustix::net::AddressFamily::INET;
+    let kind = rustix::net::SocketType::STREAM;
+    let socket = rustix::net::socket(domain, kind, None).expect("a socket");
+    let any = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0);
+    rustix::net::bind(&socket, &any).expect("a free port");
+    let socket = std::net::TcpStream::from(socket);
+    rustix::net::connect(&socket, &socket.local_addr().expect("bound")).expect("connected to itself");
+
+    let socket = TcpStream::from_std(socket);
+    let error = is_connected(&socket).expect_err("it is its own peer");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}
