@@ -15,14 +15,14 @@ const BATCHES: usize = 64;
 /// The applier's side of the poll loop. When it is dropped, the loop sends what is left and ends.
 pub struct NetHandle {
     batches: Option<Sender<Vec<NetCommand>>>,
-    signals: Arc<Signals>,
+    flags: Arc<LoopFlags>,
 }
 
 /// Asks for rounds on behalf of others than the applier.
-pub struct LoopWaker(Arc<Signals>);
+pub struct LoopWaker(Arc<LoopFlags>);
 
 /// What the two threads tell each other beside their channels.
-pub struct Signals {
+pub struct LoopFlags {
     waker: Waker,
     /// The applier wants a reading of the clock.
     reading_wanted: AtomicBool,
@@ -30,7 +30,7 @@ pub struct Signals {
     stalled: AtomicBool,
 }
 
-impl Signals {
+impl LoopFlags {
     /// Whether the applier has asked for a reading of the clock since this was last asked.
     pub fn take_reading_wanted(&self) -> bool {
         self.reading_wanted.swap(false, Ordering::SeqCst)
@@ -60,24 +60,24 @@ impl NetHandle {
         if let Some(batches) = &self.batches
             && batches.send(batch).is_ok()
         {
-            self.signals.wake();
+            self.flags.wake();
         }
     }
 
     /// Asks for a round that says when everything had been read, even if it says nothing else.
     pub fn ask_for_reading(&self) {
-        self.signals.ask_for_reading();
+        self.flags.ask_for_reading();
     }
 
     /// One who asks for rounds as the applier does.
     pub fn prompter(&self) -> LoopWaker {
-        LoopWaker(Arc::clone(&self.signals))
+        LoopWaker(Arc::clone(&self.flags))
     }
 
     /// Lets the loop go on, if it has stopped reading: there is room for rounds again.
     pub fn resume(&self) {
-        if self.signals.stalled.swap(false, Ordering::SeqCst) {
-            self.signals.wake();
+        if self.flags.stalled.swap(false, Ordering::SeqCst) {
+            self.flags.wake();
         }
     }
 }
@@ -92,7 +92,7 @@ impl LoopWaker {
 impl Drop for NetHandle {
     fn drop(&mut self) {
         self.batches = None;
-        self.signals.wake();
+        self.flags.wake();
     }
 }
 
@@ -103,14 +103,14 @@ pub struct ToApplier {
     /// Gives what is to be sent.
     pub batches: Receiver<Vec<NetCommand>>,
     /// What else the applier says.
-    pub signals: Arc<Signals>,
+    pub flags: Arc<LoopFlags>,
 }
 
 /// The two sides: what the loop keeps, and the mailbox and the rounds for the applier.
 pub fn connect(waker: Waker) -> (ToApplier, NetHandle, Receiver<EventBatch>) {
     let (rounds, take_rounds) = crossbeam_channel::bounded(ROUNDS);
     let (post, batches) = crossbeam_channel::bounded(BATCHES);
-    let signals = Arc::new(Signals { waker, reading_wanted: AtomicBool::new(false), stalled: AtomicBool::new(false) });
-    let mailbox = NetHandle { batches: Some(post), signals: Arc::clone(&signals) };
-    (ToApplier { rounds, batches, signals }, mailbox, take_rounds)
+    let flags = Arc::new(LoopFlags { waker, reading_wanted: AtomicBool::new(false), stalled: AtomicBool::new(false) });
+    let mailbox = NetHandle { batches: Some(post), flags: Arc::clone(&flags) };
+    (ToApplier { rounds, batches, flags }, mailbox, take_rounds)
 }

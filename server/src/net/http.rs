@@ -98,11 +98,11 @@ pub fn parse(bytes: &[u8]) -> Result<Option<HttpRequest>, (HttpStatus, &'static 
     }
 }
 
-/// The answer to a wish.
-pub fn answer(wish: HttpRequest, status: HttpStatus, body: &str) -> Vec<u8> {
-    let kind = if wish.page == Page::Metrics && status == HttpStatus::Ok { METRICS } else { TEXT };
+/// The answer to a request.
+pub fn answer(request: HttpRequest, status: HttpStatus, body: &str) -> Vec<u8> {
+    let kind = if request.page == Page::Metrics && status == HttpStatus::Ok { METRICS } else { TEXT };
     let mut text = head(status, kind, body.len());
-    if !wish.is_head {
+    if !request.is_head {
         text.push_str(body);
     }
     text.into_bytes()
@@ -127,15 +127,15 @@ fn head(status: HttpStatus, kind: &str, length: usize) -> String {
 mod tests {
     use super::*;
 
-    fn wish(page: Page, is_head: bool) -> Result<Option<HttpRequest>, (HttpStatus, &'static str)> {
+    fn request(page: Page, is_head: bool) -> Result<Option<HttpRequest>, (HttpStatus, &'static str)> {
         Ok(Some(HttpRequest { page, is_head }))
     }
 
     #[test]
     fn pages_are_asked_for() {
-        assert_eq!(parse(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), wish(Page::Metrics, false));
-        assert_eq!(parse(b"GET /healthz HTTP/1.0\r\n\r\n"), wish(Page::Health, false));
-        assert_eq!(parse(b"HEAD /readyz?verbose=1 HTTP/1.1\r\n\r\nmore"), wish(Page::Readiness, true));
+        assert_eq!(parse(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), request(Page::Metrics, false));
+        assert_eq!(parse(b"GET /healthz HTTP/1.0\r\n\r\n"), request(Page::Health, false));
+        assert_eq!(parse(b"HEAD /readyz?verbose=1 HTTP/1.1\r\n\r\nmore"), request(Page::Readiness, true));
         let whole = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
         for length in 0..whole.len() {
             assert_eq!(parse(&whole[..length]), Ok(None), "after {length} bytes");
@@ -158,12 +158,12 @@ mod tests {
 
     #[test]
     fn an_answer_says_how_long_it_is() {
-        let wish = HttpRequest { page: Page::Metrics, is_head: false };
+        let request = HttpRequest { page: Page::Metrics, is_head: false };
         let text = |bytes| String::from_utf8(bytes).expect("text");
-        let whole = text(answer(wish, HttpStatus::Ok, "some\n"));
+        let whole = text(answer(request, HttpStatus::Ok, "some\n"));
         assert!(whole.starts_with("HTTP/1.1 200 OK\r\n") && whole.ends_with("\r\n\r\nsome\n"), "{whole}");
         assert!(whole.contains("Content-Length: 5\r\n") && whole.contains("version=0.0.4"), "{whole}");
-        let head = text(answer(HttpRequest { is_head: true, ..wish }, HttpStatus::Ok, "some\n"));
+        let head = text(answer(HttpRequest { is_head: true, ..request }, HttpStatus::Ok, "some\n"));
         assert_eq!(head, whole.trim_end_matches("some\n"));
         assert!(text(refusal(HttpStatus::MethodNotAllowed, "no\n")).contains("Allow: GET, HEAD\r\n"));
     }

@@ -1,11 +1,11 @@
 //! What has been read and not yet handed over to the applier, and what the next reading of the clock waits for.
 
-use super::channel::Signals;
-use super::connection::ReadEnd;
+use super::channel::LoopFlags;
 use super::{EventBatch, NetEvent};
 use crate::replica::ConnectionId;
 use crossbeam_channel::{Sender, TrySendError};
 use stablechat_protocol::time::Timestamp;
+use stablechat_transport::{Read, ReadEnd};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,12 +32,12 @@ pub struct Intake {
     /// Whether the channel to the applier was full.
     stalled: bool,
     rounds: Sender<EventBatch>,
-    signals: Arc<Signals>,
+    flags: Arc<LoopFlags>,
 }
 
 impl Intake {
     /// Nothing has been read.
-    pub fn new(rounds: Sender<EventBatch>, signals: Arc<Signals>) -> Intake {
+    pub fn new(rounds: Sender<EventBatch>, flags: Arc<LoopFlags>) -> Intake {
         Intake {
             readable: BTreeSet::new(),
             reading: None,
@@ -47,13 +47,13 @@ impl Intake {
             reading_wanted: false,
             stalled: false,
             rounds,
-            signals,
+            flags,
         }
     }
 
     /// Learns whether the applier waits for a reading of the clock.
-    pub fn take_wish(&mut self) {
-        self.reading_wanted |= self.signals.take_reading_wanted();
+    pub fn take_requests_for_reading(&mut self) {
+        self.reading_wanted |= self.flags.take_reading_wanted();
     }
 
     /// Whether there is something to do without waiting.
@@ -94,7 +94,7 @@ impl Intake {
     }
 
     /// Notes that so much was read from a connection.
-    pub fn on_read(&mut self, id: ConnectionId, bytes: usize, end: ReadEnd) {
+    pub fn on_read(&mut self, id: ConnectionId, Read { bytes, end }: Read) {
         self.round_bytes += bytes;
         if end != ReadEnd::More {
             self.forget(id);
@@ -127,7 +127,7 @@ impl Intake {
             return;
         }
         if !self.try_hand_over() {
-            self.signals.set_stalled();
+            self.flags.set_stalled();
             self.try_hand_over();
         }
     }

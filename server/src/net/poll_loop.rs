@@ -3,11 +3,11 @@
 mod peers;
 
 use super::channel::{NetHandle, connect};
-use super::connection::{Connection, FAREWELL, ReadEnd};
+use super::connection::{Connection, LINGER};
 use super::dialer::Dialer;
 use super::greeting::{Greeting, Reaction};
 use super::intake::Intake;
-use super::monitor::{Monitor, VISITORS_MAX};
+use super::monitor::{HTTP_CONNECTIONS_MAX, Monitor};
 use super::registrar::{FIRST_CONNECTION, Registrar};
 use super::{EventBatch, Listener, NetCommand, NetEvent, NetStats, ReplicaIdentity};
 use crate::clock::Clock;
@@ -32,13 +32,13 @@ use std::time::{Duration, Instant};
 const CONNECTIONS_MAX: usize = 1024;
 /// The most connections beside those that are told goodbye, or have yet to say that they are peers. Further ones are closed
 /// without a word.
-const FAREWELLS_MAX: usize = 256;
+const LINGERING_MAX: usize = 256;
 /// The most sockets at a time, so that one wait tells of all: clients', those of who watches, and for each peer its connection
 /// and the next one.
-const SOCKETS_MAX: usize = FIRST_CONNECTION + CONNECTIONS_MAX + FAREWELLS_MAX + VISITORS_MAX + 2 * REPLICAS_MAX;
+const SOCKETS_MAX: usize = FIRST_CONNECTION + CONNECTIONS_MAX + LINGERING_MAX + HTTP_CONNECTIONS_MAX + 2 * REPLICAS_MAX;
 /// The most bytes that wait to be sent to all clients together. The connection that adds more is closed. What waits for
 /// peers is bounded for each.
-const OUTBOXES_MAX: usize = 256 * 1024 * 1024;
+const CLIENTS_WRITE_MAX: usize = 256 * 1024 * 1024;
 /// How long a connection may take until both sides have greeted.
 const GREETING_WAIT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent. Clients ping, and peers announce, more often than that.
@@ -64,7 +64,7 @@ pub struct PollLoop {
     identity: ReplicaIdentity,
     clock: Clock,
     registrar: Registrar,
-    connections: BTreeMap<ConnectionId, (Connection, Party)>,
+    connections: BTreeMap<ConnectionId, (Connection, OtherSide)>,
     /// What is known of each peer.
     links: BTreeMap<PeerId, Link>,
     dialer: Dialer,
@@ -78,7 +78,7 @@ pub struct PollLoop {
 }
 
 /// Who is at the other end of a connection.
-enum Party {
+enum OtherSide {
     /// A client, or one who has not said hello yet.
     Client(Greeting),
     /// A peer that we have dialed and that has not answered our hello yet.
@@ -87,10 +87,10 @@ enum Party {
     Peer(PeerId),
 }
 
-impl Party {
+impl OtherSide {
     /// Whether it takes none of the room for clients.
     fn is_peer(&self) -> bool {
-        !matches!(self, Party::Client(_))
+        !matches!(self, OtherSide::Client(_))
     }
 }
 
@@ -123,10 +123,10 @@ impl PollLoop {
             clock,
             connections: BTreeMap::new(),
             links: identity.peers().map(|(peer, entry)| (peer, Link::to(entry.name.clone()))).collect(),
-            dialer: Dialer::new(&identity, applier.signals.clone(), now),
+            dialer: Dialer::new(&identity, applier.flags.clone(), now),
             identity,
             refused: BTreeSet::new(),
-            intake: Intake::new(applier.rounds, applier.signals),
+            intake: Intake::new(applier.rounds, applier.flags),
             batches: applier.batches,
             next_sweep: now,
             scratch: vec![0; 64 * 1024].into(),
@@ -141,7 +141,7 @@ impl PollLoop {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(SOCKETS_MAX);
         loop {
-            self.intake.take_wish();
+            self.intake.take_requests_for_reading();
             let before = self.clock.now();
             self.wait(&mut events)?;
             events.iter().for_each(|event| self.on_event(event));
@@ -229,7 +229,7 @@ impl PollLoop {
     fn send(&mut self, sent: &NetCommand, now: Instant) {
         match sent {
             NetCommand::ToClient { to, message } => {
-                if let Some((connection, Party::Client(_))) = self.connections.get_mut(to) {
+                if let Some((connection, OtherSide::Client(_))) = self.connections.get_mut(to) {
                     connection.send(message, now);
                 }
             }
@@ -246,8 +246,8 @@ impl PollLoop {
     fn show(&mut self) {
         let Some(monitor) = &mut self.monitor else { return };
         if monitor.step(&mut self.registrar, Instant::now()) {
-            let clients = self.connections.values().filter(|(_, party)| !party.is_peer()).count();
-            let outbox_bytes = self.connections.values().map(|(connection, _)| connection.outbox_bytes()).sum();
+            let clients = self.connections.values().filter(|(_, other_side)| !other_side.is_peer()).count();
+            let outbox_bytes = self.connections.values().map(|(connection, _)| connection.unwritten()).sum();
             let traffic = NetStats { clients, outbox_bytes, clock_steps: self.clock.steps() };
             self.intake.push(NetEvent::Scrape { traffic });
         }
@@ -257,8 +257,8 @@ impl PollLoop {
     fn accept(&mut self) {
         let now = Instant::now();
         while let Some(stream) = self.listener.accept(now) {
-            let clients = self.connections.values().filter(|(_, party)| !party.is_peer());
-            if clients.clone().count() >= CONNECTIONS_MAX + FAREWELLS_MAX {
+            let clients = self.connections.values().filter(|(_, other_side)| !other_side.is_peer());
+            if clients.clone().count() >= CONNECTIONS_MAX + LINGERING_MAX {
                 continue;
             }
             let full = clients.filter(|(connection, _)| !connection.is_closing()).count() >= CONNECTIONS_MAX;
@@ -275,7 +275,7 @@ impl PollLoop {
         getrandom::fill(&mut challenge).map_err(|error| io::Error::other(error.to_string()))?;
         let id = self.registrar.register(&mut stream)?;
         let greeting = Greeting::new(Challenge(challenge), full);
-        self.connections.insert(id, (Connection::new(stream, now), Party::Client(greeting)));
+        self.connections.insert(id, (Connection::new(stream, now), OtherSide::Client(greeting)));
         Ok(())
     }
 
@@ -283,7 +283,7 @@ impl PollLoop {
     fn read(&mut self) {
         let now = Instant::now();
         let connections = &self.connections;
-        for id in self.intake.turns(|id| connections.get(&id).is_some_and(|(_, party)| party.is_peer())) {
+        for id in self.intake.turns(|id| connections.get(&id).is_some_and(|(_, other_side)| other_side.is_peer())) {
             if self.intake.is_full() {
                 return;
             }
@@ -291,10 +291,10 @@ impl PollLoop {
                 self.intake.forget(id);
                 continue;
             };
-            let (bytes, end) = connection.read(&mut self.scratch, now);
-            self.intake.on_read(id, bytes, end);
+            let read = connection.read(&mut self.scratch, now);
+            self.intake.on_read(id, read);
             self.take_apart(id, now);
-            if end == ReadEnd::Gone {
+            if read.end.is_over() {
                 self.remove(id, &"the connection is broken", now);
             }
         }
@@ -302,8 +302,8 @@ impl PollLoop {
 
     /// Handles the messages that have come whole on a connection.
     fn take_apart(&mut self, id: ConnectionId, now: Instant) {
-        while let Some((connection, party)) = self.connections.get_mut(&id) {
-            let Party::Client(greeting) = party else {
+        while let Some((connection, other_side)) = self.connections.get_mut(&id) {
+            let OtherSide::Client(greeting) = other_side else {
                 match connection.next_message() {
                     Ok(Decoded::NeedMore) => return,
                     Ok(Decoded::Frame(message)) => self.on_peer_message(id, message, now),
@@ -326,7 +326,7 @@ impl PollLoop {
         match reaction {
             Reaction::Reply(message) => connection.send(&message, now),
             Reaction::Welcome(message) => {
-                connection.greeted();
+                connection.on_greeted();
                 connection.send(&message, now);
             }
             Reaction::Peer(peer, version) => {
@@ -383,12 +383,12 @@ impl PollLoop {
     fn remove(&mut self, id: ConnectionId, why: &dyn Display, now: Instant) {
         self.intake.forget(id);
         match self.connections.remove(&id) {
-            Some((_, Party::Client(greeting))) if greeting.is_done() => {
+            Some((_, OtherSide::Client(greeting))) if greeting.is_done() => {
                 self.intake.push(NetEvent::Closed { connection: id });
             }
-            Some((_, Party::Peer(peer))) => self.end_link(peer, why, now),
-            Some((_, Party::Dialed(peer))) => self.dialer.on_failed(peer, why, now),
-            Some((_, Party::Client(_))) | None => {}
+            Some((_, OtherSide::Peer(peer))) => self.end_link(peer, why, now),
+            Some((_, OtherSide::Dialed(peer))) => self.dialer.on_failed(peer, why, now),
+            Some((_, OtherSide::Client(_))) | None => {}
         }
     }
 
@@ -397,9 +397,9 @@ impl PollLoop {
         let now = Instant::now();
         let mut gone = Vec::new();
         let mut waiting = 0;
-        for (id, (connection, party)) in &mut self.connections {
+        for (id, (connection, other_side)) in &mut self.connections {
             let sound = connection.flush();
-            if party.is_peer() {
+            if other_side.is_peer() {
                 if !sound {
                     // What it said last, such as that it leaves, may still be there to be read, and then comes the end.
                     self.intake.set_readable(*id);
@@ -409,9 +409,9 @@ impl PollLoop {
             if !sound {
                 gone.push(*id);
             }
-            waiting += connection.outbox_bytes();
-            if waiting > OUTBOXES_MAX {
-                waiting -= connection.outbox_bytes();
+            waiting += connection.unwritten();
+            if waiting > CLIENTS_WRITE_MAX {
+                waiting -= connection.unwritten();
                 connection.close(CloseReason::SlowReader, now);
                 gone.push(*id);
             }
@@ -428,17 +428,17 @@ impl PollLoop {
         self.next_sweep = now + SWEEP;
         let mut overdue = Vec::new();
         let mut silent = Vec::new();
-        for (id, (connection, party)) in &self.connections {
-            let patience_ends = match party {
-                Party::Client(greeting) if !greeting.is_done() => connection.since() + GREETING_WAIT,
-                Party::Dialed(_) => connection.since() + GREETING_WAIT,
-                Party::Client(_) | Party::Peer(_) => connection.heard() + SILENCE_MAX,
+        for (id, (connection, other_side)) in &self.connections {
+            let patience_ends = match other_side {
+                OtherSide::Client(greeting) if !greeting.is_done() => connection.since() + GREETING_WAIT,
+                OtherSide::Dialed(_) => connection.since() + GREETING_WAIT,
+                OtherSide::Client(_) | OtherSide::Peer(_) => connection.heard() + SILENCE_MAX,
             };
             // Who has said something that we have not come to read yet is not silent.
             if connection.is_overdue(now) {
                 overdue.push(*id);
             } else if now > patience_ends && !self.intake.is_readable(*id) {
-                silent.push((*id, party.is_peer()));
+                silent.push((*id, other_side.is_peer()));
             }
         }
         overdue.into_iter().for_each(|id| self.remove(id, &"it was ended", now));
@@ -455,18 +455,18 @@ impl PollLoop {
     /// get it for certain: their connections are kept until they have ended them, since dropping one with something unread
     /// would take back what is under way.
     fn say_goodbye(mut self) {
-        let until = Instant::now() + FAREWELL;
-        self.connections.retain(|_, (_, party)| !matches!(party, Party::Dialed(_)));
+        let until = Instant::now() + LINGER;
+        self.connections.retain(|_, (_, other_side)| !matches!(other_side, OtherSide::Dialed(_)));
         for (connection, _) in self.connections.values_mut() {
             connection.close(CloseReason::Stopping, Instant::now());
         }
         let mut events = Events::with_capacity(SOCKETS_MAX);
         loop {
             let now = Instant::now();
-            self.connections.retain(|_, (connection, party)| {
+            self.connections.retain(|_, (connection, other_side)| {
                 connection.flush()
-                    && (connection.outbox_bytes() > 0
-                        || party.is_peer() && connection.read(&mut self.scratch, now).1 != ReadEnd::Gone)
+                    && (connection.unwritten() > 0
+                        || other_side.is_peer() && !connection.read(&mut self.scratch, now).end.is_over())
             });
             let patience = until.saturating_duration_since(now).min(Duration::from_millis(100));
             if self.connections.is_empty() || patience.is_zero() || self.poll.poll(&mut events, Some(patience)).is_err()

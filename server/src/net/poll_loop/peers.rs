@@ -1,6 +1,6 @@
 //! The poll loop's connections with other replicas: one with each, from its greeting to its loss.
 
-use super::{Party, PollLoop, close_reason};
+use super::{OtherSide, PollLoop, close_reason};
 use crate::net::NetEvent;
 use crate::net::connection::Connection;
 use crate::net::peer_greeting::{DialerReaction, hello, on_answer, refusal_in_words};
@@ -37,7 +37,7 @@ impl PollLoop {
     pub(super) fn greet(&mut self, id: ConnectionId, peer: PeerId, stream: TcpStream, now: Instant) {
         let mut connection = Connection::new(stream, now);
         connection.send(&hello(&self.identity, &self.identity.name_of(peer)), now);
-        self.connections.insert(id, (connection, Party::Dialed(peer)));
+        self.connections.insert(id, (connection, OtherSide::Dialed(peer)));
         // The event that told us of the connection may have told of an answer as well.
         self.intake.set_readable(id);
     }
@@ -45,8 +45,8 @@ impl PollLoop {
     /// Handles a message from a peer, or from one that we have dialed.
     pub(super) fn on_peer_message(&mut self, id: ConnectionId, message: PeerMessage, now: Instant) {
         match self.connections.get(&id) {
-            Some((_, Party::Dialed(peer))) => self.on_answer(id, *peer, message, now),
-            Some((_, Party::Peer(peer))) => match message {
+            Some((_, OtherSide::Dialed(peer))) => self.on_answer(id, *peer, message, now),
+            Some((_, OtherSide::Peer(peer))) => match message {
                 PeerMessage::Greeting { .. } => {
                     let reason = CloseReason::OutOfPlace { detail: "a second greeting".into() };
                     self.close_peer(id, reason, &"it sent a second greeting", now);
@@ -54,7 +54,7 @@ impl PollLoop {
                 PeerMessage::Closing { reason } => self.remove(id, &format_args!("it says that {reason}"), now),
                 message => self.intake.push(NetEvent::Peer { time: self.clock.now(), peer: *peer, message }),
             },
-            Some((_, Party::Client(_))) | None => {}
+            Some((_, OtherSide::Client(_))) | None => {}
         }
     }
 
@@ -84,11 +84,12 @@ impl PollLoop {
         if let Some(earlier) = self.links.get(&peer).and_then(|link| link.connection) {
             self.remove(earlier, &"it has connected again", now);
         }
-        let (Some(link), Some((connection, party))) = (self.links.get_mut(&peer), self.connections.get_mut(&id)) else {
+        let (Some(link), Some((connection, other_side))) = (self.links.get_mut(&peer), self.connections.get_mut(&id))
+        else {
             return;
         };
-        connection.greeted_by_peer();
-        *party = Party::Peer(peer);
+        connection.on_greeted_by_peer();
+        *other_side = OtherSide::Peer(peer);
         log::info!("connected to replica {}, speaking version {version} of the protocol", link.name);
         link.connection = Some(id);
         link.unseen += 1;
