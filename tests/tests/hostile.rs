@@ -298,16 +298,17 @@ fn a_client_may_send_byte_by_byte_or_all_at_once() {
 #[test]
 fn mutilated_frames_harm_nobody_else() {
     let cluster = lone_replica();
-    let (alice, bob) = (Person::new("alice"), Person::new("bob"));
+    // A changed byte can turn mallory's message into another valid request, such as the deletion of her own account.
+    let (alice, bob, mallory) = (Person::new("alice"), Person::new("bob"), Person::new("mallory"));
     let mut witness = cluster.greet("a");
-    create_accounts(&mut witness, &[&alice, &bob]);
+    create_accounts(&mut witness, &[&alice, &bob, &mallory]);
     witness.login(&bob, true);
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..300 {
         let mut client = cluster.greet("a");
-        let login = client.login_message(&alice, true);
+        let login = client.login_message(&mallory, true);
         let mut bytes = [frame(&login), frame(&Session::default().next(send("bob", "x"))), frame_of(&list_item(b"*"))];
         let victim = random.choice(bytes.iter_mut()).expect("not empty");
         for _ in 0..random.usize(1..4) {

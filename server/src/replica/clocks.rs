@@ -1,44 +1,17 @@
 //! Comparing our clock with the peers'.
 //!
-//! Each peer is pinged once a second. An answer that came back fast says best how far its clock is ahead, so of the last ones
-//! the fastest counts (as in Cristian's *Probabilistic clock synchronization*, 1989). A replica whose clock is off against
-//! two others that agree is the one that is wrong: it would refuse good timestamps, and close too early or too late. It is muted
-//! until its clock is right.
+//! Each peer is pinged once a second, and its answers estimate how far its clock is ahead, see
+//! [`stablechat_protocol::clock_offset`]. A replica whose clock is off against two others that agree is the one that is wrong: it
+//! would refuse good timestamps, and close too early or too late. It is muted until its clock is right.
 
 use super::{Output, PeerId, Replica};
+use stablechat_protocol::clock_offset::Exchange;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
-use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How often a peer is pinged.
 const PING: Duration = Duration::from_secs(1);
-/// Of how many answers the fastest counts.
-const SAMPLES: usize = 8;
-
-/// How far a peer's clock is ahead of ours.
-#[derive(Debug, Default)]
-pub struct Offset {
-    /// The last answers: how long each took, and how far ahead the clock then was, in nanoseconds.
-    samples: VecDeque<(Duration, i64)>,
-}
-
-impl Offset {
-    /// Takes in an answer that came at `now`.
-    fn observe(&mut self, now: Timestamp, sent: Timestamp, clock: Timestamp) {
-        let round_trip = now.since(sent);
-        let middle = sent.after(round_trip / 2);
-        if self.samples.len() == SAMPLES {
-            self.samples.pop_front();
-        }
-        self.samples.push_back((round_trip, clock.0.cast_signed().wrapping_sub(middle.0.cast_signed())));
-    }
-
-    /// How far the clock is ahead, in nanoseconds; none before an answer came.
-    pub fn estimate(&self) -> Option<i64> {
-        self.samples.iter().min().map(|(_, offset)| *offset)
-    }
-}
 
 /// Whether our own clock can be trusted, going by the peers' clocks.
 #[derive(Debug, Default)]
@@ -95,11 +68,11 @@ impl Replica {
     /// A peer says what its clock shows.
     pub(super) fn on_pong(&mut self, from: PeerId, time: Timestamp, sent: Timestamp, clock: Timestamp) {
         if let Some(peer) = self.peers.get_mut(from) {
-            peer.offset.observe(time, sent, clock);
+            peer.offset.observe(Exchange { sent, clock, received: time });
         }
 
         let connected = self.peers.iter().filter(|(_, peer)| peer.is_connected);
-        let offsets = connected.filter_map(|(_, peer)| peer.offset.estimate()).collect();
+        let offsets = connected.filter_map(|(_, peer)| peer.offset.estimate_ns()).collect();
         self.clock_check.judge(offsets, self.closing.grace.max());
     }
 }
@@ -109,14 +82,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fastest_of_the_last_answers_counts() {
-        let mut offset = Offset::default();
-        assert_eq!(offset.estimate(), None);
-        offset.observe(Timestamp(1_010), Timestamp(1_000), Timestamp(2_005));
-        assert_eq!(offset.estimate(), Some(1_000));
-        offset.observe(Timestamp(3_000), Timestamp(1_000), Timestamp(9_000));
-        assert_eq!(offset.estimate(), Some(1_000));
-        (0..SAMPLES).for_each(|_| offset.observe(Timestamp(1_020), Timestamp(1_000), Timestamp(910)));
-        assert_eq!(offset.estimate(), Some(-100));
+    fn two_others_that_agree_outvote_our_clock() {
+        let is_off = |offsets: &[i64]| {
+            let mut check = ClockCheck::default();
+            check.judge(offsets.to_vec(), Duration::from_nanos(100));
+            check.is_off()
+        };
+        assert!(is_off(&[500, 550]) && is_off(&[-500, -450, 0]));
+        assert!(!is_off(&[]) && !is_off(&[500]), "one other clock may be the wrong one");
+        assert!(!is_off(&[500, -500]), "the others do not agree");
+        assert!(!is_off(&[100, 90]), "within what the delivery bound has room for");
+        assert!(is_off(&[i64::MIN, i64::MIN]));
     }
 }

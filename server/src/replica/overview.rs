@@ -57,7 +57,7 @@ impl Replica {
             is_connected: peer.is_connected,
             closed: (peer.state == PeerState::Linked).then_some(peer.closed),
             silence: self.now.since(peer.heard),
-            clock_offset_ns: peer.offset.estimate(),
+            clock_offset_ns: peer.offset.estimate_ns(),
         });
         Overview {
             phase: self.phase,

@@ -1,7 +1,7 @@
 //! What a replica knows of the others.
 
 use super::PeerId;
-use super::clocks::Offset;
+use stablechat_protocol::clock_offset::ClockOffset;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ pub struct Peer {
     /// When we last heard from it, or began to wait for it.
     pub heard: Timestamp,
     /// How far its clock is ahead of ours.
-    pub offset: Offset,
+    pub offset: ClockOffset,
 }
 
 impl Peer {
@@ -65,7 +65,7 @@ impl Peer {
             transferred_to: Uid::MIN,
             closed: Timestamp::ZERO,
             heard,
-            offset: Offset::default(),
+            offset: ClockOffset::default(),
         }
     }
 
