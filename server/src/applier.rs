@@ -44,8 +44,6 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::{BTreeSet, VecDeque};
 
-/// The most requests that one batch of the store holds, which bounds its memory.
-const BATCH_MAX: usize = 4096;
 /// The most bytes, roughly, that one wake gathers before it lets them out: what bounds the memory of many large pages.
 const SENT_MAX: usize = 4 * 1024 * 1024;
 /// The most rounds of the poll loop that one wake takes in, so that answers are not kept waiting under load.
@@ -344,7 +342,7 @@ impl Applier {
             } else {
                 return self.commit(clock);
             }
-            if self.store.uncommitted() >= BATCH_MAX || outbox.bytes() >= SENT_MAX {
+            if self.store.is_batch_full() || outbox.bytes() >= SENT_MAX {
                 self.commit(clock)?;
                 outbox.release(post);
             }
@@ -353,7 +351,7 @@ impl Applier {
 
     /// Makes what was applied durable.
     fn commit(&mut self, clock: &impl Fn() -> Timestamp) -> Result<(), StoreError> {
-        let began = (self.store.uncommitted() > 0).then(clock);
+        let began = (self.store.uncommitted_bytes() > 0).then(clock);
         self.store.commit()?;
         let now = clock();
         self.tally.on_commit(now, began.map(|began| now.since(began)));
@@ -440,7 +438,7 @@ impl Applier {
 /// The applied requests of the last [`ProtocolSettings::memory`].
 fn recent(settings: &ProtocolSettings, store: &ChatStore, now: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
     let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
-    store.log(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect()
+    store.log().entries(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! written, the store is closed, and opened again when there is room.
 
 use crate::control::Control;
-use crate::store::{ChatStore, DataDirectory, Medium, OpenError, StoreError, schema::StoreIdentity};
+use crate::store::{ChatStore, DataDirectory, Location, OpenError, StoreError, schema::StoreIdentity};
 use rustix::fs::{StatVfs, statvfs};
 use std::io;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Disk {
     /// # Errors
     /// As for [`Disk::open`].
     pub fn open_store(&mut self) -> Result<ChatStore, OpenError> {
-        let mut store = ChatStore::open(&Medium::Directory(self.data.0.clone()), &self.owner)?;
+        let mut store = ChatStore::open(&Location::Directory(self.data.0.clone()), &self.owner)?;
         store.retain(self.retention);
         store.count_writes_with(Arc::clone(&self.writes));
         let control = Control::start(self.data.clone(), store.shared_db());

@@ -9,7 +9,7 @@ use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
 use stablechat_server::store::schema::{Applied, StoreIdentity};
-use stablechat_server::store::{ChatStore, Medium};
+use stablechat_server::store::{ChatStore, Location};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -24,7 +24,7 @@ impl Ledger {
     /// Opens the store of a replica of a cluster, which does not run.
     pub fn open(cluster: &Cluster, name: &str) -> Ledger {
         let identity = StoreIdentity { cluster: CLUSTER.into(), replica: name.into() };
-        let store = ChatStore::open(&Medium::Directory(cluster.data(name)), &identity).expect("a store");
+        let store = ChatStore::open(&Location::Directory(cluster.data(name)), &identity).expect("a store");
         Ledger { name: name.into(), store }
     }
 
@@ -35,7 +35,7 @@ impl Ledger {
 
     /// Where each request of the log stands in its session.
     pub fn log(&self) -> BTreeMap<Uid, (ClientId, u64)> {
-        let entries = self.store.log(Uid::MIN);
+        let entries = self.store.log().entries(Uid::MIN);
         let place = entries.map(|entry| {
             let (uid, entry) = entry.expect("the store can be read");
             (uid, (entry.request.client, entry.request.sequence))

@@ -3,7 +3,7 @@
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::uid::Uid;
 use stablechat_server::store::schema::StoreIdentity;
-use stablechat_server::store::{ChatStore, Medium};
+use stablechat_server::store::{ChatStore, Location};
 use stablechat_tests::cluster::{CLUSTER, Cluster};
 use stablechat_tests::pipeline::{Meaning, Pipeline, Settled};
 use stablechat_tests::raw::{RawClient, create_accounts};
@@ -70,12 +70,13 @@ impl Sender {
 /// Opens the store of a replica that was killed, checks it, and looks for everything that was answered.
 fn check_store(cluster: &Cluster, settled: &[Settled]) {
     let identity = StoreIdentity { cluster: CLUSTER.into(), replica: "a".into() };
-    let store = ChatStore::open(&Medium::Directory(cluster.data("a")), &identity).expect("a store");
+    let store = ChatStore::open(&Location::Directory(cluster.data("a")), &identity).expect("a store");
     let report = store.check();
     assert_eq!((&report.faults[..], report.unapplied), (&[][..], 0));
     let first = settled.iter().map(|settled| settled.uid).min().unwrap_or(Uid::MIN);
     let log: std::collections::BTreeMap<Uid, u64> = store
-        .log(first)
+        .log()
+        .entries(first)
         .map(|entry| entry.map(|(uid, entry)| (uid, entry.request.sequence)).expect("the store can be read"))
         .collect();
     for Settled { sequence, uid, .. } in settled {

@@ -4,7 +4,7 @@
 
 use stablechat_protocol::version::Versions;
 use stablechat_protocol::wire::to_cbor;
-use stablechat_server::store::{Medium, schema};
+use stablechat_server::store::{Location, schema};
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::ledger::{assert_kept, assert_same};
 use stablechat_tests::process::run_to_end;
@@ -132,7 +132,9 @@ fn a_store_of_another_format_is_left_alone_and_said_to_be_so() {
     for (format, says) in
         [(schema::FORMAT + 1, "run the newer program that wrote it"), (schema::FORMAT - 1, "reads format")]
     {
-        let Ok(Medium::Open(db)) = Medium::Directory(cluster.data("a")).kept_open() else { panic!("it is not in use") };
+        let Ok(Location::Open(db)) = Location::Directory(cluster.data("a")).kept_open() else {
+            panic!("it is not in use")
+        };
         let meta = db.cf_handle(schema::META).expect("every store has it");
         db.put_cf(meta, schema::META_FORMAT, to_cbor(&format)).expect("the store can be written");
         drop(db);

@@ -57,7 +57,7 @@ impl BoundaryExchange {
             return;
         }
         self.second = second;
-        if let Some(digests) = store.boundary(second) {
+        if let Some(digests) = store.log().boundary(second) {
             self.note(second).ours = Some(digests);
             for peer in replica.connected() {
                 outbox.for_peer(peer, PeerMessage::Boundary { digests });
@@ -70,7 +70,7 @@ impl BoundaryExchange {
         let last = last_second(now, replica);
         let first = last.saturating_sub(BOUNDARIES_MAX as u64 - 1);
         let has_passed = |second: &u64| replica.has_passed(Timestamp(second * SECOND));
-        (first..=last).filter(has_passed).filter_map(|second| store.boundary(second)).collect()
+        (first..=last).filter(has_passed).filter_map(|second| store.log().boundary(second)).collect()
     }
 
     /// Settles the log up to the last boundary that is the same everywhere. When the log is too long, those who are away are
@@ -82,7 +82,7 @@ impl BoundaryExchange {
         let is_enough = |said: &Said| {
             let with_all_here = || replica.connected().all(|peer| said.theirs.get(&peer) == said.ours.as_ref());
             let agreeing = said.agreeing();
-            agreeing == replicas || store.is_log_too_long() && 2 * agreeing > replicas && with_all_here()
+            agreeing == replicas || store.log().is_too_long() && 2 * agreeing > replicas && with_all_here()
         };
         let agreed = newest_first.filter(|said| is_enough(said)).find_map(|said| said.ours);
         if let Some(agreed) = agreed {
@@ -100,7 +100,7 @@ impl BoundaryExchange {
         store: &ChatStore,
     ) -> Comparison {
         self.note(theirs.second).theirs.insert(peer, *theirs);
-        let Some(ours) = store.boundary(theirs.second) else { return Comparison::Unknown };
+        let Some(ours) = store.log().boundary(theirs.second) else { return Comparison::Unknown };
         if replica.phase() != Phase::Serving {
             Comparison::Unknown
         } else if (ours.position, ours.log_digest) != (theirs.position, theirs.log_digest) {

@@ -5,7 +5,7 @@ use super::outbox::Outbox;
 use super::peer_pings::Pong;
 use super::{Applier, SENT_MAX};
 use crate::replica::{Input, LogPart, LogRead, PeerId, in_messages};
-use crate::store::{ChatStore, Parting, StoreError};
+use crate::store::{ChatStore, Reconciliation, StoreError};
 use stablechat_protocol::digest::{BoundaryDigests, LogMark};
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::StampedRequest;
@@ -59,15 +59,15 @@ impl Applier {
     ) -> Result<Input, StoreError> {
         let [last, settled, base] = own;
         // None of our marks need lie in the part of its log that it has kept; one of its own may lie in ours.
-        let common = common.map_or_else(|| self.store.common(&own), |mark| Ok(Some(mark)))?;
+        let common = common.map_or_else(|| self.store.log().common(&own), |mark| Ok(Some(mark)))?;
         let shared = common.map_or(0, |common| common.position);
         let depth = self.store.applied().position.saturating_sub(shared);
         self.progress.on_compared(peer, last.position.saturating_sub(shared));
-        let after = match self.store.parting(common, base, settled)? {
-            Parting::GiveWay => return Ok(Input::Outdated { peer }),
-            Parting::Follow if last.position > shared => Some(common.map_or(Uid::MIN, |mark| mark.uid)),
+        let after = match self.store.log().reconciliation(common, base, settled)? {
+            Reconciliation::TakeSnapshot => return Ok(Input::Outdated { peer }),
+            Reconciliation::Insert if last.position > shared => Some(common.map_or(Uid::MIN, |mark| mark.uid)),
             // Nothing is to be had from it. If it has to give way, it will submit again what only it has.
-            Parting::Follow | Parting::TheyGiveWay => None,
+            Reconciliation::Insert | Reconciliation::GiveSnapshot => None,
         };
         Ok(Input::LogCompared { time, peer, after, depth })
     }
@@ -87,7 +87,7 @@ impl Applier {
         let (mut missing, mut failure) = (requests, None);
         missing.retain(|held| is_missing(&self.store, held.uid, &mut failure));
         failure.map_or(Ok(()), Err)?;
-        let settled = self.store.settled();
+        let settled = self.store.log().settled();
         let is_unplaceable = |held: &mut StampedRequest| held.uid <= settled;
         let unplaceable: Vec<StampedRequest> =
             missing.extract_if(.., is_unplaceable).filter(StampedRequest::is_genuine).collect();
@@ -98,7 +98,7 @@ impl Applier {
     /// Drops uids from a list of what a peer holds: those that can no longer be put into the log, since it is settled, and those
     /// from before what the replica remembers that are in the log.
     fn forget_known(&self, uids: &mut Vec<Uid>) -> Result<(), StoreError> {
-        let (horizon, settled) = (self.replica.horizon(), self.store.settled());
+        let (horizon, settled) = (self.replica.horizon(), self.store.log().settled());
         let mut failure = None;
         uids.retain(|uid| *uid > settled && (uid.timestamp >= horizon || is_missing(&self.store, *uid, &mut failure)));
         failure.map_or(Ok(()), Err)
@@ -124,15 +124,17 @@ impl Applier {
     pub(super) fn read(&mut self, now: Timestamp, read: LogRead, outbox: &mut Outbox) -> Result<(), StoreError> {
         let to = read.to;
         match read.part {
-            LogPart::Marks => outbox.for_peer(to, PeerMessage::LogMarks { marks: self.store.marks()? }),
+            LogPart::Marks => outbox.for_peer(to, PeerMessage::LogMarks { marks: self.store.log().marks()? }),
             LogPart::CommonPrefix { marks } => {
-                let common = self.store.common(&marks)?;
+                let common = self.store.log().common(&marks)?;
                 outbox.for_peer(to, self.prefix(common)?);
             }
             // What would come next has been truncated meanwhile.
-            LogPart::Entries { after } if after < self.store.base().uid => outbox.for_peer(to, self.prefix(None)?),
+            LogPart::Entries { after } if after < self.store.log().base().uid => {
+                outbox.for_peer(to, self.prefix(None)?)
+            }
             LogPart::Entries { after } => {
-                let (requests, is_end) = self.store.tail(after, self.replica.settings().piece_bytes)?;
+                let (requests, is_end) = self.store.log().piece_after(after, self.replica.settings().piece_bytes)?;
                 outbox.for_peer(to, PeerMessage::LogEntries { after, requests, is_end });
             }
             LogPart::SnapshotPart { number } => {
@@ -151,7 +153,7 @@ impl Applier {
         logged: &[Uid],
         outbox: &mut Outbox,
     ) -> Result<(), StoreError> {
-        requests.extend(self.store.bodies(logged, SENT_MAX)?);
+        requests.extend(self.store.log().bodies(logged, SENT_MAX)?);
         for requests in in_messages(requests) {
             outbox.for_peer(to, PeerMessage::Bodies { requests });
         }
@@ -160,14 +162,15 @@ impl Applier {
 
     /// What a peer has to know about our log, of which it has the part up to `common`.
     fn prefix(&self, common: Option<LogMark>) -> Result<PeerMessage, StoreError> {
-        let (last, base, settled) = (self.store.last_mark(), self.store.base(), self.store.settled_mark()?);
+        let (last, base, settled) =
+            (self.store.log().last_mark(), self.store.log().base(), self.store.log().settled_mark()?);
         Ok(PeerMessage::CommonPrefix { common, last, base, settled })
     }
 }
 
 /// Whether the log lacks a request. It lacks none after a failure, which is noted.
 fn is_missing(store: &ChatStore, uid: Uid, failure: &mut Option<StoreError>) -> bool {
-    match store.contains(uid) {
+    match store.log().contains(uid) {
         Ok(is_there) => !is_there && failure.is_none(),
         Err(error) => {
             *failure = Some(error);

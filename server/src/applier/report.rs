@@ -70,7 +70,7 @@ impl Applier {
     /// The position of the last settled request, as it was when the last wake ended.
     fn settled_position(&self) -> u64 {
         // It is only for show; an error comes up again where it matters.
-        self.store.settled_mark().map_or(0, |mark| mark.position)
+        self.store.log().settled_mark().map_or(0, |mark| mark.position)
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::net::{EventBatch, NetCommand, NetEvent};
     use crate::replica::{Body, ConnectionId, PeerId, ProtocolSettings, Submission};
-    use crate::store::{ChatStore, Medium, schema};
+    use crate::store::{ChatStore, Location, schema};
     use stablechat_protocol::answer::{Answer, Rejection};
     use stablechat_protocol::cluster::Cluster;
     use stablechat_protocol::command::Command;
@@ -134,7 +134,7 @@ mod tests {
         let cluster = Cluster::parse("name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n").expect("a good file");
         let us = ReplicaIdentity::of(&cluster, &ReplicaName::parse("a").expect("a name")).expect("it is in the file");
         let owner = schema::StoreIdentity { cluster: "demo".into(), replica: "a".into() };
-        let store = ChatStore::open(&Medium::in_memory().expect("memory"), &owner).expect("it opens");
+        let store = ChatStore::open(&Location::in_memory().expect("memory"), &owner).expect("it opens");
         let (delivery_bound, ahead) = (Duration::from_secs(1), Duration::from_millis(50));
         let settings = ProtocolSettings {
             delivery_bound,

@@ -57,7 +57,7 @@ impl Resubmission {
     /// Forgets what is in the log under its new uid.
     fn forget_logged(&mut self, store: &mut ChatStore) -> Result<(), StoreError> {
         for (held, uid) in std::mem::take(&mut self.submitted) {
-            if store.contains(uid)? {
+            if store.log().contains(uid)? {
                 store.remove_orphan(&held);
             } else {
                 self.submitted.push((held, uid));

@@ -5,7 +5,7 @@
 
 use super::outbox::Outbox;
 use crate::replica::PeerId;
-use crate::store::{ChatStore, Export, Import, ImportError, Part, StoreError};
+use crate::store::{ChatStore, SnapshotError, SnapshotPart, SnapshotReader, SnapshotReceiver, StoreError};
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct Snapshots {
 /// A snapshot for a peer.
 struct Outgoing {
     to: PeerId,
-    export: Export,
+    export: SnapshotReader,
     /// The number of the part that comes next.
     next: u64,
     /// When the last one was asked for.
@@ -35,7 +35,7 @@ struct Outgoing {
 /// A snapshot from a peer.
 struct Incoming {
     from: PeerId,
-    import: Import,
+    import: SnapshotReceiver,
     /// The number of the part that comes next.
     next: u64,
 }
@@ -98,11 +98,11 @@ impl Snapshots {
         to: PeerId,
         part: u64,
         store: &ChatStore,
-    ) -> Result<Option<Part>, StoreError> {
+    ) -> Result<Option<SnapshotPart>, StoreError> {
         if part == 0 {
             self.outgoing.take_if(|outgoing| outgoing.to == to);
             if self.outgoing.is_none() {
-                match store.export() {
+                match store.read_snapshot() {
                     Ok(export) => {
                         self.outgoing = Some(Outgoing { to, export, next: 0, asked: now });
                     }
@@ -121,18 +121,18 @@ impl Snapshots {
         &mut self,
         from: PeerId,
         part: u64,
-        (rows, end): Part,
+        (rows, end): SnapshotPart,
         store: &mut ChatStore,
         outbox: &mut Outbox,
     ) -> Result<Taken, StoreError> {
         if part == 0 {
             log::info!("our log can be brought together with the others' no more: taking a snapshot of one of them");
-            let import = store.begin_import()?;
+            let import = store.begin_snapshot()?;
             self.incoming = Some(Incoming { from, import, next: 0 });
         }
         let taken = self.incoming.take().filter(|incoming| (incoming.from, incoming.next) == (from, part));
         let Some(mut incoming) = taken else { return Ok(Taken::Not) };
-        let taken = match store.import(&mut incoming.import, rows) {
+        let taken = match store.receive_rows(&mut incoming.import, rows) {
             Ok(()) => match end {
                 None => {
                     incoming.next += 1;
@@ -143,15 +143,15 @@ impl Snapshots {
                 Some(end) => {
                     let (bytes, rows) = (incoming.import.bytes(), incoming.import.rows());
                     log::info!("the snapshot is complete, {rows} rows with {bytes} bytes: installing it");
-                    store.install(incoming.import, &end)
+                    store.install_snapshot(incoming.import, &end)
                 }
             },
             refused => refused,
         };
         match taken {
             Ok(()) => Ok(Taken::Installed),
-            Err(ImportError::Store(error)) => Err(error),
-            Err(ImportError::Refused(why)) => {
+            Err(SnapshotError::Store(error)) => Err(error),
+            Err(SnapshotError::Invalid(why)) => {
                 log::error!("BUG: the snapshot cannot be taken: {why}");
                 Ok(Taken::Not)
             }

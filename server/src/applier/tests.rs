@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::replica::{PeerId, Phase, Submission};
-use crate::store::Medium;
+use crate::store::Location;
 use crate::store::schema::StoreIdentity;
 use crate::store::testing::{actor, assert_sound, create, send};
 use stablechat_protocol::command::Command;
@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// One replica's place.
 struct Node {
-    medium: Medium,
+    location: Location,
     /// None while it is down.
     applier: Option<Applier>,
     /// What has come and is not yet taken in.
@@ -36,7 +36,7 @@ struct Cluster {
 impl Cluster {
     /// So many new replicas, serving.
     fn new(replicas: u8) -> Cluster {
-        let node = || Node { medium: memory(), applier: None, inbox: VecDeque::new() };
+        let node = || Node { location: memory(), applier: None, inbox: VecDeque::new() };
         let nodes = (0..replicas).map(|_| node()).collect();
         let mut cluster = Cluster { nodes, now: Timestamp(1_000_000_000_000), issued: 0, cut_off: None };
         (0..replicas).for_each(|place| cluster.start(place));
@@ -54,11 +54,11 @@ impl Cluster {
         crate::net::ReplicaIdentity::of(&cluster, &replica).expect("one of the cluster's")
     }
 
-    /// Starts a replica with what its medium has.
+    /// Starts a replica with what its location has.
     fn start(&mut self, place: u8) {
         let others: Vec<PeerId> = (0..self.nodes.len() as u8).filter(|other| *other != place).map(PeerId).collect();
         let identity = StoreIdentity { cluster: "test".into(), replica: place.to_string() };
-        let store = ChatStore::open(&self.nodes[usize::from(place)].medium, &identity).expect("the store opens");
+        let store = ChatStore::open(&self.nodes[usize::from(place)].location, &identity).expect("the store opens");
         let settings = ProtocolSettings {
             delivery_bound: Duration::from_secs(1),
             ahead: Duration::from_millis(50),
@@ -166,8 +166,8 @@ impl Cluster {
 }
 
 /// An empty place for a store.
-fn memory() -> Medium {
-    Medium::in_memory().expect("memory can be had")
+fn memory() -> Location {
+    Location::in_memory().expect("memory can be had")
 }
 
 #[test]
@@ -179,20 +179,20 @@ fn what_is_the_same_everywhere_is_settled() {
     cluster.assert_same();
     for place in 0..3 {
         let store = cluster.applier(place).store();
-        assert_eq!((store.applied().position, store.settled()), (11, store.applied().uid), "replica {place}");
+        assert_eq!((store.applied().position, store.log().settled()), (11, store.applied().uid), "replica {place}");
     }
 
     cluster.kill(2);
-    let before = cluster.applier(0).store().settled();
+    let before = cluster.applier(0).store().log().settled();
     cluster.chat(10);
     cluster.run(Duration::from_secs(4));
-    assert_eq!(cluster.applier(0).store().settled(), before, "one has not said that it is the same");
+    assert_eq!(cluster.applier(0).store().log().settled(), before, "one has not said that it is the same");
     cluster.start(2);
     cluster.run(Duration::from_secs(6));
     cluster.chat(1);
     cluster.run(Duration::from_secs(4));
     cluster.assert_same();
-    assert!(cluster.applier(1).store().settled() > before);
+    assert!(cluster.applier(1).store().log().settled() > before);
 }
 
 #[test]
@@ -211,26 +211,26 @@ fn who_was_away_while_the_log_was_truncated_comes_back_by_a_snapshot() {
         cluster.run(Duration::from_secs(3));
     }
     let store = cluster.applier(0).store();
-    assert!(store.base().position > 100, "{:?}", store.base());
+    assert!(store.log().base().position > 100, "{:?}", store.log().base());
     assert_sound(store);
 
     cluster.start(2);
     cluster.chat(20);
     cluster.run(Duration::from_secs(8));
     cluster.assert_same();
-    assert!(cluster.applier(2).store().base().position > 100);
+    assert!(cluster.applier(2).store().log().base().position > 100);
 
     cluster.kill(1);
-    cluster.nodes[1].medium = memory();
+    cluster.nodes[1].location = memory();
     cluster.start(1);
     cluster.chat(20);
     cluster.run(Duration::from_secs(8));
     cluster.assert_same();
-    let settled = cluster.applier(0).store().settled();
+    let settled = cluster.applier(0).store().log().settled();
     cluster.chat(1);
     cluster.run(Duration::from_secs(5));
     cluster.assert_same();
-    assert!(cluster.applier(0).store().settled() > settled);
+    assert!(cluster.applier(0).store().log().settled() > settled);
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn what_only_a_returning_replica_held_is_submitted_again() {
         cluster.run(Duration::from_secs(3));
     }
     let before = cluster.applier(0).store().applied().position;
-    assert!(cluster.applier(0).store().base().position > held);
+    assert!(cluster.applier(0).store().log().base().position > held);
     cluster.start(2);
     cluster.run(Duration::from_secs(10));
     cluster.assert_same();
@@ -269,7 +269,8 @@ fn what_only_a_returning_replica_held_is_submitted_again() {
     assert_eq!(store.applied().position, before + 2);
     assert_eq!(cluster.applier(2).store().orphans(10).expect("it reads"), []);
     let last: Vec<Command> = store
-        .log(Uid::MIN)
+        .log()
+        .entries(Uid::MIN)
         .map(|entry| entry.expect("it reads").1.request.command)
         .skip_while(|command| *command != create(&bob))
         .collect();

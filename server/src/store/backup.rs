@@ -1,18 +1,17 @@
 //! Backups: a directory of them for each replica, incremental, by RocksDB's backup engine.
 //!
-//! A backup is a database as of one moment. Those of one directory share the sorted files that they have in common, and an
-//! interrupted one leaves nothing behind but what the next one removes. The directory says whose backups it has, since the data
-//! of one replica must not get between those of another.
+//! A backup is a database as of one moment. The backups of a directory share the sorted files that they have in common. What an
+//! interrupted backup leaves behind, the next one removes. The directory says which replica its backups are of, so that those of
+//! two replicas are not mixed.
 //!
-//! A restored store is that of a replica that was away since the backup, and catches up like one. Under another name it is that of
-//! the replica with that name: replicas differ in nothing that is stored but that.
+//! A replica with a restored store has been away since the backup, as it were, and catches up. The store can be restored under the
+//! name of another replica: the name is the only thing in which the stores of replicas that have settled the same log differ.
 
+use super::database::{family, read_meta, synced};
 use super::directory::{DataDirectory, remove_tree};
 use super::error::{OpenError, StoreError};
-use super::open::{open_copy, read_meta};
-use super::rows::family;
+use super::open::open_copy;
 use super::schema::{self, Applied, StoreIdentity};
-use super::synced;
 use rocksdb::backup::{BackupEngine, BackupEngineInfo, BackupEngineOptions, RestoreOptions};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, Env};
@@ -24,9 +23,9 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// In the directory: whose backups it has.
+/// In the directory of backups: the replica that they are of.
 const OWNER: &str = "owner.toml";
-/// In the directory: locked by the process that writes or reads backups.
+/// In the directory of backups: locked by the process that writes or reads them.
 const LOCK: &str = "lock";
 
 /// A directory of backups, locked for this process.
@@ -36,7 +35,7 @@ pub struct Backups {
     _lock: File,
 }
 
-/// What the file [`OWNER`] says.
+/// The content of the file [`OWNER`].
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Owner {
@@ -49,52 +48,38 @@ struct Owner {
 pub struct Backup {
     /// Its number, from 1. Later ones have higher numbers.
     pub id: u32,
-    /// When it was made, to the second.
+    /// When it was made; in whole seconds.
     pub made: Timestamp,
-    /// How many bytes it has, those included that it shares with others.
+    /// Its size, including the files that it shares with others.
     pub bytes: u64,
 }
 
-/// Why something about backups could not be done.
+/// Why a backup could not be made, listed or restored.
 #[derive(Debug)]
 pub enum BackupError {
     /// There are no backups in this directory.
     NoBackups(PathBuf),
-    /// The directory for backups has other things in it.
+    /// The directory for backups has other files in it, and no backups.
     NotForBackups(PathBuf),
-    /// It has those of another replica.
-    OthersBackups {
-        /// The directory.
-        directory: PathBuf,
-        /// Whose it has.
-        found: StoreIdentity,
-        /// Whose were to be added.
-        wanted: StoreIdentity,
-    },
-    /// Another process uses it.
+    /// The directory has the backups of another replica.
+    OthersBackups { directory: PathBuf, found: StoreIdentity, wanted: StoreIdentity },
+    /// Another process uses the directory of backups.
     InUse(PathBuf),
-    /// It has no backup of this number.
-    NoSuchBackup {
-        /// The number.
-        wanted: u32,
-        /// Those that there are.
-        found: Vec<Backup>,
-    },
-    /// Where a store was to be restored to, there is something.
+    /// There is no backup with this number.
+    NoSuchBackup { wanted: u32, found: Vec<Backup> },
+    /// The data directory to restore to is not empty.
     NotEmpty {
-        /// The data directory.
         data: PathBuf,
-        /// What is in it.
+        /// The name of a file in it.
         found: String,
     },
     /// The operating system refused something.
     System {
-        /// What was being done.
+        /// What was to be done, as an infinitive.
         doing: String,
-        /// Its answer.
         error: io::Error,
     },
-    /// The data directory, or what is in it or the backup, failed.
+    /// The store or the backup cannot be opened, read or written.
     Store(OpenError),
 }
 
@@ -150,24 +135,22 @@ impl From<StoreError> for BackupError {
     }
 }
 
-/// What a restored store has.
+/// A store that was restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// Which backup it was.
     pub backup: Backup,
-    /// Whose store it is now.
+    /// The replica that it belongs to now.
     pub identity: StoreIdentity,
-    /// How far its log has been applied.
     pub applied: Applied,
 }
 
 impl Backups {
-    /// Opens a directory for the backups of a replica, or makes it.
+    /// Opens a directory for the backups of a replica, or creates it.
     ///
     /// # Errors
-    /// It is for something else, in use, or cannot be written.
+    /// It has other files in it, is in use, or cannot be written.
     pub fn of(owner: StoreIdentity, directory: &Path) -> Result<Backups, BackupError> {
-        let refused = |error| system("make the directory for backups", directory, error);
+        let refused = |error| system("create the directory for backups", directory, error);
         std::fs::create_dir_all(directory).map_err(refused)?;
         let directory = directory.to_path_buf();
         match read_owner(&directory)? {
@@ -194,12 +177,12 @@ impl Backups {
         Ok(Backups { directory, owner, _lock: lock })
     }
 
-    /// Whose backups they are.
+    /// The replica that the backups are of.
     pub fn owner(&self) -> &StoreIdentity {
         &self.owner
     }
 
-    /// Those that there are, oldest first.
+    /// All backups, oldest first.
     ///
     /// # Errors
     /// They cannot be read.
@@ -209,15 +192,15 @@ impl Backups {
         Ok(backups)
     }
 
-    /// Adds a backup of a database, and keeps the last `keep` ones only, if that is given. Returns it, and how many bytes of it
-    /// were not there before.
+    /// Adds a backup of a database; if `keep` is given, removes all backups but the last `keep`. Returns the backup, and how many bytes
+    /// had to be written for it.
     ///
     /// # Errors
-    /// It cannot be read, or the backup cannot be written. The backups that were there are there still.
+    /// The database cannot be read, or the backup cannot be written. The earlier backups are unharmed.
     pub fn add(&self, db: &DB, keep: Option<usize>) -> Result<(Backup, u64), BackupError> {
         let before = bytes_in(&self.directory)?;
         let mut engine = self.engine()?;
-        // What is not flushed is in the write-ahead log, which would be copied anew each time.
+        // Flush first: rows that are only in the write-ahead log would be copied again by every backup.
         engine.create_new_backup_flush(db, true).map_err(|error| StoreError::Rocks("writing the backup", error))?;
         let new_bytes = bytes_in(&self.directory)?.saturating_sub(before);
         if let Some(keep) = keep {
@@ -228,11 +211,12 @@ impl Backups {
         Ok((backup, new_bytes))
     }
 
-    /// Restores a backup, the last one if none is given, as the store of a replica of that name, its owner if none is given. Only a
-    /// store that is complete and durable gets the name of one.
+    /// Restores a backup into an empty data directory: backup number `id`, or the last one; as the store of the replica `name`, or of the
+    /// one it was made of. The database gets the name of a store last, when it is complete and durable, so that no replica starts with
+    /// half of one.
     ///
     /// # Errors
-    /// There is something in the data directory; the backup is not there, cannot be read, or is not what was written.
+    /// The data directory is not empty; or the backup does not exist, cannot be read, or was changed since it was written.
     pub fn restore(
         &self,
         id: Option<u32>,
@@ -250,23 +234,26 @@ impl Backups {
         if let Some(found) = entries(&data.0, &allowed)?.into_iter().next() {
             return Err(BackupError::NotEmpty { data: data.0.clone(), found });
         }
+
         let restoring = data.restoring();
         remove_tree(&restoring)
-            .map_err(|error| system("remove what is left of another restoration,", &restoring, error))?;
+            .map_err(|error| system("remove the rest of an interrupted restoration,", &restoring, error))?;
         self.engine()?
             .restore_from_backup(&restoring, &restoring, &RestoreOptions::default(), wanted)
             .map_err(|error| StoreError::Rocks("restoring the backup", error))?;
+
         let identity =
             StoreIdentity { replica: name.unwrap_or_else(|| self.owner.replica.clone()), ..self.owner.clone() };
         let applied = claim(&restoring, &self.owner, &identity)?;
+
         sync_files(&restoring)?;
         let store = data.store();
-        std::fs::rename(&restoring, &store).map_err(|error| system("put the store in its place", &store, error))?;
+        std::fs::rename(&restoring, &store)
+            .map_err(|error| system("rename the restored database to", &store, error))?;
         sync(&data.0)?;
         Ok(Restored { backup, identity, applied })
     }
 
-    /// RocksDB's engine for the directory.
     fn engine(&self) -> Result<BackupEngine, StoreError> {
         let opened =
             BackupEngineOptions::new(&self.directory).and_then(|options| BackupEngine::open(&options, &Env::new()?));
@@ -274,22 +261,23 @@ impl Backups {
     }
 }
 
-/// Makes a copy of a database as it is now: links to its sorted files, in a directory that is not there yet, on the same file
-/// system. The database can be used meanwhile.
+/// Makes a copy of a database as it is now, which can be used meanwhile. The copy consists of links to the sorted files, so the
+/// directory has to be new and on the same file system.
 ///
 /// # Errors
-/// RocksDB could not make it.
+/// RocksDB cannot make it.
 pub fn copy_database(db: &DB, to: &Path) -> Result<(), StoreError> {
     let made = Checkpoint::new(db).and_then(|checkpoint| checkpoint.create_checkpoint(to));
     made.map_err(|error| StoreError::Rocks("copying the store", error))
 }
 
-/// Whose database this is.
+/// The replica that a database belongs to.
 ///
 /// # Errors
-/// Storage failed, or it does not say.
+/// Storage failed, or the database does not say.
 pub fn owner_of(db: &DB) -> Result<StoreIdentity, StoreError> {
-    read_meta(db, schema::META_IDENTITY)?.ok_or_else(|| StoreError::Corrupt("it does not say whose it is".into()))
+    read_meta(db, schema::META_IDENTITY)?
+        .ok_or_else(|| StoreError::Corrupt("it does not say which replica it belongs to".into()))
 }
 
 /// How far the log of a database has been applied.
@@ -300,7 +288,7 @@ pub fn applied_of(db: &DB) -> Result<Applied, StoreError> {
     Ok(read_meta(db, schema::META_APPLIED)?.unwrap_or(Applied::NOTHING))
 }
 
-/// Makes a restored database, which was its owner's, that of another replica. Returns how far it has been applied.
+/// Gives a restored database to the replica `identity`. Returns how far it has been applied.
 fn claim(path: &Path, owner: &StoreIdentity, identity: &StoreIdentity) -> Result<Applied, BackupError> {
     let db = open_copy(path)?;
     let found = owner_of(&db)?;
@@ -309,12 +297,11 @@ fn claim(path: &Path, owner: &StoreIdentity, identity: &StoreIdentity) -> Result
     }
     if identity != owner {
         db.put_cf_opt(family(&db, schema::META), schema::META_IDENTITY, to_cbor(identity), &synced())
-            .map_err(|error| StoreError::Rocks("writing whose store it is", error))?;
+            .map_err(|error| StoreError::Rocks("writing the owner of the store", error))?;
     }
     Ok(applied_of(&db)?)
 }
 
-/// A backup, as RocksDB describes it.
 fn described(info: &BackupEngineInfo) -> Backup {
     let seconds = u64::try_from(info.timestamp).unwrap_or(0);
     Backup { id: info.backup_id, made: Timestamp(seconds.saturating_mul(1_000_000_000)), bytes: info.size }
@@ -324,7 +311,7 @@ fn described(info: &BackupEngineInfo) -> Backup {
 fn lock(directory: &Path) -> Result<File, BackupError> {
     let path = directory.join(LOCK);
     let opened = File::options().create(true).truncate(false).write(true).open(&path);
-    // A backup can be restored from where nothing can be written.
+    // A backup can be restored from a directory that cannot be written.
     let file = opened.or_else(|error| File::open(&path).map_err(|_| error));
     let file = file.map_err(|error| system("lock the backups", &path, error))?;
     match file.try_lock() {
@@ -334,21 +321,21 @@ fn lock(directory: &Path) -> Result<File, BackupError> {
     }
 }
 
-/// Whose backups a directory has; none if it has none.
+/// The replica whose backups a directory has; `None` if it has none.
 fn read_owner(directory: &Path) -> Result<Option<StoreIdentity>, BackupError> {
     let path = directory.join(OWNER);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(system("read whose backups these are,", &path, error)),
+        Err(error) => return Err(system("read the owner of the backups in", &path, error)),
     };
     match toml::from_str(&text) {
         Ok(Owner { cluster, replica }) => Ok(Some(StoreIdentity { cluster, replica })),
-        Err(error) => Err(system("read whose backups these are,", &path, io::Error::other(error))),
+        Err(error) => Err(system("read the owner of the backups in", &path, io::Error::other(error))),
     }
 }
 
-/// Writes whose backups a directory has.
+/// Writes which replica's backups a directory has. Renames a complete file, so that no half of one is ever read.
 fn write_owner(directory: &Path, StoreIdentity { cluster, replica }: &StoreIdentity) -> Result<(), BackupError> {
     let (path, new) = (directory.join(OWNER), directory.join("owner.toml.new"));
     let text = format!(
@@ -360,10 +347,10 @@ fn write_owner(directory: &Path, StoreIdentity { cluster, replica }: &StoreIdent
         file.sync_all()?;
         std::fs::rename(&new, &path)
     };
-    write().map_err(|error| system("write whose backups these are,", &path, error))
+    write().map_err(|error| system("write the owner of the backups in", &path, error))
 }
 
-/// The names of what is in a directory, beside some.
+/// The names of the files in a directory, except some.
 fn entries(directory: &Path, but: &[&str]) -> Result<Vec<String>, BackupError> {
     let refused = |error| system("read the directory", directory, error);
     let mut names = Vec::new();
@@ -376,7 +363,7 @@ fn entries(directory: &Path, but: &[&str]) -> Result<Vec<String>, BackupError> {
     Ok(names)
 }
 
-/// How many bytes the files in a directory and those below it have.
+/// The size of all files in a directory and below it.
 fn bytes_in(directory: &Path) -> Result<u64, BackupError> {
     let refused = |error| system("read the directory", directory, error);
     let mut bytes = 0;
@@ -388,7 +375,7 @@ fn bytes_in(directory: &Path) -> Result<u64, BackupError> {
     Ok(bytes)
 }
 
-/// Makes a directory's files durable, and their names.
+/// Makes the files of a directory durable, then their names.
 fn sync_files(directory: &Path) -> Result<(), BackupError> {
     for name in entries(directory, &[])? {
         sync(&directory.join(name))?;
@@ -401,7 +388,6 @@ fn sync(path: &Path) -> Result<(), BackupError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(|error| system("make durable", path, error))
 }
 
-/// What the operating system refused.
 fn system(doing: &str, path: &Path, error: io::Error) -> BackupError {
     BackupError::System { doing: format!("{doing} {}", path.display()), error }
 }

@@ -1,59 +1,55 @@
-//! A data directory: what lies in it, and whose it is for the moment.
+//! A data directory: its entries and its locks.
 //!
-//! | entry | what it is |
+//! | entry | purpose |
 //! |---|---|
 //! | `store` | the database |
 //! | `lock` | locked by the process that has the database open |
-//! | `control` | the socket on which a running replica can be asked for a copy of the database |
-//! | `copy` | such a copy, made of links to the database's files, for as long as it is wanted |
-//! | `backup.lock` | locked by the process that makes a backup |
-//! | `restoring` | a database that is being restored, before it is the `store` |
+//! | `control` | the socket on which a backup asks a running replica for a copy of the database |
+//! | `copy` | such a copy, made of links to the database's files; deleted when the backup ends |
+//! | `backup.lock` | locked by the process that makes a backup, so that two do not share a copy |
+//! | `restoring` | a database that is being restored; renamed to `store` when it is complete |
 
 use super::error::OpenError;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The parts of a data directory.
+/// The data directory of a replica.
 #[derive(Clone, Debug)]
 pub struct DataDirectory(pub PathBuf);
 
 impl DataDirectory {
-    /// The database.
     pub fn store(&self) -> PathBuf {
         self.0.join("store")
     }
 
-    /// The socket on which a running replica can be asked for a copy of the database.
     pub fn control(&self) -> PathBuf {
         self.0.join("control")
     }
 
-    /// A copy of the database.
     pub fn copy(&self) -> PathBuf {
         self.0.join("copy")
     }
 
-    /// A database that is being restored.
     pub fn restoring(&self) -> PathBuf {
         self.0.join("restoring")
     }
 
-    /// Makes the directory when it is not there, and locks it for this process; the operating system frees the lock however the
+    /// Locks the directory for this process, and creates it if it is not there. The operating system releases the lock however the
     /// process ends.
     ///
     /// # Errors
-    /// Another process has it, or the operating system refuses.
+    /// Another process has locked it, or the operating system refuses.
     pub fn lock(&self) -> Result<File, OpenError> {
-        std::fs::create_dir_all(&self.0).map_err(|error| self.refused("make the data directory", error))?;
+        std::fs::create_dir_all(&self.0).map_err(|error| self.refused("create the data directory", error))?;
         self.lock_entry("lock")?.ok_or_else(|| OpenError::InUse(self.0.clone()))
     }
 
-    /// Locks an existing directory for this process without writing anything. None when it was never locked: then no replica
+    /// Locks an existing directory for this process without writing anything. `None` when it was never locked, so that no replica
     /// has run in it.
     ///
     /// # Errors
-    /// Another process has it, or the operating system refuses.
+    /// Another process has locked it, or the operating system refuses.
     pub fn lock_to_read(&self) -> Result<Option<File>, OpenError> {
         match File::open(self.0.join("lock")) {
             Ok(file) => self.try_lock(file)?.map(Some).ok_or_else(|| OpenError::InUse(self.0.clone())),
@@ -62,7 +58,7 @@ impl DataDirectory {
         }
     }
 
-    /// Locks the directory for whoever makes a backup of it. None when someone does.
+    /// Locks the directory for making a backup of it. `None` when another process is making one.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -70,20 +66,20 @@ impl DataDirectory {
         self.lock_entry("backup.lock")
     }
 
-    /// Removes the copy of the database, if there is one. What it shares with the database stays.
+    /// Removes the copy of the database, if there is one. The database keeps the files that both have links to.
     ///
     /// # Errors
     /// The operating system refuses.
     pub fn remove_copy(&self) -> io::Result<()> {
-        // RocksDB makes a copy under the second name, and renames it.
+        // RocksDB makes a copy under the second name and then renames it, so a crash may leave either.
         remove_tree(&self.copy())?;
         remove_tree(&self.0.join("copy.tmp"))
     }
 
-    /// Locks a file in the directory, which is made when it is not there. None when another process has locked it.
+    /// Locks a file in the directory, and creates it if it is not there. `None` when another process has locked it.
     fn lock_entry(&self, name: &str) -> Result<Option<File>, OpenError> {
         let path = self.0.join(name);
-        // Who may only read it, since another user made it, can lock it all the same.
+        // Another user may have created the file. To lock it, reading is enough.
         let file = match File::options().create(true).truncate(false).write(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(&path),
             opened => opened,
@@ -91,7 +87,7 @@ impl DataDirectory {
         self.try_lock(file.map_err(|error| self.refused("open the lock in the data directory", error))?)
     }
 
-    /// The file, locked; none when another process has locked it.
+    /// The file, locked; `None` when another process has locked it.
     fn try_lock(&self, file: File) -> Result<Option<File>, OpenError> {
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
@@ -100,13 +96,12 @@ impl DataDirectory {
         }
     }
 
-    /// The operating system refused something.
     fn refused(&self, doing: &str, error: io::Error) -> OpenError {
         OpenError::System { doing: format!("{doing} {}", self.0.display()), error }
     }
 }
 
-/// Removes a directory with all that is in it, if it is there.
+/// Removes a directory and everything in it, if it is there.
 pub fn remove_tree(directory: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -1,23 +1,25 @@
-//! What can go wrong in storage. None of it is an answer: it differs between replicas, so it ends the process instead.
+//! Failures of the storage. They differ between replicas, so none of them may become an answer: they end the process. What a
+//! command is refused for is a [`Rejection`](stablechat_protocol::answer::Rejection), see [`super::state::Abort`].
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Storage failed or holds what it must not hold.
+/// The storage failed, or contradicts itself.
 #[derive(Debug)]
 pub enum StoreError {
-    /// RocksDB reported a failure, while doing the first.
+    /// RocksDB reported a failure: what was being done, and its report.
     Rocks(&'static str, rocksdb::Error),
-    /// What is stored contradicts the schema.
+    /// Rows contradict the schema or each other; which, and how.
     Corrupt(String),
-    /// The operating system refused something: what was being done, and its answer.
+    /// The operating system refused something: what was being done, and its reason.
     System(&'static str, std::io::Error),
 }
 
 impl StoreError {
-    /// Whether there was no room on the disk. Nothing else is wrong then: what is stored is what was committed before.
+    /// Whether the disk is full. Then nothing is lost: what was committed before is stored, and the replica can go on as soon as there
+    /// is room.
     pub fn is_no_room(&self) -> bool {
-        // RocksDB's bindings give no more than the text.
+        // The bindings of RocksDB pass on no error code, only the text.
         matches!(self, StoreError::Rocks(_, error) if error.as_ref().contains("No space left on device"))
     }
 }
@@ -34,42 +36,35 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// Why a data directory could not be opened.
+/// Why a store could not be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// Another process has it open.
+    /// Another process has the data directory open.
     InUse(PathBuf),
-    /// It belongs to another replica: its cluster and name.
+    /// The data directory belongs to another replica.
     OtherReplica {
-        /// The directory.
         directory: PathBuf,
-        /// Whose it is.
+        /// The replica that it belongs to.
         found: String,
-        /// Who wanted it.
+        /// The replica that was to be started.
         wanted: String,
     },
-    /// It is written in a newer format than this program knows.
+    /// The store has a newer format than this program.
     NewerFormat {
-        /// The directory.
         directory: PathBuf,
-        /// Its format.
         found: u64,
     },
-    /// It is written in an older format than this program reads.
+    /// The store has an older format than this program.
     OlderFormat {
-        /// The directory.
         directory: PathBuf,
-        /// Its format.
         found: u64,
     },
     /// The operating system refused something.
     System {
-        /// What was being done.
+        /// What was to be done, as an infinitive.
         doing: String,
-        /// Its answer.
         error: std::io::Error,
     },
-    /// RocksDB or the data in it failed.
     Store(StoreError),
 }
 
@@ -101,6 +96,11 @@ impl fmt::Display for OpenError {
                 super::schema::FORMAT
             ),
             OpenError::System { doing, error } => write!(formatter, "cannot {doing}: {error}"),
+            OpenError::Store(error @ StoreError::Corrupt(_)) => write!(
+                formatter,
+                "{error}; `stablechatd check` lists the damage, `stablechatd restore` brings back a backup, and a replica that \
+                 is started with an empty data directory gets everything from the others"
+            ),
             OpenError::Store(error) => error.fmt(formatter),
         }
     }

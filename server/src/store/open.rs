@@ -1,17 +1,18 @@
-//! Opening a data directory: the lock, the identity, the format, RocksDB's settings.
+//! Opening a store: the lock, the format, the identity, and RocksDB's settings.
 
+use super::ChatStore;
+use super::database::{Batch, Database, family, next_epoch, read_meta, synced};
 use super::directory::DataDirectory;
 use super::error::{OpenError, StoreError};
-use super::repair::ChunkLimit;
-use super::rows::{Rows, decode, family};
-use super::schema::{self, Applied, Column, StoreIdentity};
-use super::truncation::LOG_RETENTION;
-use super::{BoundaryHistory, ChatStore, Repair, log, synced};
+use super::log::Log;
+use super::log::repair::Repairs;
+use super::schema::{self, StoreIdentity};
+use super::state::keys::Column;
+use super::state::rows::Rows;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options,
     WriteBatch,
 };
-use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,32 +21,34 @@ use std::sync::Arc;
 
 /// Where a store lives.
 #[derive(Clone)]
-pub enum Medium {
-    /// In a directory of the file system, which is made when it is not there.
+pub enum Location {
+    /// In a directory of the file system, which is created when it is not there.
     Directory(PathBuf),
-    /// In memory: it lives as long as the environment does, and is not locked.
+    /// In memory. It lives as long as the environment does, and is not locked.
     Memory(Env),
-    /// In a database that is open, and not locked: see [`Medium::kept_open`].
+    /// In a database that is open already. It is not locked: see [`Location::kept_open`].
     Open(Arc<DB>),
 }
 
-impl Medium {
-    /// An empty medium in memory. What is written to it is there for all stores that are opened on it or on its clones, one
-    /// after the other.
+impl Location {
+    /// An empty location in memory. Stores that are opened on it or on its clones, one after the other, find what the ones before
+    /// have committed.
     ///
     /// # Errors
     /// RocksDB could not make it.
-    pub fn in_memory() -> Result<Medium, StoreError> {
-        Env::mem_env().map(Medium::Memory).map_err(|error| StoreError::Rocks("making an environment in memory", error))
+    pub fn in_memory() -> Result<Location, StoreError> {
+        Env::mem_env()
+            .map(Location::Memory)
+            .map_err(|error| StoreError::Rocks("making an environment in memory", error))
     }
 
-    /// The database on this medium, opened. A store that is opened on it finds what those before it have committed, as if the
+    /// The database at this location, opened. A store that is opened on it finds what the ones before have committed, as if the
     /// database had been closed in between, but without the time that RocksDB takes to open.
     ///
     /// # Errors
     /// The database is in use, or cannot be read or written.
-    pub fn kept_open(&self) -> Result<Medium, OpenError> {
-        open_database(self).map(|(db, _)| Medium::Open(db))
+    pub fn kept_open(&self) -> Result<Location, OpenError> {
+        open_database(self).map(|(db, _)| Location::Open(db))
     }
 }
 
@@ -53,37 +56,38 @@ impl Medium {
 const WRITE_BUFFERS: usize = 16 * 1024 * 1024;
 /// Memory for blocks of sorted files, their indexes and filters, over all column families, in bytes.
 const CACHE: usize = 32 * 1024 * 1024;
-/// The write-ahead log above which RocksDB writes out what holds it, in bytes. Bounds the time that opening takes.
+/// The size of the write-ahead log above which RocksDB writes rows to sorted files so that it can be deleted, in bytes. Opening
+/// reads the write-ahead log, so this bounds the time that it takes.
 const WRITE_AHEAD_LOG_MAX: u64 = 64 * 1024 * 1024;
-/// RocksDB's own log: files kept, and the size of each in bytes.
+/// RocksDB's own log of events: files kept, and the size of each in bytes.
 const INFO_LOGS: usize = 2;
 const INFO_LOG_SIZE: usize = 1024 * 1024;
 /// Files that RocksDB keeps open.
 const OPEN_FILES: i32 = 256;
 
-/// A sorted file is compacted soon when, of so many neighbouring entries, this many are deletions, or of all this share.
+/// A sorted file is compacted soon when this many of so many neighbouring entries are deletions, or this share of all.
 const DELETIONS_TO_COMPACT: (usize, usize, f64) = (128, 64, 0.5);
 
 /// See [`ChatStore::open`].
-pub fn open(medium: &Medium, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
-    let mut store = open_as_left(medium, identity)?;
+pub fn open(location: &Location, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
+    let mut store = open_as_left(location, identity)?;
     store.resume_install()?;
     store.resume_repair()?;
     Ok(store)
 }
 
-/// Opens a store as the last process left it: a repair may be under way.
-pub fn open_as_left(medium: &Medium, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
-    let (db, lock) = open_database(medium)?;
-    claim(&db, medium, identity)?;
+/// Opens a store as the last process left it, perhaps in the middle of a repair.
+pub fn open_as_left(location: &Location, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
+    let (db, lock) = open_database(location)?;
+    claim(&db, location, identity)?;
     let epoch = next_epoch(&db)?;
     Ok(load(db, epoch, lock)?)
 }
 
-/// Opens what the last process left in a directory, whosever it is, for reading only. Nothing is written.
+/// See [`ChatStore::open_to_read`].
 pub fn open_to_read(directory: &DataDirectory) -> Result<ChatStore, OpenError> {
     let lock = directory.lock_to_read()?;
-    let (options, families) = settings(&Medium::Directory(directory.0.clone()), &directory.store())?;
+    let (options, families) = settings(&Location::Directory(directory.0.clone()), &directory.store())?;
     let db = DB::open_cf_descriptors_read_only(&options, directory.store(), families, false)
         .map_err(|error| StoreError::Rocks("opening the store", error))?;
     known_format(&db, &directory.0)?;
@@ -91,11 +95,11 @@ pub fn open_to_read(directory: &DataDirectory) -> Result<ChatStore, OpenError> {
     Ok(load(Arc::new(db), epoch, lock)?)
 }
 
-/// Opens a database that is there, whosever it is: a copy, or one that nobody uses. The caller holds the lock.
+/// Opens an existing database, whichever replica it belongs to: a copy, or one that no process uses. The caller holds the lock.
 pub fn open_copy(path: &Path) -> Result<DB, OpenError> {
-    let (mut options, families) = settings(&Medium::Directory(path.to_path_buf()), path)?;
+    let (mut options, families) = settings(&Location::Directory(path.to_path_buf()), path)?;
     options.create_if_missing(false);
-    // It is closed soon, and what a compaction writes would have to be backed up anew.
+    // It is closed soon, and the files that a compaction writes would have to be backed up anew.
     options.set_disable_auto_compactions(true);
     let db = DB::open_cf_descriptors(&options, path, families)
         .map_err(|error| StoreError::Rocks("opening the store", error))?;
@@ -105,54 +109,38 @@ pub fn open_copy(path: &Path) -> Result<DB, OpenError> {
 
 /// The store in a database.
 fn load(db: Arc<DB>, epoch: u64, lock: Option<File>) -> Result<ChatStore, StoreError> {
-    let applied: Applied = read_meta(&db, schema::META_APPLIED)?.unwrap_or(Applied::NOTHING);
-    let settled = read_meta(&db, schema::META_SETTLED)?.unwrap_or(Uid::MIN);
-    let base = read_meta(&db, schema::META_BASE)?.unwrap_or(log::BEGIN);
-    let log_bytes = read_meta(&db, schema::META_LOG_BYTES)?.unwrap_or(0);
+    let log = Log::load(Arc::clone(&db))?;
     Ok(ChatStore {
-        rows: Rows::new(db, applied.state_digest),
-        committed: applied.mark(),
-        applied,
-        settled,
-        base,
-        log_bytes,
-        retention: LOG_RETENTION,
-        boundaries: BoundaryHistory::default(),
-        pending: WriteBatch::default(),
-        uncommitted: 0,
-        chunk_limit: ChunkLimit::DEFAULT,
-        insertion: None,
-        resumed: Repair::default(),
-        epoch,
-        writes: Arc::default(),
-        #[cfg(test)]
-        commits_left: None,
-        _lock: lock,
+        rows: Rows::new(Arc::clone(&db), log.applied().state_digest),
+        log,
+        repairs: Repairs::default(),
+        batch: Batch::new(Arc::clone(&db)),
+        database: Database::new(db, epoch, lock),
     })
 }
 
-/// Opens the database on a medium, and locks it if it is in a directory.
-fn open_database(medium: &Medium) -> Result<(Arc<DB>, Option<File>), OpenError> {
-    let (path, lock) = match medium {
-        Medium::Directory(directory) => {
+/// Opens the database at a location, and locks the directory that it is in, if any.
+fn open_database(location: &Location) -> Result<(Arc<DB>, Option<File>), OpenError> {
+    let (path, lock) = match location {
+        Location::Directory(directory) => {
             let directory = DataDirectory(directory.clone());
             (directory.store(), Some(directory.lock()?))
         }
-        Medium::Memory(_) => (PathBuf::from("/store"), None),
-        Medium::Open(db) => return Ok((Arc::clone(db), None)),
+        Location::Memory(_) => (PathBuf::from("/store"), None),
+        Location::Open(db) => return Ok((Arc::clone(db), None)),
     };
-    let (options, families) = settings(medium, &path)?;
+    let (options, families) = settings(location, &path)?;
     let db = DB::open_cf_descriptors(&options, path, families)
         .map_err(|error| StoreError::Rocks("opening the store", error))?;
     Ok((Arc::new(db), lock))
 }
 
 /// RocksDB's settings for the database at a path as a whole, and for all column families, which share a cache.
-fn settings(medium: &Medium, path: &Path) -> Result<(Options, Vec<ColumnFamilyDescriptor>), StoreError> {
-    let options = options(medium, &Cache::new_lru_cache(CACHE));
+fn settings(location: &Location, path: &Path) -> Result<(Options, Vec<ColumnFamilyDescriptor>), StoreError> {
+    let options = options(location, &Cache::new_lru_cache(CACHE));
     let mut names: BTreeSet<String> = all_families().map(String::from).collect();
-    // RocksDB opens all column families or none: those of a newer format too, which is found to be one next.
-    if matches!(medium, Medium::Directory(_)) && path.join("CURRENT").exists() {
+    // RocksDB opens all column families or none. So those of a newer format are opened too, before its number is read.
+    if matches!(location, Location::Directory(_)) && path.join("CURRENT").exists() {
         let found = DB::list_cf(&options, path);
         names.extend(found.map_err(|error| StoreError::Rocks("opening the store", error))?);
     }
@@ -167,7 +155,7 @@ pub fn all_families() -> impl Iterator<Item = &'static str> {
 }
 
 /// RocksDB's settings, the same for the database and each column family.
-fn options(medium: &Medium, cache: &Cache) -> Options {
+fn options(location: &Location, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -178,13 +166,13 @@ fn options(medium: &Medium, cache: &Cache) -> Options {
     options.create_missing_column_families(true);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_db_write_buffer_size(WRITE_BUFFERS);
-    // No family can have more, and RocksDB sets room aside by this.
+    // No column family can have more, and RocksDB preallocates disk space by this.
     options.set_write_buffer_size(WRITE_BUFFERS);
     options.set_max_total_wal_size(WRITE_AHEAD_LOG_MAX);
-    // A record that a crash cut off was never acknowledged; any other damage to the log must not go unnoticed.
+    // A crash may cut off the last record, which then was never acknowledged. Any other damage must not go unnoticed.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_max_open_files(OPEN_FILES);
-    // Acknowledged messages leave tombstones that every reading of unread messages would step over.
+    // Acknowledged messages leave deletions in the sorted files, which every read of unread messages would have to step over.
     let (window, deletions, ratio) = DELETIONS_TO_COMPACT;
     options.add_compact_on_deletion_collector_factory(window, deletions, ratio);
     options.set_log_level(LogLevel::Warn);
@@ -193,19 +181,19 @@ fn options(medium: &Medium, cache: &Cache) -> Options {
     // Statistics would wake an idle process.
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
-    if let Medium::Memory(env) = medium {
+    if let Location::Memory(env) = location {
         options.set_env(env);
-        // There is no file whose opening has to be waited for.
+        // Nothing is gained by opening files in parallel when they are in memory.
         options.set_max_file_opening_threads(1);
     }
     options
 }
 
-/// Checks format and identity, or writes them into a new store.
-fn claim(db: &DB, medium: &Medium, identity: &StoreIdentity) -> Result<(), OpenError> {
-    let directory = match medium {
-        Medium::Directory(directory) => directory.clone(),
-        Medium::Memory(_) | Medium::Open(_) => PathBuf::from("in memory"),
+/// Checks the format and the identity of a store, or writes them if it is new.
+fn claim(db: &DB, location: &Location, identity: &StoreIdentity) -> Result<(), OpenError> {
+    let directory = match location {
+        Location::Directory(directory) => directory.clone(),
+        Location::Memory(_) | Location::Open(_) => PathBuf::from("in memory"),
     };
     match read_meta::<u64>(db, schema::META_FORMAT)? {
         None => {
@@ -223,11 +211,11 @@ fn claim(db: &DB, medium: &Medium, identity: &StoreIdentity) -> Result<(), OpenE
         Some(found) => {
             Err(OpenError::OtherReplica { directory, found: found.to_string(), wanted: identity.to_string() })
         }
-        None => Err(StoreError::Corrupt("it has a format but no identity".into()).into()),
+        None => Err(StoreError::Corrupt("it has a format, but does not say whose it is".into()).into()),
     }
 }
 
-/// Checks that a database is written in a format that this program knows.
+/// Checks that a database has the format of this program.
 fn known_format(db: &DB, directory: &Path) -> Result<(), OpenError> {
     match read_meta::<u64>(db, schema::META_FORMAT)? {
         Some(found) if found > schema::FORMAT => {
@@ -238,23 +226,4 @@ fn known_format(db: &DB, directory: &Path) -> Result<(), OpenError> {
         }
         _ => Ok(()),
     }
-}
-
-/// Increases the epoch, durably, and returns the new one.
-fn next_epoch(db: &DB) -> Result<u64, StoreError> {
-    let epoch = read_meta::<u64>(db, schema::META_EPOCH)?.unwrap_or(0) + 1;
-    write_epoch(db, epoch)?;
-    Ok(epoch)
-}
-
-/// Writes the epoch, durably.
-pub fn write_epoch(db: &DB, epoch: u64) -> Result<(), StoreError> {
-    db.put_cf_opt(family(db, schema::META), schema::META_EPOCH, to_cbor(&epoch), &synced())
-        .map_err(|error| StoreError::Rocks("writing the epoch", error))
-}
-
-/// A fact from the column family of facts.
-pub fn read_meta<T: serde::de::DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, StoreError> {
-    let bytes = db.get_cf(family(db, schema::META), key).map_err(|error| StoreError::Rocks("reading", error))?;
-    bytes.map(|bytes| decode(schema::META, &bytes)).transpose()
 }

@@ -1,8 +1,9 @@
 //! What tests of the store have in common: stores in memory, random streams of requests, and what a store contains.
 
-use super::rows::family;
-use super::schema::{self, Column, StoreIdentity};
-use super::{ChatStore, Medium, Outcome, Repair, StoreError};
+use super::database::family;
+use super::schema::{self, StoreIdentity};
+use super::state::keys::Column;
+use super::{ChatStore, Location, Outcome, Repair, StoreError};
 use rocksdb::{Env, IteratorMode};
 use stablechat_protocol::command::{Command, Recipient};
 use stablechat_protocol::login::PublicKey;
@@ -13,14 +14,14 @@ use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
-/// Whose stores the tests' are.
+/// The replica that the tests' stores belong to.
 pub fn identity() -> StoreIdentity {
     StoreIdentity { cluster: "test".into(), replica: "one".into() }
 }
 
-/// An empty place for a store.
-pub fn memory() -> Medium {
-    Medium::Memory(Env::mem_env().expect("there is memory"))
+/// An empty location for a store.
+pub fn memory() -> Location {
+    Location::Memory(Env::mem_env().expect("there is memory"))
 }
 
 /// A new store.
@@ -44,6 +45,11 @@ pub fn apply(store: &mut ChatStore, held: &StampedRequest) -> Outcome {
 }
 
 impl ChatStore {
+    /// Settles the log up to a uid, without asking other replicas.
+    pub fn settle(&mut self, uid: Uid) {
+        self.log.settle(&mut self.batch, uid);
+    }
+
     /// Puts requests in their places in the log, all at once.
     pub fn insert(&mut self, requests: Vec<StampedRequest>) -> Result<Repair, StoreError> {
         self.begin_inserting(requests)?;
@@ -65,7 +71,7 @@ impl ChatStore {
 pub fn contents(store: &ChatStore) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
     let names = [schema::LOG, schema::UNDO, schema::UNDONE].into_iter().chain(Column::ALL.map(Column::name));
     let rows = |name| {
-        let rows = store.rows.db().iterator_cf(family(store.rows.db(), name), IteratorMode::Start);
+        let rows = store.database.db().iterator_cf(family(store.database.db(), name), IteratorMode::Start);
         rows.map(move |row| {
             let (key, value) = row.expect("memory does not fail");
             (name, key.into_vec(), value.into_vec())
@@ -82,7 +88,8 @@ pub fn assert_sound(store: &ChatStore) {
 
 /// The uids of the log.
 pub fn uids(store: &ChatStore) -> Vec<Uid> {
-    let uids: Result<Vec<Uid>, StoreError> = store.log(Uid::MIN).map(|entry| entry.map(|(uid, _)| uid)).collect();
+    let uids: Result<Vec<Uid>, StoreError> =
+        store.log().entries(Uid::MIN).map(|entry| entry.map(|(uid, _)| uid)).collect();
     uids.expect("memory does not fail")
 }
 
@@ -109,9 +116,9 @@ pub fn held(milliseconds: u64, client: u8, sequence: u64, actor: &Actor, command
 }
 
 /// Random numbers from a seed (splitmix64).
-pub struct Dice(pub u64);
+pub struct Random(pub u64);
 
-impl Dice {
+impl Random {
     /// A number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -139,26 +146,26 @@ impl Dice {
 
 /// A random stream of requests in order: few accounts and sessions, so that they get in each other's way. It has every
 /// command, repetitions, gaps, strangers, and pauses in which sessions end.
-pub fn stream(dice: &mut Dice, length: usize) -> Vec<StampedRequest> {
+pub fn stream(random: &mut Random, length: usize) -> Vec<StampedRequest> {
     let actors = [actor("ann", 1), actor("bob", 2), actor("bob", 3), actor("cid", 4)];
     let mut issued = [0; 5];
     let mut stream: Vec<StampedRequest> = Vec::new();
     let mut milliseconds = 1_000_000_000;
     while stream.len() < length {
-        milliseconds += match dice.below(100) {
-            0..80 => dice.below(300) as u64,
-            80..97 => dice.below(4000) as u64,
+        milliseconds += match random.below(100) {
+            0..80 => random.below(300) as u64,
+            80..97 => random.below(4000) as u64,
             _ => 15 * 3_600_000,
         };
-        if !stream.is_empty() && dice.percent(15) {
-            let StampedRequest { request, .. } = dice.one_of(&stream).clone();
+        if !stream.is_empty() && random.percent(15) {
+            let StampedRequest { request, .. } = random.one_of(&stream).clone();
             stream.push(StampedRequest { uid: request.uid(Timestamp(milliseconds * 1_000_000)), request });
             continue;
         }
-        let client = dice.below(issued.len());
-        let stranger = dice.percent(5);
-        let speaker = &actors[if stranger { dice.below(actors.len()) } else { client % actors.len() }];
-        let sequence = match dice.below(100) {
+        let client = random.below(issued.len());
+        let stranger = random.percent(5);
+        let speaker = &actors[if stranger { random.below(actors.len()) } else { client % actors.len() }];
+        let sequence = match random.below(100) {
             0..88 => {
                 issued[client] += 1;
                 issued[client]
@@ -169,7 +176,7 @@ pub fn stream(dice: &mut Dice, length: usize) -> Vec<StampedRequest> {
                 1
             }
         };
-        let command = command(dice, &actors, speaker, &stream);
+        let command = command(random, &actors, speaker, &stream);
         stream.push(held(milliseconds, client as u8, sequence, speaker, command));
     }
     stream.sort_by_key(|held| held.uid);
@@ -178,14 +185,14 @@ pub fn stream(dice: &mut Dice, length: usize) -> Vec<StampedRequest> {
 }
 
 /// A random command.
-fn command(dice: &mut Dice, actors: &[Actor], speaker: &Actor, before: &[StampedRequest]) -> Command {
-    match dice.below(100) {
+fn command(random: &mut Random, actors: &[Actor], speaker: &Actor, before: &[StampedRequest]) -> Command {
+    match random.below(100) {
         0..25 => create(speaker),
         25..33 => Command::Delete,
-        33..50 if !before.is_empty() => Command::Ack { uids: (0..4).map(|_| dice.one_of(before).uid).collect() },
+        33..50 if !before.is_empty() => Command::Ack { uids: (0..4).map(|_| random.one_of(before).uid).collect() },
         _ => {
             let text = format!("message {}", before.len());
-            send(dice.one_of(actors), &text)
+            send(random.one_of(actors), &text)
         }
     }
 }

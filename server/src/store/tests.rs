@@ -2,20 +2,23 @@
 
 mod script;
 
-use super::rows::{Row, decode};
-use super::schema::{Column, UndoRecord, unread_count_key};
+use super::database::{decode, family};
+use super::state::keys::{Column, UndoRecord, unread_count_key};
+use super::state::rows::{Direction, Row};
 use super::*;
 use crate::golden::golden_scripts;
 use rocksdb::Options;
 use script::Script;
-use stablechat_protocol::answer::Rejection;
+use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, PasswordParameters, Query, Recipient};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::{PublicKey, Salt};
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::request::Actor;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::wire::to_cbor;
 use std::sync::Arc;
 
 fn identity(replica: &str) -> StoreIdentity {
@@ -56,30 +59,30 @@ impl Applying<'_> {
 }
 
 fn in_memory() -> ChatStore {
-    let medium = Medium::in_memory().expect("memory can be had");
-    ChatStore::open(&medium, &identity("a")).expect("a new store opens")
+    let location = Location::in_memory().expect("memory can be had");
+    ChatStore::open(&location, &identity("a")).expect("a new store opens")
 }
 
 golden_scripts!(
     "src/store/scripts",
     Script::new,
     a_deleted_account_leaves_nothing_to_its_successor,
-    a_list_that_few_match_is_answered_in_more_pages,
+    a_list_with_few_matches_takes_more_pages,
     a_request_takes_effect_once,
     a_session_has_no_gaps,
     a_session_is_its_first_actors,
     a_successor_with_another_key_is_another_owner,
-    ack_removes_exactly_what_it_names,
+    ack_removes_exactly_the_messages_that_it_names,
     answers_are_forgotten_beyond_the_window,
-    graves_are_emptied_a_bounded_number_at_a_time,
     history_comes_in_pages_from_its_end,
     lists_come_in_sorted_pages,
     lookup_answers_alike_for_everyone,
     names_are_taken_once,
     only_the_owner_acts_for_an_account,
     sessions_end_after_a_day_of_log_time,
+    tombstones_are_emptied_a_bounded_number_at_a_time,
+    uncommitted_requests_are_seen_and_lost_in_a_crash,
     unread_messages_come_in_pages,
-    what_is_not_committed_is_seen_and_lost,
 );
 
 #[test]
@@ -106,8 +109,9 @@ fn undoing_every_request_goes_back_through_every_state() {
     store.commit().expect("storage works");
 
     for (uid, digest) in before.into_iter().rev() {
-        let family = family(store.rows.db(), schema::UNDO);
-        let record = store.rows.db().get_cf(family, uid.to_bytes()).expect("storage works").expect("there is a record");
+        let family = family(store.database.db(), schema::UNDO);
+        let record =
+            store.database.db().get_cf(family, uid.to_bytes()).expect("storage works").expect("there is a record");
         let record: UndoRecord = decode(schema::UNDO, &record).expect("it can be read");
         for row in record.rows {
             let column = Column::from_number(row.column).expect("a column");
@@ -117,11 +121,8 @@ fn undoing_every_request_goes_back_through_every_state() {
     }
     assert_eq!(store.rows.digest(), Digest::ZERO);
     for column in Column::ALL {
-        let rows: Vec<Row> = store
-            .rows
-            .scan(column, &[], &[0xff], rows::Direction::Forward)
-            .collect::<Result<_, _>>()
-            .expect("storage works");
+        let rows: Vec<Row> =
+            store.rows.scan(column, &[], &[0xff], Direction::Forward).collect::<Result<_, _>>().expect("storage works");
         assert_eq!(rows, [], "{}", column.name());
     }
 }
@@ -194,7 +195,7 @@ fn a_store_that_was_tampered_with_is_found_out() {
     applying.apply(Some(actor("alice")), send("alice"));
     store.commit().expect("storage works");
     assert_eq!(store.check().faults, Vec::<String>::new());
-    let db = store.rows.db();
+    let db = store.database.db();
     db.delete_cf(family(db, Column::Users.name()), "alice").expect("storage works");
     let faults = store.check().faults.join("\n");
     assert!(faults.contains("the state digest is") && faults.contains("which is no account"), "{faults}");
@@ -203,13 +204,13 @@ fn a_store_that_was_tampered_with_is_found_out() {
 #[test]
 fn a_directory_belongs_to_one_replica() {
     let directory = tempfile::tempdir().expect("a directory can be made");
-    let medium = Medium::Directory(directory.path().join("data"));
-    let mut store = ChatStore::open(&medium, &identity("a")).expect("a new store opens");
+    let location = Location::Directory(directory.path().join("data"));
+    let mut store = ChatStore::open(&location, &identity("a")).expect("a new store opens");
     assert_eq!(store.epoch(), 1);
     Applying(&mut store, 0).apply(None, create("alice"));
     store.commit().expect("storage works");
     let applied = store.applied().clone();
-    let refused = |identity: &StoreIdentity| match ChatStore::open(&medium, identity) {
+    let refused = |identity: &StoreIdentity| match ChatStore::open(&location, identity) {
         Ok(_) => panic!("it must not open"),
         Err(error) => error,
     };
@@ -222,23 +223,23 @@ fn a_directory_belongs_to_one_replica() {
     let other = StoreIdentity { cluster: "other".into(), replica: "a".into() };
     assert!(matches!(refused(&other), OpenError::OtherReplica { .. }));
 
-    let store = ChatStore::open(&medium, &identity("a")).expect("its owner opens it");
+    let store = ChatStore::open(&location, &identity("a")).expect("its owner opens it");
     assert_eq!((store.epoch(), store.applied()), (2, &applied), "who was refused changed nothing");
 }
 
 #[test]
 fn a_newer_format_is_left_alone() {
     let directory = tempfile::tempdir().expect("a directory can be made");
-    let medium = Medium::Directory(directory.path().to_path_buf());
-    let store = ChatStore::open(&medium, &identity("a")).expect("a new store opens");
+    let location = Location::Directory(directory.path().to_path_buf());
+    let store = ChatStore::open(&location, &identity("a")).expect("a new store opens");
     drop(store);
-    let Ok(Medium::Open(mut db)) = medium.kept_open() else { panic!("it is not in use") };
+    let Ok(Location::Open(mut db)) = location.kept_open() else { panic!("it is not in use") };
     let owned = Arc::get_mut(&mut db).expect("nobody else has it");
     owned.create_cf("of a later time", &Options::default()).expect("storage works");
     let newer = schema::FORMAT + 1;
     db.put_cf(family(&db, schema::META), schema::META_FORMAT, to_cbor(&newer)).expect("storage works");
     drop(db);
-    match ChatStore::open(&medium, &identity("a")) {
+    match ChatStore::open(&location, &identity("a")) {
         Err(OpenError::NewerFormat { found, .. }) => assert_eq!(found, newer),
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("it must not open"),
@@ -247,11 +248,11 @@ fn a_newer_format_is_left_alone() {
 
 #[test]
 fn an_older_format_is_not_misread() {
-    let medium = Medium::in_memory().expect("memory");
-    let store = ChatStore::open(&medium, &identity("a")).expect("a new store opens");
-    let db = store.rows.db();
+    let location = Location::in_memory().expect("memory");
+    let store = ChatStore::open(&location, &identity("a")).expect("a new store opens");
+    let db = store.database.db();
     db.put_cf(family(db, schema::META), schema::META_FORMAT, to_cbor(&(schema::FORMAT - 1))).expect("storage works");
     drop(store);
-    let error = ChatStore::open(&medium, &identity("a")).err().expect("it must not open");
+    let error = ChatStore::open(&location, &identity("a")).err().expect("it must not open");
     assert!(matches!(error, OpenError::OlderFormat { .. }), "{error}");
 }

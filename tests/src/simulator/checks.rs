@@ -215,9 +215,9 @@ impl Checks {
 
     /// A replica has started: everything it had is there, and fits together.
     pub fn on_start(&mut self, node: usize, store: &ChatStore) -> Check {
-        let log = store.log(Uid::MIN).map(|entry| entry.map(|(uid, _)| uid)).collect::<Result<Vec<Uid>, _>>();
+        let log = store.log().entries(Uid::MIN).map(|entry| entry.map(|(uid, _)| uid)).collect::<Result<Vec<Uid>, _>>();
         let log = log.map_err(|error| Violation::at(node, error.to_string()))?;
-        let base = store.base();
+        let base = store.log().base();
         let is_there = |uid: &Uid| *uid <= base.uid || log.binary_search(uid).is_ok();
         let seen = &self.seen[node];
         let is_kept = match self.mode {
@@ -277,16 +277,16 @@ impl Checks {
                     format!("it has repaired its log: {undone} requests are applied again"),
                 ));
             }
-            self.begin_log(node, store.base())?;
+            self.begin_log(node, store.log().base())?;
             self.seen[node].undone = undone;
         }
         if std::mem::take(&mut self.seen[node].is_replaced) {
-            self.begin_log(node, store.base())?;
+            self.begin_log(node, store.log().base())?;
         }
         let applied = store.applied();
         let (last, length) = (self.seen[node].log.last().copied().unwrap_or(Uid::MIN), self.seen[node].log.len());
         if (applied.uid, applied.position) != (last, length as u64) {
-            for entry in store.log(last) {
+            for entry in store.log().entries(last) {
                 let (uid, entry) = entry.map_err(|error| Violation::at(node, error.to_string()))?;
                 if uid > last {
                     self.on_entry(node, uid, &entry.request)?;

@@ -6,22 +6,22 @@
 
 use fastrand::Rng;
 use stablechat_server::store::schema::StoreIdentity;
-use stablechat_server::store::{ChatStore, Medium, OpenError};
+use stablechat_server::store::{ChatStore, Location, OpenError};
 
 /// One in so many starts, the database is closed and opened again.
 const REOPENED_ONE_IN: u8 = 16;
 
 /// A disk.
 pub struct Disk {
-    medium: Medium,
+    location: Location,
     /// The database on it, when it is open.
-    open: Option<Medium>,
+    open: Option<Location>,
 }
 
 impl Disk {
     /// An empty disk.
     pub fn empty() -> Disk {
-        Disk { medium: Medium::in_memory().expect("memory can be had"), open: None }
+        Disk { location: Location::in_memory().expect("memory can be had"), open: None }
     }
 
     /// Opens the store that is on it. Whoever had it open has been dropped.
@@ -31,7 +31,7 @@ impl Disk {
         }
         let open = match self.open.take() {
             Some(open) => open,
-            None => self.medium.kept_open()?,
+            None => self.location.kept_open()?,
         };
         ChatStore::open(self.open.insert(open), identity)
     }

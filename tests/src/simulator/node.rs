@@ -30,9 +30,9 @@ use std::time::Duration;
 pub const SKEW_MAX: i64 = 8_000_000;
 /// How far an accepted timestamp may be ahead of a replica's clock, as in a real cluster with this Δ.
 const AHEAD: Duration = Duration::from_millis(50);
-/// How many requests may be undone while others wait, and how many at a time: few, as runs are short.
+/// How many requests may be undone while others wait, and how many bytes a batch of a repair has: few, as runs are short.
 const DEPTH_MAX: u64 = 10;
-const REPAIR_BATCH: usize = 3;
+const REPAIR_BATCH_BYTES: usize = 6000;
 /// How much of a log a peer gets at a time: a few requests.
 const PIECE_BYTES: usize = 3000;
 
@@ -173,7 +173,7 @@ impl Node {
         self.clock = Clock::new(random, now);
         let identity = StoreIdentity { cluster: "simulated".into(), replica: name(self.index).into() };
         let mut store = self.disk.open(random, &identity).map_err(|error| error.to_string())?;
-        store.repair_in_batches_of(REPAIR_BATCH);
+        store.repair_in_batches_of(REPAIR_BATCH_BYTES);
         store.retain(self.setup.log_retention);
         debug_assert!(AHEAD * REPLICAS as u32 <= DELIVERY_BOUND);
         let peers = (0..REPLICAS).filter(|peer| *peer != self.index).map(|peer| PeerId(peer as u8)).collect();

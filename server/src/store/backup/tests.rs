@@ -1,8 +1,8 @@
 //! Backups of stores in directories, and what becomes of them.
 
 use super::super::directory::DataDirectory;
-use super::super::testing::{Dice, contents, identity, store_of, stream};
-use super::super::{ChatStore, Medium};
+use super::super::testing::{Random, contents, identity, store_of, stream};
+use super::super::{ChatStore, Location};
 use super::*;
 use stablechat_protocol::request::StampedRequest;
 
@@ -30,7 +30,7 @@ impl Place {
 }
 
 fn open(data: &DataDirectory, identity: &StoreIdentity) -> ChatStore {
-    ChatStore::open(&Medium::Directory(data.0.clone()), identity).expect("a store")
+    ChatStore::open(&Location::Directory(data.0.clone()), identity).expect("a store")
 }
 
 /// Applies requests to a store, and backs it up.
@@ -59,7 +59,7 @@ fn assert_restored(place: &Place, id: Option<u32>, name: &str, requests: &[Stamp
 #[test]
 fn each_backup_is_the_store_as_it_was() {
     let place = Place::new();
-    let requests = stream(&mut Dice(1), 300);
+    let requests = stream(&mut Random(1), 300);
     let parts = [&requests[..100], &requests[100..101], &requests[101..]];
     let ids = parts.map(|part| apply_and_back_up(&place, part, None).0.id);
     assert_eq!(ids, [1, 2, 3]);
@@ -71,7 +71,7 @@ fn each_backup_is_the_store_as_it_was() {
 #[test]
 fn what_was_there_is_not_written_again_and_old_backups_go() {
     let place = Place::new();
-    let requests = stream(&mut Dice(2), 2000);
+    let requests = stream(&mut Random(2), 2000);
     let (first, first_new) = apply_and_back_up(&place, &requests[..1990], None);
     assert!(first_new >= first.bytes, "all of the first is new");
     let (second, second_new) = apply_and_back_up(&place, &requests[1990..], Some(1));
@@ -85,7 +85,7 @@ fn what_was_there_is_not_written_again_and_old_backups_go() {
 #[test]
 fn a_copy_is_the_store_as_it_was_and_shares_what_a_backup_has() {
     let place = Place::new();
-    let requests = stream(&mut Dice(3), 2000);
+    let requests = stream(&mut Random(3), 2000);
     apply_and_back_up(&place, &requests[..1990], None);
     let data = place.data("one");
     let mut store = open(&data, &identity());
@@ -106,7 +106,7 @@ fn a_copy_is_the_store_as_it_was_and_shares_what_a_backup_has() {
 #[test]
 fn a_directory_has_the_backups_of_one_replica() {
     let place = Place::new();
-    apply_and_back_up(&place, &stream(&mut Dice(4), 5), None);
+    apply_and_back_up(&place, &stream(&mut Random(4), 5), None);
     let of = |replica: &str, directory: &str| {
         let owner = StoreIdentity { replica: replica.into(), ..identity() };
         Backups::of(owner, &place.path(directory)).map(drop).map_err(|error| error.to_string())
@@ -129,7 +129,7 @@ fn a_directory_has_the_backups_of_one_replica() {
 #[test]
 fn a_store_is_restored_only_where_there_is_nothing() {
     let place = Place::new();
-    let requests = stream(&mut Dice(5), 50);
+    let requests = stream(&mut Random(5), 50);
     apply_and_back_up(&place, &requests, None);
     let restore = |data: &DataDirectory| place.backups().restore(None, data, None).map_err(|error| error.to_string());
     assert!(restore(&place.data("one")).is_err_and(|error| error.contains("one has store in it")));
@@ -147,7 +147,7 @@ fn a_store_is_restored_only_where_there_is_nothing() {
 #[test]
 fn a_damaged_backup_is_not_restored() {
     let place = Place::new();
-    apply_and_back_up(&place, &stream(&mut Dice(6), 500), None);
+    apply_and_back_up(&place, &stream(&mut Random(6), 500), None);
     let shared = place.path("backups").join("shared_checksum");
     let file = std::fs::read_dir(shared).expect("files").next().expect("one").expect("its name").path();
     let mut bytes = std::fs::read(&file).expect("it can be read");

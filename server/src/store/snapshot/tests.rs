@@ -1,11 +1,15 @@
 //! Truncation and snapshots, by random streams of requests.
 
-use super::super::testing::{
-    Dice, actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
-};
-use super::super::{Medium, Parting};
 use super::*;
+use crate::store::log;
+use crate::store::schema::Applied;
+use crate::store::testing::{
+    Random, actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
+};
+use crate::store::{ChatStore, Location, Reconciliation};
+use stablechat_protocol::digest::Digest;
 use stablechat_protocol::request::StampedRequest;
+use stablechat_protocol::uid::Uid;
 
 /// A store of these requests, settled up to the one at this place, that keeps so many bytes of its log.
 fn truncated(requests: &[StampedRequest], settled: usize, retention: u64) -> ChatStore {
@@ -18,26 +22,26 @@ fn truncated(requests: &[StampedRequest], settled: usize, retention: u64) -> Cha
 }
 
 /// All parts of a snapshot.
-fn parts(store: &ChatStore) -> Vec<Part> {
-    let mut export = store.export().expect("there is a thread");
-    std::iter::from_fn(|| export.next_part().expect("memory does not fail")).collect()
+fn parts(store: &ChatStore) -> Vec<SnapshotPart> {
+    let mut reader = store.read_snapshot().expect("there is a thread");
+    std::iter::from_fn(|| reader.next_part().expect("memory does not fail")).collect()
 }
 
 /// Puts a snapshot in the place of what a store has.
-fn install(store: &mut ChatStore, parts: Vec<Part>) -> Result<(), ImportError> {
-    let mut import = store.begin_import()?;
+fn install(store: &mut ChatStore, parts: Vec<SnapshotPart>) -> Result<(), SnapshotError> {
+    let mut receiver = store.begin_snapshot()?;
     for (rows, end) in parts {
-        store.import(&mut import, rows)?;
+        store.receive_rows(&mut receiver, rows)?;
         if let Some(end) = end {
-            return store.install(import, &end);
+            return store.install_snapshot(receiver, &end);
         }
     }
-    Err(ImportError::Refused("it has no end"))
+    Err(SnapshotError::Invalid("it has no end"))
 }
 
 /// The log from its settled end on, and all else.
 fn contents_after_settled(store: &ChatStore) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
-    let settled = store.settled().to_bytes();
+    let settled = store.log().settled().to_bytes();
     let is_kept = |(name, key, _): &(&str, Vec<u8>, Vec<u8>)| *name != schema::LOG || key[..] >= settled[..];
     contents(store).into_iter().filter(is_kept).collect()
 }
@@ -50,26 +54,29 @@ fn a_short_log_between_two_marks_of_a_long_one_is_found_by_its_own() {
     let all: Vec<StampedRequest> =
         seconds.map(|second| held(1_000_000 + 1000 * second, 1, 1, &ann, create(&ann))).collect();
     let (long, short) = (store_of(&all), truncated(&all[..60], 50, 0));
-    assert_eq!(short.common(&long.marks().expect("it reads")).expect("it reads"), None);
-    let own = [short.last_mark(), short.settled_mark().expect("it reads"), short.base()];
-    assert_eq!(long.common(&own).expect("it reads"), Some(short.last_mark()));
+    assert_eq!(short.log().common(&long.log().marks().expect("it reads")).expect("it reads"), None);
+    let own = [short.log().last_mark(), short.log().settled_mark().expect("it reads"), short.log().base()];
+    assert_eq!(long.log().common(&own).expect("it reads"), Some(short.log().last_mark()));
 }
 
 #[test]
 fn a_truncated_log_says_where_it_begins() {
-    let requests = stream(&mut Dice(3), 60);
+    let requests = stream(&mut Random(3), 60);
     let all = store_of(&requests);
     let mut store = truncated(&requests, 40, 0);
     assert_sound(&store);
     assert_eq!(uids(&store).first(), Some(&requests[40].uid), "the last settled request stays");
-    assert_eq!((store.base().uid, store.base().position), (requests[39].uid, 40));
+    assert_eq!((store.log().base().uid, store.log().base().position), (requests[39].uid, 40));
     assert_eq!(store.applied(), all.applied());
-    let marks = store.marks().expect("it reads");
-    assert_eq!(marks.last(), Some(&store.base()));
-    assert!(marks.contains(&store.settled_mark().expect("it reads")));
-    assert_eq!(all.common(&[store.base()]).expect("it reads"), Some(store.base()));
-    assert_eq!(store.common(&all.marks().expect("it reads")).expect("it reads"), Some(all.last_mark()));
-    assert_eq!(store.tail(requests[39].uid, 1 << 20).expect("it reads"), (requests[40..].to_vec(), true));
+    let marks = store.log().marks().expect("it reads");
+    assert_eq!(marks.last(), Some(&store.log().base()));
+    assert!(marks.contains(&store.log().settled_mark().expect("it reads")));
+    assert_eq!(all.log().common(&[store.log().base()]).expect("it reads"), Some(store.log().base()));
+    assert_eq!(
+        store.log().common(&all.log().marks().expect("it reads")).expect("it reads"),
+        Some(all.log().last_mark())
+    );
+    assert_eq!(store.log().piece_after(requests[39].uid, 1 << 20).expect("it reads"), (requests[40..].to_vec(), true));
 
     let (late, early): (Vec<StampedRequest>, Vec<StampedRequest>) =
         requests.iter().cloned().enumerate().fold((Vec::new(), Vec::new()), |(mut late, mut early), (at, held)| {
@@ -95,61 +102,70 @@ fn a_truncated_log_says_where_it_begins() {
 
 #[test]
 fn no_more_is_truncated_than_is_too_much_and_settled() {
-    let requests = stream(&mut Dice(4), 60);
-    let bytes = store_of(&requests).log_bytes;
+    let requests = stream(&mut Random(4), 60);
+    let bytes = store_of(&requests).log().bytes();
     let store = truncated(&requests, 59, bytes);
-    assert_eq!(store.base(), log::BEGIN, "it is not too long");
+    assert_eq!(store.log().base(), log::BEGIN, "it is not too long");
     let store = truncated(&requests, 59, bytes / 2);
     assert_sound(&store);
-    assert!(store.log_bytes <= bytes / 2 && store.log_bytes > bytes / 3, "{} of {bytes}", store.log_bytes);
+    assert!(store.log().bytes() <= bytes / 2 && store.log().bytes() > bytes / 3, "{} of {bytes}", store.log().bytes());
     let store = truncated(&requests, 0, 0);
-    assert_eq!(store.base(), log::BEGIN, "only the last settled one could go, and it stays");
+    assert_eq!(store.log().base(), log::BEGIN, "only the last settled one could go, and it stays");
 }
 
 #[test]
-fn of_two_logs_that_cannot_meet_one_gives_way() {
-    let requests = stream(&mut Dice(5), 60);
+fn of_two_logs_that_cannot_be_merged_a_snapshot_replaces_one() {
+    let requests = stream(&mut Random(5), 60);
     let ahead = truncated(&requests, 40, 0);
-    let parting = |ours: &ChatStore, theirs: &ChatStore| {
-        let common = theirs.common(&ours.marks().expect("it reads")).expect("it reads");
-        ours.parting(common, theirs.base(), theirs.settled_mark().expect("it reads")).expect("it reads")
+    let reconciliation = |ours: &ChatStore, theirs: &ChatStore| {
+        let common = theirs.log().common(&ours.log().marks().expect("it reads")).expect("it reads");
+        ours.log()
+            .reconciliation(common, theirs.log().base(), theirs.log().settled_mark().expect("it reads"))
+            .expect("it reads")
     };
     let behind = store_of(&requests[..30]);
-    assert_eq!(parting(&behind, &ahead), Parting::GiveWay);
-    assert_eq!(parting(&ahead, &behind), Parting::TheyGiveWay);
-    assert_eq!(parting(&store(), &ahead), Parting::GiveWay);
+    assert_eq!(reconciliation(&behind, &ahead), Reconciliation::TakeSnapshot);
+    assert_eq!(reconciliation(&ahead, &behind), Reconciliation::GiveSnapshot);
+    assert_eq!(reconciliation(&store(), &ahead), Reconciliation::TakeSnapshot);
     let near = store_of(&requests[..50]);
-    assert_eq!((parting(&near, &ahead), parting(&ahead, &near)), (Parting::Follow, Parting::Follow));
+    assert_eq!(
+        (reconciliation(&near, &ahead), reconciliation(&ahead, &near)),
+        (Reconciliation::Insert, Reconciliation::Insert)
+    );
     let mut other = requests.clone();
     other.remove(39);
     let differs = store_of(&other);
-    assert_eq!(parting(&differs, &ahead), Parting::GiveWay, "what it lacks can no longer be had, or not be put there");
+    assert_eq!(
+        reconciliation(&differs, &ahead),
+        Reconciliation::TakeSnapshot,
+        "what it lacks can no longer be had, or not be put there"
+    );
 }
 
 #[test]
 fn a_snapshot_makes_the_same_store() {
     for seed in 0..20 {
-        let dice = &mut Dice(seed);
-        let requests = stream(dice, 60);
+        let random = &mut Random(seed);
+        let requests = stream(random, 60);
         let (most, last) = requests.split_at(50);
-        let settled = dice.below(50);
-        let mut source = truncated(most, settled, *dice.one_of(&[0, 2000, 1 << 20]));
-        let mut export = source.export().expect("there is a thread");
+        let settled = random.below(50);
+        let mut source = truncated(most, settled, *random.one_of(&[0, 2000, 1 << 20]));
+        let mut reader = source.read_snapshot().expect("there is a thread");
         let before = contents_after_settled(&source);
         last.iter().for_each(|held| drop(apply(&mut source, held)));
         source.commit().expect("memory does not fail");
 
-        let medium = memory();
-        let mut store = ChatStore::open(&medium, &identity()).expect("a new store opens");
-        stream(dice, 20).iter().for_each(|held| drop(apply(&mut store, held)));
+        let location = memory();
+        let mut store = ChatStore::open(&location, &identity()).expect("a new store opens");
+        stream(random, 20).iter().for_each(|held| drop(apply(&mut store, held)));
         store.commit().expect("memory does not fail");
-        let parts = std::iter::from_fn(|| export.next_part().expect("memory does not fail")).collect();
+        let parts = std::iter::from_fn(|| reader.next_part().expect("memory does not fail")).collect();
         install(&mut store, parts).expect("it is what was sent");
         drop(store);
-        let mut store = ChatStore::open(&medium, &identity()).expect("the store opens");
+        let mut store = ChatStore::open(&location, &identity()).expect("the store opens");
         assert_sound(&store);
         assert_eq!(contents(&store), before, "seed {seed}: what came after the export is not in it");
-        assert_eq!(store.settled(), most[settled].uid);
+        assert_eq!(store.log().settled(), most[settled].uid);
         let (late, rest) = last.split_at(5);
         rest.iter().for_each(|held| drop(apply(&mut store, held)));
         store.insert(late.to_vec()).expect("memory does not fail");
@@ -160,24 +176,24 @@ fn a_snapshot_makes_the_same_store() {
 
 #[test]
 fn an_empty_store_can_be_sent() {
-    let mut store = store_of(&stream(&mut Dice(1), 5));
-    install(&mut store, parts(&super::super::testing::store())).expect("it is what was sent");
+    let mut store = store_of(&stream(&mut Random(1), 5));
+    install(&mut store, parts(&crate::store::testing::store())).expect("it is what was sent");
     assert_sound(&store);
     assert_eq!((store.applied(), contents(&store)), (&Applied::NOTHING, Vec::new()));
 }
 
 #[test]
-fn what_was_not_sent_is_not_installed() {
-    let source = truncated(&stream(&mut Dice(2), 40), 10, 0);
+fn a_snapshot_that_was_changed_on_its_way_is_not_installed() {
+    let source = truncated(&stream(&mut Random(2), 40), 10, 0);
     let all = parts(&source);
     let refused = |damage: &dyn Fn(&mut Vec<SnapshotRow>, &mut SnapshotEnd)| {
-        let mut store = store_of(&stream(&mut Dice(3), 20));
+        let mut store = store_of(&stream(&mut Random(3), 20));
         let before = contents(&store);
         let mut parts = all.clone();
         let (rows, end) = parts.last_mut().expect("there is one");
         damage(rows, end.as_mut().expect("it is the last"));
         let error = install(&mut store, parts).expect_err("it is not what was sent");
-        assert!(matches!(error, ImportError::Refused(_)), "{error:?}");
+        assert!(matches!(error, SnapshotError::Invalid(_)), "{error:?}");
         assert_eq!(contents(&store), before);
         assert_sound(&store);
     };
@@ -196,23 +212,23 @@ fn what_was_not_sent_is_not_installed() {
 
 #[test]
 fn a_crash_leaves_the_old_state_or_the_new() {
-    let source = truncated(&stream(&mut Dice(6), 40), 20, 0);
-    let old = store_of(&stream(&mut Dice(7), 20));
+    let source = truncated(&stream(&mut Random(6), 40), 20, 0);
+    let old = store_of(&stream(&mut Random(7), 20));
     let (mut olds, mut news) = (0, 0);
     for commits in 0.. {
-        let medium: Medium = memory();
-        let mut store = ChatStore::open(&medium, &identity()).expect("a new store opens");
-        stream(&mut Dice(7), 20).iter().for_each(|held| drop(apply(&mut store, held)));
+        let location: Location = memory();
+        let mut store = ChatStore::open(&location, &identity()).expect("a new store opens");
+        stream(&mut Random(7), 20).iter().for_each(|held| drop(apply(&mut store, held)));
         store.commit().expect("memory does not fail");
-        store.commits_left = Some(commits);
+        store.database.writes_left = Some(commits);
         let is_done = install(&mut store, parts(&source)).is_ok();
         drop(store);
         if commits % 2 == 0 {
-            let mut store = super::super::open::open_as_left(&medium, &identity()).expect("the store opens");
-            store.commits_left = Some(1);
+            let mut store = crate::store::open::open_as_left(&location, &identity()).expect("the store opens");
+            store.database.writes_left = Some(1);
             assert!(store.resume_install().is_err() || contents(&store) == contents(&old) || is_done);
         }
-        let store = ChatStore::open(&medium, &identity()).expect("the store opens");
+        let store = ChatStore::open(&location, &identity()).expect("the store opens");
         assert_sound(&store);
         if contents(&store) == contents(&old) {
             assert_eq!(store.orphans(100).expect("it reads"), []);
@@ -221,7 +237,7 @@ fn a_crash_leaves_the_old_state_or_the_new() {
         } else {
             assert_eq!(
                 store.orphans(100).expect("it reads"),
-                stream(&mut Dice(7), 20),
+                stream(&mut Random(7), 20),
                 "nothing of the old log is lost"
             );
             assert_eq!((store.applied(), contents(&store)), (source.applied(), contents_after_settled(&source)));
@@ -235,7 +251,7 @@ fn a_crash_leaves_the_old_state_or_the_new() {
 }
 
 #[test]
-fn what_came_in_without_its_effect_is_put_aside_with_all_that_comes_before_it() {
+fn requests_that_have_no_effect_in_a_snapshot_become_orphans() {
     let ann = actor("ann", 1);
     let all = [
         held(10, 1, 1, &ann, create(&ann)),

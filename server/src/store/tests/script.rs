@@ -6,7 +6,7 @@
 //! Messages are called m1, m2, … in the order in which they were sent.
 
 use super::{account, actor, identity, key};
-use crate::store::{ChatStore, Delivery, Medium, Outcome};
+use crate::store::{ChatStore, Delivery, Location, Outcome};
 use goldenscript::{Argument, ArgumentConsumer, Context, Runner};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
 use stablechat_protocol::command::{Command, Query, Recipient};
@@ -27,7 +27,7 @@ const SECOND: u64 = 1000 * MILLISECOND;
 
 /// A store in memory, and what a script knows of it.
 pub struct Script {
-    medium: Medium,
+    location: Location,
     /// None only while it is opened again.
     store: Option<ChatStore>,
     /// The timestamp of the last command.
@@ -41,9 +41,9 @@ pub struct Script {
 impl Script {
     /// A new store, at one second of log time.
     pub fn new() -> Script {
-        let medium = Medium::in_memory().expect("memory can be had");
-        let store = Some(ChatStore::open(&medium, &identity("a")).expect("a new store opens"));
-        Script { medium, store, time: Timestamp(SECOND), sessions: BTreeMap::new(), messages: Vec::new() }
+        let location = Location::in_memory().expect("memory can be had");
+        let store = Some(ChatStore::open(&location, &identity("a")).expect("a new store opens"));
+        Script { location, store, time: Timestamp(SECOND), sessions: BTreeMap::new(), messages: Vec::new() }
     }
 
     fn store(&mut self) -> &mut ChatStore {
@@ -53,7 +53,7 @@ impl Script {
     /// Gives up what is not committed, as a crash does, and opens the store again.
     fn reopen(&mut self) -> Result<String> {
         self.store = None;
-        let store = ChatStore::open(&self.medium, &identity("a"))?;
+        let store = ChatStore::open(&self.location, &identity("a"))?;
         let text = format!("epoch {}, {} requests applied\n", store.epoch(), store.applied().position);
         self.store = Some(store);
         Ok(text)

@@ -1,62 +1,59 @@
-//! Digests at whole seconds of timestamps, by which replicas compare logs and states while both grow.
+//! Digests at whole seconds of log time, by which replicas compare their logs and states while both grow.
 //!
-//! Kept in memory, for the seconds that requests were applied in since the start. A comparison that cannot be made says
-//! nothing about the state, so a second that is not known is none.
+//! They are kept in memory, for the seconds since the start in which requests were applied. A second that is not known is
+//! reported as unknown: a comparison that cannot be made says nothing about the state.
 
-use super::schema::Applied;
+use crate::store::schema::Applied;
+use crate::store::state::second_of;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::VecDeque;
 
-/// Nanoseconds.
+/// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
-/// The most seconds in which something was applied that are remembered; the oldest are forgotten.
+/// The most seconds that are remembered, of those in which requests were applied; the oldest are forgotten. Replicas compare
+/// seconds a few seconds old, so two minutes are plenty.
 const SECONDS_MAX: usize = 120;
 
-/// The whole second that a timestamp is in.
-pub fn second_of(timestamp: Timestamp) -> u64 {
-    timestamp.0 / SECOND
-}
-
-/// Before all requests in a second.
+/// The uid that lies before all requests of a second.
 pub fn begin_of(second: u64) -> Uid {
     Uid { timestamp: Timestamp(second.saturating_mul(SECOND)), digest: [0; 16] }
 }
 
-/// How far the log had been applied whenever it went on to a later second.
+/// How far the log had been applied each time that it went on to a later second.
 #[derive(Default)]
 pub struct BoundaryHistory {
-    /// The last in its second, each, oldest first. All are below how far the log has been applied.
-    left: VecDeque<Applied>,
+    /// The state after the last request of each second, oldest first. All are below the last applied request.
+    ends: VecDeque<Applied>,
 }
 
 impl BoundaryHistory {
-    /// Notes that after what was `applied` there comes a request with timestamp `next`.
+    /// Records that the request after `applied` has timestamp `next`.
     pub fn go_on(&mut self, applied: &Applied, next: Timestamp) {
         if second_of(applied.uid.timestamp) == second_of(next) {
             return;
         }
-        if self.left.len() == SECONDS_MAX {
-            self.left.pop_front();
+        if self.ends.len() == SECONDS_MAX {
+            self.ends.pop_front();
         }
-        self.left.push_back(applied.clone());
+        self.ends.push_back(applied.clone());
     }
 
-    /// Forgets what is no longer so when `applied` becomes the last applied request: another may follow it.
+    /// Forgets the seconds that may end differently now that `applied` is the last applied request again.
     pub fn go_back(&mut self, applied: Uid) {
-        self.left.retain(|left| left.uid < applied);
+        self.ends.retain(|end| end.uid < applied);
     }
 
-    /// How far the log had been applied before `second`, when `applied` is how far it has been by now.
+    /// How far the log had been applied before `second`; `applied` is how far it has been applied by now.
     pub fn at<'a>(&'a self, second: u64, applied: &'a Applied) -> Option<&'a Applied> {
         let begin = begin_of(second);
-        let mut newest_first = std::iter::once(applied).chain(self.left.iter().rev());
+        let mut newest_first = std::iter::once(applied).chain(self.ends.iter().rev());
         newest_first.find(|known| known.uid < begin)
     }
 
-    /// The last requests of their seconds that are remembered, oldest first.
+    /// The ends of the remembered seconds, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Applied> {
-        self.left.iter()
+        self.ends.iter()
     }
 }
 
@@ -65,13 +62,13 @@ mod tests {
     use super::*;
     use stablechat_protocol::digest::Digest;
 
-    /// After the request at this many tenths of a second, which is the `position`th.
+    /// The state after request number `position`, at this many tenths of a second.
     fn applied(position: u64, tenths: u64) -> Applied {
         let uid = Uid { timestamp: Timestamp(tenths * SECOND / 10), digest: [position as u8; 16] };
         Applied { uid, position, log_digest: Digest([1; 32]), state_digest: Digest([2; 32]) }
     }
 
-    /// BoundaryHistory after requests at these tenths of a second, and how far they have been applied.
+    /// The history after requests at these tenths of a second, and how far they have been applied.
     fn after(tenths: &[u64]) -> (BoundaryHistory, Applied) {
         let mut boundaries = BoundaryHistory::default();
         let mut last = Applied::NOTHING;

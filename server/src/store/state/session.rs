@@ -1,14 +1,12 @@
 //! Sessions: a request takes effect at most once, and in its place.
 //!
-//! A session is begun by the request with sequence number 1 and belongs to that request's actor. A request that was applied
-//! before gets the answer it got then; one that skips a number gets `OutOfSequence` and has no effect, so a client that
-//! keeps many requests in flight can send again from the gap.
+//! A session begins with the request with sequence number 1 and belongs to that request's actor. A request that was executed
+//! before gets the answer that it got then. One that skips a number gets `OutOfSequence` and has no effect, so a client that
+//! keeps many requests in flight can resend from the gap.
 
-use super::Outcome;
-use super::chat;
-use super::error::StoreError;
+use super::keys::{Column, Session, session_answer_key, session_key, session_use_key};
 use super::rows::Rows;
-use super::schema::{Column, Session, session_answer_key, session_key, session_use_key};
+use super::{Outcome, StoreError};
 use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::request::Request;
 use stablechat_protocol::session::WINDOW;
@@ -17,24 +15,32 @@ use stablechat_protocol::uid::Uid;
 /// Applies a request at its place in its session.
 pub fn apply(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
     let session = rows.read(Column::Sessions, &session_key(request.client))?;
-    if let Some(answer) = answer_of_session(rows, session.as_ref(), request)? {
+    if let Some(answer) = answer_without_executing(rows, session.as_ref(), request)? {
         return Ok(Outcome { answer, delivery: None });
     }
-    let outcome = chat::execute(rows, uid, request)?;
+    let outcome = super::execute(rows, uid, request)?;
     record(rows, uid, request, session, &outcome.answer)?;
     Ok(outcome)
 }
 
-/// The answer that a request got, seen from the state right after it. Its session alone can tell: the answer is kept when
-/// the request was executed, and when it was not, the session is as it found it.
+/// The answer that a request got, read from the state right after it.
+///
+/// The session alone can tell: if the request was executed, its answer is kept; if not, the session is as the request found it,
+/// and gives the same answer again.
 pub fn given_answer(rows: &Rows, request: &Request) -> Result<Answer, StoreError> {
     let session = rows.read(Column::Sessions, &session_key(request.client))?;
-    let answer = answer_of_session(rows, session.as_ref(), request)?;
-    answer.ok_or_else(|| StoreError::Corrupt(format!("session {} has not come to an applied request", request.client)))
+    let answer = answer_without_executing(rows, session.as_ref(), request)?;
+    let client = request.client;
+    answer
+        .ok_or_else(|| StoreError::Corrupt(format!("session {client} does not know a request that was applied in it")))
 }
 
-/// The answer to a request that is not to be executed; none to the one that is next in its session.
-fn answer_of_session(rows: &Rows, session: Option<&Session>, request: &Request) -> Result<Option<Answer>, StoreError> {
+/// The answer to a request that must not be executed; `None` for the one that is next in its session.
+fn answer_without_executing(
+    rows: &Rows,
+    session: Option<&Session>,
+    request: &Request,
+) -> Result<Option<Answer>, StoreError> {
     let next = session.map_or(0, |session| session.sequence) + 1;
     let reason = if session.is_some_and(|session| session.actor != request.actor) {
         Rejection::NotYourSession
@@ -49,7 +55,7 @@ fn answer_of_session(rows: &Rows, session: Option<&Session>, request: &Request) 
     Ok(Some(Answer::Rejected { reason }))
 }
 
-/// Notes that a request has been applied, with its answer, and forgets the answer that leaves the window.
+/// Records that a request has been executed, with its answer. Forgets the answer that leaves the window.
 fn record(
     rows: &mut Rows,
     uid: Uid,
@@ -59,6 +65,8 @@ fn record(
 ) -> Result<(), StoreError> {
     let client = request.client;
     let used = uid.timestamp;
+
+    // The order of last use is coarse, so most requests find their session at its place already and write nothing here.
     let place = session_use_key(used, client);
     if let Some(before) = before {
         let old_place = session_use_key(before.used, client);
@@ -67,6 +75,7 @@ fn record(
         }
     }
     rows.write(Column::Sessions, place, Some(Vec::new()))?;
+
     let session = Session { actor: request.actor.clone(), sequence: request.sequence, used };
     rows.put(Column::Sessions, session_key(client), &session)?;
     rows.put(Column::Sessions, session_answer_key(client, request.sequence), answer)?;

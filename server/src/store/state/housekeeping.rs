@@ -1,15 +1,14 @@
-//! Removing what nobody can reach any more: a bounded number of rows once in a second of log time.
+//! Removing what nobody can reach any more: sessions that ended, and the unread messages of deleted accounts.
 //!
-//! It is part of the state machine. What is removed when is a function of the log, so it is the same on every replica, and
-//! undone by a repair like all else.
+//! Both can be many at once, so a bounded number of rows is removed in each second of log time. This is part of the state
+//! machine: what is removed when is a function of the log, the same on every replica, and a repair undoes it like all else.
 
-use super::boundary::second_of;
-use super::error::StoreError;
-use super::rows::{Direction, Row, Rows};
-use super::schema::{
-    Column, GRAVEYARD, SESSION_USE, Session, graveyard_key, prefix_end, session_answer_key, session_key,
-    session_use_bound, uid_at_end, unread_count_key, unread_key,
+use super::keys::{
+    Column, SESSION_USE, Session, TOMBSTONE, prefix_end, session_answer_key, session_key, session_use_bound,
+    tombstone_key, uid_at_end, unread_count_key, unread_key,
 };
+use super::rows::{Direction, Row, Rows};
+use super::{StoreError, second_of};
 use stablechat_protocol::session::{ClientId, WINDOW};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -17,7 +16,7 @@ use std::time::Duration;
 
 /// How long a session lives after its last use, in log time.
 pub const SESSION_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// The most sessions that end at a time.
+/// The most sessions that end at a time. Each may have [`WINDOW`] answers to remove.
 const SESSIONS_AT_A_TIME: usize = 8;
 /// The most unread messages of deleted accounts that are removed at a time.
 const UNREAD_AT_A_TIME: usize = 512;
@@ -28,18 +27,21 @@ pub fn run_once_a_second(rows: &mut Rows, before: Timestamp, now: Timestamp) -> 
         return Ok(());
     }
     end_old_sessions(rows, now)?;
-    empty_graveyard(rows)
+    empty_tombstone(rows)
 }
 
-/// Ends the sessions that have been unused for longest, if that is too long.
+/// Ends the sessions that have been unused for longest, if that is longer than [`SESSION_LIFETIME`].
 fn end_old_sessions(rows: &mut Rows, now: Timestamp) -> Result<(), StoreError> {
     let bound = session_use_bound(now.before(SESSION_LIFETIME));
     let due = first(rows, Column::Sessions, SESSION_USE, &bound, SESSIONS_AT_A_TIME)?;
     for (place, _) in due {
         let client = place.last_chunk::<16>().map(|bytes| ClientId(*bytes));
-        let client = client.ok_or_else(|| StoreError::Corrupt("a session's place has no client".into()))?;
+        let client = client
+            .ok_or_else(|| StoreError::Corrupt(format!("the key {place:02x?} in the order of use names no session")))?;
         let session: Option<Session> = rows.read(Column::Sessions, &session_key(client))?;
-        let session = session.ok_or_else(|| StoreError::Corrupt(format!("session {client} has a place but no row")))?;
+        let session = session
+            .ok_or_else(|| StoreError::Corrupt(format!("session {client} is in the order of use, but has no row")))?;
+
         for sequence in session.sequence.saturating_sub(WINDOW) + 1..=session.sequence {
             rows.remove(Column::Sessions, session_answer_key(client, sequence))?;
         }
@@ -49,21 +51,23 @@ fn end_old_sessions(rows: &mut Rows, now: Timestamp) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Removes unread messages of the first deleted account, and the account's last traces with the last of them.
-fn empty_graveyard(rows: &mut Rows) -> Result<(), StoreError> {
-    let Some((grave, _)) = first(rows, Column::Unread, GRAVEYARD, &prefix_end(GRAVEYARD), 1)?.pop() else {
-        return Ok(());
-    };
-    let account = uid_at_end(&grave).ok_or_else(|| StoreError::Corrupt("a grave names no account".into()))?;
+/// Removes unread messages of the first account with a tombstone; with the last of them, its count and the tombstone itself.
+fn empty_tombstone(rows: &mut Rows) -> Result<(), StoreError> {
+    let tombstones = first(rows, Column::Unread, TOMBSTONE, &prefix_end(TOMBSTONE), 1)?;
+    let Some((key, _)) = tombstones.first() else { return Ok(()) };
+    let account =
+        uid_at_end(key).ok_or_else(|| StoreError::Corrupt(format!("the tombstone {key:02x?} names no account")))?;
+
     let begin = unread_key(account, Uid::MIN);
     let unread = first(rows, Column::Unread, &begin, &prefix_end(&begin[..1 + Uid::LENGTH]), UNREAD_AT_A_TIME)?;
-    let last_of_them = unread.len() < UNREAD_AT_A_TIME;
+    let is_end = unread.len() < UNREAD_AT_A_TIME;
     for (key, _) in unread {
         rows.remove(Column::Unread, key)?;
     }
-    if last_of_them {
+
+    if is_end {
         rows.remove(Column::Unread, unread_count_key(account))?;
-        rows.remove(Column::Unread, graveyard_key(account))?;
+        rows.remove(Column::Unread, tombstone_key(account))?;
     }
     Ok(())
 }

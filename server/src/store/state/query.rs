@@ -1,11 +1,9 @@
 //! The queries: pages of accounts, unread messages and timelines.
 
-use super::chat::{Checked, account, owned_account};
-use super::error::StoreError;
-use super::rows::{Direction, Row, Rows, decode};
-use super::schema::{
-    Bytes, Column, StoredMessage, User, conversation_key, message_key, prefix_end, uid_at_end, unread_key,
-};
+use super::keys::{Bytes, Column, StoredMessage, conversation_key, message_key, prefix_end, uid_at_end, unread_key};
+use super::rows::{Direction, Row, Rows};
+use super::{Abort, StoreError, accounts};
+use crate::store::database::decode;
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::command::{PAGE_BYTES, PAGE_MAX, PasswordParameters, Query, Recipient};
 use stablechat_protocol::login::Salt;
@@ -13,19 +11,20 @@ use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_protocol::uid::Uid;
 
-/// The most names that a page of a list looks at: a pattern that few match is answered in more, shorter pages.
+/// The most names that one page of a list looks at, so that a pattern that few names match cannot keep the replica busy. Such a
+/// page is shorter than asked for, and says where the next one begins.
 const LIST_SCAN_MAX: usize = 10_000;
 
 /// Answers a query.
 pub fn answer(rows: &Rows, query: &QueryRequest) -> Result<QueryAnswer, StoreError> {
     let actor = query.actor.as_ref();
-    let page = match &query.query {
-        Query::List { pattern, after, limit } => list(rows, pattern, after.as_ref(), page_size(*limit))?,
-        Query::Unread { after, limit } => unread(rows, actor, *after, page_size(*limit))?,
-        Query::History { with, before, limit } => history(rows, actor, with, *before, page_size(*limit))?,
-        Query::KeyLookup { name } => key_lookup(rows, name)?,
+    let answer = match &query.query {
+        Query::List { pattern, after, limit } => list(rows, pattern, after.as_ref(), page_size(*limit)),
+        Query::Unread { after, limit } => unread(rows, actor, *after, page_size(*limit)),
+        Query::History { with, before, limit } => history(rows, actor, with, *before, page_size(*limit)),
+        Query::KeyLookup { name } => key_lookup(rows, name),
     };
-    Ok(page.unwrap_or_else(|reason| QueryAnswer::Rejected { reason }))
+    answer.or_else(|abort| Ok(QueryAnswer::Rejected { reason: abort.rejection()? }))
 }
 
 /// How many entries a page has: at least one, so that paging ends.
@@ -34,17 +33,18 @@ fn page_size(limit: u16) -> usize {
 }
 
 /// A page of account names.
-fn list(rows: &Rows, pattern: &Pattern, after: Option<&AccountName>, limit: usize) -> Checked<QueryAnswer> {
+fn list(rows: &Rows, pattern: &Pattern, after: Option<&AccountName>, limit: usize) -> Result<QueryAnswer, Abort> {
     let prefix = pattern.literal_prefix().as_bytes();
     // The least key after a name is the name with a zero byte behind it.
     let after = after.map_or(Vec::new(), |name| [name.as_str().as_bytes(), b"\0"].concat());
     let from = prefix.max(&after[..]);
     let to = if prefix.is_empty() { vec![0xff] } else { prefix_end(prefix) };
+
     let mut names = Vec::new();
     let mut last_seen = None;
     for (looked_at, row) in rows.scan(Column::Users, from, &to, Direction::Forward).enumerate() {
         if names.len() == limit || looked_at == LIST_SCAN_MAX {
-            return Ok(Ok(QueryAnswer::Accounts { names, next: last_seen }));
+            return Ok(QueryAnswer::Accounts { names, next: last_seen });
         }
         let name = account_name(&row?.0)?;
         if pattern.matches(&name) {
@@ -52,21 +52,18 @@ fn list(rows: &Rows, pattern: &Pattern, after: Option<&AccountName>, limit: usiz
         }
         last_seen = Some(name);
     }
-    Ok(Ok(QueryAnswer::Accounts { names, next: None }))
+    Ok(QueryAnswer::Accounts { names, next: None })
 }
 
-/// The account name that a key is.
+/// The account name in a key of [`Column::Users`].
 fn account_name(key: &[u8]) -> Result<AccountName, StoreError> {
     let name = std::str::from_utf8(key).ok().and_then(|text| AccountName::parse(text).ok());
-    name.ok_or_else(|| StoreError::Corrupt(format!("the key {key:02x?} in users is no name")))
+    name.ok_or_else(|| StoreError::Corrupt(format!("the key {key:02x?} in users is no account name")))
 }
 
 /// A page of the actor's unread messages, oldest first.
-fn unread(rows: &Rows, actor: Option<&Actor>, after: Option<Uid>, limit: usize) -> Checked<QueryAnswer> {
-    let (_, user) = match owned_account(rows, actor)? {
-        Ok(owned) => owned,
-        Err(reason) => return Ok(Err(reason)),
-    };
+fn unread(rows: &Rows, actor: Option<&Actor>, after: Option<Uid>, limit: usize) -> Result<QueryAnswer, Abort> {
+    let (_, user) = accounts::owned(rows, actor)?;
     let from =
         [&unread_key(user.id, after.unwrap_or(Uid::MIN))[..], if after.is_some() { b"\0" } else { b"" }].concat();
     let to = prefix_end(&unread_key(user.id, Uid::MAX)[..1 + Uid::LENGTH]);
@@ -75,31 +72,28 @@ fn unread(rows: &Rows, actor: Option<&Actor>, after: Option<Uid>, limit: usize) 
         let uid = uid_of_key(&key)?;
         let Bytes(conversation) = decode(Column::Unread.name(), &conversation)?;
         let message: Option<StoredMessage> = rows.read(Column::Timelines, &message_key(&conversation, uid))?;
-        let message = message.ok_or_else(|| StoreError::Corrupt(format!("unread message {uid} is in no timeline")))?;
+        let message = message
+            .ok_or_else(|| StoreError::Corrupt(format!("unread message {uid} has no message in its timeline")))?;
         Ok(message.with_uid(uid))
     });
+
     let (messages, more) = page_of(entries, limit)?;
-    Ok(Ok(QueryAnswer::Messages { messages, more }))
+    Ok(QueryAnswer::Messages { messages, more })
 }
 
-/// A page of the timeline between the actor and someone: the last messages before a point, oldest first.
+/// A page of the conversation between the actor and another account: the last messages before a point, oldest first.
 fn history(
     rows: &Rows,
     actor: Option<&Actor>,
     with: &Recipient,
     before: Option<Uid>,
     limit: usize,
-) -> Checked<QueryAnswer> {
-    let (_, user) = match owned_account(rows, actor)? {
-        Ok(owned) => owned,
-        Err(reason) => return Ok(Err(reason)),
-    };
+) -> Result<QueryAnswer, Abort> {
+    let (_, user) = accounts::owned(rows, actor)?;
     let Recipient::Account { name } = with;
-    let User { id, .. } = match account(rows, name)? {
-        Ok(user) => user,
-        Err(reason) => return Ok(Err(reason)),
-    };
-    let conversation = conversation_key(user.id, id);
+    let other = accounts::existing(rows, name)?;
+    let conversation = conversation_key(user.id, other.id);
+
     let to = match before {
         Some(before) => message_key(&conversation, before),
         None => prefix_end(&conversation),
@@ -107,7 +101,7 @@ fn history(
     let entries = rows.scan(Column::Timelines, &conversation, &to, Direction::Backward).map(|row| stored_message(row?));
     let (mut messages, more) = page_of(entries, limit)?;
     messages.reverse();
-    Ok(Ok(QueryAnswer::Messages { messages, more }))
+    Ok(QueryAnswer::Messages { messages, more })
 }
 
 /// The message in a row of a timeline.
@@ -139,14 +133,15 @@ fn page_of(
     Ok((messages, false))
 }
 
-/// The parameters of a password; for accounts without one, and names without account, made up from the name.
-fn key_lookup(rows: &Rows, name: &AccountName) -> Checked<QueryAnswer> {
-    let password = account(rows, name)?.ok().and_then(|user| user.password);
-    Ok(Ok(QueryAnswer::Key { parameters: password.unwrap_or_else(|| decoy(name)) }))
+/// How the key of a password account is derived. For an account without a password, and for a name that nobody has, parameters
+/// made up from the name: so the answer does not tell whether there is such an account.
+fn key_lookup(rows: &Rows, name: &AccountName) -> Result<QueryAnswer, Abort> {
+    let password = accounts::find(rows, name)?.and_then(|user| user.password);
+    Ok(QueryAnswer::Key { parameters: password.unwrap_or_else(|| decoy(name)) })
 }
 
-/// What a lookup answers for a name that has no password: the same each time, and of the form of a real one, with the
-/// costs that RFC 9106 recommends second.
+/// The parameters made up for a name that has no password: the same each time, and with the costs that clients choose for real
+/// ones, the second recommendation of RFC 9106, section 4.
 fn decoy(name: &AccountName) -> PasswordParameters {
     let salt = blake3::derive_key("stablechat decoy salt, version 1", name.as_str().as_bytes());
     PasswordParameters { salt: Salt(salt), memory_kib: 64 * 1024, passes: 3, lanes: 4 }

@@ -1,13 +1,14 @@
-//! Rows of replicated state: RocksDB, under what has been written since the last commit.
+//! The rows of the replicated state: RocksDB, overlaid with what has been written since the last commit.
 //!
-//! Every write goes through [`Rows::write`], which keeps the state digest up to date and notes the old value for the undo
-//! record. So nothing that a command does can escape either.
+//! Every write goes through [`Rows::write`], which updates the state digest and keeps the old value for the undo record. So no
+//! command can change the state without either.
 
-use super::error::StoreError;
-use super::schema::{Bytes, Column, OldRow, UndoRecord};
+use super::StoreError;
+use super::keys::{Bytes, Column, OldRow, UndoRecord};
+use crate::store::database::{decode, family};
 use rocksdb::{DB, DBIteratorWithThreadMode, IteratorMode, ReadOptions, WriteBatch};
 use stablechat_protocol::digest::Digest;
-use stablechat_protocol::wire::{from_cbor, to_cbor};
+use stablechat_protocol::wire::to_cbor;
 use std::collections::BTreeMap;
 use std::collections::btree_map::{Entry, Range};
 use std::iter::Peekable;
@@ -16,10 +17,10 @@ use std::sync::Arc;
 /// A row's key and value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
-/// Rows not yet committed: the new value, or none for a removed row.
+/// Rows not yet committed: the new value, or `None` for a row that was removed.
 type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// In which order rows are read.
+/// The order in which rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Ascending keys.
@@ -30,15 +31,15 @@ pub enum Direction {
 
 /// The rows of all columns.
 pub struct Rows {
-    /// What is committed, and the column families that are not replicated state. Shared with a snapshot that is read.
+    /// What is committed.
     db: Arc<DB>,
-    /// What was written since, per column.
+    /// What was written since the last commit, per column.
     overlay: [Overlay; Column::ALL.len()],
-    /// The digest over all rows, overlay included.
+    /// The XOR of the [`row_digest`]s of all rows, the overlay included.
     digest: Digest,
-    /// What the current request has replaced so far, each row once.
+    /// The values that the current request has replaced so far, each row once, with its value before the request.
     replaced: BTreeMap<(Column, Vec<u8>), Option<Vec<u8>>>,
-    /// How many bytes were written since the last commit, rows that were written again included.
+    /// Bytes of keys and values written since the last commit; a row that was written twice counts twice.
     written_bytes: usize,
 }
 
@@ -48,22 +49,12 @@ impl Rows {
         Rows { db, overlay: Default::default(), digest, replaced: BTreeMap::new(), written_bytes: 0 }
     }
 
-    /// The database beneath.
-    pub fn db(&self) -> &DB {
-        &self.db
-    }
-
-    /// The database beneath, for as long as the caller wants it.
-    pub fn shared_db(&self) -> Arc<DB> {
-        Arc::clone(&self.db)
-    }
-
     /// The digest over all rows.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// About how many bytes wait for the next commit.
+    /// About how many bytes the rows take that wait for the next commit.
     pub fn written_bytes(&self) -> usize {
         self.written_bytes
     }
@@ -100,6 +91,7 @@ impl Rows {
         if old == value {
             return Ok(());
         }
+        // A row counts for the digest by XOR: toggling it twice takes it out again.
         [&old, &value].into_iter().flatten().for_each(|value| self.digest.toggle(row_digest(column, &key, value)));
         if let Entry::Vacant(place) = self.replaced.entry((column, key.clone())) {
             place.insert(old);
@@ -118,6 +110,8 @@ impl Rows {
             Direction::Forward => IteratorMode::Start,
             Direction::Backward => IteratorMode::End,
         };
+
+        // The range of a map panics when it ends before it begins; here that is an empty page.
         let written = if from < to {
             self.overlay[column as usize]
                 .range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)))
@@ -132,7 +126,7 @@ impl Rows {
         }
     }
 
-    /// Takes what the current request has replaced, and begins the next one.
+    /// What the current request has replaced. From here on, writes belong to the next one.
     pub fn take_undo(&mut self) -> UndoRecord {
         let rows = std::mem::take(&mut self.replaced).into_iter().map(|((column, key), value)| OldRow {
             column: column as u8,
@@ -142,11 +136,12 @@ impl Rows {
         UndoRecord { rows: rows.collect() }
     }
 
-    /// Puts back what a request had replaced, and the digest with it, which is one over the rows.
+    /// Puts back what a request had replaced. The digest goes back with the rows, since it is a function of them.
     pub fn undo(&mut self, undo: UndoRecord) -> Result<(), StoreError> {
         for OldRow { column, key: Bytes(key), value } in undo.rows {
-            let column = Column::from_number(column)
-                .ok_or_else(|| StoreError::Corrupt(format!("an undo record names a column {column}")))?;
+            let column = Column::from_number(column).ok_or_else(|| {
+                StoreError::Corrupt(format!("an undo record names column {column}, which does not exist"))
+            })?;
             self.write(column, key, value.map(|Bytes(value)| value))?;
         }
         self.replaced.clear();
@@ -168,17 +163,17 @@ impl Rows {
     }
 }
 
-/// Rows in order: a merge of what is committed with what was written since, which wins.
+/// Rows in order: the committed rows merged with those written since, which take precedence.
 pub struct Scan<'a> {
     committed: Peekable<DBIteratorWithThreadMode<'a, DB>>,
     written: Range<'a, Vec<u8>, Option<Vec<u8>>>,
-    /// The next of `written`, when it has been looked at.
+    /// The next of `written`, once it has been looked at.
     next_written: Option<(&'a Vec<u8>, &'a Option<Vec<u8>>)>,
     direction: Direction,
 }
 
 impl Scan<'_> {
-    /// Whether the next row is among those written since the last commit; none at the end.
+    /// Whether the next row is among those written since the last commit; `None` at the end.
     fn next_is_written(&mut self) -> Option<bool> {
         if self.next_written.is_none() {
             self.next_written = match self.direction {
@@ -223,14 +218,4 @@ pub fn row_digest(column: Column, key: &[u8], value: &[u8]) -> Digest {
         hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
     }
     Digest(*hasher.finalize().as_bytes())
-}
-
-/// A column family, which was made when the database was opened.
-pub fn family<'a>(db: &'a DB, name: &str) -> &'a rocksdb::ColumnFamily {
-    db.cf_handle(name).expect("all column families are made when the database is opened")
-}
-
-/// Decodes what is stored under `what`.
-pub fn decode<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
-    from_cbor(bytes).map_err(|error| StoreError::Corrupt(format!("a row of {what} cannot be decoded: {error}")))
 }

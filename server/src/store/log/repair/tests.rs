@@ -1,25 +1,12 @@
 //! Repair: by hand where one case says it all, by random streams where the cases are many.
 
-use super::super::testing::{
-    Dice, actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
-};
-use super::super::{Medium, open};
 use super::*;
+use crate::store::testing::{
+    Random, actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
+};
+use crate::store::{Location, open};
 use stablechat_protocol::answer::Rejection;
-use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeSet;
-
-impl ChatStore {
-    /// Fails when no commit is left.
-    pub(in crate::store) fn count_commit(&mut self) -> Result<(), StoreError> {
-        match &mut self.commits_left {
-            None => {}
-            Some(0) => return Err(StoreError::Corrupt("the test wants a crash".into())),
-            Some(left) => *left -= 1,
-        }
-        Ok(())
-    }
-}
 
 /// What clients have been told.
 #[derive(Default)]
@@ -54,33 +41,33 @@ fn insert(store: &mut ChatStore, requests: Vec<StampedRequest>) -> Repair {
 }
 
 /// Applies the stream with a third of it late, in random groups, and returns what was told and how much was undone.
-fn apply_late(store: &mut ChatStore, stream: &[StampedRequest], dice: &mut Dice) -> (Told, u64, u64) {
+fn apply_late(store: &mut ChatStore, stream: &[StampedRequest], random: &mut Random) -> (Told, u64, u64) {
     let mut told = Told::default();
     let (mut undone, mut changed) = (0, 0);
     let mut late = Vec::new();
     let mut rest = stream.iter().peekable();
     while rest.peek().is_some() || !late.is_empty() {
         if let Some(next) = rest.next() {
-            if dice.percent(33) {
+            if random.percent(33) {
                 late.push(next.clone());
             } else if !told.answers.contains_key(&next.uid) {
                 let Outcome { answer, delivery } = apply(store, next);
                 told.outcome(next.uid, &answer, delivery.as_ref());
             }
-            if dice.percent(20) {
+            if random.percent(20) {
                 store.commit().expect("memory does not fail");
             }
         }
-        if rest.peek().is_none() || dice.percent(8) {
-            let count = 1 + dice.below(6);
-            let mut group = dice.take(&mut late, count);
+        if rest.peek().is_none() || random.percent(8) {
+            let count = 1 + random.below(6);
+            let mut group = random.take(&mut late, count);
             // Some that are known, and one or two that are next anyway.
             group.extend(
-                (0..dice.below(3))
-                    .map(|_| dice.one_of(stream).clone())
+                (0..random.below(3))
+                    .map(|_| random.one_of(stream).clone())
                     .filter(|held| told.answers.contains_key(&held.uid)),
             );
-            group.extend(rest.by_ref().take(dice.below(3)).cloned());
+            group.extend(rest.by_ref().take(random.below(3)).cloned());
             let repair = insert(store, group);
             undone += repair.undone;
             changed += repair.changed.len() as u64;
@@ -95,8 +82,8 @@ fn apply_late(store: &mut ChatStore, stream: &[StampedRequest], dice: &mut Dice)
 fn late_requests_come_out_as_if_they_had_been_in_time() {
     let (mut undone, mut changed, mut done) = (0, 0, 0);
     for seed in 0..60 {
-        let dice = &mut Dice(seed);
-        let stream = stream(dice, 60);
+        let random = &mut Random(seed);
+        let stream = stream(random, 60);
         let (all, later) = stream.split_at(50);
         let mut ordered = store();
         let mut expected = Told::default();
@@ -106,9 +93,8 @@ fn late_requests_come_out_as_if_they_had_been_in_time() {
         }
         ordered.commit().expect("memory does not fail");
         let mut repaired = store();
-        repaired.chunk_limit =
-            ChunkLimit { requests: *dice.one_of(&[1, 2, 3, 1000]), bytes: *dice.one_of(&[1, 2000, 1 << 20]) };
-        let (told, undone_here, changed_here) = apply_late(&mut repaired, all, dice);
+        repaired.repair_in_batches_of(*random.one_of(&[1, 1000, 2000, 4000, 1 << 20]));
+        let (told, undone_here, changed_here) = apply_late(&mut repaired, all, random);
 
         assert_sound(&ordered);
         assert_eq!(repaired.applied(), ordered.applied(), "seed {seed}");
@@ -117,7 +103,7 @@ fn late_requests_come_out_as_if_they_had_been_in_time() {
         assert!(told.delivered.is_superset(&expected.delivered), "seed {seed}: everything was delivered");
         let last = all.last().map_or(0, |held| held.uid.timestamp.0 / 1_000_000_000);
         for second in (last - 30..last + 3).chain(all.iter().map(|held| held.uid.timestamp.0 / 1_000_000_000)) {
-            assert_eq!(repaired.boundary(second), ordered.boundary(second), "seed {seed}: second {second}");
+            assert_eq!(repaired.log().boundary(second), ordered.log().boundary(second), "seed {seed}: second {second}");
         }
         for held in later {
             assert_eq!(apply(&mut repaired, held), apply(&mut ordered, held), "seed {seed}");
@@ -135,19 +121,19 @@ fn crashed(
     early: &[StampedRequest],
     settled: Uid,
     late: &[StampedRequest],
-    limit: ChunkLimit,
+    batch_bytes: usize,
     commits: usize,
-) -> Option<Medium> {
-    let medium = memory();
-    let mut store = ChatStore::open(&medium, &identity()).expect("a new store opens");
+) -> Option<Location> {
+    let location = memory();
+    let mut store = ChatStore::open(&location, &identity()).expect("a new store opens");
     for held in early {
         apply(&mut store, held);
     }
     store.settle(settled);
     store.commit().expect("memory does not fail");
-    store.chunk_limit = limit;
-    store.commits_left = Some(commits);
-    store.insert(late.to_vec()).is_err().then_some(medium)
+    store.repair_in_batches_of(batch_bytes);
+    store.database.writes_left = Some(commits);
+    store.insert(late.to_vec()).is_err().then_some(location)
 }
 
 /// Fails unless the state of a store is that of the requests in its log up to the last applied one.
@@ -167,29 +153,29 @@ fn assert_applied_exactly(store: &ChatStore, all: &[StampedRequest]) {
 fn a_crash_between_any_two_batches_is_harmless() {
     let mut crashes = 0;
     for seed in 0..6 {
-        let dice = &mut Dice(seed);
-        let all = stream(dice, 18);
+        let random = &mut Random(seed);
+        let all = stream(random, 18);
         let (mut early, mut late) = (Vec::new(), Vec::new());
-        let settled = all[dice.below(6)].uid;
+        let settled = all[random.below(6)].uid;
         for held in &all {
-            let is_late = held.uid > settled && dice.percent(35);
+            let is_late = held.uid > settled && random.percent(35);
             if is_late { late.push(held.clone()) } else { early.push(held.clone()) }
         }
         let mut expected = store_of(&all);
         expected.settle(settled);
         expected.commit().expect("memory does not fail");
-        let limit = ChunkLimit { requests: 1 + dice.below(3), bytes: 1 << 20 };
+        let batch_bytes = *random.one_of(&[1, 500, 1500]);
         for commits in 0.. {
-            let Some(medium) = crashed(&early, settled, &late, limit, commits) else { break };
+            let Some(location) = crashed(&early, settled, &late, batch_bytes, commits) else { break };
             crashes += 1;
-            let mut left = open::open_as_left(&medium, &identity()).expect("the store opens");
+            let mut left = open::open_as_left(&location, &identity()).expect("the store opens");
             assert_applied_exactly(&left, &all);
-            left.chunk_limit = limit;
-            left.commits_left = Some(dice.below(5));
+            left.repair_in_batches_of(batch_bytes);
+            left.database.writes_left = Some(random.below(5));
             let crashed_again = left.resume_repair().is_err();
-            assert_applied_exactly(&left_or_reopened(left, &medium, crashed_again), &all);
+            assert_applied_exactly(&left_or_reopened(left, &location, crashed_again), &all);
 
-            let mut store = ChatStore::open(&medium, &identity()).expect("the store opens");
+            let mut store = ChatStore::open(&location, &identity()).expect("the store opens");
             assert_sound(&store);
             let log: BTreeSet<Uid> = uids(&store).into_iter().collect();
             assert!(early.iter().all(|held| log.contains(&held.uid)), "seed {seed}, {commits} commits: lost");
@@ -206,16 +192,16 @@ fn a_crash_between_any_two_batches_is_harmless() {
 }
 
 /// The store itself, or as it is found after a crash.
-fn left_or_reopened(store: ChatStore, medium: &Medium, crashed: bool) -> ChatStore {
+fn left_or_reopened(store: ChatStore, location: &Location, crashed: bool) -> ChatStore {
     if !crashed {
         return store;
     }
     drop(store);
-    open::open_as_left(medium, &identity()).expect("the store opens")
+    open::open_as_left(location, &identity()).expect("the store opens")
 }
 
 #[test]
-fn who_got_another_answer_is_reported() {
+fn changed_answers_and_new_deliveries_are_reported() {
     let (ann, bob, other_bob) = (actor("ann", 1), actor("bob", 2), actor("bob", 3));
     let late = held(20, 3, 1, &other_bob, create(&other_bob));
     let early = [
@@ -241,9 +227,9 @@ fn a_resumed_repair_reports_what_changed() {
     let (ann, other_ann) = (actor("ann", 1), actor("ann", 2));
     let early = [held(20, 1, 1, &ann, create(&ann)), held(30, 1, 2, &ann, Command::Delete)];
     let late = held(10, 2, 1, &other_ann, create(&other_ann));
-    let limit = ChunkLimit::DEFAULT;
-    let medium = crashed(&early, Uid::MIN, std::slice::from_ref(&late), limit, 2).expect("there are three batches");
-    let mut store = ChatStore::open(&medium, &identity()).expect("the store opens");
+    let location =
+        crashed(&early, Uid::MIN, std::slice::from_ref(&late), REPAIR_BATCH_BYTES, 2).expect("there are three batches");
+    let mut store = ChatStore::open(&location, &identity()).expect("the store opens");
     let repair = store.take_resumed_repair();
     assert_eq!(repair.undone, 2);
     assert_eq!(repair.changed.iter().map(|changed| changed.uid).collect::<Vec<_>>(), [early[0].uid, early[1].uid]);
@@ -253,23 +239,23 @@ fn a_resumed_repair_reports_what_changed() {
 
 #[test]
 fn nothing_is_inserted_into_the_settled_prefix() {
-    let requests = stream(&mut Dice(1), 20);
+    let requests = stream(&mut Random(1), 20);
     let (late, early): (Vec<StampedRequest>, Vec<StampedRequest>) =
         requests.iter().cloned().partition(|held| held.uid.digest[0] % 2 == 0);
     assert!(early.len() > 6 && late.iter().any(|held| held.uid < early[5].uid), "a weak test");
-    let medium = memory();
-    let mut store = ChatStore::open(&medium, &identity()).expect("a new store opens");
+    let location = memory();
+    let mut store = ChatStore::open(&location, &identity()).expect("a new store opens");
     early.iter().for_each(|held| drop(apply(&mut store, held)));
     store.commit().expect("memory does not fail");
     store.settle(early[5].uid);
     store.settle(early[3].uid);
-    assert_eq!(store.settled(), early[5].uid, "it does not go back");
+    assert_eq!(store.log().settled(), early[5].uid, "it does not go back");
     store.commit().expect("memory does not fail");
     drop(store);
 
-    let mut store = ChatStore::open(&medium, &identity()).expect("the store opens");
+    let mut store = ChatStore::open(&location, &identity()).expect("the store opens");
     assert_sound(&store);
-    assert_eq!(store.settled(), early[5].uid, "it is remembered");
+    assert_eq!(store.log().settled(), early[5].uid, "it is remembered");
     let repair = insert(&mut store, requests.clone());
     let (lost, placed): (Vec<StampedRequest>, Vec<StampedRequest>) =
         late.into_iter().partition(|held| held.uid <= early[5].uid);
@@ -277,33 +263,44 @@ fn nothing_is_inserted_into_the_settled_prefix() {
     assert_eq!(repair.inserted.into_iter().map(|(held, _)| held).collect::<Vec<_>>(), placed);
     assert_sound(&store);
     store.settle(Uid::MAX);
-    assert_eq!(store.settled(), store.applied().uid, "what is not applied is not settled");
+    assert_eq!(store.log().settled(), store.applied().uid, "what is not applied is not settled");
     store.commit().expect("memory does not fail");
     assert_sound(&store);
 }
 
 #[test]
 fn check_finds_what_a_repair_must_not_leave() {
-    let requests = stream(&mut Dice(2), 10);
-    let faults = |damage: &dyn Fn(&mut ChatStore)| {
-        let mut store = store_of(&requests);
-        damage(&mut store);
-        store.check().faults
-    };
+    let requests = stream(&mut Random(2), 10);
     let key = requests[4].uid.to_bytes();
-    let family = |store: &ChatStore,
-                  name,
-                  write: &dyn Fn(&rocksdb::DB, &rocksdb::ColumnFamily) -> Result<(), rocksdb::Error>| {
-        write(store.rows.db(), family(store.rows.db(), name)).expect("memory does not fail");
+    let faults = |damage: &dyn Fn(&rocksdb::DB) -> Result<(), rocksdb::Error>| {
+        let store = store_of(&requests);
+        damage(store.database.db()).expect("memory does not fail");
+        store.check().faults.len()
     };
-    assert_eq!(faults(&|_| {}), Vec::<String>::new());
-    assert_eq!(faults(&|store| family(store, schema::UNDO, &|db, undo| db.delete_cf(undo, key))).len(), 1);
-    assert_eq!(faults(&|store| family(store, schema::UNDO, &|db, undo| db.put_cf(undo, [9; 24], b""))).len(), 1);
-    assert_eq!(faults(&|store| family(store, schema::UNDONE, &|db, undone| db.put_cf(undone, key, b""))).len(), 1);
-    assert_eq!(faults(&|store| store.settled = requests[1].uid).len(), 2);
-    assert_eq!(
-        faults(&|store| store.boundaries.go_on(&Applied { position: 99, ..store.applied.clone() }, Timestamp::MAX))
-            .len(),
-        1
-    );
+    assert_eq!(faults(&|_| Ok(())), 0);
+    assert_eq!(faults(&|db| db.delete_cf(family(db, schema::UNDO), key)), 1);
+    assert_eq!(faults(&|db| db.put_cf(family(db, schema::UNDO), [9; 24], b"")), 1);
+    assert_eq!(faults(&|db| db.put_cf(family(db, schema::UNDONE), key, b"")), 1);
+}
+
+/// A batch that is bounded by bytes, not by requests: a few long messages fill it, many short requests do not.
+#[test]
+fn a_batch_is_full_when_it_has_many_bytes() {
+    let ann = actor("ann", 1);
+    let text = "x".repeat(4000);
+    let mut requests = vec![held(1, 1, 1, &ann, create(&ann))];
+    requests.extend((2..50).map(|at| held(at, 1, at, &ann, send(&ann, if at % 2 == 0 { &text } else { "x" }))));
+    let (late, early) = (requests.remove(1), requests);
+    let mut store = store_of(&early);
+    store.repair_in_batches_of(20_000);
+    store.begin_inserting(vec![late]).expect("memory does not fail");
+    let (mut batches, mut largest, mut is_done) = (0, 0, false);
+    while !is_done {
+        let (repair, done) = store.go_on_inserting().expect("memory does not fail");
+        (batches, largest, is_done) = (batches + 1, largest.max(repair.undone), done);
+    }
+    assert!(batches > 8, "some 100 kB of messages do not fit into {batches} batches of 20 kB");
+    assert!((2..20).contains(&largest), "{largest} requests in one batch");
+    assert_eq!(store.uncommitted_bytes(), 0);
+    assert_sound(&store);
 }

@@ -1,0 +1,220 @@
+//! Where the rows of the state lie: columns, keys, and what is in a row.
+//!
+//! Keys are made so that rows that are read together lie together, in the order in which they are read. Integers in keys are
+//! big-endian. An account is named in keys by its id, the uid of the request that created it.
+
+use stablechat_protocol::answer::Message;
+use stablechat_protocol::command::{PasswordParameters, Recipient};
+use stablechat_protocol::login::PublicKey;
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::request::Actor;
+use stablechat_protocol::session::ClientId;
+use stablechat_protocol::text::MessageText;
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+pub use stablechat_protocol::wire::Bytes;
+use stablechat_protocol::wire_struct;
+
+/// A column family of the replicated state: every row of it counts for the state digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Column {
+    /// [`User`] by account name.
+    Users = 0,
+    /// [`StoredMessage`] by conversation and uid.
+    Timelines = 1,
+    /// What accounts have not acknowledged: see [`unread_key`], [`unread_count_key`] and [`tombstone_key`].
+    Unread = 2,
+    /// Empty: rooms do not exist yet.
+    Rooms = 3,
+    /// [`Session`]s, their answers, and their order of last use.
+    Sessions = 4,
+}
+
+impl Column {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Column; 5] = [Column::Users, Column::Timelines, Column::Unread, Column::Rooms, Column::Sessions];
+
+    /// The name of the column family.
+    pub fn name(self) -> &'static str {
+        match self {
+            Column::Users => "users",
+            Column::Timelines => "timelines",
+            Column::Unread => "unread",
+            Column::Rooms => "rooms",
+            Column::Sessions => "sessions",
+        }
+    }
+
+    /// The column with this number; `None` when there is none.
+    pub fn from_number(number: u8) -> Option<Column> {
+        Column::ALL.get(usize::from(number)).copied()
+    }
+}
+
+wire_struct! {
+    /// An account; its name is its key.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct User {
+        /// The uid of the request that created it, which tells it from other accounts of this name, before and after it.
+        pub id: Uid,
+        /// The key that owns it.
+        pub key: PublicKey,
+        /// How the key is derived, when it is derived from a password.
+        pub password: Option<PasswordParameters>,
+    }
+}
+
+wire_struct! {
+    /// A message in a timeline; its uid is in its key.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct StoredMessage {
+        pub from: AccountName,
+        pub to: Recipient,
+        pub text: MessageText,
+    }
+}
+
+impl StoredMessage {
+    /// The message with this uid, as clients get it.
+    pub fn with_uid(self, uid: Uid) -> Message {
+        Message { uid, from: self.from, to: self.to, text: self.text }
+    }
+}
+
+wire_struct! {
+    /// A session, which makes a request take effect once, however often it comes.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Session {
+        /// The actor of its first request; requests of any other actor are rejected.
+        pub actor: Option<Actor>,
+        /// The sequence number of the last request that was executed in it.
+        pub sequence: u64,
+        /// The timestamp of that request.
+        pub used: Timestamp,
+    }
+}
+
+/// Nanoseconds in the step by which sessions are ordered by last use. One hour: a session in use moves rarely, and ends at most
+/// an hour later than it could.
+const USE_STEP: u64 = 3_600_000_000_000;
+
+/// In [`Column::Timelines`]: the beginning of the keys of all messages between two accounts. It is the same for both.
+pub fn conversation_key(one: Uid, other: Uid) -> Vec<u8> {
+    let (low, high) = if one <= other { (one, other) } else { (other, one) };
+    concat(&[b"d", &low.to_bytes(), &high.to_bytes()])
+}
+
+/// In [`Column::Timelines`]: the [`StoredMessage`] with this uid in a conversation.
+pub fn message_key(conversation: &[u8], uid: Uid) -> Vec<u8> {
+    concat(&[conversation, &uid.to_bytes()])
+}
+
+/// In [`Column::Unread`]: an unread message of an account. The row holds the [`conversation_key`] of its timeline.
+pub fn unread_key(account: Uid, uid: Uid) -> Vec<u8> {
+    concat(&[b"m", &account.to_bytes(), &uid.to_bytes()])
+}
+
+/// In [`Column::Unread`]: the number of unread messages of an account, in eight bytes. Zero has no row.
+pub fn unread_count_key(account: Uid) -> Vec<u8> {
+    concat(&[b"c", &account.to_bytes()])
+}
+
+/// In [`Column::Unread`]: the tombstone of a deleted account, whose unread messages are still to be removed. The row is empty.
+pub fn tombstone_key(account: Uid) -> Vec<u8> {
+    concat(&[TOMBSTONE, &account.to_bytes()])
+}
+
+/// What all [`tombstone_key`]s begin with.
+pub const TOMBSTONE: &[u8] = b"t";
+
+/// In [`Column::Sessions`]: the [`Session`] with this id.
+pub fn session_key(client: ClientId) -> Vec<u8> {
+    concat(&[b"s", &client.0])
+}
+
+/// In [`Column::Sessions`]: the answer to a request of a session. The last [`stablechat_protocol::command::WINDOW`] are kept.
+pub fn session_answer_key(client: ClientId, sequence: u64) -> Vec<u8> {
+    concat(&[b"a", &client.0, &sequence.to_be_bytes()])
+}
+
+/// In [`Column::Sessions`]: the place of a session in the order of last use, coarsely. The row is empty.
+pub fn session_use_key(used: Timestamp, client: ClientId) -> Vec<u8> {
+    concat(&[SESSION_USE, &(used.0 / USE_STEP).to_be_bytes(), &client.0])
+}
+
+/// In [`Column::Sessions`]: a bound that lies before every session last used in the step of `used` or later, and after all others.
+pub fn session_use_bound(used: Timestamp) -> Vec<u8> {
+    concat(&[SESSION_USE, &(used.0 / USE_STEP).to_be_bytes()])
+}
+
+/// What all [`session_use_key`]s begin with.
+pub const SESSION_USE: &[u8] = b"t";
+
+/// The uid at the end of a key; `None` when the key is shorter than that.
+pub fn uid_at_end(key: &[u8]) -> Option<Uid> {
+    key.last_chunk::<{ Uid::LENGTH }>().and_then(|bytes| Uid::from_bytes(bytes))
+}
+
+/// The least key after all that begin with `prefix`, which must not be all `0xff`.
+pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            break;
+        }
+    }
+    end
+}
+
+/// The parts, one after the other.
+fn concat(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+wire_struct! {
+    /// What it takes to undo a request.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct UndoRecord {
+        /// The rows that it wrote, each once, as they were before.
+        pub rows: Vec<OldRow>,
+    }
+}
+
+wire_struct! {
+    /// A row before it was written.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct OldRow {
+        /// The number of its [`Column`].
+        pub column: u8,
+        pub key: Bytes,
+        /// `None` when the row was not there.
+        pub value: Option<Bytes>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_before_the_next_key() {
+        assert_eq!(prefix_end(b"ab"), b"ac");
+        assert_eq!(prefix_end(&[1, 0xff]), [2]);
+    }
+
+    #[test]
+    fn both_sides_of_a_conversation_have_one_key() {
+        let (one, other) = (Uid::new(Timestamp(1), b""), Uid::new(Timestamp(2), b""));
+        assert_eq!(conversation_key(one, other), conversation_key(other, one));
+    }
+
+    #[test]
+    fn columns_are_numbered_in_their_order() {
+        for (number, column) in Column::ALL.into_iter().enumerate() {
+            assert_eq!(column as usize, number);
+            assert_eq!(Column::from_number(number as u8), Some(column));
+        }
+        assert_eq!(Column::from_number(5), None);
+    }
+}

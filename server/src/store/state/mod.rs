@@ -1,0 +1,114 @@
+//! The state machine: what a command does to the accounts, messages and sessions, and what a query reads from them.
+//!
+//! Everything here is a function of [`Rows`] and of the request with its uid. There is no clock (the time is the request's
+//! timestamp), no randomness, no iteration over hash maps, and nothing of the log, of peers or of connections. So replicas that
+//! apply the same requests in the same order have the same rows and give the same answers.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`rows`] | the rows of the state, over RocksDB; every write goes through it |
+//! | [`keys`] | which rows there are and how their keys are made |
+//! | [`session`] | exactly once, in the order of the session |
+//! | [`accounts`] | accounts: create, delete, who owns one |
+//! | [`messages`] | messages: send, acknowledge, counts of what is unread |
+//! | [`query`] | reads, in pages |
+//! | [`housekeeping`] | removing what nobody can reach any more, a bounded number of rows per second of log time |
+//!
+//! A command is refused in the middle of its work with [`Abort::Rejected`] and `?`; [`Abort::rejection`] is the one place that
+//! tells a rejection, which is an answer, from a failure of the storage, which ends the process.
+
+pub mod accounts;
+pub mod housekeeping;
+pub mod keys;
+pub mod messages;
+pub mod query;
+pub mod rows;
+pub mod session;
+
+use super::error::StoreError;
+use rows::Rows;
+use stablechat_protocol::answer::{Answer, Message, Rejection};
+use stablechat_protocol::command::Command;
+use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+
+/// What applying a request came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub answer: Answer,
+    /// A message that the request sent, to be pushed to the connections of its recipient.
+    pub delivery: Option<Delivery>,
+}
+
+/// A message for the connections of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The account and the key that owns it. A connection that holds another key for this name belongs to another owner.
+    pub to: Actor,
+    pub message: Message,
+}
+
+/// Why a command or a query ended early.
+///
+/// The two are told apart by one question: is it the same on every replica? A rejection is, since it follows from the state, and
+/// it becomes the answer. A failure of the storage is not: answering it would let replicas diverge, so it ends the process.
+#[derive(Debug)]
+pub enum Abort {
+    Rejected(Rejection),
+    Storage(StoreError),
+}
+
+impl Abort {
+    /// The reason for a rejection, which the client gets as its answer.
+    ///
+    /// # Errors
+    /// It is no rejection: the storage failed.
+    pub fn rejection(self) -> Result<Rejection, StoreError> {
+        match self {
+            Abort::Rejected(reason) => Ok(reason),
+            Abort::Storage(error) => Err(error),
+        }
+    }
+}
+
+impl From<Rejection> for Abort {
+    fn from(reason: Rejection) -> Self {
+        Abort::Rejected(reason)
+    }
+}
+
+impl From<StoreError> for Abort {
+    fn from(error: StoreError) -> Self {
+        Abort::Storage(error)
+    }
+}
+
+/// Applies the request that is next in the order. `before` is the timestamp of the request applied before it.
+///
+/// # Errors
+/// The storage failed, or its rows contradict each other.
+pub fn apply(rows: &mut Rows, before: Timestamp, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
+    housekeeping::run_once_a_second(rows, before, uid.timestamp)?;
+    session::apply(rows, uid, request)
+}
+
+/// Executes a command whose turn it is in its session. A command that is rejected has written nothing.
+fn execute(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
+    let actor = request.actor.as_ref();
+    let delivery = match &request.command {
+        Command::Create { name, key, password } => accounts::create(rows, uid, name, *key, password.clone()),
+        Command::Delete => accounts::delete(rows, actor),
+        Command::Send { to, text } => messages::send(rows, uid, actor, to, text),
+        Command::Ack { uids } => messages::acknowledge(rows, actor, uids),
+    };
+    match delivery {
+        Ok(delivery) => Ok(Outcome { answer: Answer::Done, delivery }),
+        Err(abort) => Ok(Outcome { answer: Answer::Rejected { reason: abort.rejection()? }, delivery: None }),
+    }
+}
+
+/// The second of log time that a timestamp lies in. Housekeeping runs, and replicas compare digests, once in each.
+pub fn second_of(timestamp: Timestamp) -> u64 {
+    timestamp.0 / 1_000_000_000
+}
