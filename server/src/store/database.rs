@@ -1,4 +1,4 @@
-//! The database itself: reading facts, writing batches, and the epoch. What is in it is no concern of this module.
+//! The database itself: reading facts, writing batches, and the epoch. This module does not know the rows in it.
 
 use super::error::StoreError;
 use super::schema;

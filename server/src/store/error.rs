@@ -1,5 +1,5 @@
-//! Failures of the storage. They differ between replicas, so none of them may become an answer: they end the process. What a
-//! command is refused for is a [`Rejection`](stablechat_protocol::answer::Rejection), see [`super::state::Abort`].
+//! Failures of the storage. They differ between replicas, so none of them may become an answer: they end the process. The
+//! reason for which a command is refused is a [`Rejection`](stablechat_protocol::answer::Rejection), see [`super::state::Abort`].
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! `ChatStore`: the replicated state and its log, on RocksDB.
 //!
-//! It maps ordered commands to answers. What [`ChatStore::apply`] answers and writes is a function of the state and of the request
-//! (uid, actor, command) alone. It knows no clock, no randomness, no peers and no connections.
+//! It maps ordered commands to answers. The answer and the writes of [`ChatStore::apply`] are a function of the state and of the
+//! request (uid, actor, command) alone. It knows no clock, no randomness, no peers and no connections.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -55,7 +55,7 @@ use state::rows::Rows;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// A commit is due when it would write about so many bytes: rows, log entries, undo records. What is uncommitted lies in memory,
+/// A commit is due when it would write about so many bytes: rows, log entries, undo records. Uncommitted writes lie in memory,
 /// once in the overlay of the rows and once in the batch. A small request writes about 2 kB, so these are some 2,000 of them.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -64,7 +64,7 @@ pub struct ChatStore {
     rows: Rows,
     log: Log,
     repairs: Repairs,
-    /// What the next commit writes beside the rows.
+    /// The writes of the next commit beside the rows.
     batch: Batch,
     /// Last, so that the lock on the directory is released after the others have let go of the database.
     database: Database,
@@ -123,7 +123,7 @@ impl ChatStore {
         self.database.writes()
     }
 
-    /// Counts on in the counter of an earlier store, for those who watch that one; see [`ChatStore::writes`].
+    /// Counts on in the counter of an earlier store, so that a thread that watches it need not learn of the new store; see [`ChatStore::writes`].
     pub fn count_writes_with(&mut self, earlier: Arc<AtomicU64>) {
         self.database.count_writes_with(earlier);
     }
@@ -210,7 +210,8 @@ impl ChatStore {
         check::check(self, tell)
     }
 
-    /// What must hold after every request and every commit and does not; `None` when all is well. Reads nothing from the database.
+    /// The first violated invariant, in a sentence; `None` when all hold. They hold after every request and every commit. Reads nothing
+    /// from the database.
     fn violation(&self) -> Option<String> {
         let (said, is) = (self.applied().state_digest, self.rows.digest());
         let is_committed = self.batch.is_empty();

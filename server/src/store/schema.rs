@@ -1,4 +1,4 @@
-//! What lies in RocksDB beside the state: the log, what it takes to repair it, and facts about the store as a whole.
+//! What is stored beside the rows of the state: the log, the records for undoing it, and facts about the store as a whole.
 //!
 //! The rows of the state and their keys are in [`super::state::keys`].
 
@@ -108,7 +108,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// What a request had come to before it was undone, so that a repair can report what has changed.
+    /// The answer and the delivery of a request before it was undone. A repair compares them with the new ones.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Undone {
         pub answer: Answer,

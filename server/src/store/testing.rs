@@ -1,4 +1,4 @@
-//! What tests of the store have in common: stores in memory, random streams of requests, and what a store contains.
+//! Helpers for tests of the store: stores in memory, random streams of requests, and all rows of a store.
 
 use super::database::family;
 use super::schema::{self, StoreIdentity};

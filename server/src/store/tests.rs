@@ -1,4 +1,4 @@
-//! The state machine by golden scripts, one scenario a file, in `store/scripts`; then what scripts cannot say.
+//! Tests of the state machine: golden scripts in `store/scripts`, one scenario per file, and tests that need more than a script.
 
 mod script;
 
@@ -104,7 +104,7 @@ fn undoing_every_request_goes_back_through_every_state() {
     apply(Some("bob"), Command::Ack { uids: vec![message] });
     apply(Some("alice"), Command::Delete);
     apply(None, create("alice"));
-    // Time passes in which graves are emptied.
+    // In another second of log time, so that housekeeping empties the tombstone.
     apply(Some("bob"), send("alice"));
     store.commit().expect("storage works");
 

@@ -43,7 +43,7 @@ fn apply_and_back_up(place: &Place, requests: &[StampedRequest], keep: Option<us
     place.backups().add(&store.shared_db(), keep).expect("a backup")
 }
 
-/// What a restored store has is what these requests come to.
+/// Fails unless a restored store is the one that these requests give.
 fn assert_restored(place: &Place, id: Option<u32>, name: &str, requests: &[StampedRequest]) {
     let data = place.data(&format!("{name}-{id:?}"));
     let restored = place.backups().restore(id, &data, Some(name.to_string())).expect("a restored store");
@@ -136,7 +136,7 @@ fn a_store_is_restored_only_where_there_is_nothing() {
     let running = open(&place.data("one"), &identity());
     assert!(restore(&place.data("one")).is_err_and(|error| error.contains("in use by another process")));
     drop(running);
-    // What an interrupted restoration has left is no store, and in nobody's way.
+    // The rest of an interrupted restoration does not count as a store, and the next one removes it.
     let data = place.data("two");
     std::fs::create_dir_all(data.restoring()).expect("a directory can be made");
     std::fs::write(data.restoring().join("CURRENT"), "rubbish").expect("a file can be written");

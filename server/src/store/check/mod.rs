@@ -37,14 +37,14 @@ pub struct CheckReport {
     pub unapplied: u64,
     /// Whether a snapshot was being installed when the last process ended. Then log and state were not compared.
     pub is_installing: bool,
-    /// What is wrong, a sentence each, but no more than [`FAULTS_MAX`]; empty when nothing is.
+    /// The faults that were found, a sentence each, at most 100; empty when the store is sound.
     pub faults: Vec<String>,
 }
 
 /// How far a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being checked.
+    /// The part of the store that is being checked.
     pub what: &'static str,
     /// How many rows of it have been read.
     pub rows: u64,

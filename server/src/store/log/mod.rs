@@ -295,8 +295,8 @@ impl Log {
         batch.put(schema::META, schema::META_LOG_BYTES, &end.log_bytes);
     }
 
-    /// What must hold between the fields and does not, in a sentence; `None` when all is well. Reads nothing from the database, so
-    /// it can be asked after every request.
+    /// The first violated invariant between the fields, in a sentence; `None` when all hold. Reads nothing from the database, so it can
+    /// be checked after every request.
     pub fn violation(&self) -> Option<String> {
         let Log { applied, settled, base, bytes, .. } = self;
         let last_boundary = self.boundaries.iter().last().map_or(Uid::MIN, |last| last.uid);
@@ -319,7 +319,7 @@ impl Log {
     }
 }
 
-/// What peers compare, fetch and transfer.
+/// The parts of the log that peers compare, fetch and transfer.
 impl Log {
     /// Whether the log has this request.
     pub fn contains(&self, uid: Uid) -> Result<bool, StoreError> {

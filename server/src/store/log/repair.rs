@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 /// and peers wait for it.
 const REPAIR_BATCH_BYTES: usize = 1024 * 1024;
 
-/// What came of inserting requests.
+/// The result of inserting requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repair {
     /// The requests that are new in the log, in their order.
@@ -64,7 +64,7 @@ pub struct Changed {
 /// The repair of a store: the one that is under way, and the one that was completed at the start.
 pub struct Repairs {
     pending: Option<PendingRepair>,
-    /// What came of the repair that the last process left unfinished.
+    /// The result of completing the repair that the last process left unfinished.
     resumed: Repair,
     batch_bytes: usize,
 }
@@ -75,7 +75,7 @@ impl Default for Repairs {
     }
 }
 
-/// What is left to be done of an insertion, step by step.
+/// The steps of an insertion that are still to be done.
 #[derive(Default)]
 struct PendingRepair {
     /// Step 1: the requests above this uid have to be undone.
@@ -196,14 +196,13 @@ impl ChatStore {
         Ok(())
     }
 
-    /// What came of the repair that [`ChatStore::open`] completed; nothing when there was none. It leaves out what the last process
-    /// had done of it.
+    /// The result of the repair that [`ChatStore::open`] completed, as far as it was completed then; empty when there was none.
     pub fn take_resumed_repair(&mut self) -> Repair {
         std::mem::take(&mut self.repairs.resumed)
     }
 }
 
-/// Whether what is uncommitted is enough for a batch of a repair.
+/// Whether enough is uncommitted for a batch of a repair.
 fn is_batch_full(store: &ChatStore) -> bool {
     store.uncommitted_bytes() >= store.repairs.batch_bytes
 }
@@ -220,7 +219,7 @@ fn undo_batch(store: &mut ChatStore, bound: Uid) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What the last applied request came to.
+/// The answer and the delivery of the last applied request.
 fn outcome_of(rows: &Rows, request: &Request, undo: &UndoRecord) -> Result<Undone, StoreError> {
     let answer = session::given_answer(rows, request)?;
     let delivered_to = match &request.command {

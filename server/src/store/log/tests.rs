@@ -1,4 +1,4 @@
-//! What peers see of a log: marks, pieces, bodies.
+//! The log: the marks, pieces and bodies that peers get, and its invariants.
 
 use super::*;
 use crate::store::ChatStore;

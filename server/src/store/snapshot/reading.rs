@@ -54,7 +54,7 @@ impl Drop for SnapshotReader {
 }
 
 impl ChatStore {
-    /// Begins to read a snapshot of what is committed now.
+    /// Begins to read a snapshot of the store as it is committed now.
     ///
     /// # Errors
     /// The operating system has no thread for it.
@@ -86,7 +86,7 @@ impl ChatStore {
     }
 }
 
-/// What the thread of a [`SnapshotReader`] does.
+/// The thread of a [`SnapshotReader`].
 struct Reading<'a> {
     db: &'a DB,
     snapshot: Snapshot<'a>,
@@ -143,7 +143,7 @@ impl Reading<'_> {
     fn send_family(&mut self, number: u8, name: &str, from: &[u8]) -> Result<u64, Stop> {
         let mode = IteratorMode::From(from, Direction::Forward);
         let mut options = ReadOptions::default();
-        // Each row is read once. It must not displace from the cache what is read again and again.
+        // Each row is read once. It must not displace rows from the cache that are read again and again.
         options.fill_cache(false);
 
         let mut total = 0;

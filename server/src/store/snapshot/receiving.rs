@@ -19,7 +19,7 @@ use stablechat_protocol::wire::to_cbor;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// A key after all keys: none is so long and begins like this.
 const AFTER_ALL: [u8; 64] = [0xff; 64];
-/// What is being done when a write fails.
+/// For errors: what was being done when a write failed.
 const WRITING: &str = "writing a snapshot";
 
 /// A snapshot that is being received: the sums over the rows that have come so far. The rows are in [`schema::INCOMING`].
@@ -192,7 +192,7 @@ impl ChatStore {
         self.database.write_unsynced(WRITING, batch)
     }
 
-    /// An empty batch, which is written apart from what is uncommitted.
+    /// An empty batch, to be written apart from uncommitted requests.
     fn new_batch(&self) -> Batch {
         Batch::new(self.database.shared())
     }

@@ -1,7 +1,7 @@
-//! Removing what nobody can reach any more: sessions that ended, and the unread messages of deleted accounts.
+//! Removing rows that nobody can reach any more: sessions that ended, and the unread messages of deleted accounts.
 //!
 //! Both can be many at once, so a bounded number of rows is removed in each second of log time. This is part of the state
-//! machine: what is removed when is a function of the log, the same on every replica, and a repair undoes it like all else.
+//! machine: which rows are removed when is a function of the log, the same on every replica, and a repair undoes it like all else.
 
 use super::keys::{
     Column, SESSION_USE, Session, TOMBSTONE, prefix_end, session_answer_key, session_key, session_use_bound,
@@ -21,7 +21,7 @@ const SESSIONS_AT_A_TIME: usize = 8;
 /// The most unread messages of deleted accounts that are removed at a time.
 const UNREAD_AT_A_TIME: usize = 512;
 
-/// Removes some of what is due, if the log crosses into another second between these timestamps.
+/// Ends old sessions and empties a tombstone, if the log crosses into another second between these timestamps.
 pub fn run_once_a_second(rows: &mut Rows, before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
     if second_of(before) == second_of(now) {
         return Ok(());

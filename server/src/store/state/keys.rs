@@ -1,4 +1,4 @@
-//! Where the rows of the state lie: columns, keys, and what is in a row.
+//! The rows of the state: columns, keys and values.
 //!
 //! Keys are made so that rows that are read together lie together, in the order in which they are read. Integers in keys are
 //! big-endian. An account is named in keys by its id, the uid of the request that created it.
@@ -22,7 +22,7 @@ pub enum Column {
     Users = 0,
     /// [`StoredMessage`] by conversation and uid.
     Timelines = 1,
-    /// What accounts have not acknowledged: see [`unread_key`], [`unread_count_key`] and [`tombstone_key`].
+    /// Messages that accounts have not acknowledged: see [`unread_key`], [`unread_count_key`] and [`tombstone_key`].
     Unread = 2,
     /// Empty: rooms do not exist yet.
     Rooms = 3,
@@ -124,7 +124,7 @@ pub fn tombstone_key(account: Uid) -> Vec<u8> {
     concat(&[TOMBSTONE, &account.to_bytes()])
 }
 
-/// What all [`tombstone_key`]s begin with.
+/// The beginning of all [`tombstone_key`]s.
 pub const TOMBSTONE: &[u8] = b"t";
 
 /// In [`Column::Sessions`]: the [`Session`] with this id.
@@ -147,7 +147,7 @@ pub fn session_use_bound(used: Timestamp) -> Vec<u8> {
     concat(&[SESSION_USE, &(used.0 / USE_STEP).to_be_bytes()])
 }
 
-/// What all [`session_use_key`]s begin with.
+/// The beginning of all [`session_use_key`]s.
 pub const SESSION_USE: &[u8] = b"t";
 
 /// The uid at the end of a key; `None` when the key is shorter than that.

@@ -9,10 +9,10 @@
 //! | [`rows`] | the rows of the state, over RocksDB; every write goes through it |
 //! | [`keys`] | which rows there are and how their keys are made |
 //! | [`session`] | exactly once, in the order of the session |
-//! | [`accounts`] | accounts: create, delete, who owns one |
-//! | [`messages`] | messages: send, acknowledge, counts of what is unread |
+//! | [`accounts`] | accounts: create, delete, ownership |
+//! | [`messages`] | messages: send, acknowledge, count the unread |
 //! | [`query`] | reads, in pages |
-//! | [`housekeeping`] | removing what nobody can reach any more, a bounded number of rows per second of log time |
+//! | [`housekeeping`] | removing unreachable rows, a bounded number per second of log time |
 //!
 //! A command is refused in the middle of its work with [`Abort::Rejected`] and `?`; [`Abort::rejection`] is the one place that
 //! tells a rejection, which is an answer, from a failure of the storage, which ends the process.
@@ -33,7 +33,7 @@ use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
-/// What applying a request came to.
+/// The result of applying a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub answer: Answer,

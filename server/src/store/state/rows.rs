@@ -31,9 +31,9 @@ pub enum Direction {
 
 /// The rows of all columns.
 pub struct Rows {
-    /// What is committed.
+    /// The committed rows.
     db: Arc<DB>,
-    /// What was written since the last commit, per column.
+    /// The rows written since the last commit, per column.
     overlay: [Overlay; Column::ALL.len()],
     /// The XOR of the [`row_digest`]s of all rows, the overlay included.
     digest: Digest,
@@ -126,7 +126,7 @@ impl Rows {
         }
     }
 
-    /// What the current request has replaced. From here on, writes belong to the next one.
+    /// The rows that the current request has replaced. From here on, writes belong to the next one.
     pub fn take_undo(&mut self) -> UndoRecord {
         let rows = std::mem::take(&mut self.replaced).into_iter().map(|((column, key), value)| OldRow {
             column: column as u8,

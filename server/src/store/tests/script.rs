@@ -2,7 +2,8 @@
 //!
 //! A command's prefix is the account that it speaks for; without one it speaks for nobody. By default a command is the next
 //! of the session that is named after its actor, a millisecond after the one before it; `session=`, `sequence=` and `at=` (a
-//! log time in seconds) say otherwise, and `key=` whose key is held, if not the actor's own. `times=` repeats a command.
+//! log time in seconds) say otherwise. `key=` names the account whose key is used instead of the actor's own. `times=` repeats a
+//! command.
 //! Messages are called m1, m2, … in the order in which they were sent.
 
 use super::{account, actor, identity, key};
@@ -25,7 +26,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLISECOND;
 
-/// A store in memory, and what a script knows of it.
+/// A store in memory, and the names that a script has for its sessions and messages.
 pub struct Script {
     location: Location,
     /// None only while it is opened again.
@@ -50,7 +51,7 @@ impl Script {
         self.store.as_mut().expect("it is open between commands")
     }
 
-    /// Gives up what is not committed, as a crash does, and opens the store again.
+    /// Loses the uncommitted requests, as a crash does, and opens the store again.
     fn reopen(&mut self) -> Result<String> {
         self.store = None;
         let store = ChatStore::open(&self.location, &identity("a"))?;
@@ -228,7 +229,7 @@ fn positional<'a>(arguments: &mut ArgumentConsumer<'a>) -> Result<&'a str> {
     arguments.next_pos().ok_or_else(|| "an argument is missing".into())
 }
 
-/// For whom a command with this prefix speaks.
+/// The actor of a command with this prefix.
 fn speaker(prefix: Option<&str>, arguments: &mut ArgumentConsumer<'_>) -> Result<Option<Actor>> {
     let held = arguments.take_key("key");
     Ok(prefix.map(|name| Actor { key: key(held.unwrap_or(name)), ..actor(name) }))

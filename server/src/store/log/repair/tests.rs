@@ -1,4 +1,4 @@
-//! Repair: by hand where one case says it all, by random streams where the cases are many.
+//! Repair: single cases, and random streams of requests of which some come late.
 
 use super::*;
 use crate::store::testing::{
@@ -8,7 +8,7 @@ use crate::store::{Location, open};
 use stablechat_protocol::answer::Rejection;
 use std::collections::BTreeSet;
 
-/// What clients have been told.
+/// The answers and messages that clients have got.
 #[derive(Default)]
 struct Told {
     answers: BTreeMap<Uid, Answer>,
@@ -16,13 +16,13 @@ struct Told {
 }
 
 impl Told {
-    /// The outcome of a request has got out.
+    /// The outcome of a request has been sent to clients.
     fn outcome(&mut self, uid: Uid, answer: &Answer, delivery: Option<&Delivery>) {
         self.answers.insert(uid, answer.clone());
         self.delivered.extend(delivery.map(|delivery| (delivery.to.clone(), delivery.message.uid)));
     }
 
-    /// What a repair reported has got out.
+    /// The report of a repair has been sent to clients.
     fn repair(&mut self, repair: &Repair) {
         for Changed { uid, answer, delivery, .. } in &repair.changed {
             assert!(self.answers[uid] != *answer || delivery.is_some(), "{uid} has not changed");
