@@ -5,12 +5,12 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`state`] | the state machine: commands and queries on rows. New commands go here |
-//! | [`log`] | the requests that were applied, in order; undo, repair, truncation, orphans |
-//! | [`snapshot`] | log and state as of one moment, for a replica that lacks what was truncated |
-//! | [`schema`] | column families and facts; those of the state are in [`state::keys`] |
-//! | [`database`], [`open`], [`directory`] | RocksDB, its settings, and the data directory |
-//! | [`check`], [`sizes`], [`backup`] | what operators ask for |
+//! | `state` | the state machine: commands and queries on rows. New commands go here |
+//! | `log` | the requests that were applied, in order; undo, repair, truncation, orphans |
+//! | `snapshot` | log and state as of one moment, for a replica that lacks what was truncated |
+//! | `schema` | column families and facts; those of the state are in `state::keys` |
+//! | `database`, `open`, `directory` | RocksDB, its settings, and the data directory |
+//! | `check`, `sizes`, `backup` | what operators ask for |
 //!
 //! Requests are applied on top of what is committed and stay in memory until [`ChatStore::commit`] writes everything in one synced
 //! batch: rows, log entries, undo records, and how far the log has been applied. The last must never be written apart from the
@@ -18,7 +18,7 @@
 //! since it promises durability.
 //!
 //! A request that becomes known too late is put in its place by [`ChatStore::begin_inserting`], which undoes what follows it and
-//! applies it again: see [`log::repair`].
+//! applies it again: see `log::repair`.
 
 mod backup;
 mod check;

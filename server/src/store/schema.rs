@@ -1,6 +1,6 @@
 //! What is stored beside the rows of the state: the log, the records for undoing it, and facts about the store as a whole.
 //!
-//! The rows of the state and their keys are in [`super::state::keys`].
+//! The rows of the state and their keys are in `store::state::keys`.
 
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::digest::{Digest, LogMark};
@@ -9,13 +9,13 @@ use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire_struct;
 use std::fmt;
 
-/// The version of the stored format, [`super::state::keys`] included. A program opens stores of its own version only.
+/// The version of the stored format, `store::state::keys` included. A program opens stores of its own version only.
 pub const FORMAT: u64 = 2;
 
 /// The column family of [`LogEntry`] by uid. Entries up to [`META_APPLIED`] are applied. Entries after it exist only during a
 /// repair, which is going to apply them; until then their positions and chain hashes mean nothing.
 pub const LOG: &str = "log";
-/// The column family of [`UndoRecord`](super::state::keys::UndoRecord) by uid: one for each applied request after
+/// The column family of `UndoRecord` by uid: one for each applied request after
 /// [`META_SETTLED`], and no others.
 pub const UNDO: &str = "undo";
 /// The column family of [`Undone`] by uid: the former answers of the requests that a repair has undone and will apply again.

@@ -132,7 +132,7 @@ pub fn session_key(client: ClientId) -> Vec<u8> {
     concat(&[b"s", &client.0])
 }
 
-/// In [`Column::Sessions`]: the answer to a request of a session. The last [`stablechat_protocol::command::WINDOW`] are kept.
+/// In [`Column::Sessions`]: the answer to a request of a session. The last [`stablechat_protocol::session::WINDOW`] are kept.
 pub fn session_answer_key(client: ClientId, sequence: u64) -> Vec<u8> {
     concat(&[b"a", &client.0, &sequence.to_be_bytes()])
 }
