@@ -13,9 +13,9 @@ fn main() -> ExitCode {
     end_at_panic();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
     let result = match arguments::parse(std::env::args_os().skip(1)) {
-        Ok(Parsed::Run(plan)) => app::run(*plan).map_err(|error| app::internal(&error)),
-        Ok(Parsed::Probe(plan)) => probe::run(&plan).map_err(|error| app::internal(&error)),
-        Ok(Parsed::Watch(plan)) => watch::run(&plan).map_err(|error| app::internal(&error)),
+        Ok(Parsed::Run(settings)) => app::run(*settings).map_err(|error| app::internal(&error)),
+        Ok(Parsed::Probe(settings)) => probe::run(&settings).map_err(|error| app::internal(&error)),
+        Ok(Parsed::Watch(settings)) => watch::run(&settings).map_err(|error| app::internal(&error)),
         Ok(Parsed::Help(text)) => show(&text).map_err(|error| app::internal(&error)),
         Err(failure) => Err(failure),
     };

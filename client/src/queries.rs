@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How many queries may be open at a time: pages of answers are large.
-pub const QUESTIONS_MAX: usize = 16;
+pub const QUERIES_MAX: usize = 16;
 
 /// A query to be sent as `ToReplica::Query`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +38,6 @@ pub struct OpenQueries {
     open: BTreeMap<u64, OpenQuery>,
     /// The links that are ready.
     reach: LinkSet,
-    /// When something was last answered.
-    progress: Timestamp,
 }
 
 /// An open query.
@@ -64,18 +62,22 @@ struct OpenQuery {
 impl OpenQueries {
     /// No queries, and no link in reach.
     pub fn new(delivery_bound: Duration) -> OpenQueries {
-        let (open, progress) = (BTreeMap::new(), Timestamp::ZERO);
-        OpenQueries { delivery_bound, next: 1, open, reach: LinkSet::EMPTY, progress }
+        OpenQueries { delivery_bound, next: 1, open: BTreeMap::new(), reach: LinkSet::EMPTY }
+    }
+
+    /// No queries, on the same links. Numbers go on, so that late answers to these queries are not taken for answers there.
+    pub fn successor(&self) -> OpenQueries {
+        OpenQueries { delivery_bound: self.delivery_bound, next: self.next, open: BTreeMap::new(), reach: self.reach }
+    }
+
+    /// Goes on with the numbers and the links of others, who had taken the place of these.
+    pub fn resume_after(&mut self, other: &OpenQueries) {
+        (self.next, self.reach) = (self.next.max(other.next), other.reach);
     }
 
     /// Whether another query may be opened.
     pub fn can_ask(&self) -> bool {
-        self.open.len() < QUESTIONS_MAX
-    }
-
-    /// When something was last answered.
-    pub fn progress(&self) -> Timestamp {
-        self.progress
+        self.open.len() < QUERIES_MAX
     }
 
     /// Opens a query. Its number is the id of what is returned.
@@ -89,10 +91,9 @@ impl OpenQueries {
     }
 
     /// Takes an answer under an id. Returns the query's number; `None` when it is closed or asked anew.
-    pub fn on_answer(&mut self, now: Timestamp, id: u64) -> Option<u64> {
+    pub fn on_answer(&mut self, id: u64) -> Option<u64> {
         let (&number, query) = self.open.iter_mut().find(|(_, query)| query.id == id)?;
         query.answered = true;
-        self.progress = now;
         Some(number)
     }
 
@@ -199,11 +200,11 @@ mod tests {
     fn the_first_answer_ends_repetitions_but_others_are_still_known() {
         let (mut queries, number) = queries();
         assert_eq!(queries.deadline(), Some(at(3000)));
-        assert_eq!(queries.on_answer(at(1), number), Some(number));
+        assert_eq!(queries.on_answer(number), Some(number));
         assert_eq!(queries.deadline(), None);
-        assert_eq!(queries.on_answer(at(2), number), Some(number));
+        assert_eq!(queries.on_answer(number), Some(number));
         queries.close(number);
-        assert_eq!(queries.on_answer(at(3), number), None);
+        assert_eq!(queries.on_answer(number), None);
     }
 
     #[test]
@@ -213,8 +214,8 @@ mod tests {
         assert_eq!(queries.due(at(3000)), [number]);
         let again = queries.ask_again(at(3000), at(3000), number).expect("it is open");
         assert_ne!(again.id, number);
-        assert_eq!(queries.on_answer(at(3001), number), None);
-        assert_eq!(queries.on_answer(at(3001), again.id), Some(number));
+        assert_eq!(queries.on_answer(number), None);
+        assert_eq!(queries.on_answer(again.id), Some(number));
     }
 
     #[test]

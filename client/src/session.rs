@@ -139,6 +139,20 @@ impl Session {
         }
     }
 
+    /// A session under another client id that continues in time where this one is, on the same links.
+    pub fn successor(&self, client: ClientId) -> Session {
+        let mut session = Session::new(client, self.delivery_bound);
+        session.resume_after(self);
+        session
+    }
+
+    /// Continues in time where another session is, on the links that are in reach for that one. Nothing may be in flight here.
+    pub fn resume_after(&mut self, other: &Session) {
+        assert!(self.is_idle(), "what is in flight must not change its links unnoticed");
+        self.observe(other.highest);
+        (self.offset, self.reach) = (other.offset, other.reach);
+    }
+
     /// The session's identity.
     pub fn client(&self) -> ClientId {
         self.client

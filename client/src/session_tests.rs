@@ -219,5 +219,15 @@ fn a_change_is_news_once() {
     let forgotten = Answer::Rejected { reason: Rejection::AnswerForgotten };
     assert_eq!(session.on_changed(1, uid(sent.timestamp), &forgotten), None);
     assert_eq!(session.on_changed(2, uid(at(99)), &taken()), None);
-    assert!(session.highest() >= at(99), "what was seen comes before what follows");
+    assert!(session.stamp(at(0)) > at(99), "what was seen comes before what follows");
+}
+
+#[test]
+fn a_successor_continues_in_time_and_on_the_same_links() {
+    let mut session = session(1);
+    session.observe(at(60));
+    let mut next = session.successor(ClientId([2; 16]));
+    let outgoing = next.issue(at(5), Command::Delete);
+    assert_eq!((outgoing.sequence, outgoing.timestamp), (1, at(60).next()));
+    assert!(next.is_in_doubt(1), "its link was given the command");
 }

@@ -8,7 +8,7 @@ use crate::cli::controller::{Controller, ControllerSettings, Effect, Mode};
 use crate::cli::exit::{self, Failure};
 use crate::cli::input::Input;
 use crate::cli::places;
-use crate::cli::print::{Printer, Say, What};
+use crate::cli::print::{Item, Output, Printer};
 use crate::cli::prompt::{Prompt, Typed};
 use crate::cli::screen::Screen;
 use crate::cli::signals::Signals;
@@ -37,8 +37,8 @@ const PARTING: Duration = Duration::from_secs(1);
 /// How long the next line waits for a change of whom one speaks as.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is to be done.
-pub struct Plan {
+/// Item is to be done.
+pub struct AppSettings {
     /// For whom.
     pub mode: Mode,
     /// Whether results are JSON.
@@ -56,22 +56,22 @@ pub struct Plan {
 /// How it begins.
 #[derive(Default)]
 pub struct Start {
-    /// What is done first.
+    /// Item is done first.
     pub first: Option<Verb>,
     /// Whom one speaks as from the start, and in which session.
-    pub speaks_as: Option<(Credentials, Option<ClientId>)>,
+    pub account: Option<(Credentials, Option<ClientId>)>,
     /// Whether it ends when that is done.
     pub ends: bool,
     /// Whether lines are read from standard input.
     pub reads_lines: bool,
 }
 
-/// Does what is planned. Returns the exit code.
+/// Does what is settingsned. Returns the exit code.
 ///
 /// # Errors
 /// The machine does not let us: what failed is not the service, nor the user's configuration.
-pub fn run(plan: Plan) -> io::Result<u8> {
-    let mut app = App::new(plan)?;
+pub fn run(settings: AppSettings) -> io::Result<u8> {
+    let mut app = App::new(settings)?;
     let code = match app.run() {
         // Whoever read our results has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::DONE),
@@ -83,7 +83,7 @@ pub fn run(plan: Plan) -> io::Result<u8> {
     code
 }
 
-/// What the loop runs over.
+/// Item the loop runs over.
 struct App {
     poll: Poll,
     clock: LocalClock,
@@ -108,16 +108,16 @@ struct App {
 }
 
 impl App {
-    fn new(plan: Plan) -> io::Result<App> {
-        let Plan { mode, json, all_replies, cluster, keys, start } = plan;
+    fn new(settings: AppSettings) -> io::Result<App> {
+        let AppSettings { mode, json, all_replies, cluster, keys, start } = settings;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let clock = LocalClock::start();
         let began = clock.now();
         let settings = ControllerSettings { mode, all_replies, cluster: cluster.clone(), keys, new_client };
         let mut controller = Controller::new(settings, began);
-        if let Some((identity, client)) = start.speaks_as {
-            controller.speak_as(identity, client);
+        if let Some((credentials, client)) = start.account {
+            controller.use_account(credentials, client);
         }
         if mode == Mode::Prompt && start.first.is_none() {
             controller.greet();
@@ -226,8 +226,8 @@ impl App {
                 LinkEvent::Misconfigured { link, fault } => {
                     let replica = &self.cluster.replicas[link];
                     let text = format!("the replica {} at {}: {fault}", replica.name, replica.address);
-                    let say = Say { what: What::Notice(text), by: None };
-                    self.screen.say(&say, self.prompt.as_mut())?;
+                    let output = Output { item: Item::Notice(text), by: None };
+                    self.screen.show(&output, self.prompt.as_mut())?;
                 }
             }
         }
@@ -251,7 +251,7 @@ impl App {
                     Err(error) => {
                         self.controller.on_end_of_lines();
                         let text = format!("standard input cannot be read: {error}");
-                        self.screen.say(&Say { what: What::Notice(text), by: None }, None)?;
+                        self.screen.show(&Output { item: Item::Notice(text), by: None }, None)?;
                     }
                 }
             }
@@ -263,7 +263,7 @@ impl App {
                     self.controller.on_line(now, Ok(line));
                 }
                 Typed::Notice(text) => {
-                    self.screen.say(&Say { what: What::Notice(text), by: None }, self.prompt.as_mut())?;
+                    self.screen.show(&Output { item: Item::Notice(text), by: None }, self.prompt.as_mut())?;
                 }
                 Typed::End => self.controller.on_end_of_lines(),
             }
@@ -276,8 +276,8 @@ impl App {
         for effect in self.controller.take_effects() {
             match effect {
                 Effect::Send { link, message } => self.links.send(link, &message),
-                Effect::LogIn { identity, receive } => self.links.log_in(identity, receive),
-                Effect::Say(say) => self.screen.say(&say, self.prompt.as_mut())?,
+                Effect::LogIn { credentials, receive } => self.links.log_in(credentials, receive),
+                Effect::Show(output) => self.screen.show(&output, self.prompt.as_mut())?,
             }
         }
         // Messages are shown before they are acknowledged.
@@ -340,7 +340,7 @@ fn new_client() -> ClientId {
     ClientId(bytes)
 }
 
-/// What a failure of the machine comes to.
+/// Item a failure of the machine comes to.
 pub fn internal(error: &io::Error) -> Failure {
     Failure::new(exit::INTERNAL, error.to_string())
 }

@@ -1,13 +1,13 @@
 //! The command line.
 
 use crate::cli::advice;
-use crate::cli::app::{Plan, Start};
-use crate::cli::controller::{Mode, identity};
+use crate::cli::app::{AppSettings, Start};
+use crate::cli::controller::{Mode, load_credentials};
 use crate::cli::exit::{self, Failure};
 use crate::cli::places::{self, ClusterFile, NamedBy};
-use crate::cli::probe;
+use crate::cli::probe::{self, ProbeSettings};
 use crate::cli::verb::{HISTORY_DEFAULT, Verb, parse_count};
-use crate::cli::watch;
+use crate::cli::watch::WatchSettings;
 use crate::keys::Keys;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use stablechat_command_line::Early;
@@ -205,11 +205,11 @@ pub fn information() -> CommandInfoWithArgs {
 /// What the command line comes to.
 pub enum Parsed {
     /// Something to do.
-    Run(Box<Plan>),
+    Run(Box<AppSettings>),
     /// The network is to be measured.
-    Probe(probe::Plan),
+    Probe(ProbeSettings),
     /// The replicas are to be watched.
-    Watch(watch::Plan),
+    Watch(WatchSettings),
     /// A text for standard output, and nothing to do.
     Help(String),
 }
@@ -241,8 +241,10 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
             (Mode::Once, once(Verb::List { pattern: glob.unwrap_or_else(Pattern::all) }))
         }
         Some(Subcommand::Status(Status { watch: false })) => (Mode::Once, once(Verb::Status)),
-        Some(Subcommand::Status(Status { watch: true })) => return Ok(Parsed::Watch(watch::Plan { cluster, json })),
-        Some(Subcommand::Probe(Probe { seconds })) => return Ok(Parsed::Probe(probe::Plan { cluster, seconds, json })),
+        Some(Subcommand::Status(Status { watch: true })) => return Ok(Parsed::Watch(WatchSettings { cluster, json })),
+        Some(Subcommand::Probe(Probe { seconds })) => {
+            return Ok(Parsed::Probe(ProbeSettings { cluster, seconds, json }));
+        }
         Some(Subcommand::Listen(Listen { once })) => {
             let mode = if once { Mode::Once } else { Mode::Listen };
             let first = Some(Verb::Connect { name: required(account, "listen", &keys)? });
@@ -265,7 +267,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
         }
     };
     let all_replies = replies == Replies::All;
-    Ok(Parsed::Run(Box::new(Plan { mode, json, all_replies, cluster, keys, start })))
+    Ok(Parsed::Run(Box::new(AppSettings { mode, json, all_replies, cluster, keys, start })))
 }
 
 /// Reads for how many seconds is measured.
@@ -288,8 +290,8 @@ fn once(verb: Verb) -> Start {
 
 /// One verb in an account's name.
 fn spoken(keys: &Keys, account: &AccountName, client: Option<ClientId>, verb: Verb) -> Result<Start, Failure> {
-    let speaks_as = Some((identity(keys, account)?, client));
-    Ok(Start { first: Some(verb), speaks_as, ends: true, reads_lines: false })
+    let account = Some((load_credentials(keys, account)?, client));
+    Ok(Start { first: Some(verb), account, ends: true, reads_lines: false })
 }
 
 fn required(account: Option<AccountName>, command: &str, keys: &Keys) -> Result<AccountName, Failure> {

@@ -1,7 +1,7 @@
 //! How results are written: for people, or as one JSON object a line.
 
 use crate::cli::exit::Failure;
-use crate::cli::status::Survey;
+use crate::cli::status::ClusterStatus;
 use crate::cli::verb::HELP;
 use crate::cli::visible::visible;
 use serde_json::{Value, json};
@@ -11,22 +11,20 @@ use stablechat_protocol::name::{AccountName, ReplicaName};
 use stablechat_protocol::time::utc;
 use stablechat_protocol::uid::Uid;
 
-/// How many characters of a message are shown where it is only named.
+/// How many characters of a message are shown where it is only named, so that a remark fits a line.
 const SUBJECT_MAX: usize = 40;
 
-/// Something to be shown.
+/// An item, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Say {
-    /// What.
-    pub what: What,
-    /// Which replica's answer it is; `None` when it is not an answer.
+pub struct Output {
+    pub item: Item,
+    /// The replica whose answer it is; `None` when it is not an answer.
     pub by: Option<Answerer>,
 }
 
-/// The replica that answered, and what it said about the request.
+/// The replica that answered, and what it said around the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answerer {
-    /// Its name.
     pub replica: ReplicaName,
     /// How many replicas, itself included, are known to hold the request.
     pub copies: u8,
@@ -36,73 +34,55 @@ pub struct Answerer {
     pub position: u64,
 }
 
-/// What is to be shown.
+/// What is shown: results, and remarks on standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// An account was made.
+pub enum Item {
     Created {
-        /// Its name.
         name: AccountName,
     },
-    /// One speaks as an account now.
     Connected {
-        /// Its name.
         name: AccountName,
     },
-    /// An account was ended.
     Deleted {
-        /// Its name.
         name: AccountName,
     },
-    /// A message was sent.
     Sent {
-        /// To whom.
         to: AccountName,
-        /// Its identity.
         uid: Uid,
-        /// Its place in the session.
+        /// The place of the request in the session.
         sequence: u64,
     },
     /// An account that exists.
     Account {
-        /// Its name.
         name: AccountName,
     },
-    /// A message to us.
+    /// A message to the account in use.
     Message(Message),
     /// A message of an exchange, in either direction.
     Exchanged(Message),
-    /// What the replicas say of themselves.
-    Status(Survey),
-    /// The answer to a command is another than the one that was shown.
+    Status(ClusterStatus),
+    /// The answer to a command is not the one that was shown.
     Changed {
-        /// The command.
         command: Command,
-        /// Its place in the session.
+        /// The place of the command in the session.
         sequence: u64,
         /// The uid of the request that is answered now.
         uid: Uid,
-        /// What the answer was.
         before: Answer,
-        /// What it is.
         after: Answer,
     },
-    /// The verbs.
     Help,
-    /// Something was not done.
     Failed {
         /// The line of standard input that asked for it, from 1.
         line: Option<u64>,
-        /// What it was.
         verb: Option<&'static str>,
-        /// Why.
         failure: Failure,
     },
     /// Something a person should know, and no result.
     Notice(String),
 }
 
-/// Where something is written.
+/// A text, and the stream that it goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// To standard output; the text ends with a line's end.
@@ -111,43 +91,43 @@ pub enum Written {
     Remark(String),
 }
 
-/// How to write.
+/// Makes text of items.
 #[derive(Clone, Copy, Debug)]
 pub struct Printer {
-    /// As JSON rather than for people.
+    /// JSON rather than text for people.
     pub json: bool,
-    /// With the name of the replica that answered.
+    /// Each answer has the name of its replica before it.
     pub all_replies: bool,
-    /// With the program's name before remarks, as is due where many programs share standard error.
+    /// Remarks begin with the program's name, which is needed where many programs share standard error.
     pub name_remarks: bool,
 }
 
 impl Printer {
-    /// Writes something: one text for each stream that gets one.
-    pub fn write(&self, say: &Say) -> Vec<Written> {
+    /// Writes an item: one text for each stream that gets one.
+    pub fn write(&self, output: &Output) -> Vec<Written> {
         let mut written = Vec::new();
-        match &say.what {
-            What::Notice(text) => written.push(self.remark(text)),
-            What::Status(survey) if self.json => written.push(Written::Result(survey.to_json_lines())),
-            What::Changed { command, before, after, .. } => {
+        match &output.item {
+            Item::Notice(text) => written.push(self.remark(text)),
+            Item::Status(status) if self.json => written.push(Written::Result(status.to_json_lines())),
+            Item::Changed { command, before, after, .. } => {
                 let (before, after) = (in_words(before), in_words(after));
                 let text = format!("the answer to {} changed: it was {before}, it is {after}", subject(command));
                 written.push(self.remark(&text));
             }
-            What::Failed { line, failure, .. } => {
+            Item::Failed { line, failure, .. } => {
                 let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-                written.push(self.remark(&format!("{place}{}{failure}", self.prefix(say))));
+                written.push(self.remark(&format!("{place}{}{failure}", self.prefix(output))));
             }
             _ if !self.json => {
-                let results = self.text(say);
-                written.push(Written::Result(format!("{}{results}\n", self.prefix(say))));
+                let results = self.text(output);
+                written.push(Written::Result(format!("{}{results}\n", self.prefix(output))));
             }
             _ => {}
         }
         if self.json
-            && let Some(mut object) = object(&say.what)
+            && let Some(mut object) = object(&output.item)
         {
-            if let Some(by) = &say.by {
+            if let Some(by) = &output.by {
                 object["replica"] = json!(by.replica.as_str());
                 if self.all_replies {
                     object["copies"] = json!(by.copies);
@@ -165,52 +145,52 @@ impl Printer {
     }
 
     /// The name of the replica, when each replica's answer is shown.
-    fn prefix(&self, say: &Say) -> String {
-        match &say.by {
+    fn prefix(&self, output: &Output) -> String {
+        match &output.by {
             Some(by) if self.all_replies => format!("{}: ", by.replica),
             _ => String::new(),
         }
     }
 
     /// A result for people, without the end of its line.
-    fn text(&self, say: &Say) -> String {
-        let stored = match &say.by {
+    fn text(&self, output: &Output) -> String {
+        let stored = match &output.by {
             Some(by) if self.all_replies => format!(" (stored on {} of {})", by.copies, by.replicas),
             _ => String::new(),
         };
-        match &say.what {
-            What::Created { name } => format!("created {name}{stored}"),
-            What::Connected { name } => format!("connected as {name}"),
-            What::Deleted { name } => format!("deleted {name}{stored}"),
-            What::Sent { to, .. } => format!("sent to {to}{stored}"),
-            What::Account { name } => name.to_string(),
-            What::Message(message) => {
+        match &output.item {
+            Item::Created { name } => format!("created {name}{stored}"),
+            Item::Connected { name } => format!("connected as {name}"),
+            Item::Deleted { name } => format!("deleted {name}{stored}"),
+            Item::Sent { to, .. } => format!("sent to {to}{stored}"),
+            Item::Account { name } => name.to_string(),
+            Item::Message(message) => {
                 format!("[{}] {}: {}", utc(message.uid.timestamp), message.from, visible(message.text.as_str()))
             }
-            What::Exchanged(message) => {
+            Item::Exchanged(message) => {
                 let (time, text) = (utc(message.uid.timestamp), visible(message.text.as_str()));
                 format!("[{time}] {} -> {}: {text}", message.from, message.to)
             }
-            What::Status(survey) => survey.to_text(),
-            What::Help => HELP.to_string(),
-            What::Failed { failure, .. } => failure.to_string(),
-            // Those are remarks.
-            What::Notice(_) | What::Changed { .. } => String::new(),
+            Item::Status(status) => status.to_text(),
+            Item::Help => HELP.to_string(),
+            Item::Failed { failure, .. } => failure.to_string(),
+            // They are remarks.
+            Item::Notice(_) | Item::Changed { .. } => String::new(),
         }
     }
 }
 
-/// Something as JSON; `None` for what is no result.
-fn object(what: &What) -> Option<Value> {
-    Some(match what {
-        What::Created { name } => json!({"type": "created", "name": name.as_str()}),
-        What::Connected { name } => json!({"type": "connected", "name": name.as_str()}),
-        What::Deleted { name } => json!({"type": "deleted", "name": name.as_str()}),
-        What::Sent { to, uid, sequence } => {
+/// An item as JSON; `None` if it is no result.
+fn object(item: &Item) -> Option<Value> {
+    Some(match item {
+        Item::Created { name } => json!({"type": "created", "name": name.as_str()}),
+        Item::Connected { name } => json!({"type": "connected", "name": name.as_str()}),
+        Item::Deleted { name } => json!({"type": "deleted", "name": name.as_str()}),
+        Item::Sent { to, uid, sequence } => {
             json!({"type": "sent", "to": to.as_str(), "uid": uid.to_string(), "sequence": sequence})
         }
-        What::Account { name } => json!({"type": "account", "name": name.as_str()}),
-        What::Message(message) | What::Exchanged(message) => json!({
+        Item::Account { name } => json!({"type": "account", "name": name.as_str()}),
+        Item::Message(message) | Item::Exchanged(message) => json!({
             "type": "message",
             "uid": message.uid.to_string(),
             "time_ns": message.uid.timestamp.0,
@@ -218,7 +198,7 @@ fn object(what: &What) -> Option<Value> {
             "to": message.to.to_string(),
             "text": message.text.as_str(),
         }),
-        What::Changed { command, sequence, uid, before, after } => json!({
+        Item::Changed { command, sequence, uid, before, after } => json!({
             "type": "changed",
             "verb": verb(command),
             "sequence": sequence,
@@ -226,9 +206,9 @@ fn object(what: &What) -> Option<Value> {
             "before": in_words(before),
             "after": in_words(after),
         }),
-        What::Help => json!({"type": "help", "text": HELP}),
-        // Only where there may be several is it of use to say in the results which one failed.
-        What::Failed { line, verb, failure } => {
+        Item::Help => json!({"type": "help", "text": HELP}),
+        // Of a single command, the exit code says that it failed. Of several lines, a script has to know which one.
+        Item::Failed { line, verb, failure } => {
             let mut object =
                 json!({"type": "error", "line": (*line)?, "message": failure.message, "code": failure.code});
             if let Some(verb) = verb {
@@ -236,8 +216,8 @@ fn object(what: &What) -> Option<Value> {
             }
             object
         }
-        // A survey is several objects.
-        What::Notice(_) | What::Status(_) => return None,
+        // A status is several objects.
+        Item::Notice(_) | Item::Status(_) => return None,
     })
 }
 
@@ -251,7 +231,7 @@ fn verb(command: &Command) -> &'static str {
     }
 }
 
-/// A command by which a person knows it again.
+/// A command in a few words, by which a person recognizes it.
 fn subject(command: &Command) -> String {
     let verb = verb(command);
     match command {
@@ -287,7 +267,7 @@ mod tests {
         Message {
             uid: Uid { timestamp: Timestamp(1_795_336_205_000_000_001), digest: [7; 16] },
             from: name("alice"),
-            to: crate::cli::verb::recipient(&name("bob")),
+            to: crate::account::recipient(&name("bob")),
             text: MessageText::parse(text).expect("a text"),
         }
     }
@@ -297,8 +277,8 @@ mod tests {
         Some(Answerer { replica, copies: 1, replicas: 3, position: 9 })
     }
 
-    fn write(json: bool, all_replies: bool, what: What, by: Option<Answerer>) -> Vec<Written> {
-        Printer { json, all_replies, name_remarks: true }.write(&Say { what, by })
+    fn write(json: bool, all_replies: bool, item: Item, by: Option<Answerer>) -> Vec<Written> {
+        Printer { json, all_replies, name_remarks: true }.write(&Output { item, by })
     }
 
     fn result(text: &str) -> Vec<Written> {
@@ -307,21 +287,21 @@ mod tests {
 
     #[test]
     fn results_for_people() {
-        let sent = What::Sent { to: name("bob"), uid: message("x").uid, sequence: 4 };
+        let sent = Item::Sent { to: name("bob"), uid: message("x").uid, sequence: 4 };
         assert_eq!(write(false, false, sent.clone(), by_a()), result("sent to bob"));
         assert_eq!(write(false, true, sent, by_a()), result("a: sent to bob (stored on 1 of 3)"));
-        let incoming = What::Message(message("hi\x07"));
+        let incoming = Item::Message(message("hi\x07"));
         assert_eq!(write(false, true, incoming, None), result("[2026-11-22 08:30:05] alice: hi\u{2407}"));
-        let exchanged = What::Exchanged(message("hi"));
+        let exchanged = Item::Exchanged(message("hi"));
         assert_eq!(write(false, false, exchanged, by_a()), result("[2026-11-22 08:30:05] alice -> bob: hi"));
-        let failed = What::Failed { line: Some(3), verb: Some("send"), failure: Failure::new(1, "no\x1b") };
+        let failed = Item::Failed { line: Some(3), verb: Some("send"), failure: Failure::new(1, "no\x1b") };
         let remark = Written::Remark("stablechat: line 3: no\u{241b}\n".into());
         assert_eq!(write(false, false, failed, by_a()), [remark]);
     }
 
     #[test]
     fn results_as_json() {
-        let sent = What::Sent { to: name("bob"), uid: message("x").uid, sequence: 4 };
+        let sent = Item::Sent { to: name("bob"), uid: message("x").uid, sequence: 4 };
         let Written::Result(text) = &write(true, true, sent, by_a())[0] else { panic!("a result") };
         let object: Value = serde_json::from_str(text).expect("JSON");
         let uid = message("x").uid.to_string();
@@ -329,7 +309,7 @@ mod tests {
             "position": 9});
         assert_eq!(object, expected);
 
-        let Written::Result(text) = &write(true, false, What::Message(message("a\nb\x1b")), None)[0] else {
+        let Written::Result(text) = &write(true, false, Item::Message(message("a\nb\x1b")), None)[0] else {
             panic!("a result")
         };
         assert_eq!(text.matches('\n').count(), 1, "one line");
@@ -337,12 +317,12 @@ mod tests {
         assert_eq!(object["text"], "a\nb\x1b");
         assert_eq!(object["time_ns"], 1_795_336_205_000_000_001_u64);
 
-        let failed = What::Failed { line: Some(3), verb: Some("send"), failure: Failure::new(1, "no") };
+        let failed = Item::Failed { line: Some(3), verb: Some("send"), failure: Failure::new(1, "no") };
         let written = write(true, false, failed, None);
         let Written::Result(text) = &written[1] else { panic!("a result") };
         let expected = json!({"type": "error", "line": 3, "verb": "send", "message": "no", "code": 1});
         assert_eq!(serde_json::from_str::<Value>(text).expect("JSON"), expected);
         assert_eq!(written[0], Written::Remark("stablechat: line 3: no\n".into()));
-        assert_eq!(write(true, false, What::Notice("x".into()), None).len(), 1);
+        assert_eq!(write(true, false, Item::Notice("x".into()), None).len(), 1);
     }
 }

@@ -43,7 +43,7 @@ const GATHERING: Duration = Duration::from_secs(2);
 const PARTING: Duration = Duration::from_secs(1);
 
 /// What is to be done.
-pub struct Plan {
+pub struct ProbeSettings {
     /// The cluster.
     pub cluster: Cluster,
     /// For how many seconds.
@@ -56,24 +56,24 @@ pub struct Plan {
 ///
 /// # Errors
 /// The machine does not let us, or nobody reads the results.
-pub fn run(plan: &Plan) -> io::Result<u8> {
-    let mut lookout = Lookout::open(&plan.cluster)?;
-    let mut probe = Probe::new(&plan.cluster);
+pub fn run(settings: &ProbeSettings) -> io::Result<u8> {
+    let mut lookout = Lookout::open(&settings.cluster)?;
+    let mut probe = Probe::new(&settings.cluster);
     let limit = lookout.now().after(GATHERING);
     probe.go_on(&mut lookout, limit, |_, lookout| lookout.links().are_tried())?;
     if lookout.links().are_misconfigured() {
         return Ok(exit::CONFIGURATION);
     }
     if probe.ready.is_empty() {
-        remark(&format!("stablechat: no replica of the cluster {} is in reach\n", plan.cluster.name));
+        remark(&format!("stablechat: no replica of the cluster {} is in reach\n", settings.cluster.name));
         return Ok(exit::UNREACHABLE);
     }
     if io::stderr().is_terminal() {
-        remark(&format!("measuring for {} s; Ctrl-C ends it sooner\n", plan.seconds));
+        remark(&format!("measuring for {} s; Ctrl-C ends it sooner\n", settings.seconds));
     }
-    probe.measure(&mut lookout, Duration::from_secs(plan.seconds.into()))?;
-    let findings = Findings::of(&plan.cluster, &probe.paths, lookout.now());
-    let text = if plan.json { json::lines(&findings) } else { text::text(&findings) };
+    probe.measure(&mut lookout, Duration::from_secs(settings.seconds.into()))?;
+    let findings = Findings::of(&settings.cluster, &probe.paths, lookout.now());
+    let text = if settings.json { json::lines(&findings) } else { text::text(&findings) };
     match io::stdout().write_all(text.as_bytes()) {
         // Whoever read our results has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),

@@ -1,6 +1,6 @@
 //! Where results and remarks go: the two standard streams, or the terminal that a prompt has taken over.
 
-use crate::cli::print::{Printer, Say, Written};
+use crate::cli::print::{Output, Printer, Written};
 use crate::cli::prompt::Prompt;
 use std::io::{self, IsTerminal, Write};
 
@@ -27,8 +27,8 @@ impl Screen {
     ///
     /// # Errors
     /// Nobody reads the results any more, or they cannot be written.
-    pub fn say(&mut self, say: &Say, mut prompt: Option<&mut Prompt>) -> io::Result<()> {
-        for written in self.printer.write(say) {
+    pub fn show(&mut self, output: &Output, mut prompt: Option<&mut Prompt>) -> io::Result<()> {
+        for written in self.printer.write(output) {
             match (written, &prompt) {
                 (Written::Result(text), _) => self.results.push_str(&text),
                 (Written::Remark(text), Some(_)) if self.remarks_to_terminal => self.results.push_str(&text),
@@ -48,7 +48,7 @@ impl Screen {
     /// Writes what was gathered.
     ///
     /// # Errors
-    /// As with [`Screen::say`].
+    /// As with [`Screen::show`].
     pub fn flush(&mut self, prompt: Option<&mut Prompt>) -> io::Result<()> {
         if self.results.is_empty() {
             return Ok(());

@@ -15,14 +15,14 @@ use std::fmt;
 
 /// What was heard of each replica, in the order of the cluster file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Survey {
+pub struct ClusterStatus {
     /// Each replica, and its report; none from a replica that was not in reach.
     pub replicas: Vec<(ReplicaName, Option<StatusReport>)>,
 }
 
 /// Whether the replicas that serve are the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Comparison {
     /// They are, as of the latest second that all of them know.
     Same {
         /// The second, since the Unix epoch.
@@ -34,7 +34,7 @@ pub enum Verdict {
     Unknown(String),
 }
 
-impl Survey {
+impl ClusterStatus {
     /// The reports of the replicas that serve.
     fn serving(&self) -> impl Iterator<Item = &StatusReport> {
         self.reports().filter(|report| report.is_serving())
@@ -46,22 +46,25 @@ impl Survey {
     }
 
     /// Whether the replicas that serve are the same.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Comparison {
         let serving: Vec<&StatusReport> = self.serving().collect();
         match serving.as_slice() {
-            [] if self.reports().next().is_none() => return Verdict::Unknown("no replica is in reach".into()),
-            [] => return Verdict::Unknown("no replica serves".into()),
+            [] if self.reports().next().is_none() => return Comparison::Unknown("no replica is in reach".into()),
+            [] => return Comparison::Unknown("no replica serves".into()),
             [only] if self.replicas.len() > 1 => {
-                return Verdict::Unknown(format!("only {} serves, and there is none to compare it with", only.replica));
+                return Comparison::Unknown(format!(
+                    "only {} serves, and there is none to compare it with",
+                    only.replica
+                ));
             }
             _ => {}
         }
         let Some(second) = latest_common_second(&serving) else {
-            return Verdict::Unknown("the replicas that serve know no second in common".into());
+            return Comparison::Unknown("the replicas that serve know no second in common".into());
         };
         let groups = groups(&serving, second);
         if groups.len() == 1 {
-            return Verdict::Same { second };
+            return Comparison::Same { second };
         }
         let names: Vec<String> = groups.iter().map(|(_, names)| names.join(" ")).collect();
         let same_log = groups.iter().all(|(digests, _)| log_of(digests) == log_of(&groups[0].0));
@@ -69,14 +72,14 @@ impl Survey {
             true => "have come to different states after the same log, which is a bug",
             false => "have applied different requests",
         };
-        Verdict::Different(format!("{} {what}, as of {}", names.join(" and "), moment(second)))
+        Comparison::Different(format!("{} {what}, as of {}", names.join(" and "), moment(second)))
     }
 
     /// The exit code: done when all replicas serve and are the same.
     pub fn code(&self) -> u8 {
         match self.verdict() {
             _ if self.reports().next().is_none() => exit::UNREACHABLE,
-            Verdict::Same { .. } if self.serving().count() == self.replicas.len() => exit::DONE,
+            Comparison::Same { .. } if self.serving().count() == self.replicas.len() => exit::DONE,
             _ => exit::REFUSED,
         }
     }
@@ -95,22 +98,22 @@ impl Survey {
     fn verdict_line(&self) -> String {
         let (serving, all) = (self.serving().count(), self.replicas.len());
         match self.verdict() {
-            Verdict::Same { second } if serving < all => {
+            Comparison::Same { second } if serving < all => {
                 format!("state: same at the {serving} of {all} that serve, as of {}", moment(second))
             }
-            Verdict::Same { second } => format!("state: same, as of {}", moment(second)),
-            Verdict::Different(detail) => format!("state: different: {detail}"),
-            Verdict::Unknown(detail) => format!("state: unknown: {detail}"),
+            Comparison::Same { second } => format!("state: same, as of {}", moment(second)),
+            Comparison::Different(detail) => format!("state: different: {detail}"),
+            Comparison::Unknown(detail) => format!("state: unknown: {detail}"),
         }
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Comparison {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Verdict::Same { .. } => "same",
-            Verdict::Different(_) => "different",
-            Verdict::Unknown(_) => "unknown",
+            Comparison::Same { .. } => "same",
+            Comparison::Different(_) => "different",
+            Comparison::Unknown(_) => "unknown",
         })
     }
 }

@@ -1,6 +1,5 @@
 //! What a person may ask for at the prompt, and how it is written.
 
-use stablechat_protocol::command::Recipient;
 use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::text::MessageText;
 
@@ -127,11 +126,6 @@ pub fn parse_count(text: &str) -> Result<u32, String> {
         Ok(count) if (1..=HISTORY_MAX).contains(&count) => Ok(count),
         _ => Err(format!("{text:?} is not a number from 1 to {HISTORY_MAX}")),
     }
-}
-
-/// Who gets a message, as it crosses the wire.
-pub fn recipient(name: &AccountName) -> Recipient {
-    Recipient::Account { name: name.clone() }
 }
 
 /// After the name, exactly one blank is not text: runs of blanks, commas and quotes are sent as they were typed.

@@ -6,7 +6,7 @@
 use crate::cli::exit;
 use crate::cli::lookout::Lookout;
 use crate::cli::screen::remark;
-use crate::cli::status::Survey;
+use crate::cli::status::ClusterStatus;
 use crate::link::LinkEvent;
 use rustix::termios::tcgetwinsize;
 use stablechat_protocol::cluster::Cluster;
@@ -24,7 +24,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is to be done.
-pub struct Plan {
+pub struct WatchSettings {
     /// The cluster.
     pub cluster: Cluster,
     /// Whether results are JSON.
@@ -35,10 +35,10 @@ pub struct Plan {
 ///
 /// # Errors
 /// The machine does not let us.
-pub fn run(plan: &Plan) -> io::Result<u8> {
+pub fn run(settings: &WatchSettings) -> io::Result<u8> {
     let mut watch = Watch {
-        plan,
-        lookout: Lookout::open(&plan.cluster)?,
+        settings,
+        lookout: Lookout::open(&settings.cluster)?,
         reports: BTreeMap::new(),
         has_drawn: false,
         is_terminal: io::stdout().is_terminal(),
@@ -52,7 +52,7 @@ pub fn run(plan: &Plan) -> io::Result<u8> {
 
 /// What is being watched.
 struct Watch<'a> {
-    plan: &'a Plan,
+    settings: &'a WatchSettings,
     lookout: Lookout,
     /// What was last heard, and when, by link.
     reports: BTreeMap<usize, (Timestamp, StatusReport)>,
@@ -71,13 +71,13 @@ impl Watch<'_> {
             if self.lookout.links().are_misconfigured() {
                 return Ok(exit::CONFIGURATION);
             }
-            let survey = self.survey();
-            self.draw(&survey)?;
+            let status = self.status();
+            self.draw(&status)?;
             next = next.after(INTERVAL).max(self.lookout.now());
             self.lookout.send(None, &ToReplica::Status);
             self.listen_until(next, |_| false)?;
             if self.lookout.is_ended() {
-                return Ok(survey.code());
+                return Ok(status.code());
             }
         }
     }
@@ -101,7 +101,7 @@ impl Watch<'_> {
             }
             LinkEvent::Message { .. } | LinkEvent::Sample { .. } => {}
             LinkEvent::Misconfigured { link, fault } => {
-                let replica = &self.plan.cluster.replicas[link];
+                let replica = &self.settings.cluster.replicas[link];
                 remark(&format!("stablechat: the replica {} at {}: {fault}\n", replica.name, replica.address));
             }
         }
@@ -114,23 +114,23 @@ impl Watch<'_> {
     }
 
     /// What is known now.
-    fn survey(&mut self) -> Survey {
+    fn status(&mut self) -> ClusterStatus {
         let now = self.lookout.now();
         self.reports.retain(|_, (at, _)| now.since(*at) < PATIENCE);
         let report = |link: usize| self.reports.get(&link).map(|(_, report)| report.clone());
-        let names = self.plan.cluster.replicas.iter().map(|replica| replica.name.clone());
-        Survey { replicas: names.enumerate().map(|(link, name)| (name, report(link))).collect() }
+        let names = self.settings.cluster.replicas.iter().map(|replica| replica.name.clone());
+        ClusterStatus { replicas: names.enumerate().map(|(link, name)| (name, report(link))).collect() }
     }
 
     /// Shows a table, all in one write, so that nothing flickers.
-    fn draw(&mut self, survey: &Survey) -> io::Result<()> {
-        let text = match self.plan.json {
-            true => survey.to_json_lines(),
-            false => format!("{} UTC\n\n{}\n", utc(wall_time()), survey.to_text()),
+    fn draw(&mut self, status: &ClusterStatus) -> io::Result<()> {
+        let text = match self.settings.json {
+            true => status.to_json_lines(),
+            false => format!("{} UTC\n\n{}\n", utc(wall_time()), status.to_text()),
         };
-        let text = match (self.is_terminal && !self.plan.json, self.has_drawn) {
+        let text = match (self.is_terminal && !self.settings.json, self.has_drawn) {
             (true, has_drawn) => in_place(&text, has_drawn, rows()),
-            (false, true) if !self.plan.json => format!("\n{text}"),
+            (false, true) if !self.settings.json => format!("\n{text}"),
             (false, _) => text,
         };
         self.has_drawn = true;

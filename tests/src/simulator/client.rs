@@ -414,7 +414,7 @@ impl Client {
 
     /// An answer to a query: only pages of unread messages are of interest to it.
     fn on_query_answer(&mut self, clock: Timestamp, id: u64, answer: QueryAnswer) {
-        let Some(number) = self.queries.on_answer(clock, id) else { return };
+        let Some(number) = self.queries.on_answer(id) else { return };
         self.queries.close(number);
         if self.page != Some(number) {
             return;

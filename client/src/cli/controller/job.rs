@@ -43,7 +43,7 @@ pub enum Stage {
         number: u64,
     },
     /// All replicas are being asked for their status.
-    Survey,
+    Status,
     /// There is nothing to wait for.
     Local,
 }

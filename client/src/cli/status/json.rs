@@ -1,26 +1,26 @@
-//! A survey as JSON: an object a line, with everything that a replica reports.
+//! A cluster_status as JSON: an object a line, with everything that a replica reports.
 
-use super::{Survey, Verdict, clock_offset_ns, phase_in_words};
+use super::{ClusterStatus, Comparison, clock_offset_ns, phase_in_words};
 use serde_json::{Value, json};
 use stablechat_protocol::status::{Counters, PeerReport, ReportedPeerState, StatusReport};
 
 /// One object for each replica, and one for the verdict, each with a line's end.
-pub fn lines(survey: &Survey) -> String {
-    let replicas = survey.replicas.iter().map(|(name, report)| match report {
+pub fn lines(cluster_status: &ClusterStatus) -> String {
+    let replicas = cluster_status.replicas.iter().map(|(name, report)| match report {
         Some(report) => replica(report),
         None => json!({"type": "status", "replica": name.as_str(), "in_reach": false}),
     });
-    replicas.chain([verdict(survey)]).map(|object| format!("{object}\n")).collect()
+    replicas.chain([verdict(cluster_status)]).map(|object| format!("{object}\n")).collect()
 }
 
 /// The verdict.
-fn verdict(survey: &Survey) -> Value {
-    let verdict = survey.verdict();
-    let (serving, replicas) = (survey.serving().count(), survey.replicas.len());
+fn verdict(cluster_status: &ClusterStatus) -> Value {
+    let verdict = cluster_status.verdict();
+    let (serving, replicas) = (cluster_status.serving().count(), cluster_status.replicas.len());
     let mut object = json!({"type": "verdict", "state": verdict.to_string(), "serving": serving, "replicas": replicas});
     match verdict {
-        Verdict::Same { second } => object["as_of_s"] = json!(second),
-        Verdict::Different(detail) | Verdict::Unknown(detail) => object["detail"] = json!(detail),
+        Comparison::Same { second } => object["as_of_s"] = json!(second),
+        Comparison::Different(detail) | Comparison::Unknown(detail) => object["detail"] = json!(detail),
     }
     object
 }

@@ -1,7 +1,7 @@
-//! A survey as a table, in two parts that lie below each other, so that it fits every screen: what a replica has come to, and how
+//! A cluster_status as a table, in two parts that lie below each other, so that it fits every screen: what a replica has come to, and how
 //! it works.
 
-use super::{Survey, clock_offset_ns, phase_in_words};
+use super::{ClusterStatus, clock_offset_ns, phase_in_words};
 use crate::cli::columns::{Heading, Row, WIDTH_MAX, lay_out, shorten};
 use stablechat_protocol::status::{PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
 use std::time::Duration;
@@ -34,18 +34,18 @@ const WORK: [Heading; 7] = [
 ];
 
 /// The table, and a line for each replica that has found a fault. Each line has its end.
-pub fn table(survey: &Survey) -> String {
-    let replicas = survey.replicas.iter();
+pub fn table(cluster_status: &ClusterStatus) -> String {
+    let replicas = cluster_status.replicas.iter();
     let state = |report: &Option<_>, name: &str| report.as_ref().map_or_else(|| absent_row(name), state_row);
     let state: Vec<Row> = replicas.map(|(name, report)| state(report, name.as_str())).collect();
     let mut text = lay_out(&STATE, &state) + "\n";
     let work = |links: fn(&StatusReport) -> String| -> String {
-        let rows: Vec<Row> = survey.reports().map(|report| work_row(report, links(report))).collect();
+        let rows: Vec<Row> = cluster_status.reports().map(|report| work_row(report, links(report))).collect();
         lay_out(&WORK, &rows)
     };
     let fits = |text: &String| text.lines().all(|line| line.chars().count() <= WIDTH_MAX);
     text += &Some(work(link_names)).filter(fits).unwrap_or_else(|| work(link_count));
-    for report in survey.reports() {
+    for report in cluster_status.reports() {
         let count = report.counters.state_disagreements;
         if count > 0 {
             text +=

@@ -1,6 +1,6 @@
 //! Reports for tests.
 
-use super::Survey;
+use super::ClusterStatus;
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::status::{
@@ -69,12 +69,12 @@ pub fn catching_up() -> CatchUpProgress {
 }
 
 /// Three replicas that serve and are the same.
-pub fn survey() -> Survey {
+pub fn cluster_status() -> ClusterStatus {
     let reports = [report("a", &["b", "c"]), report("b", &["a", "c"]), report("c", &["a", "b"])];
-    Survey { replicas: reports.into_iter().map(|report| (report.replica.clone(), Some(report))).collect() }
+    ClusterStatus { replicas: reports.into_iter().map(|report| (report.replica.clone(), Some(report))).collect() }
 }
 
 /// Changes one of the reports.
-pub fn change(survey: &mut Survey, place: usize, change: impl FnOnce(&mut StatusReport)) {
-    change(survey.replicas[place].1.as_mut().expect("it is in reach"));
+pub fn change(cluster_status: &mut ClusterStatus, place: usize, change: impl FnOnce(&mut StatusReport)) {
+    change(cluster_status.replicas[place].1.as_mut().expect("it is in reach"));
 }

@@ -1,13 +1,13 @@
 //! The verdict, the table and JSON.
 
-use super::testing::{SECOND, boundary, catching_up, change, name, report, survey};
+use super::testing::{SECOND, boundary, catching_up, change, cluster_status, name, report};
 use super::*;
 use serde_json::{Value, json};
 use stablechat_protocol::status::ReportedPeerState;
 
 /// The verdict in words, how many serve, and the exit code.
-fn outcome(survey: &Survey) -> (String, usize, u8) {
-    (survey.verdict_line(), survey.serving().count(), survey.code())
+fn outcome(cluster_status: &ClusterStatus) -> (String, usize, u8) {
+    (cluster_status.verdict_line(), cluster_status.serving().count(), cluster_status.code())
 }
 
 fn said(text: &str, serving: usize, code: u8) -> (String, usize, u8) {
@@ -17,35 +17,35 @@ fn said(text: &str, serving: usize, code: u8) -> (String, usize, u8) {
 #[test]
 fn same_is_what_all_know_to_be_the_same() {
     let same = "state: same, as of 2026-11-22 08:30:05 UTC";
-    assert_eq!(outcome(&survey()), said(same, 3, 0));
-    let mut survey = survey();
-    change(&mut survey, 1, |report| report.boundaries.retain(|digests| digests.second < SECOND - 1));
-    change(&mut survey, 2, |report| report.boundaries[7] = boundary(SECOND, 9, 9));
+    assert_eq!(outcome(&cluster_status()), said(same, 3, 0));
+    let mut cluster_status = cluster_status();
+    change(&mut cluster_status, 1, |report| report.boundaries.retain(|digests| digests.second < SECOND - 1));
+    change(&mut cluster_status, 2, |report| report.boundaries[7] = boundary(SECOND, 9, 9));
     let earlier = "state: same, as of 2026-11-22 08:30:03 UTC";
-    assert_eq!(outcome(&survey), said(earlier, 3, 0), "a second that one of them does not know says nothing");
+    assert_eq!(outcome(&cluster_status), said(earlier, 3, 0), "a second that one of them does not know says nothing");
 }
 
 #[test]
 fn who_does_not_serve_is_not_compared_and_is_missed() {
     let same = "state: same at the 2 of 3 that serve, as of 2026-11-22 08:30:05 UTC";
-    let mut absent = survey();
+    let mut absent = cluster_status();
     absent.replicas[2].1 = None;
     assert_eq!(outcome(&absent), said(same, 2, 1));
-    let mut behind = survey();
+    let mut behind = cluster_status();
     change(&mut behind, 0, |report| (report.phase, report.boundaries) = (ReportedPhase::CatchingUp, Vec::new()));
     assert_eq!(outcome(&behind), said(same, 2, 1));
-    let mut mute = survey();
+    let mut mute = cluster_status();
     change(&mut mute, 1, |report| report.is_muted = true);
     assert_eq!(outcome(&mute), said(same, 2, 1));
 }
 
 #[test]
 fn different_says_who_and_in_what() {
-    let mut logs = survey();
+    let mut logs = cluster_status();
     change(&mut logs, 1, |report| report.boundaries[7] = boundary(SECOND, 9, 9));
     let text = "state: different: a c and b have applied different requests, as of 2026-11-22 08:30:05 UTC";
     assert_eq!(outcome(&logs), said(text, 3, 1));
-    let mut states = survey();
+    let mut states = cluster_status();
     change(&mut states, 0, |report| report.boundaries[7] = boundary(SECOND, 1, 9));
     let text = "state: different: a and b c have come to different states after the same log, which is a bug, \
                 as of 2026-11-22 08:30:05 UTC";
@@ -54,18 +54,18 @@ fn different_says_who_and_in_what() {
 
 #[test]
 fn what_cannot_be_compared_is_unknown() {
-    let mut none_in_reach = survey();
+    let mut none_in_reach = cluster_status();
     none_in_reach.replicas.iter_mut().for_each(|(_, report)| *report = None);
     assert_eq!(outcome(&none_in_reach), said("state: unknown: no replica is in reach", 0, 69));
-    let mut none_serves = survey();
+    let mut none_serves = cluster_status();
     (0..3).for_each(|place| change(&mut none_serves, place, |report| report.phase = ReportedPhase::Joining));
     assert_eq!(outcome(&none_serves), said("state: unknown: no replica serves", 0, 1));
-    let mut one_serves = survey();
+    let mut one_serves = cluster_status();
     one_serves.replicas[0].1 = None;
     change(&mut one_serves, 1, |report| report.phase = ReportedPhase::Stopping);
     let text = "state: unknown: only c serves, and there is none to compare it with";
     assert_eq!(outcome(&one_serves), said(text, 1, 1));
-    let mut nothing_in_common = survey();
+    let mut nothing_in_common = cluster_status();
     change(&mut nothing_in_common, 2, |report| report.boundaries = vec![boundary(SECOND + 1, 1, 2)]);
     let text = "state: unknown: the replicas that serve know no second in common";
     assert_eq!(outcome(&nothing_in_common), said(text, 3, 1));
@@ -73,21 +73,21 @@ fn what_cannot_be_compared_is_unknown() {
 
 #[test]
 fn the_only_replica_of_a_cluster_is_the_same() {
-    let alone = Survey { replicas: vec![(name("a"), Some(report("a", &[])))] };
+    let alone = ClusterStatus { replicas: vec![(name("a"), Some(report("a", &[])))] };
     assert_eq!(alone.code(), exit::DONE);
-    assert_eq!(Survey { replicas: vec![(name("a"), None)] }.code(), exit::UNREACHABLE);
+    assert_eq!(ClusterStatus { replicas: vec![(name("a"), None)] }.code(), exit::UNREACHABLE);
 }
 
 #[test]
 fn the_table_shows_each_replica() {
-    let mut survey = survey();
-    change(&mut survey, 0, |report| report.peers[1].state = ReportedPeerState::Down);
-    change(&mut survey, 1, |report| {
+    let mut cluster_status = cluster_status();
+    change(&mut cluster_status, 0, |report| report.peers[1].state = ReportedPeerState::Down);
+    change(&mut cluster_status, 1, |report| {
         (report.phase, report.peers[1].is_connected) = (ReportedPhase::CatchingUp, false);
         report.peers.iter_mut().for_each(|peer| peer.clock = None);
         report.catching_up = Some(catching_up());
     });
-    survey.replicas[2].1 = None;
+    cluster_status.replicas[2].1 = None;
     let expected = "\
 replica  status            epoch  position  settled  log       state
 a        serving               3        41       38  d1d1d1d1  57575757
@@ -98,16 +98,16 @@ replica     lag   clock  links  answers  refused  repairs
 a        0.4 ms  0.0 ms  b -c      45/2        4        0
 b        0.4 ms       ?  a -c      45/2        4        0
 state: unknown: only a serves, and there is none to compare it with";
-    assert_eq!(survey.to_text(), expected);
+    assert_eq!(cluster_status.to_text(), expected);
 }
 
 #[test]
 fn the_table_fits_its_width_whatever_is_in_it() {
     let names = ["a-very-long-name-of-a-replica", "another-very-long-name", "c"];
-    let mut survey = survey();
+    let mut cluster_status = cluster_status();
     for place in 0..3 {
-        survey.replicas[place].0 = name(names[place]);
-        change(&mut survey, place, |report| {
+        cluster_status.replicas[place].0 = name(names[place]);
+        change(&mut cluster_status, place, |report| {
             *report = super::testing::report(names[place], &names);
             (report.phase, report.closed) =
                 (ReportedPhase::CatchingUp, Timestamp::ZERO.after(std::time::Duration::from_secs(1)));
@@ -118,20 +118,20 @@ fn the_table_fits_its_width_whatever_is_in_it() {
             report.counters.state_disagreements = 2;
         });
     }
-    let text = survey.to_text();
+    let text = cluster_status.to_text();
     assert!(text.contains("a-very-long\u{2026}") && text.contains(" 3/3 "), "{text}");
     let faults = text.lines().filter(|line| line.contains("its state differed from a peer's")).count();
     assert_eq!(faults, 3, "{text}");
-    change(&mut survey, 0, |report| report.closed = report.clock);
-    assert!(survey.to_text().contains("0.0 ms"));
+    change(&mut cluster_status, 0, |report| report.closed = report.clock);
+    assert!(cluster_status.to_text().contains("0.0 ms"));
 }
 
 #[test]
 fn json_is_a_line_for_each_replica_and_the_verdict() {
-    let mut survey = survey();
-    change(&mut survey, 1, |report| report.catching_up = Some(catching_up()));
-    survey.replicas[2].1 = None;
-    let text = survey.to_json_lines();
+    let mut cluster_status = cluster_status();
+    change(&mut cluster_status, 1, |report| report.catching_up = Some(catching_up()));
+    cluster_status.replicas[2].1 = None;
+    let text = cluster_status.to_json_lines();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!((&lines[0]["status"], &lines[0]["closed_lag_ns"]), (&json!("serving"), &json!(400_000)));
     assert_eq!(lines[0]["peers"][1]["closed_lag_ns"], json!(900_000));

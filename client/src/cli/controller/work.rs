@@ -1,17 +1,19 @@
-//! The queue of jobs: each is started when its turn comes, and its result shown when those before it are.
+//! Doing the jobs: each is started when its turn comes, and its result shown when those before it are.
 
-use super::person::Person;
-use super::post::unread;
+use super::job::{Content, Job, Reply, Stage};
 use super::{Controller, Mode};
-use crate::cli::controller::job::{Content, Job, Reply, Stage};
+use crate::account::{recipient, unread};
 use crate::cli::exit::{self, Failure};
-use crate::cli::print::{Answerer, What};
-use crate::cli::verb::{Verb, recipient};
+use crate::cli::print::{Answerer, Item};
+use crate::cli::verb::Verb;
 use crate::greeting::Credentials;
+use crate::keys::Keys;
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
 use stablechat_protocol::command::{Command, PAGE_MAX, Query};
+use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,12 +21,11 @@ use std::time::Duration;
 const OTHER_REPLIES: Duration = Duration::from_secs(1);
 
 impl Controller {
-    /// Shows what is finished and starts what can be, until there is neither.
+    /// Shows what is finished and starts what can be started, until there is neither.
     pub(super) fn work(&mut self, now: Timestamp) {
         loop {
             let finished = self.finish_jobs(now);
-            self.acknowledge(now);
-            self.fetch(now);
+            self.receive(now);
             let started = self.start_jobs(now);
             if !finished && !started || self.is_over {
                 break;
@@ -38,22 +39,28 @@ impl Controller {
         Some(self.complete_at(job))
     }
 
+    /// Acknowledges messages that were shown, and fetches the next page of unread ones.
+    fn receive(&mut self, now: Timestamp) {
+        if self.reach.is_lost() {
+            return;
+        }
+        let acknowledgement = self.account.acknowledge(now);
+        // The first page of an account that is being connected is asked for by the connect itself.
+        let can_fetch = self.previous.is_none() && self.reach.is_open();
+        let page = if can_fetch { self.account.fetch(now) } else { None };
+        acknowledgement.into_iter().chain(page).for_each(|message| self.send(message));
+    }
+
     /// Finishes jobs from the front of the queue. Returns whether there was any.
     fn finish_jobs(&mut self, now: Timestamp) -> bool {
         let mut finished = false;
-        while !self.is_over && self.started > 0 && self.is_complete(now, &self.jobs[0]) {
-            let mut job = self.jobs.pop_front().expect("it was there");
-            self.started -= 1;
-            self.finished += 1;
-            match job.stage {
-                Stage::Command { sequence } => drop(self.by_sequence.remove(&sequence)),
-                Stage::Query { number } => self.queries.close(number),
-                Stage::Waiting | Stage::Local | Stage::Survey => {}
+        while !self.is_over && self.jobs.first_started().is_some_and(|job| self.is_complete(now, job)) {
+            let Some(mut job) = self.jobs.pop() else { break };
+            if let Stage::Query { number } = job.stage {
+                self.account.close(number);
             }
             if self.finish(now, &mut job) == Turn::Again {
-                self.jobs.push_front(job);
-                self.started += 1;
-                self.finished -= 1;
+                self.jobs.put_back(job);
             }
             finished = true;
         }
@@ -62,61 +69,55 @@ impl Controller {
 
     /// Whether a job has the answers that it waits for.
     fn is_complete(&self, now: Timestamp, job: &Job) -> bool {
-        if job.stage == Stage::Survey {
-            return self.is_surveyed(now);
+        let replicas = self.settings.cluster.replicas.len();
+        if job.stage == Stage::Status {
+            return self.status.is_complete(now, replicas, &self.reach);
         }
         let has_reply = |link: usize| job.replies.iter().any(|reply| reply.link == link);
-        let links = 0..self.settings.cluster.replicas.len();
         job.is_answered()
             && (!self.settings.all_replies
                 || job.stage == Stage::Local
-                || links.filter(|&link| self.reach.contains(link)).all(has_reply)
+                || (0..replicas).filter(|&link| self.reach.is_ready(link)).all(has_reply)
                 || self.complete_at(job) <= now)
     }
 
-    /// When a job that is answered stops waiting for others' answers.
+    /// When a job that is answered stops waiting for the answers of other replicas.
     fn complete_at(&self, job: &Job) -> Timestamp {
         job.answered_at.after(self.settings.cluster.delivery_bound + OTHER_REPLIES)
     }
 
     /// Starts jobs in order, as many as there is room for. Returns whether there was any.
     fn start_jobs(&mut self, now: Timestamp) -> bool {
-        let before = self.started;
-        while let Some(job) = self.jobs.get(self.started) {
-            if self.jobs.front().is_some_and(|first| self.started > 0 && first.is_barrier()) {
-                break;
-            }
-            if job.is_barrier() && (self.started > 0 || !self.person.is_quiet()) {
-                break;
-            }
-            let Some(stage) = self.start(now, self.started) else { break };
-            if let Stage::Command { sequence } = stage {
-                self.by_sequence.insert(sequence, self.finished + self.started as u64);
-            }
-            self.jobs[self.started].enter(stage);
-            self.started += 1;
+        let mut has_started = false;
+        while let Some(job) = self.jobs.next(self.account.is_quiet()) {
+            let stage = match job.task.clone() {
+                Ok(Verb::Help | Verb::Quit) | Err(_) => Some(Stage::Local),
+                // It needs neither a replica to begin with, nor a place in the order.
+                Ok(Verb::Status) => self.start_status(now),
+                Ok(verb) if self.can_start(&verb) => Some(self.start(now, verb)),
+                Ok(_) => None,
+            };
+            let Some(stage) = stage else { break };
+            self.jobs.start_next(stage);
+            has_started = true;
         }
-        self.started > before
+        has_started
     }
 
-    /// Starts the job at a place in the queue. `None` when there is no room for it, or no replica.
-    fn start(&mut self, now: Timestamp, place: usize) -> Option<Stage> {
-        let verb = match &self.jobs[place].task {
-            Ok(Verb::Help) | Err(_) => return Some(Stage::Local),
-            // Neither is a replica needed to begin with, nor a place in the order.
-            Ok(Verb::Status) => return self.start_survey(now),
-            Ok(verb) => verb.clone(),
-        };
+    /// Whether there is a replica, and room in the session or among the queries.
+    fn can_start(&self, verb: &Verb) -> bool {
         let has_room = match verb {
-            Verb::List { .. } | Verb::Unread | Verb::History { .. } | Verb::Connect { .. } => self.queries.can_ask(),
-            _ => self.person.session.can_issue(),
+            Verb::List { .. } | Verb::Unread | Verb::History { .. } | Verb::Connect { .. } => self.account.can_ask(),
+            _ => self.account.session().can_issue(),
         };
-        if !has_room || !self.is_open || self.reach.is_empty() {
-            return None;
-        }
+        has_room && self.reach.can_send()
+    }
+
+    /// Starts the next job, which is to do this. When it cannot even begin, that becomes its result.
+    fn start(&mut self, now: Timestamp, verb: Verb) -> Stage {
         let started = match verb {
             Verb::Send { to, text } => Ok(self.command(now, Command::Send { to: recipient(&to), text })),
-            Verb::Create { name } => self.start_create(now, place, name),
+            Verb::Create { name } => self.start_create(now, name),
             Verb::Connect { name } => self.start_connect(now, &name),
             Verb::Delete { name } => self.start_delete(now, &name),
             Verb::List { pattern } => Ok(self.query(now, Query::List { pattern, after: None, limit: PAGE_MAX })),
@@ -124,48 +125,62 @@ impl Controller {
             Verb::History { with, limit } => Ok(self.query(now, history(&with, limit, None))),
             Verb::Status | Verb::Help | Verb::Quit => Ok(Stage::Local),
         };
-        Some(started.unwrap_or_else(|failure| {
-            self.jobs[place].task = Err(failure);
+        started.unwrap_or_else(|failure| {
+            if let Some(job) = self.jobs.next(true) {
+                job.task = Err(failure);
+            }
             Stage::Local
-        }))
+        })
     }
 
     fn command(&mut self, now: Timestamp, command: Command) -> Stage {
-        Stage::Command { sequence: self.issue(now, command) }
+        let (sequence, message) = self.account.issue(now, command);
+        self.send(message);
+        Stage::Command { sequence }
     }
 
     fn query(&mut self, now: Timestamp, query: Query) -> Stage {
-        Stage::Query { number: self.ask(now, query) }
+        let (number, message) = self.account.ask(now, query);
+        self.send(message);
+        Stage::Query { number }
+    }
+
+    /// Asks all replicas for their status. `None` while they are being asked already.
+    fn start_status(&mut self, now: Timestamp) -> Option<Stage> {
+        if self.status.is_running() {
+            return None;
+        }
+        self.status.begin(now, self.settings.cluster.delivery_bound);
+        self.send(ToReplica::Status);
+        Some(Stage::Status)
     }
 
     /// Makes a key unless there is one, so that repeating a create that failed makes no second one.
-    fn start_create(&mut self, now: Timestamp, place: usize, name: AccountName) -> Result<Stage, Failure> {
-        let held = self.settings.keys.load_or_create(&name);
-        let held = held.map_err(|error| Failure::new(exit::CONFIGURATION, error.to_string()))?;
-        self.jobs[place].made_key = held.is_new;
-        Ok(self.command(now, Command::Create { name, key: held.secret.public(), password: None }))
+    fn start_create(&mut self, now: Timestamp, name: AccountName) -> Result<Stage, Failure> {
+        let key = self.settings.keys.load_or_create(&name);
+        let key = key.map_err(|error| Failure::new(exit::CONFIGURATION, error.to_string()))?;
+        if let Some(job) = self.jobs.next(true) {
+            job.made_key = key.is_new;
+        }
+        Ok(self.command(now, Command::Create { name, key: key.secret.public(), password: None }))
     }
 
     /// Logs in, and asks for what is unread: the answer says whether the account is ours.
     fn start_connect(&mut self, now: Timestamp, name: &AccountName) -> Result<Stage, Failure> {
-        let identity = self.identity(name)?;
-        let person = Person::new(Some(Rc::new(identity)), true, self.new_session());
-        self.before = Some(self.switch(now, person));
+        let credentials = load_credentials(&self.settings.keys, name)?;
+        let account = self.account.successor(Some(Rc::new(credentials)), true);
+        self.previous = Some(self.switch(account));
         Ok(self.query(now, unread(None)))
     }
 
-    /// Deletes an account in its own name, if need be by speaking as it for that one command.
+    /// Deletes an account in its own name, if need be by using it for that one command.
     fn start_delete(&mut self, now: Timestamp, name: &AccountName) -> Result<Stage, Failure> {
-        if self.person.name() != Some(name) {
-            let identity = self.identity(name)?;
-            let person = Person::new(Some(Rc::new(identity)), false, self.new_session());
-            self.before = Some(self.switch(now, person));
+        if self.account.name() != Some(name) {
+            let credentials = load_credentials(&self.settings.keys, name)?;
+            let account = self.account.successor(Some(Rc::new(credentials)), false);
+            self.previous = Some(self.switch(account));
         }
         Ok(self.command(now, Command::Delete))
-    }
-
-    fn identity(&self, name: &AccountName) -> Result<Credentials, Failure> {
-        identity(&self.settings.keys, name)
     }
 
     /// Shows what a job has come to, or goes on with its next page.
@@ -174,34 +189,32 @@ impl Controller {
             Ok(verb) => verb.clone(),
             Err(failure) => {
                 let failure = failure.clone();
-                if let Some(before) = self.before.take() {
-                    self.switch(now, before);
-                }
+                self.switch_back();
                 self.record(job, &failure);
-                self.say(What::Failed { line: job.line, verb: None, failure }, None);
+                self.show(Item::Failed { line: job.line, verb: None, failure }, None);
                 return Turn::Done;
             }
         };
         let replies = self.take_replies(job);
         let is_done = replies.iter().any(|reply| reply.content.is_final() && reply.content.rejection().is_none());
         match verb {
-            Verb::Help => self.say(What::Help, None),
-            Verb::Status => self.finish_survey(job),
+            Verb::Help => self.show(Item::Help, None),
+            Verb::Status => self.finish_status(job),
             Verb::Create { name } => {
-                self.say_each(&replies, |_| What::Created { name: name.clone() });
-                if is_done && self.settings.mode == Mode::Prompt && self.person.name().is_none() {
+                self.show_each(&replies, |_| Item::Created { name: name.clone() });
+                if is_done && self.settings.mode == Mode::Prompt && self.account.name().is_none() {
                     self.notice(format!("to speak as {name}: connect {name}"));
                 }
                 self.finish_create(job, &name, &replies);
             }
             Verb::Send { to, .. } => {
                 let Stage::Command { sequence } = job.stage else { return Turn::Done };
-                self.say_each(&replies, |uid| What::Sent { to: to.clone(), uid, sequence });
+                self.show_each(&replies, |uid| Item::Sent { to: to.clone(), uid, sequence });
             }
             Verb::Connect { name } => self.finish_connect(now, job, name, replies),
             Verb::Delete { name } => {
-                self.say_each(&replies, |_| What::Deleted { name: name.clone() });
-                self.finish_delete(now, &name, is_done);
+                self.show_each(&replies, |_| Item::Deleted { name: name.clone() });
+                self.finish_delete(&name, is_done);
             }
             Verb::List { .. } | Verb::Unread => return self.finish_page(now, job, &verb, &replies),
             Verb::History { with, limit } => return self.finish_history(now, job, &with, limit, replies),
@@ -231,8 +244,8 @@ impl Controller {
                 if *reason == Rejection::LoginRequired {
                     failure.message += &format!("; {}", self.account_advice());
                 }
-                let what = What::Failed { line: job.line, verb: job.word(), failure };
-                self.say(what, Some(self.answerer(reply)));
+                let item = Item::Failed { line: job.line, verb: job.word(), failure };
+                self.show(item, Some(self.answerer(reply)));
             }
         }
         replies
@@ -264,10 +277,10 @@ impl Controller {
     }
 
     /// Says what came of a command, by each replica that did it.
-    fn say_each(&mut self, replies: &[Reply], what: impl Fn(stablechat_protocol::uid::Uid) -> What) {
+    fn show_each(&mut self, replies: &[Reply], item: impl Fn(Uid) -> Item) {
         for reply in replies {
             if let Content::Command { uid, answer: Answer::Done } = &reply.content {
-                self.say(what(*uid), Some(self.answerer(reply)));
+                self.show(item(*uid), Some(self.answerer(reply)));
             }
         }
     }
@@ -280,32 +293,43 @@ impl Controller {
         }
     }
 
+    fn finish_status(&mut self, job: &Job) {
+        let Some(status) = self.status.finish(&self.settings.cluster) else { return };
+        let code = status.code();
+        self.show(Item::Status(status), None);
+        if code != exit::DONE {
+            self.record(job, &Failure::new(code, "not all replicas serve and are the same"));
+        }
+    }
+
     fn finish_connect(&mut self, now: Timestamp, job: &Job, name: AccountName, replies: Vec<Reply>) {
-        // What only follows from `--as` is no result that a script has asked for.
+        // A connect that only follows from `--as` is no result that a script has asked for.
         let is_asked_for = job.line.is_some() || self.settings.mode == Mode::Prompt;
         let mut first_page = None;
         for reply in replies {
             let by = self.answerer(&reply);
             if let Content::Query(QueryAnswer::Messages { messages, more }) = reply.content {
                 if is_asked_for {
-                    self.say(What::Connected { name: name.clone() }, Some(by));
+                    self.show(Item::Connected { name: name.clone() }, Some(by));
                 }
                 first_page.get_or_insert((messages, more));
             }
         }
-        match (first_page, self.before.take()) {
-            (Some((messages, more)), _) => self.take_page(messages, more),
-            (None, Some(before)) => drop(self.switch(now, before)),
-            (None, None) => {}
-        }
+
+        let Some((messages, more)) = first_page else {
+            self.switch_back();
+            return;
+        };
+        self.previous = None;
+        let mut events = Vec::new();
+        self.account.on_unread(messages, more, &mut events);
+        events.into_iter().for_each(|event| self.on_event(now, event));
     }
 
-    fn finish_delete(&mut self, now: Timestamp, name: &AccountName, is_done: bool) {
-        if let Some(before) = self.before.take() {
-            self.switch(now, before);
-        } else if is_done {
-            let nobody = Person::new(None, false, self.new_session());
-            self.switch(now, nobody);
+    fn finish_delete(&mut self, name: &AccountName, is_done: bool) {
+        if !self.switch_back() && is_done {
+            let nobody = self.account.successor(None, false);
+            self.switch(nobody);
         }
         if is_done {
             self.remove_key(name);
@@ -326,7 +350,7 @@ impl Controller {
             match &reply.content {
                 Content::Query(QueryAnswer::Accounts { names, next: after }) => {
                     job.has_results |= !names.is_empty();
-                    names.iter().for_each(|name| self.say(What::Account { name: name.clone() }, Some(by.clone())));
+                    names.iter().for_each(|name| self.show(Item::Account { name: name.clone() }, Some(by.clone())));
                     if let (Some(after), Verb::List { pattern }) = (after, verb) {
                         let (pattern, after) = (pattern.clone(), Some(after.clone()));
                         next = Some(Query::List { pattern, after, limit: PAGE_MAX });
@@ -334,7 +358,7 @@ impl Controller {
                 }
                 Content::Query(QueryAnswer::Messages { messages, more }) => {
                     job.has_results |= !messages.is_empty();
-                    messages.iter().for_each(|message| self.say(What::Message(message.clone()), Some(by.clone())));
+                    messages.iter().for_each(|message| self.show(Item::Message(message.clone()), Some(by.clone())));
                     if let (true, Some(last)) = (*more, messages.last()) {
                         next = Some(unread(Some(last.uid)));
                     }
@@ -372,7 +396,7 @@ impl Controller {
         if next.is_none() {
             for (link, messages) in std::mem::take(&mut job.gathered) {
                 let by = answerers.iter().find(|(of, _)| *of == link).map(|(_, by)| by.clone());
-                messages.into_iter().for_each(|message| self.say(What::Exchanged(message), by.clone()));
+                messages.into_iter().for_each(|message| self.show(Item::Exchanged(message), by.clone()));
             }
         }
         self.next_page(now, job, next)
@@ -412,11 +436,11 @@ enum Turn {
     Again,
 }
 
-/// An account that this user holds the key of.
+/// The name and key of an account.
 ///
 /// # Errors
-/// There is no key of that account, or it cannot be used.
-pub fn identity(keys: &crate::keys::Keys, account: &AccountName) -> Result<Credentials, Failure> {
+/// There is no key of that account here, or it cannot be used.
+pub fn load_credentials(keys: &Keys, account: &AccountName) -> Result<Credentials, Failure> {
     match keys.load(account) {
         Ok(Some(secret)) => Ok(Credentials { account: account.clone(), secret }),
         Ok(None) => Err(Failure::new(
@@ -432,7 +456,7 @@ pub fn identity(keys: &crate::keys::Keys, account: &AccountName) -> Result<Crede
 }
 
 /// A page of an exchange of messages.
-fn history(with: &AccountName, limit: u32, before: Option<stablechat_protocol::uid::Uid>) -> Query {
+fn history(with: &AccountName, limit: u32, before: Option<Uid>) -> Query {
     let limit = u16::try_from(limit).map_or(PAGE_MAX, |limit| limit.min(PAGE_MAX));
     Query::History { with: recipient(with), before, limit }
 }
