@@ -1,24 +1,26 @@
-//! The applier: performs what the replication protocol wants on the store, and says what to send.
+//! The applier: performs the outputs of the replication protocol on the store, and gathers what is to be sent.
 //!
 //! [`Applier::wake`] is one wake: take in what the poll loop read, tell the peers what is new, apply what became stable,
-//! commit it with one sync, and only then let the answers out. It has no thread and no channel, so that the simulator can
-//! drive it; [`run`] is the thread around it.
+//! commit it with one sync, and only then let the answers out, since an answer promises durability. It has no thread and no
+//! channel, so that the simulator can drive it; [`run`] is the thread around it.
+//!
+//! It never knows sockets: what it sends are messages to connections and peers, which may be gone by then.
 
-mod audience;
 mod boundaries;
-mod counters;
 mod insertion;
-mod journal;
 mod logs;
+mod measurements;
 mod outbox;
 mod peer_pings;
 mod progress;
 mod report;
 mod resubmission;
+mod scrape;
 mod sessions;
 mod snapshots;
+mod state_log;
+mod subscribers;
 mod thread;
-mod watch;
 
 pub use thread::run;
 
@@ -27,11 +29,9 @@ use crate::replica::{
     Body, ConnectionId, Effect, Input, LogRead, Output, PeerId, Phase, ProtocolSettings, Replica, Start, StoreChange,
 };
 use crate::store::{ChatStore, Outcome, StoreError};
-use audience::Audience;
 use boundaries::BoundaryExchange;
-use counters::Tally;
 use insertion::RunningInsertion;
-use journal::Journal;
+use measurements::Measurements;
 use outbox::Outbox;
 use peer_pings::PeerPings;
 use progress::Progress;
@@ -42,49 +42,50 @@ use stablechat_protocol::answer::{AnswerMetadata, Stability};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+use state_log::StateLog;
 use std::collections::{BTreeSet, VecDeque};
+use subscribers::Subscribers;
 
-/// The most bytes, roughly, that one wake gathers before it lets them out: what bounds the memory of many large pages.
+/// About how many bytes one wake gathers before it hands them to the poll loop. It bounds the memory that many large pages take.
 const SENT_MAX: usize = 4 * 1024 * 1024;
-/// The most rounds of the poll loop that one wake takes in, so that answers are not kept waiting under load.
-const ROUNDS_MAX: usize = 64;
+/// The most batches of events that one wake takes in. Under load the channel never runs empty, and answers leave only at the end
+/// of a wake.
+const BATCHES_MAX: usize = 64;
 
-/// The protocol, the store, and who listens.
+/// The protocol, the store, and everything around the two.
 pub struct Applier {
     replica: Replica,
-    /// Before the store, which must not be closed while a snapshot of it is read.
+    /// Declared before the store, so dropped before it: the store must not be closed while a snapshot of it is read.
     snapshots: Snapshots,
     store: ChatStore,
-    audience: Audience,
+    subscribers: Subscribers,
     sessions: Sessions,
     boundaries: BoundaryExchange,
     resubmission: Resubmission,
     progress: Progress,
-    journal: Journal,
+    state_log: StateLog,
     peer_pings: PeerPings,
-    tally: Tally,
-    /// Who we are, and who the peers are.
+    measurements: Measurements,
+    /// The names of this replica and of the peers.
     identity: ReplicaIdentity,
-    /// Who has asked for the status in this wake; each gets one, however often it asks.
+    /// The connections that have asked for the status in this wake. Each gets one report, however often it asks.
     asking_for_status: BTreeSet<ConnectionId>,
-    /// What the poll loop knows, if somebody has asked for the metrics in this wake.
-    watched: Option<NetStats>,
-    /// What the replica wants done. Between wakes, what came of having done the rest.
+    /// What the poll loop has measured, if there was a scrape in this wake.
+    scraped: Option<NetStats>,
+    /// The outputs of the protocol that have not been looked at. Between wakes these are the ones that performing the others led to.
     outputs: Vec<Output>,
-    /// What of it changes the store and is not done: it waits for an insertion to be through. While the replica catches up these are
-    /// the next insertions, as many as the protocol allows at a time, and parts of a snapshot, of which one is asked for at a time.
+    /// Changes that wait for an insertion to be done. While the replica catches up these are the next insertions, as many as the
+    /// protocol allows at a time, and parts of a snapshot, of which one is asked for at a time.
     changes: VecDeque<StoreChange>,
-    /// What of it reads the log as a whole and is not done, for the same reason: what a peer asks for on one connection without
-    /// having been answered, which is little.
+    /// Reads of the log that wait for the same reason. A peer asks for little on one connection before it has been answered.
     reads: VecDeque<LogRead>,
-    /// The insertion that is under way.
+    /// The insertion that is under way. While there is one, the store is between two states of the log.
     insertion: Option<RunningInsertion>,
-    /// Whether the replica has stopped.
     stopped: bool,
 }
 
 impl Applier {
-    /// The replica `identity` that starts at `now`, by its clock, with what its store holds, and with nobody listening.
+    /// The replica `identity` that starts at `now`, by its clock, with what its store holds and without any connections.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -94,7 +95,7 @@ impl Applier {
         mut store: ChatStore,
         now: Timestamp,
     ) -> Result<Applier, StoreError> {
-        // An incarnation on a disk that was wiped must not have the number of one before.
+        // Epochs begin at the clock's seconds, so that an incarnation on a disk that was wiped has a new number as well.
         let seconds = now.0 / 1_000_000_000;
         if store.epoch() < seconds {
             store.begin_epoch(seconds)?;
@@ -103,23 +104,24 @@ impl Applier {
         if resumed.undone > 0 {
             log::warn!("completed a repair that a crash had interrupted: {} requests applied again", resumed.undone);
         }
-        let recent = recent(&settings, &store, now)?;
+
+        let recent = recent(&store, now.before(settings.memory()))?;
         let start = Start { epoch: store.epoch(), applied: store.applied().uid, recent, now };
         Ok(Applier {
             replica: Replica::new(settings, start),
             snapshots: Snapshots::default(),
             store,
-            audience: Audience::default(),
+            subscribers: Subscribers::default(),
             sessions: Sessions::default(),
             boundaries: BoundaryExchange::default(),
             resubmission: Resubmission::default(),
             progress: Progress::default(),
-            journal: Journal::default(),
+            state_log: StateLog::default(),
             peer_pings: PeerPings::default(),
-            tally: Tally::default(),
+            measurements: Measurements::default(),
             identity,
             asking_for_status: BTreeSet::new(),
-            watched: None,
+            scraped: None,
             outputs: Vec::new(),
             changes: VecDeque::new(),
             reads: VecDeque::new(),
@@ -128,17 +130,15 @@ impl Applier {
         })
     }
 
-    /// The protocol's state.
     pub fn replica(&self) -> &Replica {
         &self.replica
     }
 
-    /// The chat's state.
     pub fn store(&self) -> &ChatStore {
         &self.store
     }
 
-    /// When the next wake is wanted.
+    /// When the next wake is wanted: at once while something is half done.
     pub fn deadline(&self) -> Option<Timestamp> {
         match self.insertion.is_some() || !self.outputs.is_empty() || !self.changes.is_empty() {
             true => Some(Timestamp::ZERO),
@@ -146,14 +146,14 @@ impl Applier {
         }
     }
 
-    /// Whether there is room on the disk for what clients want to write.
+    /// Notes whether there is room on the disk for what clients want to write.
     pub fn note_room(&mut self, has_room: bool) {
         self.replica.step(Input::Room { has_room }, &mut self.outputs);
     }
 
     /// How many requests have been undone and applied again since the start: none while the assumption holds.
     pub fn undone(&self) -> u64 {
-        self.tally.counters().undone
+        self.measurements.counters().undone
     }
 
     /// Whether the replica has stopped, after [`NetEvent::Stop`].
@@ -161,37 +161,40 @@ impl Applier {
         self.stopped
     }
 
-    /// Takes in rounds of the poll loop, in their order, and posts what is to be sent. Everything that a posted answer says
+    /// Takes in batches of the poll loop, in their order, and posts what is to be sent. Everything that a posted answer says
     /// is durable. `clock` reads the replica's clock.
     ///
     /// # Errors
     /// Storage failed; the process has to end.
     pub fn wake(
         &mut self,
-        rounds: impl IntoIterator<Item = EventBatch>,
+        batches: impl IntoIterator<Item = EventBatch>,
         clock: impl Fn() -> Timestamp,
         mut post: impl FnMut(Vec<NetCommand>),
     ) -> Result<(), StoreError> {
         let mut outbox = Outbox::default();
         self.replica.step(Input::Woken { time: clock() }, &mut self.outputs);
-        for round in rounds {
-            for event in round.events {
+        for batch in batches {
+            for event in batch.events {
                 self.on_event(event)?;
             }
-            if let Some(time) = round.drained {
+            if let Some(time) = batch.drained {
                 self.replica.step(Input::Drained { time }, &mut self.outputs);
             }
         }
+
         let now = clock();
         self.resubmission.go_on(now, &mut self.replica, &mut self.store, &mut self.outputs)?;
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
+
         self.boundaries.exchange(now, &self.replica, &self.store, &mut outbox);
         self.peer_pings.go_on(now, &self.replica, &self.identity, &mut outbox);
-        // What is yet to be inserted must not lose its place.
+        // Requests that are yet to be inserted must not lose their places.
         if self.insertion.is_none() && self.changes.is_empty() {
             self.boundaries.settle(&self.replica, &mut self.store);
         }
-        self.journal.note(&self.replica, &self.identity, self.store.applied().position);
+
+        self.state_log.note(&self.replica, &self.identity, self.store.applied().position);
         self.snapshots.expire(now);
         if self.replica.phase() != Phase::CatchingUp {
             self.progress.end();
@@ -199,17 +202,19 @@ impl Applier {
         if let Some(text) = self.progress.next_line(now, |peer| self.identity.name_of(peer)) {
             log::info!("{text}");
         }
+        // A peer that installs a snapshot goes on with the log from there, so this part of it has to stay.
         if !self.snapshots.is_sending() {
             self.store.truncate()?;
         }
+
         self.perform(&clock, now, &mut outbox, &mut post)?;
-        self.report_to_all_who_ask(&mut outbox);
-        self.show_to_who_watches(&mut outbox);
+        self.report_status(&mut outbox);
+        self.answer_scrape(&mut outbox);
         outbox.release(&mut post);
         Ok(())
     }
 
-    /// Passes an event on to whom it concerns.
+    /// What each event of the poll loop leads to.
     fn on_event(&mut self, event: NetEvent) -> Result<(), StoreError> {
         let input = match event {
             NetEvent::Request(submission) => {
@@ -219,11 +224,11 @@ impl Applier {
                 Input::Request(submission)
             }
             NetEvent::LoggedIn { connection, actor, receive } => {
-                self.audience.set(connection, receive.then_some(actor));
+                self.subscribers.set(connection, receive.then_some(actor));
                 return Ok(());
             }
             NetEvent::LoggedOut { connection } | NetEvent::Closed { connection } => {
-                self.audience.set(connection, None);
+                self.subscribers.set(connection, None);
                 return Ok(());
             }
             NetEvent::PeerConnected { peer } => Input::PeerConnected { peer },
@@ -242,7 +247,7 @@ impl Applier {
                 return Ok(());
             }
             NetEvent::Scrape { traffic } => {
-                self.watched = Some(traffic);
+                self.scraped = Some(traffic);
                 return Ok(());
             }
             NetEvent::PingPeers { from } => {
@@ -269,8 +274,8 @@ impl Applier {
         self.outputs.retain(|output| !matches!(output, Output::Change(change) if is_stale(change)));
     }
 
-    /// Performs what the replica wants done: first what may be said at once, then what has to be durable first, then what
-    /// is read from the log. Releases what has gathered when it is much.
+    /// Performs the outputs of the protocol: effects at once, then the changes, then the reads of the log. Hands over what has
+    /// gathered when it is much.
     fn perform(
         &mut self,
         clock: &impl Fn() -> Timestamp,
@@ -305,14 +310,14 @@ impl Applier {
             Effect::Send { to, message } => outbox.for_peer(to, message),
             Effect::SendBodies { to, pending, logged } => self.send_bodies(to, pending, &logged, outbox)?,
             Effect::Refuse { to, request, timestamp, reason } => {
-                self.tally.on_refusal(reason);
+                self.measurements.on_refusal(reason);
                 outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
             }
             Effect::ConnectionSeen { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
             Effect::Disconnect { peer } => outbox.add(NetCommand::Disconnect { peer }),
             Effect::NewEpoch { epoch } => {
                 log::warn!("this replica has not run, or not kept up, for too long: beginning again in epoch {epoch}");
-                self.tally.on_rejoin();
+                self.measurements.on_rejoin();
                 self.store.begin_epoch(epoch)?;
             }
             Effect::Stopped => self.stopped = true,
@@ -320,9 +325,9 @@ impl Applier {
         Ok(())
     }
 
-    /// Changes the store as far as this wake gets: while we catch up, one batch of an insertion is enough, so that who asks for
-    /// something else need not wait; and between two insertions, those come first who have asked for our log. Everything that was
-    /// done is committed when it returns.
+    /// Changes the store as far as this wake gets. While we catch up, a wake does one batch of an insertion, so that other requests
+    /// are answered in between; and between two insertions, peers that have asked for our log are served first. Everything that
+    /// was done is committed when it returns.
     fn make_changes(
         &mut self,
         clock: &impl Fn() -> Timestamp,
@@ -349,16 +354,16 @@ impl Applier {
         }
     }
 
-    /// Makes what was applied durable.
+    /// Makes everything that was applied durable, with one sync.
     fn commit(&mut self, clock: &impl Fn() -> Timestamp) -> Result<(), StoreError> {
         let began = (self.store.uncommitted_bytes() > 0).then(clock);
         self.store.commit()?;
         let now = clock();
-        self.tally.on_commit(now, began.map(|began| now.since(began)));
+        self.measurements.on_commit(now, began.map(|began| now.since(began)));
         Ok(())
     }
 
-    /// Changes the state, and gathers the answers.
+    /// Performs one change of the store, and gathers the answers.
     fn change(
         &mut self,
         change: StoreChange,
@@ -378,10 +383,10 @@ impl Applier {
                     Taken::More => return Ok(()),
                     Taken::Not => Input::NotInstalled { peer: from },
                     Taken::Installed => {
-                        self.tally.on_snapshot_installed();
+                        self.measurements.on_snapshot_installed();
                         self.resubmission.begin();
                         let applied = self.store.applied().uid;
-                        Input::Installed { applied, recent: recent(self.replica.settings(), &self.store, now)? }
+                        Input::Installed { applied, recent: recent(&self.store, self.replica.horizon())? }
                     }
                 };
                 self.replica.step(input, &mut self.outputs);
@@ -390,7 +395,7 @@ impl Applier {
         }
     }
 
-    /// Applies a request or answers a query, and returns the answer for who waits.
+    /// Applies a request or answers a query, and returns the answer for the connections that wait.
     fn apply(
         &mut self,
         uid: Uid,
@@ -401,24 +406,24 @@ impl Applier {
     ) -> Result<ToClient, StoreError> {
         match body {
             Body::Request(request) => {
-                self.tally.on_request(uid.timestamp, stability);
+                self.measurements.on_request(uid.timestamp, stability);
                 let Outcome { answer, delivery } = self.store.apply(uid, &request)?;
                 if let Some(delivery) = delivery {
-                    self.audience.deliver(delivery, outbox);
+                    self.subscribers.deliver(delivery, outbox);
                 }
                 let metadata = self.metadata(stability, copies);
                 Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata })
             }
             Body::Query(query) => {
-                self.tally.on_query(uid.timestamp, stability);
+                self.measurements.on_query(uid.timestamp, stability);
                 let answer = self.store.query(&query)?;
                 Ok(ToClient::QueryAnswer { id: query.id, answer, metadata: self.metadata(stability, copies) })
             }
         }
     }
 
-    /// Gathers a report for each who has asked for one.
-    fn report_to_all_who_ask(&mut self, outbox: &mut Outbox) {
+    /// Gathers a report for each connection that has asked for one.
+    fn report_status(&mut self, outbox: &mut Outbox) {
         if self.asking_for_status.is_empty() {
             return;
         }
@@ -428,17 +433,17 @@ impl Applier {
         }
     }
 
-    /// What is said around an answer.
+    /// The facts that go with an answer. They may differ between replicas, so they are no part of it.
     fn metadata(&self, stability: Stability, copies: u8) -> AnswerMetadata {
         let applied = self.store.applied();
         AnswerMetadata { position: applied.position, log_digest: applied.log_digest, stability, copies }
     }
 }
 
-/// The applied requests of the last [`ProtocolSettings::memory`].
-fn recent(settings: &ProtocolSettings, store: &ChatStore, now: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
-    let horizon = Uid { timestamp: now.before(settings.memory()), digest: [0; 16] };
-    store.log().entries(horizon).map(|entry| entry.map(|(uid, _)| uid)).collect()
+/// The requests in the log from a horizon on.
+fn recent(store: &ChatStore, horizon: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
+    let first = Uid { timestamp: horizon, digest: [0; 16] };
+    store.log().entries(first).map(|entry| entry.map(|(uid, _)| uid)).collect()
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! Comparing logs and states with the peers' at whole seconds of timestamps.
+//! Comparing logs and states with the peers' at *boundaries*: whole seconds of timestamps.
 //!
-//! While the assumption of the protocol holds, nothing can differ. So a difference in logs is what is left of a time when it
-//! did not hold, and sets off a comparison that finds and repairs it; a difference in states under equal logs is a bug.
-//! A comparison that cannot be made says nothing.
+//! While the assumption of the protocol holds, nothing can differ. Logs differ only after it broke; then they are compared to find
+//! where they part, and the difference is repaired. Different states under equal logs are a bug. A comparison that cannot be made
+//! says nothing.
 //!
-//! What all replicas have said to be the same is *settled*. Each says so only when it holds nothing from before the boundary
-//! that it has not applied, and accepts nothing there any more. So whatever is not in the log by then is nowhere.
+//! The log is *settled* up to a boundary at which all replicas have reported the same digests. A replica reports a boundary only when
+//! it has applied everything before it that it holds, and accepts nothing there any more. So a request that is not in the log
+//! by then is nowhere.
 
 use super::outbox::Outbox;
 use crate::replica::{PeerId, Phase, Replica};
@@ -17,40 +18,38 @@ use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How far behind the clock boundaries are compared, beyond the delivery bound: time for a repair to have come to pass.
+/// How far behind the clock boundaries are compared, beyond the delivery bound: a repair may take that long.
 const LAG: Duration = Duration::from_secs(1);
-/// The most seconds of which it is remembered who said what; the oldest are forgotten, and later ones settle them.
+/// The most boundaries whose reports are remembered. The oldest are forgotten: a later boundary settles the log up to them as well.
 const SECONDS_MAX: usize = 16;
-/// Nanoseconds.
+/// In nanoseconds.
 const SECOND: u64 = 1_000_000_000;
 
-/// What has been said of the last boundaries.
+/// The reports of the last boundaries.
 #[derive(Default)]
 pub struct BoundaryExchange {
-    /// The last one of which we told the peers.
+    /// The last boundary that we reported to the peers.
     second: u64,
-    /// Those not yet settled.
-    said: BTreeMap<u64, Said>,
+    /// The reports of boundaries that are not settled, by second.
+    reports: BTreeMap<u64, Reports>,
 }
 
-/// What has been said of one boundary.
+/// What replicas have reported of one boundary.
 #[derive(Default)]
-struct Said {
-    /// By us.
+struct Reports {
     ours: Option<BoundaryDigests>,
-    /// By the peers.
     theirs: BTreeMap<PeerId, BoundaryDigests>,
 }
 
-impl Said {
-    /// How many replicas, we included, have said what we have.
+impl Reports {
+    /// How many replicas, ourselves included, have reported what we have.
     fn agreeing(&self) -> usize {
         1 + self.theirs.values().filter(|theirs| Some(**theirs) == self.ours).count()
     }
 }
 
 impl BoundaryExchange {
-    /// Tells the peers of the last boundary that lies far enough back, once for each.
+    /// Reports the last boundary that lies far enough back to the peers, once.
     pub fn exchange(&mut self, now: Timestamp, replica: &Replica, store: &ChatStore, outbox: &mut Outbox) {
         let second = last_second(now, replica);
         if second <= self.second || !replica.has_passed(Timestamp(second * SECOND)) {
@@ -73,25 +72,25 @@ impl BoundaryExchange {
         (first..=last).filter(has_passed).filter_map(|second| store.log().boundary(second)).collect()
     }
 
-    /// Settles the log up to the last boundary that is the same everywhere. When the log is too long, those who are away are
-    /// not waited for, if it is the same at more than half of all: so when replicas are cut off from each other, at most one
-    /// side drops what another has not seen, and what the other sides have they still have when all meet again.
+    /// Settles the log up to the last boundary that is the same at all replicas. When the log is too long, replicas that are away are
+    /// not waited for if it is the same at more than half of all. So when replicas are cut off from each other, at most one
+    /// side truncates what another has not seen, and the other sides still have all of theirs when they meet again.
     pub fn settle(&mut self, replica: &Replica, store: &mut ChatStore) {
         let replicas = replica.settings().peers.len() + 1;
-        let newest_first = self.said.values().rev();
-        let is_enough = |said: &Said| {
-            let with_all_here = || replica.connected().all(|peer| said.theirs.get(&peer) == said.ours.as_ref());
-            let agreeing = said.agreeing();
+        let newest_first = self.reports.values().rev();
+        let is_enough = |reports: &Reports| {
+            let with_all_here = || replica.connected().all(|peer| reports.theirs.get(&peer) == reports.ours.as_ref());
+            let agreeing = reports.agreeing();
             agreeing == replicas || store.log().is_too_long() && 2 * agreeing > replicas && with_all_here()
         };
-        let agreed = newest_first.filter(|said| is_enough(said)).find_map(|said| said.ours);
+        let agreed = newest_first.filter(|reports| is_enough(reports)).find_map(|reports| reports.ours);
         if let Some(agreed) = agreed {
             store.settle_boundary(&agreed);
-            self.said = self.said.split_off(&(agreed.second + 1));
+            self.reports = self.reports.split_off(&(agreed.second + 1));
         }
     }
 
-    /// What comes of comparing a peer's log and state with ours.
+    /// Compares a peer's report with ours.
     pub fn compare(
         &mut self,
         peer: PeerId,
@@ -114,32 +113,31 @@ impl BoundaryExchange {
         }
     }
 
-    /// What has been said of a boundary.
-    fn note(&mut self, second: u64) -> &mut Said {
-        while self.said.len() >= SECONDS_MAX && !self.said.contains_key(&second) {
-            self.said.pop_first();
+    /// The reports of a boundary.
+    fn note(&mut self, second: u64) -> &mut Reports {
+        while self.reports.len() >= SECONDS_MAX && !self.reports.contains_key(&second) {
+            self.reports.pop_first();
         }
-        self.said.entry(second).or_default()
+        self.reports.entry(second).or_default()
     }
 }
 
-/// What comes of comparing two replicas.
+/// The result of comparing two replicas at a boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
-    /// It cannot be made.
+    /// The comparison cannot be made: one of them has no report.
     Unknown,
-    /// They are the same.
     Same,
     /// They have applied different requests.
     LogsDiffer {
-        /// Whether we have applied fewer; if they are as many, the one that comes later in the cluster file has.
+        /// Whether we have applied fewer. Of equal numbers, that of the replica later in the cluster file counts as fewer.
         is_ours_shorter: bool,
     },
-    /// They have applied the same requests, and not come to the same.
+    /// They have applied the same requests, and have different states: a bug.
     StatesDiffer,
 }
 
-/// The last second that lies far enough back.
+/// The last boundary that lies far enough back.
 fn last_second(now: Timestamp, replica: &Replica) -> u64 {
     now.before(replica.settings().delivery_bound + LAG).0 / 1_000_000_000
 }

@@ -1,4 +1,4 @@
-//! Inserting into the log, batch by batch, and telling who is concerned what came of it.
+//! Inserting requests into the log, batch by batch, and telling clients and subscribers what came of it.
 
 use super::Applier;
 use super::outbox::Outbox;
@@ -11,22 +11,20 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
 
-/// What is known of an insertion that is under way.
+/// An insertion that is under way.
 pub struct RunningInsertion {
-    /// Who waits for an answer to what is inserted.
+    /// The connections that wait for an answer to one of the inserted requests.
     waiting: BTreeMap<Uid, Vec<ConnectionId>>,
-    /// When it began.
     began: Timestamp,
     /// How many requests have been inserted so far.
     inserted: usize,
-    /// How many have been undone and applied again.
+    /// How many of our own requests have been undone and applied again.
     undone: u64,
-    /// How many of those came out differently.
+    /// How many of those have another answer now.
     changed: usize,
 }
 
 impl RunningInsertion {
-    /// One that begins.
     pub fn new(began: Timestamp, waiting: Vec<(Uid, Vec<ConnectionId>)>) -> RunningInsertion {
         RunningInsertion { waiting: waiting.into_iter().collect(), began, inserted: 0, undone: 0, changed: 0 }
     }
@@ -45,7 +43,7 @@ impl Applier {
         Ok(())
     }
 
-    /// Does a batch of the insertion that is under way, and gathers what it is told about.
+    /// Does a batch of the insertion that is under way, and gathers the messages that follow from it.
     pub(super) fn go_on_inserting(
         &mut self,
         clock: &impl Fn() -> Timestamp,
@@ -60,7 +58,7 @@ impl Applier {
         }
         let RunningInsertion { began, inserted, undone, changed, .. } = insertion;
         if undone > 0 {
-            self.tally.on_repair(undone, changed, clock().since(began));
+            self.measurements.on_repair(undone, changed, clock().since(began));
             log::warn!(
                 "repaired the log: {inserted} requests inserted, {undone} applied again, {changed} answers changed"
             );
@@ -69,8 +67,8 @@ impl Applier {
         Ok(())
     }
 
-    /// Gathers what came of a batch: answers for who waits, messages for who listens, and what is no longer true for who was
-    /// told otherwise.
+    /// Gathers the messages that follow from a batch: answers for connections that wait, deliveries for subscribers, and changed answers
+    /// for the sessions that got other ones before.
     pub(super) fn tell(
         &mut self,
         repair: Repair,
@@ -85,11 +83,11 @@ impl Applier {
             let answer = ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata };
             let waiting = insertion.waiting.remove(&uid).unwrap_or_default();
             waiting.into_iter().for_each(|to| outbox.for_client(to, answer.clone()));
-            delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, outbox));
+            delivery.into_iter().for_each(|delivery| self.subscribers.deliver(delivery, outbox));
         }
         for Changed { client, sequence, uid, answer, delivery } in repair.changed {
             log::debug!("the answer to request {sequence} of session {client} has changed");
-            delivery.into_iter().for_each(|delivery| self.audience.deliver(delivery, outbox));
+            delivery.into_iter().for_each(|delivery| self.subscribers.deliver(delivery, outbox));
             if let Some(to) = self.sessions.connection(client) {
                 outbox.for_client(to, ToClient::Changed { client, sequence, uid, answer });
             }
@@ -97,10 +95,13 @@ impl Applier {
         self.orphan(&repair.unplaceable)
     }
 
-    /// Puts requests aside that have no place in the log any more, since it is settled there: they are submitted again.
+    /// Keeps requests as orphans that have no place in the log any more, since it is settled there. They are submitted again.
     pub(super) fn orphan(&mut self, unplaceable: &[StampedRequest]) -> Result<(), StoreError> {
         if !unplaceable.is_empty() {
-            log::warn!("{} requests come too late for their places, and will be submitted again", unplaceable.len());
+            log::warn!(
+                "{} requests belong below the settled end of the log: submitting them again with new timestamps",
+                unplaceable.len()
+            );
             unplaceable.iter().for_each(|held| self.store.keep_orphan(held));
             self.store.commit()?;
             self.resubmission.begin();

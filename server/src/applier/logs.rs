@@ -1,4 +1,7 @@
-//! What peers and we tell each other of our logs: what the protocol is to know of theirs, seen from ours, and what they ask of ours.
+//! Between the protocol and the store, about logs: what peers say of theirs becomes inputs, and what they ask of ours is read.
+//!
+//! The protocol knows uids and no positions or hashes. So a peer's marks and entries are compared with our log here, and the
+//! protocol gets the result.
 
 use super::boundaries::Comparison;
 use super::outbox::Outbox;
@@ -13,7 +16,7 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
 impl Applier {
-    /// What a peer's message is to the protocol; nothing when it is none of its business.
+    /// The input that a peer's message is for the protocol; none when it does not concern it.
     pub(super) fn input_from(
         &mut self,
         time: Timestamp,
@@ -58,7 +61,7 @@ impl Applier {
         own: [LogMark; 3],
     ) -> Result<Input, StoreError> {
         let [last, settled, base] = own;
-        // None of our marks need lie in the part of its log that it has kept; one of its own may lie in ours.
+        // If none of our marks lies in the part of its log that it has kept, one of its own may still lie in ours.
         let common = common.map_or_else(|| self.store.log().common(&own), |mark| Ok(Some(mark)))?;
         let shared = common.map_or(0, |common| common.position);
         let depth = self.store.applied().position.saturating_sub(shared);
@@ -72,8 +75,8 @@ impl Applier {
         Ok(Input::LogCompared { time, peer, after, depth })
     }
 
-    /// A piece of a peer's log has come. What has no place in ours any more the protocol does not get to see: it would say that we
-    /// hold it.
+    /// A piece of a peer's log has come. Requests that have no place in ours any more become orphans. They are kept from the protocol,
+    /// which would announce that we hold them.
     fn entries(
         &mut self,
         time: Timestamp,
@@ -95,8 +98,8 @@ impl Applier {
         Ok(Input::LogEntries { time, peer, after, missing, next })
     }
 
-    /// Drops uids from a list of what a peer holds: those that can no longer be put into the log, since it is settled, and those
-    /// from before what the replica remembers that are in the log.
+    /// Drops uids from a peer's list that are not to be fetched: those that are settled, so can no longer be inserted, and those before
+    /// the protocol's horizon that are in the log.
     fn forget_known(&self, uids: &mut Vec<Uid>) -> Result<(), StoreError> {
         let (horizon, settled) = (self.replica.horizon(), self.store.log().settled());
         let mut failure = None;
@@ -107,7 +110,7 @@ impl Applier {
     /// Compares a peer's log and state as of a boundary with ours.
     fn compare(&mut self, peer: PeerId, theirs: &BoundaryDigests) {
         let comparison = self.boundaries.compare(peer, theirs, &self.replica, &self.store);
-        self.tally.on_comparison(comparison);
+        self.measurements.on_comparison(comparison);
         match comparison {
             Comparison::Same | Comparison::Unknown => {}
             Comparison::LogsDiffer { is_ours_shorter } => {
@@ -139,7 +142,7 @@ impl Applier {
             }
             LogPart::SnapshotPart { number } => {
                 let is_last = self.snapshots.send(now, to, number, &self.store, outbox)?;
-                self.tally.on_snapshot_part(is_last);
+                self.measurements.on_snapshot_part(is_last);
             }
         }
         Ok(())
@@ -160,7 +163,7 @@ impl Applier {
         Ok(())
     }
 
-    /// What a peer has to know about our log, of which it has the part up to `common`.
+    /// The facts about our log that a peer compares its own with. `common` is the last of its marks that is in ours.
     fn prefix(&self, common: Option<LogMark>) -> Result<PeerMessage, StoreError> {
         let (last, base, settled) =
             (self.store.log().last_mark(), self.store.log().base(), self.store.log().settled_mark()?);

@@ -1,4 +1,4 @@
-//! What is to be sent, until it may be.
+//! Messages that are gathered in a wake, until they may leave: answers leave only after the commit.
 
 use crate::net::NetCommand;
 use crate::replica::{ConnectionId, PeerId};
@@ -7,14 +7,14 @@ use stablechat_protocol::message::ToClient;
 use stablechat_protocol::peer::{BODIES_BYTES, PeerMessage};
 use stablechat_protocol::request::StampedRequest;
 
-/// About how many bytes a message takes beside its texts.
+/// About how many bytes a message takes in memory beside its texts.
 const OVERHEAD: usize = 256;
 
 /// Messages in the order in which they are to be sent.
 #[derive(Default)]
 pub struct Outbox {
     messages: Vec<NetCommand>,
-    /// About how many bytes they take.
+    /// About how many bytes they take in memory.
     bytes: usize,
 }
 
@@ -24,7 +24,6 @@ impl Outbox {
         self.bytes
     }
 
-    /// Adds a message for a client.
     pub fn for_client(&mut self, to: ConnectionId, message: ToClient) {
         let text = |message: &Message| OVERHEAD + message.text.as_str().len();
         self.bytes += match &message {
@@ -38,7 +37,6 @@ impl Outbox {
         self.messages.push(NetCommand::ToClient { to, message });
     }
 
-    /// Adds a message for a peer.
     pub fn for_peer(&mut self, to: PeerId, message: PeerMessage) {
         let requests = |requests: &Vec<StampedRequest>| OVERHEAD * 2 * requests.len();
         self.bytes += match &message {
@@ -50,12 +48,12 @@ impl Outbox {
         self.messages.push(NetCommand::ToPeer { to, message });
     }
 
-    /// Adds something that takes no room.
-    pub fn add(&mut self, sent: NetCommand) {
-        self.messages.push(sent);
+    /// Adds a command of negligible size.
+    pub fn add(&mut self, command: NetCommand) {
+        self.messages.push(command);
     }
 
-    /// Lets everything go that has gathered.
+    /// Hands over everything that has gathered.
     pub fn release(&mut self, post: &mut impl FnMut(Vec<NetCommand>)) {
         self.bytes = 0;
         if !self.messages.is_empty() {

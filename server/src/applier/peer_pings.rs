@@ -1,8 +1,8 @@
-//! Pinging the peers for clients who measure the network (`stablechat probe`).
+//! Peer pings: pings between replicas on behalf of clients that measure delays (`stablechat probe`).
 //!
 //! A ping takes the way of an announcement, from this thread to the peer's poll loop, and its answer waits for the peer's
-//! applier as a body would. So what is measured is what requests meet, a busy disk included. The protocol's own pings, from
-//! which it estimates how the peers' clocks stand to ours, are others: who measures does not disturb.
+//! applier as a body would. So the result includes everything that delays requests, a busy disk too. The protocol has pings of its
+//! own, from which it estimates clock offsets, so that measuring does not disturb it.
 
 use super::outbox::Outbox;
 use crate::net::ReplicaIdentity;
@@ -12,17 +12,17 @@ use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
 use std::collections::{BTreeSet, VecDeque};
 
-/// How many rounds of pings are remembered. What peers answer to earlier ones is not passed on.
+/// How many rounds of pings are remembered. Answers to earlier ones are dropped.
 const ROUNDS_MAX: usize = 1024;
 
-/// Who has asked for pings, and what has come of them.
+/// The clients that have asked for pings, and the answers.
 #[derive(Default)]
 pub struct PeerPings {
-    /// Who has asked in this wake; all share one round, however often they ask.
+    /// The connections that have asked in this wake. All share one round, however often they ask.
     asking: BTreeSet<ConnectionId>,
-    /// The last rounds, oldest first: when the peers were pinged, and for whom.
+    /// The last rounds, oldest first: when the peers were pinged, and for which connections.
     rounds: VecDeque<(Timestamp, BTreeSet<ConnectionId>)>,
-    /// What has been answered in this wake.
+    /// The answers that came in this wake.
     pongs: Vec<(PeerId, Pong)>,
 }
 
@@ -50,7 +50,7 @@ impl PeerPings {
         is_ours
     }
 
-    /// Ends a wake: tells what was answered, and pings all peers that are connected if anyone has asked for it.
+    /// Ends a wake: passes on the answers, and pings all connected peers if a client has asked for it.
     pub fn go_on(&mut self, now: Timestamp, replica: &Replica, us: &ReplicaIdentity, outbox: &mut Outbox) {
         for (peer, Pong { sent, clock, received }) in std::mem::take(&mut self.pongs) {
             let Some(place) = self.place(sent) else { continue };

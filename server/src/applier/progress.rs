@@ -1,4 +1,4 @@
-//! How far we have caught up, for the log and for who asks.
+//! How far the transfer of a log or snapshot has come, for the program's log and for status reports.
 
 use crate::replica::PeerId;
 use stablechat_protocol::name::ReplicaName;
@@ -12,27 +12,26 @@ use std::time::Duration;
 /// How often progress is logged.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 
-/// What is known of taking in what we lack.
+/// The transfer that is under way, and what is known of the peers' logs.
 #[derive(Default)]
 pub struct Progress {
     /// How many requests each peer's log had after what both have, when it was last compared with ours.
     ahead: BTreeMap<PeerId, u64>,
-    /// What is being taken in.
     transfer: Option<Transfer>,
 }
 
-/// A log or a snapshot that comes in.
+/// A log or a snapshot that is being transferred to us.
 struct Transfer {
     from: PeerId,
     is_snapshot: bool,
     began: Timestamp,
     /// When it was last logged.
     told: Timestamp,
-    /// How many bytes have come.
+    /// Of what has come so far.
     bytes: u64,
-    /// How many requests or rows.
+    /// How many requests or rows have come.
     done: u64,
-    /// Of about how many.
+    /// About how many there are: more may be added meanwhile.
     total: u64,
 }
 
@@ -43,7 +42,7 @@ impl Progress {
         self.transfer.take_if(|transfer| transfer.from == peer);
     }
 
-    /// Nothing is being taken in.
+    /// Nothing is being transferred any more.
     pub fn end(&mut self) {
         self.transfer = None;
     }
@@ -60,7 +59,7 @@ impl Progress {
         self.note(now, peer, true, part, is_end);
     }
 
-    /// Something has come.
+    /// Adds a part to the transfer, or begins a new one with it.
     fn note(&mut self, now: Timestamp, from: PeerId, is_snapshot: bool, part: (u64, u64, u64), is_end: bool) {
         let (bytes, done, total) = part;
         let same = self.transfer.take().filter(|before| (before.from, before.is_snapshot) == (from, is_snapshot));
@@ -70,13 +69,13 @@ impl Progress {
         self.transfer = Some(transfer).filter(|_| !is_end);
     }
 
-    /// Nothing more comes from a peer on this connection.
+    /// A connection has ended, and a transfer on it.
     pub fn on_disconnected(&mut self, peer: PeerId) {
         self.ahead.remove(&peer);
         self.transfer.take_if(|transfer| transfer.from == peer);
     }
 
-    /// What is being taken in, if something is, and from whom; once in a while only.
+    /// A line for the program's log about the transfer, at most every [`TOLD_EVERY`].
     pub fn next_line(&mut self, now: Timestamp, name_of: impl Fn(PeerId) -> ReplicaName) -> Option<String> {
         let transfer = self.transfer.as_mut().filter(|transfer| now.since(transfer.told) >= TOLD_EVERY)?;
         transfer.told = now;
@@ -85,10 +84,10 @@ impl Progress {
         let what = if is_snapshot { "snapshot" } else { "log" };
         let mebibytes = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
         let (received, rate) = (mebibytes(received_bytes), mebibytes(bytes_per_second));
-        Some(format!("taking in the {what} of replica {from}: {done_percent} %, {received:.1} MiB, {rate:.1} MiB/s"))
+        Some(format!("transferring the {what} of replica {from}: {done_percent} %, {received:.1} MiB, {rate:.1} MiB/s"))
     }
 
-    /// What is being taken in, if something is, and from whom.
+    /// The transfer as a status report has it.
     pub fn report(&self, now: Timestamp, name_of: impl Fn(PeerId) -> ReplicaName) -> Option<CatchUpProgress> {
         let transfer = self.transfer.as_ref()?;
         let milliseconds = (now.since(transfer.began).as_millis() as u64).max(1);
@@ -97,7 +96,7 @@ impl Progress {
             is_snapshot: transfer.is_snapshot,
             received_bytes: transfer.bytes,
             bytes_per_second: transfer.bytes.saturating_mul(1000) / milliseconds,
-            // The total is an estimate, and more may have come since; what is not at its end is not done.
+            // The total is an estimate. A transfer that has not ended is never shown as complete.
             done_percent: (100 * transfer.done / transfer.total.max(1)).min(99) as u8,
         })
     }

@@ -1,13 +1,13 @@
-//! The status report: what protocol and store show, in the words of the wire.
+//! The status report, made of what protocol and store show.
 
 use super::Applier;
-use super::counters::nanoseconds;
+use super::measurements::nanoseconds;
 use crate::net::ReplicaIdentity;
 use crate::replica::{Overview, PeerOverview, PeerState, Phase};
 use stablechat_protocol::status::{CatchUpProgress, PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
 
 impl Applier {
-    /// What the replica says of itself.
+    /// The status report.
     pub fn report(&self) -> StatusReport {
         let overview = self.replica.overview();
         let applied = self.store.applied();
@@ -29,13 +29,13 @@ impl Applier {
             pending: overview.pending as u64,
             peers: peers(&self.identity, &overview),
             catching_up: self.progress.report(overview.now, |peer| self.identity.name_of(peer)),
-            counters: self.tally.counters(),
+            counters: self.measurements.counters(),
         }
     }
 }
 
 impl Applier {
-    /// The same in a few words for a person.
+    /// The same in one line for a person, shown by `systemctl status`.
     pub fn summary(&self) -> String {
         let overview = self.replica.overview();
         let catching_up = self.progress.report(overview.now, |peer| self.identity.name_of(peer));
@@ -46,7 +46,9 @@ impl Applier {
             (ReportedPhase::CatchingUp, None) => "catching up".into(),
             (ReportedPhase::Joining, _) => "joining".into(),
             (ReportedPhase::Serving, _) if overview.clock_is_off => "answering nothing: its clock is off".into(),
-            (ReportedPhase::Serving, _) if overview.is_muted => "answering nothing: too few others are in reach".into(),
+            (ReportedPhase::Serving, _) if overview.is_muted => {
+                "answering nothing: in contact with too few replicas".into()
+            }
             (ReportedPhase::Serving, _) => "serving".into(),
             (ReportedPhase::Stopping, _) => "stopping".into(),
         };
@@ -69,12 +71,11 @@ impl Applier {
 
     /// The position of the last settled request, as it was when the last wake ended.
     fn settled_position(&self) -> u64 {
-        // It is only for show; an error comes up again where it matters.
+        // An error here shows up again where the mark is used for more than a report.
         self.store.log().settled_mark().map_or(0, |mark| mark.position)
     }
 }
 
-/// What the replica does.
 fn phase(overview: &Overview) -> ReportedPhase {
     match overview.phase {
         _ if overview.is_stopping => ReportedPhase::Stopping,

@@ -1,8 +1,8 @@
-//! Submitting again what our log had when a snapshot took its place and that has not got it, or not its effect; and what came too
-//! late for its place in the log.
+//! Submitting orphans again: requests whose place in the log is gone.
 //!
-//! Each request becomes a new one of the same session with a new timestamp, as if its client had sent it again, and stays aside
-//! until that is in the log. A crash before then has it submitted once more, which its session takes for a repetition.
+//! A request becomes an orphan when a snapshot replaces our log and does not have its effect, or when it comes in below the settled
+//! end of the log. Each is submitted as a new request of the same session with a new timestamp, as if its client had sent it again,
+//! and stays an orphan until that is in the log. After a crash it is submitted once more, which its session takes for a repetition.
 
 use crate::replica::{Body, Input, NOBODY, Output, Phase, Replica, Submission};
 use crate::store::{ChatStore, StoreError};
@@ -11,29 +11,29 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::time::Duration;
 
-/// The most requests that are submitted again at a time; the next when these are in the log.
+/// The most requests that are submitted at a time. The next follow when these are in the log.
 const AT_A_TIME: usize = 256;
-/// What is not in the log after so many delivery bounds was refused, and is submitted anew.
+/// A request that is not in the log after this many delivery bounds was refused, and is submitted anew.
 const PATIENCE: u32 = 3;
 
-/// What is being submitted again.
+/// The orphans that are being submitted.
 #[derive(Default)]
 pub struct Resubmission {
-    /// Whether nothing is aside.
+    /// Whether there are no orphans left.
     is_done: bool,
-    /// Requests from aside, and the uids that they have now.
+    /// The orphans that were submitted last, with their new uids.
     submitted: Vec<(StampedRequest, Uid)>,
-    /// When they were.
+    /// When they were submitted.
     at: Timestamp,
 }
 
 impl Resubmission {
-    /// Something may be aside.
+    /// There may be orphans.
     pub fn begin(&mut self) {
         *self = Resubmission::default();
     }
 
-    /// Submits what is next, once what was submitted before is in the log.
+    /// Submits the next orphans, once those that were submitted before are in the log.
     pub fn go_on(
         &mut self,
         now: Timestamp,
@@ -49,12 +49,12 @@ impl Resubmission {
         if !self.submitted.is_empty() && now.since(self.at) < patience {
             return Ok(());
         }
-        // What was forgotten is still aside until it is committed.
+        // Those that were forgotten would be found again until that is committed.
         store.commit()?;
         self.submit(now, replica, store, outputs)
     }
 
-    /// Forgets what is in the log under its new uid.
+    /// Forgets the orphans that are in the log under their new uids.
     fn forget_logged(&mut self, store: &mut ChatStore) -> Result<(), StoreError> {
         for (held, uid) in std::mem::take(&mut self.submitted) {
             if store.log().contains(uid)? {
@@ -66,7 +66,7 @@ impl Resubmission {
         Ok(())
     }
 
-    /// Submits the first of what is aside; what has had its effect is forgotten.
+    /// Submits the first orphans. Those that have had their effect are forgotten.
     fn submit(
         &mut self,
         now: Timestamp,
@@ -74,12 +74,12 @@ impl Resubmission {
         store: &mut ChatStore,
         outputs: &mut Vec<Output>,
     ) -> Result<(), StoreError> {
-        let aside = store.orphans(AT_A_TIME)?;
-        self.is_done = aside.is_empty();
+        let orphans = store.orphans(AT_A_TIME)?;
+        self.is_done = orphans.is_empty();
         self.submitted.clear();
         self.at = now;
         let mut timestamp = now;
-        for held in aside {
+        for held in orphans {
             if store.has_effect(&held)? {
                 store.remove_orphan(&held);
                 continue;

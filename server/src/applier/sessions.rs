@@ -1,15 +1,15 @@
-//! On which connection each session was last heard, so that a change of an answer can be told to who got it.
+//! The connection on which each session was last heard, so that a client learns when a repair has changed an answer that it got.
 
 use crate::replica::ConnectionId;
 use stablechat_protocol::session::ClientId;
 use std::collections::BTreeMap;
 
-/// How many sessions make up a generation. At least so many are remembered, and at most twice as many; the owners of older
+/// How many sessions make up a generation. At least this many are remembered, and at most twice as many. The clients of older
 /// ones do not learn that an answer has changed.
 const GENERATION: usize = 16_384;
 
-/// The connections of the sessions that were heard last, in two generations: what is not heard while a whole generation of
-/// others is, is forgotten.
+/// The connections of the sessions that were heard last, in two generations: a session is forgotten when it is not heard while a whole
+/// generation of others is.
 #[derive(Default)]
 pub struct Sessions {
     /// Heard in this generation: fewer than [`GENERATION`].
@@ -27,7 +27,7 @@ impl Sessions {
         }
     }
 
-    /// On which connection a session was last heard. It may be gone.
+    /// The connection on which a session was last heard. It may be gone.
     pub fn connection(&self, client: ClientId) -> Option<ConnectionId> {
         self.young.get(&client).or_else(|| self.old.get(&client)).copied()
     }

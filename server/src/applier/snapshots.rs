@@ -1,7 +1,7 @@
-//! Snapshots on their way: one that a peer takes from us, and one that we take from a peer.
+//! Snapshots that are being transferred: one that we send to a peer, and one that a peer sends to us.
 //!
-//! Each part is sent when it is asked for, and asked for when the one before has been taken in, so a few parts are all the
-//! memory that either side needs, and the connection has room for all else.
+//! Each part is sent when it is asked for, and asked for when the one before has been taken in. So either side needs memory for a
+//! few parts only, and other messages on the connection are not delayed.
 
 use super::outbox::Outbox;
 use crate::replica::PeerId;
@@ -10,15 +10,15 @@ use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
-/// After so long without being asked for more, nobody is waiting for the rest of a snapshot.
+/// A peer that has not asked for the next part for this long has given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The snapshots that are on their way.
 #[derive(Default)]
 pub struct Snapshots {
-    /// To a peer; at most one, and while it runs, no log is truncated.
+    /// The one that we send. While there is one, our log is not truncated.
     outgoing: Option<Outgoing>,
-    /// From a peer.
+    /// The one that we receive.
     incoming: Option<Incoming>,
 }
 
@@ -40,7 +40,7 @@ struct Incoming {
     next: u64,
 }
 
-/// What came of a part.
+/// What a part led to.
 pub enum Taken {
     /// The next one has been asked for.
     More,
@@ -56,18 +56,18 @@ impl Snapshots {
         self.outgoing.is_some()
     }
 
-    /// Forgets what nobody is waiting for any more.
+    /// Drops a snapshot that the peer has given up.
     pub fn expire(&mut self, now: Timestamp) {
         self.outgoing.take_if(|outgoing| now.since(outgoing.asked) > PATIENCE);
     }
 
-    /// A connection is gone, and what was on it.
+    /// A connection has ended, and the transfers on it.
     pub fn on_disconnected(&mut self, peer: PeerId) {
         self.outgoing.take_if(|outgoing| outgoing.to == peer);
         self.incoming.take_if(|incoming| incoming.from == peer);
     }
 
-    /// Sends a peer a part, or says that it has to wait. Returns whether that was the last part.
+    /// Sends a peer a part, or tells it to wait. Returns whether that was the last part.
     pub fn send(
         &mut self,
         now: Timestamp,
@@ -91,7 +91,7 @@ impl Snapshots {
         Ok(is_last)
     }
 
-    /// The part that a peer asks for, if it can be had.
+    /// The part that a peer asks for; none while another peer takes a snapshot, or when it is not the next one.
     fn next_part(
         &mut self,
         now: Timestamp,

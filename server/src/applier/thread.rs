@@ -1,16 +1,16 @@
-//! The applier's thread: around the applier while there is room for what it writes, and in its place while there is not.
+//! The applier's thread. It runs the applier while there is room on the disk, and takes its place while there is none.
 //!
-//! A replica that cannot write is to its peers as one that has crashed: it says nothing, and after the delivery bound they go on
-//! without it. When it can, it is as one that starts, with a new epoch: it catches up. So nothing in the protocol knows of it.
-//! Meanwhile its clients are refused, and who stays connected is remembered. After each wake or look at the disk the thread gives
-//! its word that it is alive.
+//! A replica that cannot write behaves like one that has crashed: it sends nothing to its peers, and after the delivery bound they
+//! go on without it. When there is room again it behaves like one that starts, with a new epoch, and catches up. So the protocol
+//! need not know of full disks. Meanwhile its clients are refused, and their connections and logins are remembered. After each wake
+//! or look at the disk the thread tells systemd's watchdog that it is alive.
 
-use super::audience::Audience;
-use super::counters::Tally;
+use super::measurements::Measurements;
 use super::outbox::Outbox;
+use super::scrape::metrics;
 use super::sessions::Sessions;
-use super::watch::metrics;
-use super::{Applier, ROUNDS_MAX};
+use super::subscribers::Subscribers;
+use super::{Applier, BATCHES_MAX};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::net::{EventBatch, NetCommand, NetEvent, NetHandle, ReplicaIdentity, ScrapeReport};
@@ -26,35 +26,38 @@ use std::time::Duration;
 
 /// How often a replica that could not write looks whether it can.
 const RETRY: Duration = Duration::from_millis(500);
-/// What it says of itself until then.
+/// What it answers when it is asked why it does not serve.
 const FULL: &str = "its disk is full";
 
-/// Runs a replica until it has stopped: waits for rounds of the poll loop, or until a wake is wanted.
+/// Runs a replica until it has stopped. It waits for batches of the poll loop, or until the protocol wants a wake.
 ///
 /// # Errors
 /// Storage failed for another reason than that there is no room.
 pub fn run(
     mut applier: Applier,
-    rounds: &Receiver<EventBatch>,
-    mailbox: &NetHandle,
+    batches: &Receiver<EventBatch>,
+    net: &NetHandle,
     clock: Clock,
     mut disk: Disk,
     pulse: &Pulse,
 ) -> Result<(), OpenError> {
     loop {
-        match run_with_room(&mut applier, rounds, mailbox, &clock, &mut disk, pulse) {
+        match run_with_room(&mut applier, batches, net, &clock, &mut disk, pulse) {
             Err(error) if error.is_no_room() => {
-                log::error!("the disk is full, so the replica cannot go on for now: {error}")
+                log::error!(
+                    "the disk is full: the replica refuses everything until there is room, and looks again every {} ms: {error}",
+                    RETRY.as_millis()
+                )
             }
             ended => return Ok(ended?),
         }
         disk.release();
-        let mut halted = Halted::new(applier, &clock, mailbox);
-        match halted.wait(rounds, mailbox, &clock, &mut disk, pulse)? {
+        let mut halted = Halted::new(applier, &clock, net);
+        match halted.wait(batches, net, &clock, &mut disk, pulse)? {
             None => return Ok(()),
-            Some(store) => applier = halted.go_on(store, &clock, mailbox)?,
+            Some(store) => applier = halted.go_on(store, &clock, net)?,
         }
-        log::info!("there is room again: the replica goes on as one that starts");
+        log::info!("there is room on the disk again: the replica goes on as if it had been restarted");
     }
 }
 
@@ -64,23 +67,23 @@ pub fn run(
 /// that had arrived by then.
 fn run_with_room(
     applier: &mut Applier,
-    rounds: &Receiver<EventBatch>,
-    mailbox: &NetHandle,
+    batches: &Receiver<EventBatch>,
+    net: &NetHandle,
     clock: &Clock,
     disk: &mut Disk,
     pulse: &Pulse,
 ) -> Result<(), StoreError> {
     while !applier.is_stopped() {
         let received = match applier.deadline().map(|deadline| clock.instant_of(deadline)) {
-            Some(deadline) => rounds.recv_deadline(deadline),
-            None => rounds.recv().map_err(RecvTimeoutError::from),
+            Some(deadline) => batches.recv_deadline(deadline),
+            None => batches.recv().map_err(RecvTimeoutError::from),
         };
         let first = match received {
-            Ok(round) => round,
+            Ok(batch) => batch,
             Err(RecvTimeoutError::Timeout) => {
-                mailbox.ask_for_reading();
-                match rounds.recv() {
-                    Ok(round) => round,
+                net.ask_for_reading();
+                match batches.recv() {
+                    Ok(batch) => batch,
                     Err(_) => break,
                 }
             }
@@ -89,49 +92,49 @@ fn run_with_room(
         if let Some(has_room) = disk.look()? {
             applier.note_room(has_room);
         }
-        let more = rounds.try_iter().take(ROUNDS_MAX - 1);
-        applier.wake(std::iter::once(first).chain(more), || clock.now(), |sent| mailbox.post(sent))?;
-        mailbox.resume();
+        let more = batches.try_iter().take(BATCHES_MAX - 1);
+        applier.wake(std::iter::once(first).chain(more), || clock.now(), |sent| net.post(sent))?;
+        net.resume();
         pulse.beat(|| applier.summary());
     }
     Ok(())
 }
 
-/// What is left of a replica that cannot write.
+/// What remains of a replica that cannot write.
 struct Halted {
     identity: ReplicaIdentity,
     settings: ProtocolSettings,
-    audience: Audience,
+    subscribers: Subscribers,
     sessions: Sessions,
-    tally: Tally,
-    /// What it last said of itself.
+    measurements: Measurements,
+    /// Its last status report.
     report: StatusReport,
 }
 
 impl Halted {
-    /// Drops the rest, and the store with it. Whoever waits for an answer is refused.
-    fn new(mut applier: Applier, clock: &Clock, mailbox: &NetHandle) -> Halted {
+    /// Drops the rest, and the store with it. Connections that wait for an answer are refused.
+    fn new(mut applier: Applier, clock: &Clock, net: &NetHandle) -> Halted {
         let (report, settings) = (applier.report(), applier.replica.settings().clone());
         applier.outputs.clear();
         applier.replica.step(Input::Halted, &mut applier.outputs);
-        let Applier { audience, sessions, mut tally, identity, outputs, watched, .. } = applier;
-        tally.on_halt();
+        let Applier { subscribers, sessions, mut measurements, identity, outputs, scraped, .. } = applier;
+        measurements.on_halt();
         let report =
             StatusReport { phase: ReportedPhase::CatchingUp, is_muted: true, boundaries: Vec::new(), ..report };
-        let mut halted = Halted { identity, settings, audience, sessions, tally, report };
+        let mut halted = Halted { identity, settings, subscribers, sessions, measurements, report };
         let mut outbox = Outbox::default();
         for output in outputs {
             if let Output::Effect(Effect::Refuse { to, request, timestamp, reason }) = output {
-                halted.tally.on_refusal(reason);
+                halted.measurements.on_refusal(reason);
                 outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: clock.now() });
             }
         }
-        // Whoever watches is answered once for each time that it asks, and does not ask again before.
-        if let Some(traffic) = watched {
+        // The monitor waits for an answer to each scrape before the next.
+        if let Some(traffic) = scraped {
             halted.on_event(NetEvent::Scrape { traffic }, clock.now(), &mut outbox);
         }
         halted.disconnect(&mut outbox);
-        outbox.release(&mut |sent| mailbox.post(sent));
+        outbox.release(&mut |sent| net.post(sent));
         halted
     }
 
@@ -143,23 +146,23 @@ impl Halted {
     /// Waits until the store can be opened and written; none when the process is to stop before that.
     fn wait(
         &mut self,
-        rounds: &Receiver<EventBatch>,
-        mailbox: &NetHandle,
+        batches: &Receiver<EventBatch>,
+        net: &NetHandle,
         clock: &Clock,
         disk: &mut Disk,
         pulse: &Pulse,
     ) -> Result<Option<ChatStore>, OpenError> {
         loop {
-            match rounds.recv_timeout(RETRY) {
-                Ok(round) => {
+            match batches.recv_timeout(RETRY) {
+                Ok(batch) => {
                     let mut outbox = Outbox::default();
                     let is_stop = |event: &NetEvent| matches!(event, NetEvent::Stop);
-                    if round.events.iter().any(is_stop) {
+                    if batch.events.iter().any(is_stop) {
                         return Ok(None);
                     }
-                    round.events.into_iter().for_each(|event| self.on_event(event, clock.now(), &mut outbox));
-                    outbox.release(&mut |sent| mailbox.post(sent));
-                    mailbox.resume();
+                    batch.events.into_iter().for_each(|event| self.on_event(event, clock.now(), &mut outbox));
+                    outbox.release(&mut |sent| net.post(sent));
+                    net.resume();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -175,23 +178,26 @@ impl Halted {
         }
     }
 
-    /// Answers what can be answered, and remembers who listens.
+    /// Answers what can be answered without the store, and remembers the logins.
     fn on_event(&mut self, event: NetEvent, now: Timestamp, outbox: &mut Outbox) {
         match event {
             NetEvent::Request(Submission { from, timestamp, body, .. }) => {
-                self.tally.on_refusal(Refusal::NoRoom);
+                self.measurements.on_refusal(Refusal::NoRoom);
                 let (request, reason) = (body.id(), Refusal::NoRoom);
                 outbox.for_client(from, ToClient::Refused { request, timestamp, reason, clock: now });
             }
             NetEvent::LoggedIn { connection, actor, receive } => {
-                self.audience.set(connection, receive.then_some(actor))
+                self.subscribers.set(connection, receive.then_some(actor))
             }
-            NetEvent::LoggedOut { connection } | NetEvent::Closed { connection } => self.audience.set(connection, None),
+            NetEvent::LoggedOut { connection } | NetEvent::Closed { connection } => {
+                self.subscribers.set(connection, None)
+            }
             NetEvent::Status { from } => {
                 outbox.for_client(from, ToClient::Status { report: Box::new(self.report(now)) });
             }
             NetEvent::Scrape { traffic } => {
-                let metrics = metrics(&self.identity, &self.settings, self.report(now), &self.tally, traffic, None);
+                let metrics =
+                    metrics(&self.identity, &self.settings, self.report(now), &self.measurements, traffic, None);
                 outbox
                     .add(NetCommand::ScrapeResult { inspection: ScrapeReport { unready: Some(FULL.into()), metrics } });
             }
@@ -201,18 +207,18 @@ impl Halted {
         }
     }
 
-    /// What it says of itself now.
+    /// Its status report as of now.
     fn report(&self, now: Timestamp) -> StatusReport {
-        StatusReport { clock: now, counters: self.tally.counters(), ..self.report.clone() }
+        StatusReport { clock: now, counters: self.measurements.counters(), ..self.report.clone() }
     }
 
     /// The replica as it starts with what its store holds. Connections to peers begin anew.
-    fn go_on(self, store: ChatStore, clock: &Clock, mailbox: &NetHandle) -> Result<Applier, StoreError> {
+    fn go_on(self, store: ChatStore, clock: &Clock, net: &NetHandle) -> Result<Applier, StoreError> {
         let mut outbox = Outbox::default();
         self.disconnect(&mut outbox);
-        outbox.release(&mut |sent| mailbox.post(sent));
-        let Halted { identity, settings, audience, sessions, tally, .. } = self;
+        outbox.release(&mut |sent| net.post(sent));
+        let Halted { identity, settings, subscribers, sessions, measurements, .. } = self;
         let applier = Applier::start(identity, settings, store, clock.now())?;
-        Ok(Applier { audience, sessions, tally, ..applier })
+        Ok(Applier { subscribers, sessions, measurements, ..applier })
     }
 }

@@ -63,7 +63,9 @@ impl Replica {
     /// Holds a request or query that is neither pending nor remembered as applied.
     fn hold(&mut self, uid: Uid, body: Body, mut waiting: Vec<ConnectionId>) {
         let held_by = self.missing.remove(uid);
-        waiting.extend(self.refused.take(uid));
+        let refused = self.refused.take(uid).into_iter();
+        let others: Vec<ConnectionId> = refused.filter(|connection| !waiting.contains(connection)).collect();
+        waiting.extend(others);
 
         let Body::Request(request) = body else {
             self.pending.insert(uid, Pending { body, waiting, held_by });

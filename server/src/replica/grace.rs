@@ -1,10 +1,11 @@
 //! The grace: how far behind the clock a replica closes.
 //!
-//! A short grace makes answers fast; a grace shorter than the delays of clients refuses what comes late. So it follows the
-//! delays that are observed between the timestamps of requests and their direct arrival: their p99.9, and a quarter on top.
+//! A short grace makes answers fast, but a grace shorter than the delays of clients refuses their requests as late. So it follows
+//! the delays that are observed between the timestamps of requests and their direct arrival: their p99.9, and a quarter on top
+//! (adaptive deadlines, as in Geng et al., *Nezha*, 2023).
 //!
-//! A replica that no client speaks to, as after a restart, has nobody to be patient with, and must not keep the others
-//! waiting. There what is first heard of from a peer counts instead.
+//! A replica that no client speaks to, as after a restart, would keep the longest grace and make the others wait for it. There the
+//! delays of requests that it first hears of from a peer count instead.
 
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
@@ -14,14 +15,14 @@ pub const GRACE_MIN: Duration = Duration::from_micros(200);
 /// Buckets double in width every four; the first ends at [`FIRST_BUCKET_NS`], the last lies beyond any delivery bound.
 const BUCKETS: usize = 128;
 const FIRST_BUCKET_NS: f64 = 10_000.0;
-/// What was observed in the current stretch of this length counts, and in the one before.
+/// Delays count for one to two stretches of this length: those of the current stretch, and of the one before.
 const STRETCH: Duration = Duration::from_secs(1);
 /// The share of delays that may be longer than the grace: one in so many.
 const LATE_ONE_IN: u32 = 1000;
-/// From so many delays on, one of them does not count: a single one that was sent again would make all wait for long.
+/// With at least this many delays, one of them does not count: a single retransmitted request would make all others wait.
 const OUTLIER_FROM: u32 = 32;
 
-/// Delays as they are observed, and what follows from them.
+/// The observed delays, and the grace that follows from them.
 #[derive(Debug)]
 pub struct Grace {
     /// How many delays fell into each bucket in the current stretch.

@@ -11,13 +11,21 @@ use std::collections::BTreeMap;
 /// replica, or send the request again.
 const REFUSED_MAX: usize = 10_000;
 
-/// Refused requests, and the connections that would get the answer.
+/// The most connections that are remembered for one request. Further ones get no answer from this replica: otherwise a client that
+/// repeats one request without end would fill the memory.
+const WAITING_MAX: usize = 16;
+
+/// Refused requests, and the connections that would get the answer, each once.
 #[derive(Debug, Default)]
 pub struct RefusedRequests(BTreeMap<Uid, Vec<ConnectionId>>);
 
 impl RefusedRequests {
     pub fn insert(&mut self, uid: Uid, from: ConnectionId) {
-        self.0.entry(uid).or_default().push(from);
+        let waiting = self.0.entry(uid).or_default();
+        if waiting.len() < WAITING_MAX && !waiting.contains(&from) {
+            waiting.push(from);
+        }
+
         if self.0.len() > REFUSED_MAX {
             self.0.pop_first();
         }
@@ -39,5 +47,28 @@ impl RefusedRequests {
 
     pub fn iter(&self) -> impl Iterator<Item = Uid> {
         self.0.keys().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stablechat_protocol::time::Timestamp;
+
+    fn uid(timestamp: usize) -> Uid {
+        Uid::new(Timestamp(timestamp as u64), b"")
+    }
+
+    #[test]
+    fn requests_and_connections_are_bounded() {
+        let mut refused = RefusedRequests::default();
+        (0..=REFUSED_MAX).for_each(|number| refused.insert(uid(number), ConnectionId(1)));
+        assert_eq!((refused.iter().count(), refused.take(uid(0))), (REFUSED_MAX, vec![]));
+
+        let connections: Vec<ConnectionId> = (0..100).map(ConnectionId).collect();
+        connections.iter().chain(&connections).for_each(|connection| refused.insert(uid(5), *connection));
+        assert_eq!(refused.take(uid(5)).len(), WAITING_MAX);
+        refused.insert(uid(6), ConnectionId(1));
+        assert_eq!(refused.take(uid(6)), [ConnectionId(1)]);
     }
 }

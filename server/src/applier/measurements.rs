@@ -1,4 +1,4 @@
-//! What a replica counts, for who asks about it.
+//! What a replica counts and measures, for status reports and metrics.
 
 use super::boundaries::Comparison;
 use crate::metrics::{ExtraCounters, Histograms};
@@ -7,17 +7,17 @@ use stablechat_protocol::status::Counters;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
-/// What has been counted since the start.
+/// Everything that has been counted and measured since the start of the process.
 #[derive(Default)]
-pub struct Tally {
+pub struct Measurements {
     counters: Counters,
     extra: ExtraCounters,
     histograms: Histograms,
-    /// The timestamps of what is applied or answered and not yet committed, by the test.
+    /// The timestamps of requests and queries that are applied and not committed: their latency ends with the commit.
     uncommitted: Vec<(Timestamp, Stability)>,
 }
 
-impl Tally {
+impl Measurements {
     /// A request with this timestamp was applied.
     pub fn on_request(&mut self, timestamp: Timestamp, stability: Stability) {
         match stability {
@@ -34,7 +34,7 @@ impl Tally {
         self.extra.closed_queries += u64::from(stability == Stability::Closed);
     }
 
-    /// What was applied is committed, and answers may leave; with requests among it, writing them took so long.
+    /// Everything that was applied is committed, and answers may leave. `took` is how long writing took, if anything was written.
     pub fn on_commit(&mut self, now: Timestamp, took: Option<Duration>) {
         took.iter().for_each(|took| self.histograms.commit.observe(took.as_secs_f64()));
         for (timestamp, stability) in self.uncommitted.drain(..) {
@@ -46,7 +46,7 @@ impl Tally {
         }
     }
 
-    /// What was to be committed never will be.
+    /// What was applied and not committed never will be.
     pub fn on_halt(&mut self) {
         self.uncommitted.clear();
     }
@@ -63,7 +63,7 @@ impl Tally {
         } += 1;
     }
 
-    /// So many requests were undone and applied again, and so many of their answers are others now.
+    /// This many requests were undone and applied again, and this many of their answers have changed.
     pub fn on_repair(&mut self, undone: u64, changed: usize, took: Duration) {
         self.counters.repairs += 1;
         self.counters.undone += undone;
@@ -77,7 +77,7 @@ impl Tally {
         self.counters.rejoins += 1;
     }
 
-    /// We have been compared with a peer.
+    /// A boundary has been compared with a peer.
     pub fn on_comparison(&mut self, comparison: Comparison) {
         *match comparison {
             Comparison::Unknown => &mut self.extra.unknown,
@@ -87,22 +87,22 @@ impl Tally {
         } += 1;
     }
 
-    /// A peer has got a part of a snapshot of us; with the last one it has all.
+    /// A part of a snapshot was sent to a peer.
     pub fn on_snapshot_part(&mut self, is_last: bool) {
         self.extra.snapshots_sent += u64::from(is_last);
     }
 
-    /// A snapshot of a peer has taken the place of what we had.
+    /// A snapshot of a peer has replaced our log and state.
     pub fn on_snapshot_installed(&mut self) {
         self.extra.snapshots_installed += 1;
     }
 
-    /// What every report tells.
+    /// The counters of status reports.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// What only metrics tell.
+    /// What only the metrics have.
     pub fn extra(&self) -> (ExtraCounters, Histograms) {
         (self.extra, self.histograms.clone())
     }
@@ -119,23 +119,23 @@ mod tests {
 
     #[test]
     fn everything_has_its_place() {
-        let mut tally = Tally::default();
-        tally.on_request(Timestamp(1), Stability::Closed);
-        tally.on_request(Timestamp(1), Stability::Closed);
-        tally.on_request(Timestamp(1), Stability::RealTime);
-        tally.on_query(Timestamp(1), Stability::Closed);
+        let mut measurements = Measurements::default();
+        measurements.on_request(Timestamp(1), Stability::Closed);
+        measurements.on_request(Timestamp(1), Stability::Closed);
+        measurements.on_request(Timestamp(1), Stability::RealTime);
+        measurements.on_query(Timestamp(1), Stability::Closed);
         for reason in
             [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded, Refusal::NoRoom, Refusal::Late]
         {
-            tally.on_refusal(reason);
+            measurements.on_refusal(reason);
         }
-        tally.on_repair(3, 1, Duration::from_millis(7));
-        tally.on_repair(2, 1, Duration::from_millis(5));
-        let counters = tally.counters();
+        measurements.on_repair(3, 1, Duration::from_millis(7));
+        measurements.on_repair(2, 1, Duration::from_millis(5));
+        let counters = measurements.counters();
         assert_eq!((counters.closed, counters.real_time, counters.queries), (3, 1, 1));
         assert_eq!((counters.refused.late, counters.refused.total()), (2, 6));
         assert_eq!((counters.repairs, counters.undone, counters.longest_repair_ns), (2, 5, 7_000_000));
-        let extra = tally.extra().0;
+        let extra = measurements.extra().0;
         assert_eq!((extra.closed_queries, extra.changed, extra.repairing), (1, 2, Duration::from_millis(12)));
     }
 }

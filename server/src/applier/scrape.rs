@@ -1,7 +1,7 @@
-//! What who watches gets to see.
+//! Answering scrapes: metrics and health for a monitoring system.
 
 use super::Applier;
-use super::counters::Tally;
+use super::measurements::Measurements;
 use super::outbox::Outbox;
 use crate::metrics::Facts;
 use crate::net::{NetCommand, NetStats, ReplicaIdentity, ScrapeReport};
@@ -10,33 +10,33 @@ use crate::store::Sizes;
 use stablechat_protocol::status::{ReportedPhase, StatusReport};
 
 impl Applier {
-    /// Gathers what there is to see, if somebody has asked for it.
-    pub(super) fn show_to_who_watches(&mut self, outbox: &mut Outbox) {
-        let Some(traffic) = self.watched.take() else { return };
+    /// Gathers the answer to a scrape, if there was one in this wake.
+    pub(super) fn answer_scrape(&mut self, outbox: &mut Outbox) {
+        let Some(traffic) = self.scraped.take() else { return };
         let sizes = match self.store.sizes() {
             Ok(sizes) => Some(sizes),
             Err(error) => {
-                log::warn!("cannot find out how much room the store takes: {error}");
+                log::warn!("cannot measure the size of the store, so the metrics lack it: {error}");
                 None
             }
         };
         let report = self.report();
         let unready = unready(&report);
-        let metrics = metrics(&self.identity, self.replica.settings(), report, &self.tally, traffic, sizes);
+        let metrics = metrics(&self.identity, self.replica.settings(), report, &self.measurements, traffic, sizes);
         outbox.add(NetCommand::ScrapeResult { inspection: ScrapeReport { unready: unready.map(Into::into), metrics } });
     }
 }
 
-/// Everything that is measured, as text.
+/// Everything that is measured, in Prometheus' text format.
 pub(super) fn metrics(
     identity: &ReplicaIdentity,
     settings: &ProtocolSettings,
     report: StatusReport,
-    tally: &Tally,
+    measurements: &Measurements,
     traffic: NetStats,
     sizes: Option<Sizes>,
 ) -> String {
-    let (extra, histograms) = tally.extra();
+    let (extra, histograms) = measurements.extra();
     let (cluster, delivery_bound) = (identity.cluster.clone(), settings.delivery_bound);
     Facts { cluster, delivery_bound, report, extra, histograms, traffic, sizes }.text()
 }

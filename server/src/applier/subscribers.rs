@@ -1,4 +1,4 @@
-//! Which connections get the messages to which account.
+//! Which connections get the messages that are delivered to an account.
 
 use super::outbox::Outbox;
 use crate::replica::ConnectionId;
@@ -7,17 +7,17 @@ use stablechat_protocol::message::ToClient;
 use stablechat_protocol::request::Actor;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Who listens for whom.
+/// The logins that asked for messages. A connection has at most one, an account may have many.
 #[derive(Default)]
-pub struct Audience {
-    /// For whom a connection listens.
+pub struct Subscribers {
+    /// The account that a connection is logged in to.
     accounts: BTreeMap<ConnectionId, Actor>,
-    /// The inverse.
+    /// The inverse of `accounts`. No set in it is empty.
     connections: BTreeMap<Actor, BTreeSet<ConnectionId>>,
 }
 
-impl Audience {
-    /// Lets a connection listen for this account and no other, or for none.
+impl Subscribers {
+    /// Subscribes a connection to the messages of this account and no other, or of none.
     pub fn set(&mut self, connection: ConnectionId, actor: Option<Actor>) {
         if let Some(before) = self.accounts.remove(&connection)
             && let Some(connections) = self.connections.get_mut(&before)
@@ -33,7 +33,8 @@ impl Audience {
         }
     }
 
-    /// Sends a message to all who listen for its recipient, with the recipient's key.
+    /// Sends a message to all connections of its recipient. They are logged in with the recipient's key: an account of the same name that
+    /// was deleted before is another actor.
     pub fn deliver(&self, delivery: Delivery, outbox: &mut Outbox) {
         for to in self.connections.get(&delivery.to).into_iter().flatten() {
             outbox.for_client(*to, ToClient::Delivery { message: delivery.message.clone() });

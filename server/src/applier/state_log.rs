@@ -1,21 +1,18 @@
-//! What the log says of the replica's part in the protocol: a line whenever it changes.
+//! A line in the program's log whenever the replica's part in the protocol changes.
 
 use crate::net::ReplicaIdentity;
 use crate::replica::{PeerId, PeerState, Phase, Replica};
 use std::collections::BTreeMap;
 
-/// What was last logged.
+/// The state that was last logged.
 #[derive(Default)]
-pub struct Journal {
-    /// What the replica was.
+pub struct StateLog {
     phase: Option<Phase>,
-    /// Whether it answered nothing.
     is_muted: bool,
-    /// What each peer was to it.
     peer_states: BTreeMap<PeerId, PeerState>,
 }
 
-impl Journal {
+impl StateLog {
     /// Logs what has changed. `position` is that of the last applied request.
     pub fn note(&mut self, replica: &Replica, identity: &ReplicaIdentity, position: u64) {
         let phase = replica.phase();
@@ -27,26 +24,30 @@ impl Journal {
                 Phase::Serving => log::info!("serving from position {position} on"),
             }
         }
-        for (peer, standing, is_silent) in replica.peer_states() {
-            let before = self.peer_states.insert(peer, standing).unwrap_or(PeerState::Unknown);
-            if before != standing {
+
+        for (peer, state, is_silent) in replica.peer_states() {
+            let before = self.peer_states.insert(peer, state).unwrap_or(PeerState::Unknown);
+            if before != state {
                 let name = identity.name_of(peer);
-                match standing {
+                match state {
                     PeerState::Unknown => {}
-                    PeerState::CatchingUp => log::info!("replica {name} catches up"),
-                    PeerState::Linked => log::info!("replica {name} takes part"),
+                    PeerState::CatchingUp => log::info!("replica {name} is catching up"),
+                    PeerState::Linked => log::info!("replica {name} has joined, and is consulted"),
                     PeerState::Down if is_silent => {
-                        log::warn!("replica {name} is down: it has been silent for too long")
+                        log::warn!(
+                            "replica {name} is down: nothing was heard from it for longer than the delivery bound"
+                        )
                     }
-                    PeerState::Down => log::info!("replica {name} has left, or was too slow"),
+                    PeerState::Down => log::info!("replica {name} is down: it has left, or was too slow"),
                 }
             }
         }
+
         let is_muted = phase == Phase::Serving && replica.is_muted();
         if is_muted != std::mem::replace(&mut self.is_muted, is_muted) {
             match is_muted {
                 true => log::warn!(
-                    "answering nothing: the clock is off, or fewer others are in reach than min_live asks for"
+                    "answering nothing: the clock is off, or fewer replicas are in contact than min_live asks for"
                 ),
                 false if phase == Phase::Serving => log::info!("answering again"),
                 false => {}
