@@ -291,7 +291,7 @@ impl Applier {
             }
         }
         outbox.release(post);
-        self.make_changes(clock, now, outbox, post)?;
+        self.make_changes(clock, outbox, post)?;
         while self.insertion.is_none()
             && let Some(read) = self.reads.pop_front()
         {
@@ -331,7 +331,6 @@ impl Applier {
     fn make_changes(
         &mut self,
         clock: &impl Fn() -> Timestamp,
-        now: Timestamp,
         outbox: &mut Outbox,
         post: &mut impl FnMut(Vec<NetCommand>),
     ) -> Result<(), StoreError> {
@@ -343,7 +342,7 @@ impl Applier {
                     return Ok(());
                 }
             } else if let Some(change) = self.changes.pop_front() {
-                self.change(change, clock, now, outbox)?;
+                self.change(change, clock, outbox)?;
             } else {
                 return self.commit(clock);
             }
@@ -368,7 +367,6 @@ impl Applier {
         &mut self,
         change: StoreChange,
         clock: &impl Fn() -> Timestamp,
-        now: Timestamp,
         outbox: &mut Outbox,
     ) -> Result<(), StoreError> {
         match change {

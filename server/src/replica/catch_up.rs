@@ -108,9 +108,14 @@ impl CatchUp {
         self.transfer.is_none() && self.inserting == 0
     }
 
+    /// The peer whose log or snapshot is being transferred.
+    pub fn from(&self) -> Option<PeerId> {
+        self.transfer.as_ref().map(Transfer::from)
+    }
+
     /// Whether the transfer is from another peer than this one.
     pub fn is_busy_with_another_than(&self, peer: PeerId) -> bool {
-        self.transfer.as_ref().is_some_and(|transfer| transfer.from() != peer)
+        self.from().is_some_and(|from| from != peer)
     }
 
     /// Whether this peer is sending us a snapshot.

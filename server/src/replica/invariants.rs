@@ -98,6 +98,7 @@ impl Replica {
             (self.are_peers_met(), "a peer is consulted or catches up only under an epoch that we have met"),
             (!is_catching_up || self.pending.is_empty(), "nothing is pending while we catch up"),
             (!is_catching_up || self.missing.first().is_none(), "nothing is missing while we catch up"),
+            (self.is_transfer_connected(), "a transfer is from a peer that is connected"),
             (is_catching_up || !self.catch_up.awaits_snapshot(), "a snapshot is taken only while we catch up"),
         ])
     }
@@ -106,6 +107,12 @@ impl Replica {
     /// log may have been truncated up to there, but only because all replicas have it.
     fn is_last_remembered(&self) -> bool {
         self.applied.timestamp < self.recent.horizon() || self.recent.contains(self.applied)
+    }
+
+    /// Whether the peer whose log or snapshot is being transferred is connected, if there is one.
+    fn is_transfer_connected(&self) -> bool {
+        let is_connected = |peer| self.peers.get(peer).is_some_and(|peer| peer.is_connected);
+        self.catch_up.from().is_none_or(is_connected)
     }
 
     /// Whether every peer that has told us what it is has told us its epoch as well.

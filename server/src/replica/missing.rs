@@ -51,6 +51,8 @@ impl MissingRequests {
     pub fn forget_peer(&mut self, peer: PeerId) {
         self.0.retain(|_, missing| {
             missing.listed_by.remove(peer);
+            // Its next incarnation has not been asked, if that lists the request again.
+            missing.asked.remove(peer);
             !missing.listed_by.is_empty()
         });
     }

@@ -18,6 +18,10 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 impl Replica {
     /// A peer's log cannot be brought together with ours: asks for a snapshot of it, unless another peer's is being transferred.
     pub(super) fn on_outdated(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
+        if self.peers.get_connected(id).is_none() {
+            // The comparison is of a connection that has ended. The next one begins with another.
+            return;
+        }
         if self.phase != Phase::CatchingUp {
             // All connections begin anew with it, and logs are compared again.
             return self.rejoin(outputs);

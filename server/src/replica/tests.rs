@@ -411,7 +411,7 @@ fn serving_with_pending() -> (Replica, Uid) {
 
 #[test]
 fn each_broken_rule_is_noticed() {
-    let breaks: [(&str, fn(&mut Replica, Uid)); 18] = [
+    let breaks: [(&str, fn(&mut Replica, Uid)); 19] = [
         ("the epoch only grows", |replica, _| replica.epoch = 0),
         ("the closed timestamp never moves back", |replica, _| {
             replica.closing = Closing::new(Timestamp::ZERO, DELIVERY_BOUND);
@@ -445,6 +445,10 @@ fn each_broken_rule_is_noticed() {
             replica.refuse_pending(Refusal::NotServing, &mut Vec::new());
             replica.phase = Phase::CatchingUp;
             replica.missing.list(uid, PeerId(1), replica.now);
+        }),
+        ("a transfer is from a peer that is connected", |replica, _| {
+            replica.peers.get_mut(PeerId(1)).expect("it has two peers").is_connected = false;
+            replica.catch_up.begin_log(PeerId(1), Uid::MIN, 0);
         }),
         ("a snapshot is taken only while we catch up", |replica, _| replica.catch_up.begin_snapshot(PeerId(1))),
         ("no connection waits among the refused", |replica, uid| replica.refused.insert(uid, ConnectionId(1))),

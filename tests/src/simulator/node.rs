@@ -343,7 +343,11 @@ impl Node {
             )
         });
         match catch_unwind(wake) {
-            Ok(Ok(())) => Ok(Wake { sent, killed: death.is_some() }),
+            Ok(Ok(())) => {
+                let checked = applier.replica().check_invariants_fully();
+                checked.map_err(|rule| format!("it must hold that {rule}"))?;
+                Ok(Wake { sent, killed: death.is_some() })
+            }
             Ok(Err(error)) => Err(error.to_string()),
             Err(cause) if cause.is::<Killed>() => Ok(Wake { sent, killed: true }),
             Err(cause) => Err(format!("it panicked: {}", message_of(&*cause))),
