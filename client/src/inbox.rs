@@ -1,16 +1,17 @@
 //! Messages that come: each shown once, in order, and acknowledged when it was shown.
 //!
-//! Every replica pushes every message, so each comes several times. And what came while nobody was connected is fetched in
-//! pages, while new messages are being pushed already: pushes wait until the pages are through, so that the order is kept.
+//! Every replica pushes every message, so each message comes several times. Messages that came while the account was not
+//! connected are fetched in pages, and new ones are pushed meanwhile: pushed messages wait until all pages have come, so that the
+//! order is kept.
 //!
-//! Pure: what is to be shown, asked or acknowledged is returned.
+//! Pure: messages to show and uids to acknowledge are return values.
 
 use stablechat_protocol::answer::Message;
 use stablechat_protocol::command::ACK_MAX;
 use stablechat_protocol::uid::Uid;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many uids of shown messages are remembered, the newest. One that is older than all of them is taken for shown: at
+/// How many uids of shown messages are remembered: the newest. A message that is older than all of them counts as shown. At
 /// worst it stays unread until the next connect.
 const SHOWN_MAX: usize = 100_000;
 /// How many pushed messages wait while pages are fetched. Those beyond are dropped and fetched, being unread.

@@ -1,7 +1,7 @@
 //! The key directory: one file for each account whose key this user holds.
 //!
-//! A file is readable text. It appears complete or not at all, is never overwritten, and is refused when others can read
-//! it. Deleting one is giving the account away, so only a deletion of the account does it.
+//! A key file is text. It appears complete or not at all, is never overwritten, and is refused when other users can read it.
+//! Without its key an account is lost, so the client removes a key only after it has deleted the account.
 
 use stablechat_protocol::login::SecretKey;
 use stablechat_protocol::name::AccountName;

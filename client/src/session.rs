@@ -7,10 +7,10 @@
 //! answered for too long, is issued again with a new timestamp, and everything behind it as well, since it cannot take
 //! effect before.
 //!
-//! Pure: time is an argument, sending is a return value, and nothing is random. Whoever drives a session tells it what
+//! Pure: time is an argument, sending is a return value, and nothing is random. The driver of a session tells it what
 //! happens on the links, sends what it returns, and calls [`Session::due`] when [`Session::deadline`] has come.
 //!
-//! Left out: who the session speaks for. All its commands must go out under one login, because replicas bind a session to
+//! Left out: the account that the session speaks for. All its commands must go out under one login, because replicas bind a session to
 //! the actor of its first command.
 
 use crate::reach::LinkSet;

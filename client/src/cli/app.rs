@@ -30,50 +30,47 @@ use std::time::Duration;
 const WAKER: Token = Token(REPLICAS_MAX);
 const INPUT: Token = Token(REPLICAS_MAX + 1);
 const SIGNALS: Token = Token(REPLICAS_MAX + 2);
-/// How long the first request waits for replicas that have neither welcomed us nor failed, when another has.
+/// How long the first request waits for the other replicas once one has welcomed us, so that all of them see it. Ten times a slow
+/// round trip; a replica that hangs must not delay every command.
 const GATHERING: Duration = Duration::from_millis(300);
-/// How long the end waits for a replica that has not read everything, beside a delivery bound.
+/// How long the client waits at its end, beside a delivery bound, for a replica that has not read everything.
 const PARTING: Duration = Duration::from_secs(1);
-/// How long the next line waits for a change of whom one speaks as.
+/// How long the prompt for the next line waits for a connect or delete, which changes the name in it.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Item is to be done.
+/// What the command line asks for.
 pub struct AppSettings {
-    /// For whom.
     pub mode: Mode,
     /// Whether results are JSON.
     pub json: bool,
-    /// Whether every replica's answer is shown.
+    /// Whether every replica's answer is shown, rather than the first.
     pub all_replies: bool,
-    /// The cluster.
     pub cluster: Cluster,
-    /// The user's keys.
     pub keys: Keys,
-    /// How it begins.
     pub start: Start,
 }
 
-/// How it begins.
+/// What happens first, and whether anything follows.
 #[derive(Default)]
 pub struct Start {
-    /// Item is done first.
+    /// The verb that is done before any line is read.
     pub first: Option<Verb>,
-    /// Whom one speaks as from the start, and in which session.
+    /// The account in use from the start, and the client id of its session if the user chose one.
     pub account: Option<(Credentials, Option<ClientId>)>,
-    /// Whether it ends when that is done.
+    /// Whether the client ends when `first` is done.
     pub ends: bool,
     /// Whether lines are read from standard input.
     pub reads_lines: bool,
 }
 
-/// Does what is settingsned. Returns the exit code.
+/// Does what the command line asks for. Returns the exit code.
 ///
 /// # Errors
-/// The machine does not let us: what failed is not the service, nor the user's configuration.
+/// The operating system refuses something. A failure of the service or of the configuration is an exit code instead.
 pub fn run(settings: AppSettings) -> io::Result<u8> {
     let mut app = App::new(settings)?;
     let code = match app.run() {
-        // Whoever read our results has seen enough.
+        // The reader of our results has closed the pipe, as `head` does: that is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::DONE),
         result => result,
     };
@@ -83,7 +80,7 @@ pub fn run(settings: AppSettings) -> io::Result<u8> {
     code
 }
 
-/// Item the loop runs over.
+/// The event loop's state.
 struct App {
     poll: Poll,
     clock: LocalClock,
@@ -340,7 +337,7 @@ fn new_client() -> ClientId {
     ClientId(bytes)
 }
 
-/// Item a failure of the machine comes to.
+/// An operating system error as a failure with its exit code.
 pub fn internal(error: &io::Error) -> Failure {
     Failure::new(exit::INTERNAL, error.to_string())
 }

@@ -15,7 +15,7 @@ pub const UNREACHABLE: u8 = 69;
 pub const INTERNAL: u8 = 70;
 /// It is not known whether a request took effect. Safe to repeat with the same `--id`.
 pub const UNKNOWN: u8 = 75;
-/// The account is somebody else's, or nobody was connected.
+/// The account is somebody else's, or the command needs an account and none was connected.
 pub const NOT_ALLOWED: u8 = 77;
 /// The cluster file or a key is missing or unusable, or no replica takes part in the cluster as configured.
 pub const CONFIGURATION: u8 = 78;

@@ -1,6 +1,6 @@
 //! Standard input that is not a terminal: a pipe or socket, a regular file, or nothing.
 //!
-//! Pipes are polled. They are shared with whoever else has them open, so they are not made non-blocking: after each
+//! Pipes are polled. Other processes may have the same pipe open, so it is not made non-blocking: after each
 //! readiness event there is one read, and then the poll is armed again. Regular files and `/dev/null`, which epoll
 //! refuses, are always ready.
 

@@ -1,4 +1,4 @@
-//! Where files are, when the command line does not say: environment variables, then the XDG base directories.
+//! The places of files that the command line does not name: environment variables, then the XDG base directories.
 
 use crate::cli::exit::{self, Failure};
 use std::env;

@@ -75,7 +75,7 @@ pub fn run(settings: &ProbeSettings) -> io::Result<u8> {
     let findings = Findings::of(&settings.cluster, &probe.paths, lookout.now());
     let text = if settings.json { json::lines(&findings) } else { text::text(&findings) };
     match io::stdout().write_all(text.as_bytes()) {
-        // Whoever read our results has seen enough.
+        // The reader of our results has closed the pipe, as `head` does: that is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
         _ => {}
     }

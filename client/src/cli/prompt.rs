@@ -1,6 +1,6 @@
 //! The prompt at a terminal: rustyline on a thread of its own.
 //!
-//! The thread reads one line in each turn that it is given, so that the prompt can say whom one speaks as, and wakes the
+//! The thread reads one line in each turn that it is given, so that the prompt can show the account in use, and wakes the
 //! poll with it. What is printed meanwhile goes through rustyline's external printer, on another thread: it blocks when
 //! the line is finished at that very moment, until the next line is begun.
 

@@ -111,7 +111,7 @@ impl Verb {
         }
     }
 
-    /// Whether it changes who one speaks as, so that all before it must be done first, and it before all that follows.
+    /// Whether it changes the account in use, or ends. Everything before it must be done first, and it before all that follows.
     pub fn is_barrier(&self) -> bool {
         matches!(self, Verb::Connect { .. } | Verb::Delete { .. } | Verb::Quit)
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long it is from one table to the next.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long a report is shown; whoever has not answered for longer is not in reach.
+/// How long a report is shown. A replica that has not answered for longer is shown as not in reach.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is to be done.
@@ -44,7 +44,7 @@ pub fn run(settings: &WatchSettings) -> io::Result<u8> {
         is_terminal: io::stdout().is_terminal(),
     };
     match watch.run() {
-        // Whoever read our results has seen enough.
+        // The reader of our results has closed the pipe, as `head` does: that is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::DONE),
         result => result,
     }

@@ -88,7 +88,7 @@ impl Job {
         }
     }
 
-    /// Whether it changes who one speaks as.
+    /// Whether it changes the account in use.
     pub fn is_barrier(&self) -> bool {
         self.task.as_ref().is_ok_and(Verb::is_barrier)
     }

@@ -1,4 +1,4 @@
-//! A cluster_status as JSON: an object a line, with everything that a replica reports.
+//! The status of a cluster as JSON: an object a line, with everything that a replica reports.
 
 use super::{ClusterStatus, Comparison, clock_offset_ns, phase_in_words};
 use serde_json::{Value, json};

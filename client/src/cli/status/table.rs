@@ -1,4 +1,4 @@
-//! A cluster_status as a table, in two parts that lie below each other, so that it fits every screen: what a replica has come to, and how
+//! The status of a cluster as a table, in two parts that lie below each other, so that it fits every screen: what a replica has come to, and how
 //! it works.
 
 use super::{ClusterStatus, clock_offset_ns, phase_in_words};
