@@ -41,7 +41,6 @@ const TURN_PATIENCE: Duration = Duration::from_secs(5);
 /// What the command line asks for.
 pub struct AppSettings {
     pub mode: Mode,
-    /// Whether results are JSON.
     pub json: bool,
     /// Whether every replica's answer is shown, rather than the first.
     pub all_replies: bool,

@@ -16,7 +16,7 @@ use std::time::Duration;
 const WAKER: Token = Token(REPLICAS_MAX);
 const SIGNALS: Token = Token(REPLICAS_MAX + 1);
 
-/// Who keeps watch over all replicas.
+/// A connection to each replica, with what is needed to wait for all of them.
 pub struct Lookout {
     poll: Poll,
     events: Events,
@@ -31,7 +31,7 @@ impl Lookout {
     /// Connects to the replicas of a cluster, and catches SIGINT and SIGTERM.
     ///
     /// # Errors
-    /// The machine does not let us.
+    /// The operating system refuses a socket, a signal handler or the poll.
     pub fn open(cluster: &Cluster) -> io::Result<Lookout> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -42,12 +42,10 @@ impl Lookout {
         Ok(Lookout { poll, events, clock: LocalClock::start(), links, signals, is_ended: false })
     }
 
-    /// Our clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// The links.
     pub fn links(&self) -> &Links {
         &self.links
     }

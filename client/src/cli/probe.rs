@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-/// For how many seconds is measured when nobody says.
+/// How many seconds are measured by default: a thousand rounds.
 pub const SECONDS_DEFAULT: u32 = 10;
 /// The most seconds.
 pub const SECONDS_MAX: u32 = 3600;
@@ -37,25 +37,21 @@ pub const SECONDS_MAX: u32 = 3600;
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// The most rounds, which bounds memory: when it takes longer, they come more slowly.
 const ROUNDS_MAX: u32 = 10_000;
-/// How long the beginning waits for replicas that have neither welcomed us nor failed.
+/// How long the measurement waits at its beginning for replicas that have neither welcomed us nor failed.
 const GATHERING: Duration = Duration::from_secs(2);
-/// How long the end waits for answers, beside a delivery bound. Then they are late.
+/// How long the measurement waits at its end for answers, beside a delivery bound. Later answers count as missing.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// What is to be done.
 pub struct ProbeSettings {
-    /// The cluster.
     pub cluster: Cluster,
-    /// For how many seconds.
     pub seconds: u32,
-    /// Whether results are JSON.
     pub json: bool,
 }
 
 /// Measures, and says what was found. Returns the exit code.
 ///
 /// # Errors
-/// The machine does not let us, or nobody reads the results.
+/// The operating system refuses something, or the results cannot be written.
 pub fn run(settings: &ProbeSettings) -> io::Result<u8> {
     let mut lookout = Lookout::open(&settings.cluster)?;
     let mut probe = Probe::new(&settings.cluster);
@@ -102,7 +98,7 @@ impl Probe<'_> {
         Probe { cluster, ready: LinkSet::EMPTY, has_begun: false, paths: BTreeMap::new(), owed: LinkSet::EMPTY }
     }
 
-    /// Pings for so long, or until a signal, and waits for the answers.
+    /// Pings for this duration, or until a signal, and waits for the answers.
     fn measure(&mut self, lookout: &mut Lookout, duration: Duration) -> io::Result<()> {
         let interval = INTERVAL_MIN.max(duration / ROUNDS_MAX);
         let mut next = lookout.now();
@@ -205,7 +201,7 @@ impl Probe<'_> {
         }
     }
 
-    /// Whether nothing is open.
+    /// Whether every ping is answered.
     fn is_answered(&self) -> bool {
         self.owed.is_empty() && self.paths.values().all(Path::is_answered)
     }

@@ -23,7 +23,7 @@ impl Signals {
         Ok(Signals { stream: UnixStream::from_std(ours) })
     }
 
-    /// What is to be polled.
+    /// The stream to poll.
     pub fn source(&mut self) -> &mut UnixStream {
         &mut self.stream
     }

@@ -13,7 +13,7 @@ use stablechat_protocol::status::{ReportedPhase, StatusReport};
 use stablechat_protocol::time::{Timestamp, utc};
 use std::fmt;
 
-/// What was heard of each replica, in the order of the cluster file.
+/// The status of every replica, in the order of the cluster file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterStatus {
     /// Each replica, and its report; none from a replica that was not in reach.

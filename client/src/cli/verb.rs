@@ -21,45 +21,23 @@ status              what the replicas do, and whether they are the same
 help                this
 quit                end; so does Ctrl-D";
 
-/// A request of a person.
+/// What one line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Make an account.
-    Create {
-        /// Its name.
-        name: AccountName,
-    },
-    /// Speak as an account from here on.
-    Connect {
-        /// Its name.
-        name: AccountName,
-    },
+    Create { name: AccountName },
+    /// Use an account from here on, and receive its messages.
+    Connect { name: AccountName },
     /// End an account.
-    Delete {
-        /// Its name.
-        name: AccountName,
-    },
+    Delete { name: AccountName },
     /// Show the accounts that match.
-    List {
-        /// Which.
-        pattern: Pattern,
-    },
+    List { pattern: Pattern },
     /// Send a message.
-    Send {
-        /// To whom.
-        to: AccountName,
-        /// What it says.
-        text: MessageText,
-    },
+    Send { to: AccountName, text: MessageText },
     /// Show unread messages, which leaves them unread.
     Unread,
     /// Show the last messages exchanged with someone.
-    History {
-        /// With whom.
-        with: AccountName,
-        /// At most how many.
-        limit: u32,
-    },
+    History { with: AccountName, limit: u32 },
     /// Show what the replicas do, and whether they are the same.
     Status,
     /// Show the verbs.

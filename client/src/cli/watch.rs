@@ -18,23 +18,20 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long it is from one table to the next.
+/// The time from one table to the next.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long a report is shown. A replica that has not answered for longer is shown as not in reach.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is to be done.
 pub struct WatchSettings {
-    /// The cluster.
     pub cluster: Cluster,
-    /// Whether results are JSON.
     pub json: bool,
 }
 
 /// Shows the status until a signal comes or nobody reads it. Returns the exit code: that of the last table.
 ///
 /// # Errors
-/// The machine does not let us.
+/// The operating system refuses a socket, a signal handler or the poll.
 pub fn run(settings: &WatchSettings) -> io::Result<u8> {
     let mut watch = Watch {
         settings,
@@ -107,13 +104,13 @@ impl Watch<'_> {
         }
     }
 
-    /// Whether everyone who is in reach has answered.
+    /// Whether every replica in reach has answered.
     fn is_complete(&self) -> bool {
         let links = self.lookout.links();
         links.are_tried() && links.ready().all(|link| self.reports.contains_key(&link))
     }
 
-    /// What is known now.
+    /// The reports that are still shown.
     fn status(&mut self) -> ClusterStatus {
         let now = self.lookout.now();
         self.reports.retain(|_, (at, _)| now.since(*at) < PATIENCE);

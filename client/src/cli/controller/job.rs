@@ -6,14 +6,13 @@ use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, 
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
-/// A line's worth of work.
+/// The work that one line asks for.
 #[derive(Debug)]
 pub struct Job {
     /// The line of standard input that asked for it, from 1.
     pub line: Option<u64>,
-    /// What was asked; or why it cannot be done, to be told when its turn comes.
+    /// What the line asks for; or why that cannot be done, which is told when the job's turn comes.
     pub task: Result<Verb, Failure>,
-    /// How far it is.
     pub stage: Stage,
     /// What was answered in this stage: the first answer first, one of each link.
     pub replies: Vec<Reply>,
@@ -38,10 +37,7 @@ pub enum Stage {
         sequence: u64,
     },
     /// Its query is under way.
-    Query {
-        /// The query's number.
-        number: u64,
-    },
+    Query { number: u64 },
     /// All replicas are being asked for their status.
     Status,
     /// There is nothing to wait for.
@@ -51,11 +47,8 @@ pub enum Stage {
 /// A replica's answer to a job.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// Which link it came on.
     pub link: usize,
-    /// What it says.
     pub content: Content,
-    /// What the replica says around it.
     pub metadata: AnswerMetadata,
 }
 
@@ -66,7 +59,6 @@ pub enum Content {
     Command {
         /// The uid of the request that was answered.
         uid: Uid,
-        /// The answer.
         answer: Answer,
     },
     /// The answer to a query.
@@ -116,7 +108,7 @@ impl Job {
         }
     }
 
-    /// Whether it has an answer that says what became of it.
+    /// Whether it has an answer that says whether the request took effect.
     pub fn is_answered(&self) -> bool {
         self.stage == Stage::Local || self.replies.iter().any(|reply| reply.content.is_final())
     }

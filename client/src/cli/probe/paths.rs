@@ -64,7 +64,7 @@ impl Path {
         self.is_whole && !self.exchanges.is_empty()
     }
 
-    /// Whether nothing is open.
+    /// Whether every ping is answered.
     pub fn is_answered(&self) -> bool {
         self.open.is_empty()
     }
