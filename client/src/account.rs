@@ -12,7 +12,7 @@
 use crate::greeting::Credentials;
 use crate::inbox::Inbox;
 use crate::queries::{OpenQueries, OutgoingQuery};
-use crate::session::{Change, Outgoing, Session, Verdict};
+use crate::session::{AnswerKind, Change, Outgoing, Session};
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal, Rejection};
 use stablechat_protocol::command::{Command, PAGE_MAX, Query, Recipient};
 use stablechat_protocol::message::{ToClient, ToReplica};
@@ -38,7 +38,7 @@ pub enum AccountEvent {
         answer: Answer,
         metadata: AnswerMetadata,
         /// What it means beside the answers that came before it.
-        verdict: Verdict,
+        verdict: AnswerKind,
     },
     /// A replica answered a query.
     QueryAnswer {
@@ -250,7 +250,7 @@ impl ActiveAccount {
         match message {
             ToClient::Answer { client, sequence, uid, answer, metadata } if client == self.session.client() => {
                 let verdict = self.session.on_answer(now, link, sequence, uid, &answer);
-                if verdict == Verdict::Answered {
+                if verdict == AnswerKind::Answered {
                     self.acknowledging.take_if(|(of, _)| *of == sequence);
                 }
                 events.push(AccountEvent::Answer { link, sequence, uid, answer, metadata, verdict });

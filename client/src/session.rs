@@ -40,7 +40,7 @@ pub struct Outgoing {
 
 /// What an answer means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AnswerKind {
     /// The first answer to the command, which is hereby done.
     Answered,
     /// The same as the first answer, from another link or again.
@@ -231,7 +231,7 @@ impl Session {
     }
 
     /// Takes an answer to one of the session's commands.
-    pub fn on_answer(&mut self, now: Timestamp, link: usize, sequence: u64, uid: Uid, answer: &Answer) -> Verdict {
+    pub fn on_answer(&mut self, now: Timestamp, link: usize, sequence: u64, uid: Uid, answer: &Answer) -> AnswerKind {
         self.observe(uid.timestamp);
         if let Answer::Rejected { reason: Rejection::OutOfSequence { expected } } = answer {
             // About this attempt only: a command before it did not take effect in time, at this replica. Others may have
@@ -241,7 +241,7 @@ impl Session {
                 self.lacking.insert(link);
             }
             self.on_refused(now, link, sequence, uid.timestamp);
-            return Verdict::Passed;
+            return AnswerKind::Passed;
         }
         self.lacking.remove(link);
         let Some(InFlight { command, .. }) = self.in_flight.remove(&sequence) else {
@@ -254,7 +254,7 @@ impl Session {
         self.progress = now;
         self.backoff = BACKOFF_MIN;
         self.check_invariants();
-        Verdict::Answered
+        AnswerKind::Answered
     }
 
     /// A replica says that the answer to a command is this now. Returns what has changed, if that is news: every replica
@@ -363,13 +363,13 @@ impl Session {
     }
 
     /// Compares a later answer with the first.
-    fn compare(&self, sequence: u64, answer: &Answer) -> Verdict {
+    fn compare(&self, sequence: u64, answer: &Answer) -> AnswerKind {
         match self.answered.get(&sequence) {
-            Some(first) if first.answer == *answer => Verdict::Repeated,
+            Some(first) if first.answer == *answer => AnswerKind::Repeated,
             Some(first) if !is_about_session(&first.answer) && !is_about_session(answer) => {
-                Verdict::Differs { link: first.link, answer: first.answer.clone() }
+                AnswerKind::Differs { link: first.link, answer: first.answer.clone() }
             }
-            _ => Verdict::Passed,
+            _ => AnswerKind::Passed,
         }
     }
 

@@ -59,14 +59,14 @@ fn timestamps_are_corrected_and_time_limits_are_not() {
 fn the_first_answer_counts_and_later_ones_are_compared() {
     let mut session = session(3);
     let sent = session.issue(at(0), Command::Delete);
-    assert_eq!(session.on_answer(at(9), 1, 1, uid(sent.timestamp), &Answer::Done), Verdict::Answered);
+    assert_eq!(session.on_answer(at(9), 1, 1, uid(sent.timestamp), &Answer::Done), AnswerKind::Answered);
     assert!(session.is_idle());
-    assert_eq!(session.on_answer(at(9), 0, 1, uid(sent.timestamp), &Answer::Done), Verdict::Repeated);
-    let differs = Verdict::Differs { link: 1, answer: Answer::Done };
+    assert_eq!(session.on_answer(at(9), 0, 1, uid(sent.timestamp), &Answer::Done), AnswerKind::Repeated);
+    let differs = AnswerKind::Differs { link: 1, answer: Answer::Done };
     assert_eq!(session.on_answer(at(9), 2, 1, uid(sent.timestamp), &taken()), differs);
     let forgotten = Answer::Rejected { reason: Rejection::AnswerForgotten };
-    assert_eq!(session.on_answer(at(9), 2, 1, uid(sent.timestamp), &forgotten), Verdict::Passed);
-    assert_eq!(session.on_answer(at(9), 2, 7, uid(sent.timestamp), &taken()), Verdict::Passed);
+    assert_eq!(session.on_answer(at(9), 2, 1, uid(sent.timestamp), &forgotten), AnswerKind::Passed);
+    assert_eq!(session.on_answer(at(9), 2, 7, uid(sent.timestamp), &taken()), AnswerKind::Passed);
     assert_eq!(session.deadline(), None);
 }
 
@@ -111,11 +111,11 @@ fn out_of_sequence_from_one_replica_does_not_matter_while_another_answers() {
     for round in 0..5 {
         let sent = session.issue(at(round), Command::Delete);
         let answer = out_of_sequence(1);
-        assert_eq!(session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer), Verdict::Passed);
+        assert_eq!(session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer), AnswerKind::Passed);
         assert!(!session.is_idle());
         let verdict = session.on_answer(at(round), 1, sent.sequence, uid(sent.timestamp), &Answer::Done);
-        assert_eq!(verdict, Verdict::Answered);
-        assert_eq!(session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer), Verdict::Passed);
+        assert_eq!(verdict, AnswerKind::Answered);
+        assert_eq!(session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer), AnswerKind::Passed);
     }
     assert!(session.is_idle() && session.due(at(99_999)).is_empty());
 }
@@ -146,8 +146,8 @@ fn out_of_sequence_from_all_repeats_and_an_older_attempts_is_ignored() {
     // The first attempt of 2 was accepted, and is applied before the second attempt of 1.
     session.on_answer(at(1000), 0, 2, uid(sent[1].timestamp), &out_of_sequence(1));
     assert_eq!(session.deadline(), Some(at(3051)), "nothing is repeated for that");
-    assert_eq!(session.on_answer(at(1051), 0, 1, uid(again[0].timestamp), &Answer::Done), Verdict::Answered);
-    assert_eq!(session.on_answer(at(1051), 0, 2, uid(again[1].timestamp), &Answer::Done), Verdict::Answered);
+    assert_eq!(session.on_answer(at(1051), 0, 1, uid(again[0].timestamp), &Answer::Done), AnswerKind::Answered);
+    assert_eq!(session.on_answer(at(1051), 0, 2, uid(again[1].timestamp), &Answer::Done), AnswerKind::Answered);
 
     let third = session.issue(at(1100), Command::Delete);
     session.on_answer(at(1200), 0, 3, uid(third.timestamp), &out_of_sequence(1));
@@ -164,7 +164,7 @@ fn an_unanswered_command_is_repeated_with_what_follows_but_not_while_answers_flo
     assert_eq!(sequences(&session.due(at(5900))), [2, 3]);
     assert_eq!(session.deadline(), Some(at(8900)));
     // An answer to the first attempt is as good as any.
-    assert_eq!(session.on_answer(at(6000), 0, 2, uid(sent[1].timestamp), &Answer::Done), Verdict::Answered);
+    assert_eq!(session.on_answer(at(6000), 0, 2, uid(sent[1].timestamp), &Answer::Done), AnswerKind::Answered);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn a_change_is_news_once() {
     let change = Change { command: Command::Delete, before: Answer::Done };
     assert_eq!(session.on_changed(1, uid(sent.timestamp), &taken()), Some(change));
     assert_eq!(session.on_changed(1, uid(sent.timestamp), &taken()), None, "the next replica says the same");
-    assert_eq!(session.on_answer(at(9), 1, 1, uid(sent.timestamp), &taken()), Verdict::Repeated);
+    assert_eq!(session.on_answer(at(9), 1, 1, uid(sent.timestamp), &taken()), AnswerKind::Repeated);
     let forgotten = Answer::Rejected { reason: Rejection::AnswerForgotten };
     assert_eq!(session.on_changed(1, uid(sent.timestamp), &forgotten), None);
     assert_eq!(session.on_changed(2, uid(at(99)), &taken()), None);

@@ -8,7 +8,7 @@ use stablechat_client::clock::{LocalClock, Offsets};
 use stablechat_client::greeting::Credentials;
 use stablechat_client::link::LinkEvent;
 use stablechat_client::links::Links;
-use stablechat_client::session::{Outgoing, Session, Verdict};
+use stablechat_client::session::{AnswerKind, Outgoing, Session};
 use stablechat_protocol::answer::{Answer, Stability};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::command::Command;
@@ -308,7 +308,7 @@ impl Talking {
         match message {
             ToClient::Answer { client, sequence, uid, answer, metadata } if client == self.session.client() => {
                 match self.session.on_answer(now, link, sequence, uid, &answer) {
-                    Verdict::Answered => {
+                    AnswerKind::Answered => {
                         let issued = self.issued.remove(&sequence).expect("issued and not answered before");
                         if answer != Answer::Done {
                             self.told.faults.push(format!("the answer to {sequence} is {answer:?}"));
@@ -318,10 +318,10 @@ impl Talking {
                         self.progress = Instant::now();
                         self.shared.answered.fetch_add(1, Ordering::Relaxed);
                     }
-                    Verdict::Differs { link: other, answer: first } => self.told.faults.push(format!(
+                    AnswerKind::Differs { link: other, answer: first } => self.told.faults.push(format!(
                         "replica {link} answers {answer:?} to {sequence}, but replica {other} {first:?}"
                     )),
-                    Verdict::Repeated | Verdict::Passed => {}
+                    AnswerKind::Repeated | AnswerKind::Passed => {}
                 }
             }
             ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, reason, .. }

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use stablechat_client::clock::Offsets;
 use stablechat_client::inbox::Inbox;
 use stablechat_client::queries::{OpenQueries, OutgoingQuery};
-use stablechat_client::session::{Outgoing, Session, Verdict};
+use stablechat_client::session::{AnswerKind, Outgoing, Session};
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::clock_offset::Exchange;
 use stablechat_protocol::command::{Command, Query, Recipient};
@@ -368,7 +368,7 @@ impl Client {
     }
 
     /// A message came. Says what it means for a command that was answered.
-    pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) -> Option<Verdict> {
+    pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) -> Option<AnswerKind> {
         let clock = self.clock(now);
         match message {
             ToClient::Welcome { clock: theirs, .. } => self.on_welcome(clock, link, theirs),

@@ -22,7 +22,7 @@ use crate::cli::print::{Answerer, Item, Output};
 use crate::cli::verb::Verb;
 use crate::greeting::Credentials;
 use crate::keys::Keys;
-use crate::session::Verdict;
+use crate::session::AnswerKind;
 use job::{Content, Job, Reply, Stage};
 use queue::JobQueue;
 use reachability::{ReachNews, Reachability};
@@ -328,9 +328,9 @@ impl Controller {
         uid: Uid,
         answer: Answer,
         metadata: AnswerMetadata,
-        verdict: Verdict,
+        verdict: AnswerKind,
     ) {
-        if let Verdict::Differs { link: first, answer: other } = &verdict {
+        if let AnswerKind::Differs { link: first, answer: other } = &verdict {
             self.notice(format!(
                 "the replicas disagree on request {sequence}: {} says {}, {} says {}",
                 self.replica(*first),
@@ -339,11 +339,11 @@ impl Controller {
                 in_words(&answer)
             ));
         }
-        if verdict == Verdict::Answered {
+        if verdict == AnswerKind::Answered {
             self.timeouts.on_progress(now);
         }
         if let Some(job) = self.jobs.of_command(sequence)
-            && (verdict == Verdict::Answered || self.settings.all_replies)
+            && (verdict == AnswerKind::Answered || self.settings.all_replies)
         {
             job.on_reply(now, Reply { link, content: Content::Command { uid, answer }, metadata });
         }

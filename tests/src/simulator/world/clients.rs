@@ -4,7 +4,7 @@ use super::{ReportedPhase, SimEvent, World};
 use crate::simulator::client::Client;
 use crate::simulator::network::Way;
 use crate::simulator::{Check, Mode, REPLICAS, Violation};
-use stablechat_client::session::Verdict;
+use stablechat_client::session::AnswerKind;
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::session::ClientId;
@@ -75,10 +75,10 @@ impl World {
         request: (ClientId, u64),
         uid: Uid,
         stability: Stability,
-        verdict: Verdict,
+        verdict: AnswerKind,
     ) -> Check {
         match verdict {
-            Verdict::Answered => {
+            AnswerKind::Answered => {
                 self.checks.on_answered(request, uid);
                 self.tally.count("requests answered");
                 if let Some(sent) = self.sent_at.remove(&request) {
@@ -88,7 +88,7 @@ impl World {
                     }
                 }
             }
-            Verdict::Differs { answer, .. } => {
+            AnswerKind::Differs { answer, .. } => {
                 if self.mode == Mode::Bounds || self.phase == ReportedPhase::Epilogue {
                     let account = &self.clients[client].actor.account;
                     let what = format!("{account} got another answer than {answer:?} to its request {}", request.1);
