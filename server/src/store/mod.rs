@@ -56,8 +56,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 /// A commit is due when it would write about so many bytes: rows, log entries, undo records. Uncommitted writes lie in memory,
-/// once in the overlay of the rows and once in the batch. A message of 30 bytes writes about 850 bytes (measured), so these are some 5,000 of
-/// them.
+/// in the overlay of the rows or in the batch. A message of 30 bytes writes about 850 bytes (measured), so these are some 5,000
+/// messages.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The replicated state of a replica, and its log.
