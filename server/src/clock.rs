@@ -1,102 +1,114 @@
-//! A replica's clock.
+//! A replica's clock: monotonic, and slewed towards the wall clock.
+//!
+//! Timestamps of different machines are compared, so a replica's clock has to follow the wall clock. The protocol's promises are about
+//! times that have passed, so it must never go back. It therefore shows the wall clock's time at start plus the time since then by the
+//! monotonic clock, which it lets run a little faster or slower to stay with the wall clock.
+//!
+//! A wall clock that is set is logged and counted. When it is set back, this clock only runs slower. When it is set far forward, this
+//! clock jumps, and the protocol treats the jump as a pause of the process.
 
 use parking_lot::Mutex;
 use stablechat_protocol::time::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The wall clock's time at start, and from there the monotonic clock, slewed towards the wall clock: it never goes back, and
-/// jumps forward only when the wall clock was set forward by far.
+/// The clock. Clones share their state.
 #[derive(Clone, Debug)]
-pub struct Clock(Arc<Mutex<Slewed>>);
+pub struct Clock(Arc<Mutex<SlewedClock>>);
 
-/// The most that the clock is made to run faster or slower, in parts of the elapsed time: one in so many.
+/// The clock runs faster or slower by at most one part in this many (0.5 ms in a second), as NTP daemons slew.
 const SLEW_ONE_IN: i64 = 2000;
-/// The time in which a difference is to be made good, if the slew is enough.
+/// The time in which a difference to the wall clock is slewed away, unless that takes more than [`SLEW_ONE_IN`].
 const SLEW_OVER: Duration = Duration::from_secs(10);
-/// How often the wall clock is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// A change of the difference to the wall clock between two looks that is no drift: the wall clock was set.
-const STEP: i64 = 50_000_000;
+/// The time between two readings of the wall clock.
+const ADJUST_EVERY: Duration = Duration::from_secs(1);
+/// When the difference to the wall clock changes by more than this between two readings, in nanoseconds, the wall clock was set: no
+/// drift is that fast (50 ms in a second).
+const STEP_MIN_NS: i64 = 50_000_000;
 
-/// What is shown, as a line in the monotonic clock's time.
+/// The time shown as a function of the monotonic clock: a line, and a new one after each adjustment.
 #[derive(Debug)]
-struct Slewed {
-    /// What was shown at `since`.
+struct SlewedClock {
+    /// The time shown at `since`.
     base: Timestamp,
-    /// When the line begins.
+    /// Where the line begins.
     since: Instant,
-    /// By how much more the clock runs than the monotonic clock: nanoseconds in a second.
+    /// How much faster than the monotonic clock this clock runs, in nanoseconds per second.
     slew_ns_per_s: i64,
-    /// By how much the wall clock was ahead when it was last looked at, in nanoseconds.
+    /// How far the wall clock was ahead at the last adjustment.
     difference_ns: i64,
-    /// A wall clock that is ahead by more than this is followed by a jump.
+    /// A wall clock that is further ahead than this is followed by a jump.
     jump: Duration,
     /// How often the wall clock was set.
     steps: u64,
 }
 
 impl Clock {
-    /// A clock that agrees with the wall clock now. When the wall clock is set forward by more than `jump`, it follows at
-    /// once; who uses it must take that for a pause.
+    /// A clock that agrees with the wall clock now. When the wall clock is set forward by more than `jump`, the clock follows at once;
+    /// its user must treat that as a pause.
     pub fn start(jump: Duration) -> Clock {
-        let (base, since) = (wall(), Instant::now());
-        Clock(Arc::new(Mutex::new(Slewed { base, since, slew_ns_per_s: 0, difference_ns: 0, jump, steps: 0 })))
+        let (base, since) = (wall_clock(), Instant::now());
+        Clock(Arc::new(Mutex::new(SlewedClock { base, since, slew_ns_per_s: 0, difference_ns: 0, jump, steps: 0 })))
     }
 
-    /// What it shows.
+    /// The time. Never less than at an earlier call.
     pub fn now(&self) -> Timestamp {
-        let mut slewed = self.0.lock();
-        let elapsed = slewed.since.elapsed();
-        if elapsed >= LOOK {
-            slewed.look(wall(), elapsed);
-            return slewed.base;
+        let mut clock = self.0.lock();
+        let elapsed = clock.since.elapsed();
+        if elapsed >= ADJUST_EVERY {
+            clock.adjust(wall_clock(), elapsed);
+            return clock.base;
         }
-        slewed.shown(elapsed)
+        clock.after(elapsed)
     }
 
-    /// When it will show this time.
+    /// When the clock will show this time, as far as it is known now. Good for waiting: the slew makes it wrong by 0.05 % at most, and
+    /// whoever wakes up looks at the time again.
     pub fn instant_of(&self, time: Timestamp) -> Instant {
-        let slewed = self.0.lock();
-        // The slew is too little to matter for when to wake.
-        slewed.since + time.since(slewed.base)
+        let clock = self.0.lock();
+        clock.since + time.since(clock.base)
     }
 
-    /// How often the wall clock was set.
+    /// How often the wall clock was set since the start.
     pub fn steps(&self) -> u64 {
         self.0.lock().steps
     }
 }
 
-impl Slewed {
-    /// What is shown when so much time has passed on the line.
-    fn shown(&self, elapsed: Duration) -> Timestamp {
+impl SlewedClock {
+    /// The time shown when this much time has passed on the line.
+    fn after(&self, elapsed: Duration) -> Timestamp {
         let slew = self.slew_ns_per_s as f64 * elapsed.as_secs_f64();
         self.base.after(elapsed).offset_by(slew as i64)
     }
 
-    /// Begins a new line, towards what the wall clock shows.
-    fn look(&mut self, wall: Timestamp, elapsed: Duration) {
-        let shown = self.shown(elapsed);
-        let difference = wall.0.cast_signed().wrapping_sub(shown.0.cast_signed());
-        if (difference - self.difference_ns).abs() > STEP {
+    /// Begins a new line, towards the time that the wall clock shows.
+    fn adjust(&mut self, wall: Timestamp, elapsed: Duration) {
+        let shown = self.after(elapsed);
+        let difference_ns = wall.0.cast_signed().wrapping_sub(shown.0.cast_signed());
+        if (difference_ns - self.difference_ns).abs() > STEP_MIN_NS {
             self.steps += 1;
-            log::warn!("the wall clock was set by {} ms", (difference - self.difference_ns) / 1_000_000);
+            log::warn!("the wall clock was set by {} ms", (difference_ns - self.difference_ns) / 1_000_000);
         }
         self.since += elapsed;
         self.base = shown;
-        self.difference_ns = difference;
-        if difference > 0 && Duration::from_nanos(difference.unsigned_abs()) > self.jump {
-            log::warn!("following the wall clock, which is {} ms ahead", difference / 1_000_000);
+        self.difference_ns = difference_ns;
+
+        if difference_ns > 0 && Duration::from_nanos(difference_ns.unsigned_abs()) > self.jump {
+            log::warn!(
+                "the wall clock is {} ms ahead, too far to slew: setting the replica's clock, which counts as a pause",
+                difference_ns / 1_000_000
+            );
             (self.base, self.difference_ns) = (wall, 0);
         }
+
         let most = 1_000_000_000 / SLEW_ONE_IN;
         self.slew_ns_per_s = (self.difference_ns / SLEW_OVER.as_secs().cast_signed()).clamp(-most, most);
     }
 }
 
-/// What the wall clock shows.
-fn wall() -> Timestamp {
+/// The wall clock's time; the Unix epoch when it shows an earlier one.
+fn wall_clock() -> Timestamp {
     Timestamp::ZERO.after(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
 
@@ -106,18 +118,18 @@ mod tests {
 
     const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
-    fn slewed() -> Slewed {
+    fn clock() -> SlewedClock {
         let jump = Duration::from_millis(500);
-        Slewed { base: START, since: Instant::now(), slew_ns_per_s: 0, difference_ns: 0, jump, steps: 0 }
+        SlewedClock { base: START, since: Instant::now(), slew_ns_per_s: 0, difference_ns: 0, jump, steps: 0 }
     }
 
     #[test]
     fn a_small_difference_is_slewed_away() {
-        let mut clock = slewed();
+        let mut clock = clock();
         let wall = |second: u64| START.after(Duration::from_secs(second)).offset_by(2_000_000);
         for second in 1..=60 {
             let before = clock.base;
-            clock.look(wall(second), LOOK);
+            clock.adjust(wall(second), ADJUST_EVERY);
             let ran = clock.base.since(before).as_nanos().cast_signed();
             assert!((ran - 1_000_000_000).abs() <= 500_000, "it ran {ran} ns in a second");
         }
@@ -127,18 +139,18 @@ mod tests {
 
     #[test]
     fn a_step_back_is_never_followed_but_slewed() {
-        let mut clock = slewed();
-        clock.look(START.before(Duration::from_secs(3600)), LOOK);
-        assert_eq!(clock.base, START.after(LOOK));
+        let mut clock = clock();
+        clock.adjust(START.before(Duration::from_secs(3600)), ADJUST_EVERY);
+        assert_eq!(clock.base, START.after(ADJUST_EVERY));
         assert_eq!((clock.steps, clock.slew_ns_per_s), (1, -500_000));
-        assert_eq!(clock.shown(LOOK), START.after(LOOK + LOOK).offset_by(-500_000));
+        assert_eq!(clock.after(ADJUST_EVERY), START.after(ADJUST_EVERY + ADJUST_EVERY).offset_by(-500_000));
     }
 
     #[test]
     fn a_far_step_forward_is_followed_at_once() {
-        let mut clock = slewed();
+        let mut clock = clock();
         let wall = START.after(Duration::from_secs(3600));
-        clock.look(wall, LOOK);
+        clock.adjust(wall, ADJUST_EVERY);
         assert_eq!((clock.base, clock.steps, clock.difference_ns), (wall, 1, 0));
     }
 }

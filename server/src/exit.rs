@@ -1,25 +1,25 @@
-//! The exit codes of `stablechatd`, as in `sysexits.h` where that has one.
+//! The exit codes of `stablechatd`. From 64 on they are those of `sysexits.h`.
 
 use crate::store::OpenError;
 
-/// Stopped as asked.
+/// The process stopped as asked, or did what it was asked for.
 pub const DONE: i32 = 0;
 /// The command line was not understood.
 pub const USAGE: i32 = 2;
-/// What is stored is damaged, or not what it should be.
+/// The stored data is damaged (`EX_DATAERR`).
 pub const DATA: i32 = 65;
-/// Something that is needed is in use: the address, or the data directory.
+/// Another process uses the address or the data directory (`EX_UNAVAILABLE`).
 pub const UNAVAILABLE: i32 = 69;
-/// A bug: a thread panicked.
+/// A thread panicked, which is a bug (`EX_SOFTWARE`).
 pub const SOFTWARE: i32 = 70;
-/// What was to be made is there already, or cannot be made there.
+/// A file to be created exists, or cannot be created (`EX_CANTCREAT`).
 pub const CANNOT_CREATE: i32 = 73;
-/// Storage or the network failed in a way that the replica cannot go on after.
+/// Storage or the network failed so that the process cannot go on (`EX_IOERR`).
 pub const IO: i32 = 74;
-/// The cluster file, or the data directory, is not right for this replica.
+/// The cluster file or the data directory does not fit this replica (`EX_CONFIG`).
 pub const CONFIGURATION: i32 = 78;
 
-/// What a data directory that cannot be opened comes to.
+/// The code for a data directory that cannot be opened.
 pub fn of_opening(error: &OpenError) -> i32 {
     match error {
         OpenError::InUse(_) => UNAVAILABLE,

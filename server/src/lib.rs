@@ -1,23 +1,21 @@
 //! A replica of the stablechat service.
 //!
-//! - [`replica`] is the replication protocol as a pure state machine: inputs in, outputs out.
-//! - [`store`] is the chat itself: ordered commands to answers, on RocksDB.
-//! - [`applier`] is where the two meet: it performs the outputs of one on the other.
-//! - [`net`] is the poll loop: sockets to messages and back. It knows nothing of chat.
-//! - [`metrics`] is what a replica measures of itself, as text.
-//! - [`disk`] is where the store is, and knows how much room there is.
-//! - [`control`] gives a copy of the database to who makes a backup.
-//! - [`service`] wires the threads together.
-//! - [`supervision`] tells systemd how the replica is.
-//! - [`cli`] is the command line.
+//! - [`replica`] is the replication protocol, a pure state machine: inputs in, outputs out.
+//! - [`store`] is the chat itself: it applies ordered commands to RocksDB and answers them.
+//! - [`applier`] joins the two: it gives the replica its inputs, and performs its outputs on the store and the network.
+//! - [`net`] is the poll loop: bytes of sockets to messages and back.
+//! - [`service`] opens everything and starts the threads.
+//! - [`cli`] is the command line, with a file for each subcommand.
+//! - [`clock`], [`disk`], [`checkpoint`] (copies for backups), [`metrics`], [`systemd`] and [`exit`] each wrap one thing of the world
+//!   outside.
 //!
-//! Dependencies point one way: `net` and `applier` know `replica`'s inputs and outputs; `replica` names no socket, no disk
-//! and no clock; `store` names no connection and no peer.
+//! Dependencies point one way. `net` and `applier` know `replica`'s inputs and outputs. `replica` never names a socket, a disk or a
+//! clock; `store` never names a connection or a peer; `net` never names a command or an answer of the chat.
 
 pub mod applier;
+pub mod checkpoint;
 pub mod cli;
 pub mod clock;
-pub mod control;
 pub mod disk;
 pub mod exit;
 #[cfg(test)]
@@ -27,4 +25,4 @@ pub mod net;
 pub mod replica;
 pub mod service;
 pub mod store;
-pub mod supervision;
+pub mod systemd;

@@ -1,10 +1,10 @@
-//! What becomes of log lines: for a terminal or a file with their time and level, for systemd's journal as it wants them.
+//! Log lines on standard error: with time and level for a terminal or a file, with a priority for systemd's journal.
 
 use env_logger::{Builder, Env};
 use log::{Level, Record};
 use std::io::{self, Write};
 
-/// Sends log lines to standard error, from the level in `RUST_LOG` on, or from info.
+/// Starts logging: what `RUST_LOG` selects, or info and above.
 pub fn start() {
     let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
     if is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) {
@@ -13,15 +13,14 @@ pub fn start() {
     builder.init();
 }
 
-/// Whether standard error goes to the journal: a stream of which systemd has told the device and the inode. The variable alone
-/// proves nothing, since it is inherited by whoever redirects the stream.
+/// Whether standard error goes to the journal. systemd sets `JOURNAL_STREAM` to the device and inode of the stream that it made. That
+/// the variable is set proves nothing: a process inherits it even when its standard error was redirected.
 fn is_journal(stream: Option<&str>) -> bool {
     rustix::fs::fstat(rustix::stdio::stderr())
         .is_ok_and(|stderr| stream == Some(&format!("{}:{}", stderr.st_dev, stderr.st_ino)))
 }
 
-/// A record as the journal wants it: each line with its priority as `sd-daemon(3)` has it, and without the time, which the
-/// journal notes itself.
+/// Writes each line of a record with its priority as in `sd-daemon(3)`. The time is left out: the journal adds it.
 fn write_for_journal(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     let priority = match record.level() {
         Level::Error => 3,
@@ -52,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_known_by_its_stream() {
+    fn the_journal_is_recognised_by_its_stream() {
         let stderr = rustix::fs::fstat(rustix::stdio::stderr()).expect("it is open");
         assert!(is_journal(Some(&format!("{}:{}", stderr.st_dev, stderr.st_ino))));
         assert!(!is_journal(Some(&format!("{}:{}", stderr.st_dev, stderr.st_ino + 1))), "it was redirected");

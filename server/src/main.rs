@@ -19,7 +19,7 @@ fn main() {
     });
 }
 
-/// The command line; ends the process when it asks for help or cannot be understood.
+/// Parses the command line. Ends the process when it asks for help or cannot be understood.
 fn arguments() -> Arguments {
     stablechat_command_line::parse("stablechatd", std::env::args_os().skip(1)).unwrap_or_else(|early| match early {
         Early::Help(text) => {
@@ -33,7 +33,7 @@ fn arguments() -> Arguments {
     })
 }
 
-/// A thread that panics must not leave a process behind that seems to live.
+/// Makes a panic in any thread end the process. Otherwise a replica whose applier has panicked would keep accepting connections.
 fn end_process_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

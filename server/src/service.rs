@@ -1,4 +1,15 @@
-//! Wires a replica together: store, protocol, poll loop, and the two threads they run on.
+//! Runs a replica: opens the store, listens, and starts the threads.
+//!
+//! | thread | what it does |
+//! |---|---|
+//! | main | the poll loop: all sockets |
+//! | applier | the replication protocol and the store |
+//! | checkpoints | lends backups a copy of the database |
+//! | systemd | reports to systemd, when the replica runs under it |
+//!
+//! On SIGTERM or SIGINT the poll loop tells the applier to stop. The applier hands its pending requests to its peers, returns, and so
+//! drops its side of the channels. The poll loop sends what is left and returns as well. The threads are joined, so nothing is lost in
+//! a buffer. When the applier fails, the same happens without the handing over.
 
 use crate::applier::{self, Applier};
 use crate::clock::Clock;
@@ -6,8 +17,8 @@ use crate::disk::Disk;
 use crate::exit;
 use crate::net::{Listener, Monitor, PollLoop, ReplicaIdentity};
 use crate::replica;
-use crate::store::{DataDirectory, OpenError, StoreError, schema};
-use crate::supervision::{Pulse, Supervisor};
+use crate::store::{ChatStore, DataDirectory, OpenError, StoreError, schema};
+use crate::systemd::{Heartbeat, SystemdReporter};
 use mio::net::UnixStream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -20,43 +31,42 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// The files that a replica opens at most: its connections, those of the store, and a few more.
+/// The most files that a replica opens: its connections, the store's files, and a few more.
 const FILES_WANTED: u64 = 2048;
-/// The most requests that are undone and applied again while others wait for us: about a tenth of a second of work.
-const DEPTH_MAX: u64 = 256;
+/// The most requests that a repair undoes and applies again in one go while clients wait: about 100 ms of work.
+const REPAIR_DEPTH_MAX: u64 = 256;
 
 /// What a replica needs to know to run.
 #[derive(Clone, Debug)]
 pub struct ServiceSettings {
-    /// The cluster, from its file.
     pub cluster: Cluster,
-    /// Which replica of it this is.
+    /// Which replica of the cluster this is.
     pub name: ReplicaName,
-    /// Where it keeps its data.
+    /// The data directory.
     pub data: PathBuf,
-    /// `HOST:PORT`, where it serves metrics, if it shall.
+    /// `HOST:PORT` where it serves metrics; none when it does not.
     pub metrics: Option<String>,
-    /// The versions of the protocol that it speaks; others than [`Versions::OURS`] are for tests of upgrades.
+    /// The versions of the protocol that it speaks. Others than [`Versions::OURS`] are for tests of upgrades.
     pub versions: Versions,
 }
 
 /// Why a replica could not start, or had to stop.
 #[derive(Debug)]
 pub enum ServiceError {
-    /// The cluster file has no replica of this name.
+    /// The cluster file does not name this replica.
     NotInCluster(Box<ServiceSettings>),
-    /// The data directory could not be opened.
+    /// The data directory cannot be opened.
     Open(OpenError),
-    /// The address could not be listened on.
+    /// The replica cannot listen on this address.
     Listen(String, io::Error),
-    /// Storage failed while running.
+    /// Storage failed while the replica ran.
     Store(StoreError),
-    /// The operating system refused something else: what was being done, and its answer.
+    /// The operating system refused something else. The text completes "cannot …".
     System(&'static str, io::Error),
 }
 
 impl ServiceError {
-    /// The exit code of the process that ends over this.
+    /// The exit code of the process.
     pub fn exit_code(&self) -> i32 {
         match self {
             ServiceError::NotInCluster(_) => exit::CONFIGURATION,
@@ -66,11 +76,10 @@ impl ServiceError {
             ServiceError::Store(_) | ServiceError::System(..) => exit::IO,
         }
     }
-}
 
-impl ServiceError {
-    /// A replica that ran could not go on.
-    fn stopped(error: OpenError) -> ServiceError {
+    /// For an error of the applier, which opens the store again after the disk was full: a storage error is then one of a replica
+    /// that ran, not of one that could not start.
+    fn while_running(error: OpenError) -> ServiceError {
         match error {
             OpenError::Store(error) => ServiceError::Store(error),
             error => ServiceError::Open(error),
@@ -84,7 +93,11 @@ impl fmt::Display for ServiceError {
             ServiceError::NotInCluster(settings) => {
                 let ServiceSettings { cluster, name, .. } = &**settings;
                 let names: Vec<&str> = cluster.replicas.iter().map(|replica| replica.name.as_str()).collect();
-                write!(formatter, "the cluster file has no replica {name}; it has {}", names.join(", "))
+                write!(
+                    formatter,
+                    "the cluster file has no replica {name}; it has {}: choose one of them with --name",
+                    names.join(", ")
+                )
             }
             ServiceError::Open(error) => error.fmt(formatter),
             ServiceError::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -93,8 +106,16 @@ impl fmt::Display for ServiceError {
                     "the address {address} is in use by another process; is this replica running already?"
                 )
             }
-            ServiceError::Listen(address, error) => write!(formatter, "cannot listen on {address}: {error}"),
-            ServiceError::Store(error) => write!(formatter, "the replica had to stop: {error}"),
+            ServiceError::Listen(address, error) => write!(
+                formatter,
+                "cannot listen on {address}: {error}; the address in the cluster file (or after --metrics) must be one of this \
+                 machine's"
+            ),
+            ServiceError::Store(error) => write!(
+                formatter,
+                "the replica had to stop because storage failed: {error}; look after the disk, and examine the data with \
+                 `stablechatd check`"
+            ),
             ServiceError::System(doing, error) => write!(formatter, "cannot {doing}: {error}"),
         }
     }
@@ -111,56 +132,76 @@ pub fn run(settings: ServiceSettings) -> Result<(), ServiceError> {
         return Err(ServiceError::NotInCluster(Box::new(settings)));
     };
     let identity = identity.speaking(settings.versions);
-    let owner =
-        schema::StoreIdentity { cluster: settings.cluster.name.to_string(), replica: settings.name.to_string() };
-    let (disk, store) = Disk::open(DataDirectory(settings.data.clone()), owner, settings.cluster.log_retention)
-        .map_err(ServiceError::Open)?;
-    allow_files();
+
+    // The data directory comes first, because it is locked: a second process of the same replica must not get as far as listening.
+    let (disk, store) = open_store(&settings)?;
+    raise_file_limit();
+
     let clock = Clock::start(settings.cluster.delivery_bound / 2);
     let (listener, address) = listen(identity.address())?;
-    let monitor = match &settings.metrics {
-        Some(address) => {
-            let (listener, address) = listen(address)?;
-            log::info!("metrics are at http://{address}/metrics");
-            Some(Monitor::new(listener, store.writes()))
-        }
-        None => None,
-    };
+    let monitor = monitor(&settings, &store)?;
     let stop = stop_signal().map_err(|error| ServiceError::System("watch for signals", error))?;
-    let peers = identity.peers().map(|(peer, _)| peer).collect();
-    let (poll_loop, rounds, mailbox) = PollLoop::new(listener, monitor, stop, identity.clone(), clock.clone())
+    let (poll_loop, batches, net) = PollLoop::new(listener, monitor, stop, identity.clone(), clock.clone())
         .map_err(|error| ServiceError::System("watch sockets", error))?;
-
-    let applied = store.applied().clone();
     log::info!(
         "replica {} of cluster {} listening on {address}: epoch {}, {} requests applied",
         settings.name,
         settings.cluster.name,
         store.epoch(),
-        applied.position
+        store.applied().position
     );
-    let Cluster { delivery_bound, min_live, .. } = settings.cluster;
-    let (ahead, place) = (settings.cluster.ahead(), identity.place());
-    let (depth_max, piece_bytes) = (DEPTH_MAX, BODIES_BYTES);
-    let protocol = replica::ProtocolSettings { delivery_bound, ahead, place, peers, min_live, depth_max, piece_bytes };
+
+    let protocol = protocol_settings(&settings.cluster, &identity);
     let applier = Applier::start(identity, protocol, store, clock.now()).map_err(ServiceError::Store)?;
-    let (pulse, prompter) = (Pulse::default(), mailbox.prompter());
-    let beats = pulse.clone();
-    let thread = std::thread::Builder::new()
+    let (heartbeat, waker) = (Heartbeat::default(), net.prompter());
+    let beating = heartbeat.clone();
+    let applier = std::thread::Builder::new()
         .name("applier".into())
-        .spawn(move || applier::run(applier, &rounds, &mailbox, clock, disk, &beats))
+        .spawn(move || applier::run(applier, &batches, &net, clock, disk, &beating))
         .map_err(|error| ServiceError::System("start a thread", error))?;
-    let supervisor =
-        Supervisor::start(pulse, prompter).map_err(|error| ServiceError::System("start a thread", error))?;
+    let systemd = SystemdReporter::start(heartbeat, waker)
+        .map_err(|error| ServiceError::System("start reporting to systemd", error))?;
+
+    // Returns when the applier has dropped its side of the channels and everything is sent.
     poll_loop.run().map_err(|error| ServiceError::System("wait for sockets", error))?;
-    let applied = thread.join().expect("a panic has ended the process");
-    supervisor.map_or(Ok(()), Supervisor::end).map_err(|error| ServiceError::System("end a thread", error))?;
-    applied.map_err(ServiceError::stopped)?;
+    let applied = applier.join().expect("a panic has ended the process");
+    systemd
+        .map_or(Ok(()), SystemdReporter::end)
+        .map_err(|error| ServiceError::System("stop reporting to systemd", error))?;
+    applied.map_err(ServiceError::while_running)?;
     log::info!("replica {} has stopped", settings.name);
     Ok(())
 }
 
-/// Listens on an address, and says which one that came to.
+/// Locks the data directory and opens the store in it.
+fn open_store(settings: &ServiceSettings) -> Result<(Disk, ChatStore), ServiceError> {
+    let ServiceSettings { cluster, name, data, .. } = settings;
+    let owner = schema::StoreIdentity { cluster: cluster.name.to_string(), replica: name.to_string() };
+    Disk::open(DataDirectory(data.clone()), owner, cluster.log_retention).map_err(ServiceError::Open)
+}
+
+/// Listens for a monitoring system, if the settings say where.
+fn monitor(settings: &ServiceSettings, store: &ChatStore) -> Result<Option<Monitor>, ServiceError> {
+    let Some(address) = &settings.metrics else { return Ok(None) };
+    let (listener, address) = listen(address)?;
+    log::info!("metrics are at http://{address}/metrics");
+    Ok(Some(Monitor::new(listener, store.writes())))
+}
+
+/// What the replication protocol goes by, from the cluster file.
+fn protocol_settings(cluster: &Cluster, identity: &ReplicaIdentity) -> replica::ProtocolSettings {
+    replica::ProtocolSettings {
+        delivery_bound: cluster.delivery_bound,
+        ahead: cluster.ahead(),
+        place: identity.place(),
+        peers: identity.peers().map(|(peer, _)| peer).collect(),
+        min_live: cluster.min_live,
+        depth_max: REPAIR_DEPTH_MAX,
+        piece_bytes: BODIES_BYTES,
+    }
+}
+
+/// Listens on an address. The returned address has the port that the operating system chose when the given one is 0.
 fn listen(address: &str) -> Result<(Listener, SocketAddr), ServiceError> {
     let failed = |error| ServiceError::Listen(address.to_string(), error);
     let listener = Listener::bind(address).map_err(failed)?;
@@ -168,17 +209,19 @@ fn listen(address: &str) -> Result<(Listener, SocketAddr), ServiceError> {
     Ok((listener, address))
 }
 
-/// Raises the limit to the files that this process may open as far as it is allowed to: with the usual 1,024, connections
-/// would leave none for the store.
-fn allow_files() {
+/// Raises this process's limit of open files as far as it is allowed to. With the usual 1,024, connections could leave none for the
+/// store, which cannot go on then.
+fn raise_file_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let allowed = match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => maximum,
         Err(_) => current,
     };
+
     if let Some(allowed) = allowed.filter(|allowed| *allowed < FILES_WANTED) {
         log::warn!(
-            "this process may open {allowed} files, but {FILES_WANTED} are needed for as many connections as it can serve"
+            "this process may open {allowed} files, and needs {FILES_WANTED} to serve as many connections as it accepts; raise the \
+             limit (`ulimit -n`, or LimitNOFILE= in its unit)"
         );
     }
 }

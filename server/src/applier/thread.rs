@@ -16,7 +16,7 @@ use crate::disk::Disk;
 use crate::net::{EventBatch, NetCommand, NetEvent, NetHandle, ReplicaIdentity, ScrapeReport};
 use crate::replica::{Effect, Input, Output, ProtocolSettings, Submission};
 use crate::store::{ChatStore, OpenError, StoreError};
-use crate::supervision::Pulse;
+use crate::systemd::Heartbeat;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::message::ToClient;
@@ -39,10 +39,10 @@ pub fn run(
     net: &NetHandle,
     clock: Clock,
     mut disk: Disk,
-    pulse: &Pulse,
+    heartbeat: &Heartbeat,
 ) -> Result<(), OpenError> {
     loop {
-        match run_with_room(&mut applier, batches, net, &clock, &mut disk, pulse) {
+        match run_with_room(&mut applier, batches, net, &clock, &mut disk, heartbeat) {
             Err(error) if error.is_no_room() => {
                 log::error!(
                     "the disk is full: the replica refuses everything until there is room, and looks again every {} ms: {error}",
@@ -51,9 +51,9 @@ pub fn run(
             }
             ended => return Ok(ended?),
         }
-        disk.release();
+        disk.release_store();
         let mut halted = Halted::new(applier, &clock, net);
-        match halted.wait(batches, net, &clock, &mut disk, pulse)? {
+        match halted.wait(batches, net, &clock, &mut disk, heartbeat)? {
             None => return Ok(()),
             Some(store) => applier = halted.go_on(store, &clock, net)?,
         }
@@ -71,7 +71,7 @@ fn run_with_room(
     net: &NetHandle,
     clock: &Clock,
     disk: &mut Disk,
-    pulse: &Pulse,
+    heartbeat: &Heartbeat,
 ) -> Result<(), StoreError> {
     while !applier.is_stopped() {
         let received = match applier.deadline().map(|deadline| clock.instant_of(deadline)) {
@@ -89,13 +89,13 @@ fn run_with_room(
             }
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        if let Some(has_room) = disk.look()? {
+        if let Some(has_room) = disk.check_room()? {
             applier.note_room(has_room);
         }
         let more = batches.try_iter().take(BATCHES_MAX - 1);
         applier.wake(std::iter::once(first).chain(more), || clock.now(), |sent| net.post(sent))?;
         net.resume();
-        pulse.beat(|| applier.summary());
+        heartbeat.beat(|| applier.summary());
     }
     Ok(())
 }
@@ -150,7 +150,7 @@ impl Halted {
         net: &NetHandle,
         clock: &Clock,
         disk: &mut Disk,
-        pulse: &Pulse,
+        heartbeat: &Heartbeat,
     ) -> Result<Option<ChatStore>, OpenError> {
         loop {
             match batches.recv_timeout(RETRY) {
@@ -167,11 +167,11 @@ impl Halted {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
             }
-            pulse.beat(|| FULL.into());
-            if disk.look()? == Some(true) {
+            heartbeat.beat(|| FULL.into());
+            if disk.check_room()? == Some(true) {
                 match disk.open_store() {
                     Ok(store) => return Ok(Some(store)),
-                    Err(OpenError::Store(error)) if error.is_no_room() => disk.release(),
+                    Err(OpenError::Store(error)) if error.is_no_room() => disk.release_store(),
                     Err(error) => return Err(error),
                 }
             }

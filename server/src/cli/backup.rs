@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::data::{keep_private, size, with_store};
-use crate::control::{Copy, CopyError};
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::exit;
 use crate::store::{Backups, DataDirectory, OpenError, applied_of, open_copy, owner_of};
 use argh::{ArgsInfo, FromArgs};
@@ -18,9 +18,9 @@ use std::time::Instant;
     subcommand,
     name = "backup",
     example = "{command_name} --data /var/lib/stablechat/a --to /mnt/backups/a --keep 7",
-    note = "What a backup has in common with earlier ones in the directory is not written again. The replica is asked for a
-copy of links, which this program then reads: run it as the replica's user or as root. One replica's backup is
-enough to restore all.",
+    note = "Files that earlier backups in the directory have already are not written again. A running replica lends a
+checkpoint that this program reads: run it as the replica's user or as root. One replica's backup is enough to
+restore all.",
     error_code(0, "backed up"),
     error_code(2, "the command line was not understood"),
     error_code(69, "another backup is being made, or the replica is about to start or stop"),
@@ -43,14 +43,17 @@ impl Backup {
     /// Makes a backup.
     ///
     /// # Errors
-    /// It could not be made. The backups that were there are there still.
+    /// It could not be made. Earlier backups are not affected.
     pub fn execute(self) -> Result<(), Failure> {
         keep_private();
         let began = Instant::now();
         let data = with_store(self.data)?;
         let to = outside(&self.to, &data)?;
         let Some(_lock) = data.lock_for_backup()? else {
-            return Err(unavailable(format!("another backup of {} is being made; wait for it", data.0.display())));
+            return Err(unavailable(format!(
+                "another backup of {} is being made; wait until it has ended",
+                data.0.display()
+            )));
         };
         let source = Source::open(&data)?;
         let (owner, applied) = (owner_of(&source.db), applied_of(&source.db));
@@ -74,55 +77,56 @@ impl Backup {
     }
 }
 
-/// A database to be backed up, which nobody changes meanwhile. It is closed before the rest goes.
+/// A database that nobody changes while it is backed up. The fields are dropped in this order: the database is closed before the
+/// checkpoint is deleted or the lock released.
 struct Source {
     db: DB,
-    /// What a running replica has lent.
-    _copy: Option<Copy>,
+    /// Lent by the replica, when one runs.
+    _checkpoint: Option<Checkpoint>,
     /// The lock on the data directory, when no replica runs.
     _lock: Option<File>,
 }
 
 impl Source {
-    /// The store itself, or when a replica runs, a copy of it.
+    /// Opens the store itself, or a checkpoint of it when a replica runs.
     fn open(data: &DataDirectory) -> Result<Source, Failure> {
         match data.lock() {
             Ok(lock) => {
                 data.remove_copy().map_err(|error| Failure {
                     code: exit::IO,
                     message: format!(
-                        "cannot remove {}, which an earlier backup has left: {error}",
+                        "cannot delete {}, a checkpoint that an earlier backup has left: {error}",
                         data.copy().display()
                     ),
                 })?;
-                Ok(Source { db: open_copy(&data.store())?, _copy: None, _lock: Some(lock) })
+                Ok(Source { db: open_copy(&data.store())?, _checkpoint: None, _lock: Some(lock) })
             }
             Err(OpenError::InUse(_)) => {
-                let copy = Copy::ask(data.clone())?;
-                Ok(Source { db: open_copy(&copy.path())?, _copy: Some(copy), _lock: None })
+                let checkpoint = Checkpoint::request(data.clone())?;
+                Ok(Source { db: open_copy(&checkpoint.path())?, _checkpoint: Some(checkpoint), _lock: None })
             }
             Err(error) => Err(error.into()),
         }
     }
 }
 
-impl From<CopyError> for Failure {
-    fn from(error: CopyError) -> Self {
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
         let code = match error {
-            CopyError::Unreachable(..) => exit::UNAVAILABLE,
-            CopyError::Refused(_) => exit::IO,
+            CheckpointError::Unreachable(..) => exit::UNAVAILABLE,
+            CheckpointError::Failed(_) => exit::IO,
         };
         Failure { code, message: error.to_string() }
     }
 }
 
-/// Where backups go, if that is not in the data directory: what befalls that would befall them.
+/// The directory for backups, unless it is in the data directory: a fault that destroys the data would destroy them as well.
 fn outside(to: &Path, data: &DataDirectory) -> Result<PathBuf, Failure> {
     let wrong =
         |path: &Path, error| Failure::configuration(format!("cannot use the directory {}: {error}", path.display()));
     let to = absolute(to).map_err(|error| wrong(to, error))?;
     let inside = data.0.canonicalize().map_err(|error| wrong(&data.0, error))?;
-    // What is not there yet is in the directory that its nearest ancestor is in.
+    // A directory that does not exist yet is where its nearest existing ancestor is.
     let existing = to.ancestors().find_map(|ancestor| ancestor.canonicalize().ok()).unwrap_or_default();
     if existing.starts_with(&inside) {
         return Err(Failure::configuration(format!(
@@ -133,7 +137,7 @@ fn outside(to: &Path, data: &DataDirectory) -> Result<PathBuf, Failure> {
     Ok(to)
 }
 
-/// A number of backups to keep.
+/// Parses the value of `--keep`.
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err(format!("{text} is not a number of backups to keep; give 1 or more")),
@@ -141,7 +145,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// What is needed is not to be had now.
+/// Something that the command needs is in use by another process.
 fn unavailable(message: String) -> Failure {
     Failure { code: exit::UNAVAILABLE, message }
 }

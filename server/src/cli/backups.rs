@@ -16,7 +16,7 @@ use std::path::PathBuf;
     error_code(2, "the command line was not understood"),
     error_code(69, "a backup is being made there, or restored"),
     error_code(74, "the backups cannot be read"),
-    error_code(78, "there are none")
+    error_code(78, "the directory has no backups")
 )]
 pub struct ListBackups {
     /// the directory that `backup` wrote to

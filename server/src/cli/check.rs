@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
     subcommand,
     name = "check",
     example = "{command_name} /var/lib/stablechat/a",
-    note = "Reads everything: the chain of hashes over the log, the digest over the state, and what rows say about each other.",
+    note = "Reads everything, and verifies the hash chain of the log, the digest of the state, and that rows agree with each other.",
     error_code(0, "everything is as it should be"),
     error_code(2, "the command line was not understood"),
     error_code(65, "something is damaged; the output says what"),
@@ -29,14 +29,14 @@ pub struct Check {
     directory: PathBuf,
 }
 
-/// How often it is said how far the check is.
+/// The time between two log lines about progress.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 impl Check {
-    /// Checks, and prints what was found.
+    /// Checks the data, and prints the result.
     ///
     /// # Errors
-    /// Something is wrong, or could not be checked.
+    /// Something is damaged, or cannot be read.
     pub fn execute(self) -> Result<(), Failure> {
         let began = Instant::now();
         let data = with_store(self.directory)?;
@@ -66,8 +66,8 @@ impl Check {
             return Err(Failure {
                 code: exit::UNAVAILABLE,
                 message: format!(
-                    "{owner} was putting a snapshot in the place of its data when it ended; start it, which completes that, \
-                     and check when it has stopped",
+                    "{owner} was replacing its data by a snapshot when it ended; start it, which completes that, then stop it \
+                     and check again",
                 ),
             });
         }
@@ -79,21 +79,19 @@ impl Check {
             began.elapsed().as_secs_f64()
         );
         if unapplied > 0 {
-            println!(
-                "it was repairing its log when it ended: {unapplied} requests are applied again at the next start"
-            );
+            println!("it was repairing its log when it ended: the next start applies {unapplied} requests again");
         }
         Ok(())
     }
 }
 
-/// Something is damaged.
+/// The failure for a damaged store, with the two ways out.
 fn damaged(directory: &str, faults: usize) -> Failure {
     Failure {
         code: exit::DATA,
         message: format!(
-            "{directory} is damaged: {faults} faults; move it away, and start the replica with an empty one, which it fills \
-             from the others, or restore a backup"
+            "{directory} is damaged: {faults} faults; move it away and either start the replica with an empty directory, which \
+             it fills from the other replicas, or restore a backup"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! What the subcommands that look after data have in common.
+//! What the subcommands share that work on a data directory or on backups.
 
 use super::Failure;
 use crate::exit;
@@ -30,14 +30,14 @@ impl From<BackupError> for Failure {
     }
 }
 
-/// The data directory, if a replica has ever stored something in it.
+/// The data directory, if there is a store in it. A command that only reads must not make one.
 pub fn with_store(directory: PathBuf) -> Result<DataDirectory, Failure> {
     let data = DataDirectory(directory);
     let is_there = |path: &Path| path.try_exists();
     match is_there(&data.store()) {
         Ok(true) => Ok(data),
         Ok(false) => Err(Failure::configuration(format!(
-            "there is no store in {}; give the directory that the replica has as --data",
+            "there is no store in {}; give the directory that the replica runs with (`stablechatd run --data`)",
             data.0.display()
         ))),
         Err(error) => Err(Failure {
@@ -47,17 +47,17 @@ pub fn with_store(directory: PathBuf) -> Result<DataDirectory, Failure> {
     }
 }
 
-/// Lets only the user who runs this read what it writes: messages are nobody else's business.
+/// Makes the files that this process creates readable by its user only: they contain people's messages.
 pub fn keep_private() {
     umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// A line about a backup.
+/// A backup as a line of `stablechatd backups`.
 pub fn line(backup: &Backup) -> String {
     format!("{:>4}  {} UTC  {:>9}", backup.id, utc(backup.made), size(backup.bytes))
 }
 
-/// A number of bytes, for people.
+/// A number of bytes with a binary unit, for people.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut size, mut unit) = (bytes as f64, 0);

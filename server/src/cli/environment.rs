@@ -1,13 +1,13 @@
-//! Options that may come from the environment too, so that one unit file of systemd serves every replica.
+//! Options that may also be given by environment variables, so that one systemd unit file serves every replica.
 
 use super::Failure;
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// What the command line gives, or else a variable of the environment; an empty one is as good as none.
+/// The value from the command line, or else from an environment variable. An empty variable counts as unset.
 ///
 /// # Errors
-/// The variable cannot be understood.
+/// The variable is not UTF-8, or not a `T`.
 pub fn optional<T: FromStr<Err: Display>>(given: Option<T>, variable: &str) -> Result<Option<T>, Failure> {
     let from_environment = || std::env::var_os(variable).filter(|value| !value.is_empty());
     let Some(value) = given.is_none().then(from_environment).flatten() else { return Ok(given) };
@@ -15,10 +15,10 @@ pub fn optional<T: FromStr<Err: Display>>(given: Option<T>, variable: &str) -> R
     text.parse().map(Some).map_err(|error| Failure::usage(format!("{variable}: {error}")))
 }
 
-/// The same for what cannot be done without.
+/// Like [`optional`], for an option that must be given.
 ///
 /// # Errors
-/// Neither gives it, or the variable cannot be understood.
+/// It is given neither way, or the variable is not a `T`.
 pub fn required<T: FromStr<Err: Display>>(given: Option<T>, option: &str, variable: &str) -> Result<T, Failure> {
     let missing = || Failure::usage(format!("{option} is missing: give it, or set {variable}"));
     optional(given, variable)?.ok_or_else(missing)

@@ -10,11 +10,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// What a cluster is called that is given no name.
+/// The name of a cluster when none is given.
 const NAME_DEFAULT: &str = "stablechat";
-/// The cluster file's name in every directory.
+/// The name of the cluster file in every directory that is written.
 const CLUSTER_FILE: &str = "cluster.toml";
-/// The directory for clients. No replica's has this name.
+/// The directory for clients. Replicas' directories are called `replica-NAME`, so it is not one of them.
 const CLIENTS: &str = "clients";
 
 /// Write the files for a new cluster, with a directory to copy to each machine.
@@ -23,8 +23,8 @@ const CLIENTS: &str = "clients";
     subcommand,
     name = "init",
     example = "{command_name} --dir demo --replica a=10.0.0.1:7400 --replica b=10.0.0.2:7400 --replica c=10.0.0.3:7400",
-    note = "It makes DIR with replica-NAME for each replica, to be copied to /etc/stablechat/NAME of its machine, and
-clients, with the cluster file for everyone who chats. Nothing that exists is overwritten.",
+    note = "It makes DIR/replica-NAME for each replica, to be copied to /etc/stablechat/NAME on its machine, and DIR/clients
+with the cluster file for everyone who chats. Nothing that exists is overwritten.",
     error_code(0, "all of it was written"),
     error_code(2, "the command line was not understood, or makes no cluster"),
     error_code(73, "the directory has something in it already, or cannot be written")
@@ -44,7 +44,7 @@ pub struct Init {
     delivery_bound_ms: Option<u64>,
 }
 
-/// A replica as it is given on the command line.
+/// A value of `--replica`.
 struct Replica(ReplicaEntry);
 
 impl FromStr for Replica {
@@ -52,7 +52,7 @@ impl FromStr for Replica {
     fn from_str(text: &str) -> Result<Replica, String> {
         let (name, address) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=HOST:PORT"))?;
         let name = ReplicaName::parse(name).map_err(|error| format!("the replica's name {error}"))?;
-        // What a host name or an IP address is made of, and nothing that would have to be quoted in the file.
+        // Enough for host names and IP addresses, and nothing that would have to be quoted in the cluster file.
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]%".contains(&byte);
         match address.bytes().all(is_plain) {
             true => Ok(Replica(ReplicaEntry { name, address: address.into() })),
@@ -62,21 +62,25 @@ impl FromStr for Replica {
 }
 
 impl Init {
-    /// Writes everything, and says what to do with it.
+    /// Writes the files, and prints what to do with them.
     ///
     /// # Errors
-    /// What was asked for is no cluster, or the directory is not empty or cannot be written.
+    /// The options make no valid cluster, or the directory is not empty or cannot be written.
     pub fn execute(self) -> Result<(), Failure> {
         let text = self.cluster_file();
-        let cluster = Cluster::parse(&text)
-            .map_err(|error| Failure::usage(format!("this would be no cluster: {error}; see --replica")))?;
+        let cluster = Cluster::parse(&text).map_err(|error| {
+            Failure::usage(format!(
+                "these options make no valid cluster: {error}; give --replica NAME=HOST:PORT once for each replica"
+            ))
+        })?;
         let cannot = |message| Failure { code: exit::CANNOT_CREATE, message };
         let dir = self.dir.display();
         if is_taken(&self.dir).map_err(|error| cannot(format!("cannot look into {dir}: {error}")))? {
-            return Err(cannot(format!("{dir} is there already, and not empty; choose another directory with --dir")));
+            return Err(cannot(format!("{dir} exists and is not empty; choose another directory with --dir")));
         }
-        self.write(&cluster, &text)
-            .map_err(|error| cannot(format!("cannot write {error}; remove what has been written to {dir}")))?;
+        self.write(&cluster, &text).map_err(|error| {
+            cannot(format!("cannot write {error}; delete {dir}, which is incomplete, before trying again"))
+        })?;
         print!("{}", self.what_next(&cluster));
         Ok(())
     }
@@ -110,7 +114,7 @@ impl Init {
         self.dir.join(format!("replica-{name}"))
     }
 
-    /// What to do with what was written.
+    /// What to do next, with commands to copy.
     fn what_next(&self, cluster: &Cluster) -> String {
         let Cluster { name, replicas, delivery_bound, .. } = cluster;
         let milliseconds = delivery_bound.as_millis();
@@ -130,24 +134,24 @@ impl Init {
             );
         }
         text + &format!(
-            "\nWho chats needs the cluster file, and can see then whether all is well:\n    \
+            "\nEveryone who chats needs the cluster file. With it, `stablechat status` shows how the replicas are:\n    \
              install -D {} ~/.config/stablechat/cluster.toml\n    stablechat status\n",
             self.dir.join(CLIENTS).join(CLUSTER_FILE).display()
         )
     }
 }
 
-/// What the unit file does not know of a replica.
+/// The environment file that the unit of a replica reads.
 fn environment(name: &ReplicaName) -> String {
     format!(
-        "# Settings of stablechatd@{name}.service, beside the cluster file. A change is taken up at the next restart.\n\
+        "# Settings of stablechatd@{name}.service, beside the cluster file. Changes take effect at the next restart.\n\
          STABLECHAT_NAME={name}\n\
-         # What is logged at least: error, warn, info or debug.\n\
+         # The least severe log lines that are written: error, warn, info or debug.\n\
          #RUST_LOG=info\n"
     )
 }
 
-/// Whether there is something that must not be overwritten.
+/// Whether the directory has something in it, which must not be overwritten.
 fn is_taken(directory: &Path) -> io::Result<bool> {
     match fs::read_dir(directory) {
         Ok(mut entries) => Ok(entries.next().transpose()?.is_some()),
@@ -156,7 +160,7 @@ fn is_taken(directory: &Path) -> io::Result<bool> {
     }
 }
 
-/// The file that could not be written, and why.
+/// A file that could not be written, and why.
 struct WriteError(PathBuf, io::Error);
 
 impl std::fmt::Display for WriteError {
@@ -165,7 +169,7 @@ impl std::fmt::Display for WriteError {
     }
 }
 
-/// Writes a file that does not exist, and makes its directory.
+/// Writes a file, which must not exist, and makes its directory if need be.
 fn write_new(path: &Path, text: &str) -> Result<(), WriteError> {
     let write = || {
         path.parent().map_or(Ok(()), fs::create_dir_all)?;

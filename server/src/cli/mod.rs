@@ -1,4 +1,4 @@
-//! The command line: a subcommand a file, each of which says how it failed in one way.
+//! The command line of `stablechatd`: one file for each subcommand, and one way to fail.
 
 mod backup;
 mod backups;
@@ -38,31 +38,30 @@ enum Subcommand {
     Check(Check),
 }
 
-/// How a subcommand failed.
+/// Why a subcommand failed.
 pub struct Failure {
-    /// The exit code of the process.
     pub code: i32,
     /// What happened, to what, and what to do.
     pub message: String,
 }
 
 impl Failure {
-    /// What was asked for makes no sense.
+    /// The command line makes no sense.
     fn usage(message: String) -> Failure {
         Failure { code: exit::USAGE, message }
     }
 
-    /// What was asked for cannot be done with this configuration.
+    /// The command does not fit the cluster file or the directories that it names.
     fn configuration(message: String) -> Failure {
         Failure { code: exit::CONFIGURATION, message }
     }
 }
 
 impl Arguments {
-    /// Does what was asked for.
+    /// Runs the subcommand.
     ///
     /// # Errors
-    /// It could not be done.
+    /// Whatever made it fail.
     pub fn execute(self) -> Result<(), Failure> {
         match self.subcommand {
             Subcommand::Init(init) => init.execute(),

@@ -42,7 +42,7 @@ impl Restore {
     /// Restores a backup.
     ///
     /// # Errors
-    /// It could not be restored. Then there is no store in the data directory.
+    /// It could not be restored. The data directory has no store then.
     pub fn execute(self) -> Result<(), Failure> {
         keep_private();
         let began = Instant::now();

@@ -34,8 +34,8 @@ pub struct Run {
     /// the directory for the replica's data, made when it is not there (or $STABLECHAT_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
-    /// HOST:PORT where to serve /metrics, /healthz and /readyz over HTTP (or $STABLECHAT_METRICS). It is neither encrypted nor
-    /// asks who reads: use a loopback address
+    /// HOST:PORT where to serve /metrics, /healthz and /readyz over HTTP (or $STABLECHAT_METRICS), unencrypted and for
+    /// everyone who can reach it: use a loopback address
     #[argh(option, arg_name = "host:port")]
     metrics: Option<String>,
 }
@@ -54,7 +54,7 @@ impl Run {
         let text = std::fs::read_to_string(&cluster)
             .map_err(|error| Failure::configuration(format!("cannot read the cluster file {file}: {error}")))?;
         let cluster = Cluster::parse(&text)
-            .map_err(|error| Failure::configuration(format!("the cluster file {file} is wrong: {error}")))?;
+            .map_err(|error| Failure::configuration(format!("the cluster file {file} is not valid: {error}")))?;
         let metrics = optional(self.metrics, "STABLECHAT_METRICS")?;
         service::run(ServiceSettings { cluster, name, data, metrics, versions: Versions::OURS })
             .map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
