@@ -1,10 +1,10 @@
-//! What a replica measures of itself, in Prometheus' text format.
+//! A replica's metrics, in Prometheus' text format.
 //!
-//! Most of it is looked up when somebody asks, and is taken from the same report that `stablechat status` shows. Only what
-//! cannot be had afterwards is counted as it happens: [`ExtraCounters`] and [`Histograms`].
+//! Most values are looked up at each scrape, in the same report that `stablechat status` shows. Only what cannot be found out
+//! afterwards is recorded as it happens: [`ExtraCounters`] and [`Histograms`].
 //!
-//! Names and units follow Prometheus' conventions: base units, `_total` for what only grows. A replica is told from another by
-//! Prometheus itself (`instance`), and by `stablechat_replica_info`.
+//! Names and units follow Prometheus' conventions: base units (seconds, bytes), and `_total` for values that only grow. Prometheus'
+//! own label `instance` tells replicas apart; `stablechat_replica_info` gives their names.
 
 mod page;
 mod process;
@@ -20,42 +20,42 @@ use stablechat_protocol::status::{Counters, PeerReport, ReportedPeerState, Repor
 use std::fmt;
 use std::time::Duration;
 
-/// The upper ends of the buckets for answers, in seconds: answers by the closed test take milliseconds, those by the real-time
-/// test the delivery bound, which is 10 ms to a minute.
+/// The upper ends of the buckets for answers, in seconds. Answers by the closed test take milliseconds; those by the real-time test
+/// take the delivery bound, which is 10 ms to 60 s.
 const LATENCY_BUCKETS: [f64; 16] =
     [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// The same for commits, most of which is waiting for the disk.
+/// The upper ends of the buckets for commits, in seconds. Most of a commit is waiting for the disk to sync.
 const COMMIT_BUCKETS: [f64; 13] = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0];
 
-/// What is counted beside [`Counters`].
+/// Counters that a status report does not have, beside its [`Counters`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExtraCounters {
-    /// Queries that were answered by the closed test.
+    /// Queries answered by the closed test.
     pub closed_queries: u64,
-    /// Answers that a repair changed.
+    /// Answers that repairs changed.
     pub changed: u64,
-    /// How long all repairs took.
+    /// The time that all repairs took together.
     pub repairing: Duration,
-    /// Comparisons with a peer that showed the same.
+    /// Comparisons at a boundary that found equal logs and states.
     pub same: u64,
-    /// Comparisons that showed other requests.
+    /// Comparisons at a boundary that found different logs.
     pub logs_differ: u64,
-    /// Comparisons that could not be made.
+    /// Comparisons that could not be made, e.g. because this replica no longer has the digests of that boundary.
     pub unknown: u64,
-    /// Snapshots that a peer has taken from us.
+    /// Snapshots that were sent to a peer completely.
     pub snapshots_sent: u64,
-    /// Snapshots of a peer that took the place of what we had.
+    /// Snapshots of a peer that replaced this replica's data.
     pub snapshots_installed: u64,
 }
 
-/// How long things took.
+/// Durations, in seconds.
 #[derive(Clone, Debug)]
 pub struct Histograms {
-    /// From the timestamp to the answer, by the closed test.
+    /// From a request's timestamp to its answer, by the closed test.
     pub closed: Histogram,
-    /// The same by the real-time test.
+    /// From a request's timestamp to its answer, by the real-time test.
     pub real_time: Histogram,
-    /// Writing what was applied, synced.
+    /// Writing a batch of applied requests, with its sync.
     pub commit: Histogram,
 }
 
@@ -69,27 +69,22 @@ impl Default for Histograms {
     }
 }
 
-/// Everything that is known when somebody asks.
+/// Everything that a scrape shows.
 #[derive(Debug)]
 pub struct Facts {
-    /// The cluster.
     pub cluster: ClusterName,
     /// Δ.
     pub delivery_bound: Duration,
-    /// What the replica says of itself.
     pub report: StatusReport,
-    /// What it has counted beside that.
     pub extra: ExtraCounters,
-    /// How long things took.
     pub histograms: Histograms,
-    /// What the poll loop knows.
     pub traffic: NetStats,
-    /// What the store takes; none when that cannot be found out.
+    /// The sizes of the store; none when they cannot be found out.
     pub sizes: Option<Sizes>,
 }
 
 impl Facts {
-    /// All of it as text.
+    /// The metrics in Prometheus' text format.
     pub fn text(self) -> String {
         page::text(self)
     }
@@ -106,17 +101,21 @@ impl Facts {
             ("stopping", ReportedPhase::Stopping),
         ];
         let phases = phases.map(|(name, phase)| ([("status", name)], flag(report.phase == phase)));
-        page.gauges("stablechat_status", "1 for what the replica does now, 0 for the rest.", phases)?;
+        page.gauges("stablechat_status", "1 for what the replica is doing now, 0 for the other statuses.", phases)?;
         page.gauge(
             "stablechat_muted",
-            "1 while it answers nothing although it serves: too few in contact, or its clock is off.",
+            "1 while it serves but answers nothing: in contact with fewer than min_live replicas, or its clock is off.",
             flag(report.is_muted),
         )?;
-        page.gauge("stablechat_epoch", "Number of its incarnation.", report.epoch)?;
-        page.gauge("stablechat_applied_position", "Requests in its log, from the beginning.", report.applied.position)?;
+        page.gauge("stablechat_epoch", "Number of its incarnation; grows at every start and rejoin.", report.epoch)?;
+        page.gauge(
+            "stablechat_applied_position",
+            "Requests applied since the log began, truncated ones included.",
+            report.applied.position,
+        )?;
         page.gauge(
             "stablechat_settled_position",
-            "How many of them are settled: all replicas have them.",
+            "Position up to which the log is settled: equal at all replicas.",
             report.settled,
         )?;
         page.gauge("stablechat_pending", "Requests and queries held and not yet applied.", report.pending)?;
@@ -131,22 +130,22 @@ impl Facts {
         let Facts { report, traffic, .. } = self;
         page.gauge(
             "stablechat_closed_lag_seconds",
-            "How far behind its clock it closes.",
+            "How far its closed timestamp is behind its clock.",
             report.clock.since(report.closed).as_secs_f64(),
         )?;
         page.gauge(
             "stablechat_grace_seconds",
-            "How far behind its clock it means to close.",
+            "How far it keeps its closed timestamp behind its clock.",
             seconds(report.grace_ns),
         )?;
         page.gauge(
             "stablechat_barrier",
-            "1 while answers may have to wait for the delivery bound, since a replica started or fell silent.",
+            "1 while answers may take the delivery bound, because a replica started or fell silent.",
             flag(report.has_barrier),
         )?;
         page.gauge(
             "stablechat_clock_off",
-            "1 while its clock is off against others that agree.",
+            "1 while its clock differs from the clocks of its peers, which agree with each other.",
             flag(report.clock_is_off),
         )?;
         page.counter("stablechat_clock_steps_total", "Times that its wall clock was set.", traffic.clock_steps)
@@ -180,7 +179,11 @@ impl Facts {
         let lags = report.peers.iter().filter_map(|peer| {
             Some(([("peer", peer.replica.as_str())], report.clock.since(peer.closed?).as_secs_f64()))
         });
-        page.gauges("stablechat_peer_closed_lag_seconds", "How far behind our clock the peer closes.", lags)
+        page.gauges(
+            "stablechat_peer_closed_lag_seconds",
+            "How far the peer's closed timestamp is behind our clock.",
+            lags,
+        )
     }
 
     fn write_answers(&self, page: &mut Page) -> fmt::Result {
@@ -194,7 +197,7 @@ impl Facts {
         ];
         page.counters(
             "stablechat_answers_total",
-            "Requests applied and queries answered, by the test that found them stable.",
+            "Requests applied and queries answered, by the test by which they were stable.",
             answers,
         )?;
         let reasons = [
@@ -214,26 +217,26 @@ impl Facts {
         )?;
         page.histogram(
             "stablechat_commit_duration_seconds",
-            "Time that writing a batch of requests took, synced.",
+            "Time to write a batch of requests, with its sync.",
             &self.histograms.commit,
         )?;
         page.gauge("stablechat_clients", "Connections of clients.", self.traffic.clients)?;
-        page.gauge("stablechat_outbox_bytes", "What waits to be sent, to clients and peers.", self.traffic.outbox_bytes)
+        page.gauge("stablechat_outbox_bytes", "Bytes queued for clients and peers.", self.traffic.outbox_bytes)
     }
 
     fn write_repairs(&self, page: &mut Page) -> fmt::Result {
         let (counters, extra) = (self.report.counters, self.extra);
         page.counter(
             "stablechat_repairs_total",
-            "Times that requests came too late for their places.",
+            "Repairs: times that requests were inserted below the end of the log.",
             counters.repairs,
         )?;
-        page.counter("stablechat_undone_total", "Requests undone and applied again for that.", counters.undone)?;
-        page.counter("stablechat_changed_answers_total", "Answers that came out differently by that.", extra.changed)?;
+        page.counter("stablechat_undone_total", "Requests that repairs undid and applied again.", counters.undone)?;
+        page.counter("stablechat_changed_answers_total", "Answers that repairs changed.", extra.changed)?;
         page.counter("stablechat_repair_seconds_total", "Time that repairs took.", extra.repairing.as_secs_f64())?;
         page.counter(
             "stablechat_rejoins_total",
-            "Times that it began again as another incarnation without having been started.",
+            "Times that it took a new epoch without having been restarted.",
             counters.rejoins,
         )?;
         let results = [
@@ -244,27 +247,31 @@ impl Facts {
         ];
         page.counters(
             "stablechat_comparisons_total",
-            "Comparisons with a peer as of a whole second. Any states_differ is a bug.",
+            "Comparisons with a peer at a boundary. Any states_differ is a bug.",
             results,
         )?;
         let directions = [
             ([("direction", "sent")], extra.snapshots_sent),
             ([("direction", "installed")], extra.snapshots_installed),
         ];
-        page.counters(
-            "stablechat_snapshots_total",
-            "Snapshots that went whole from one replica to another.",
-            directions,
-        )
+        page.counters("stablechat_snapshots_total", "Snapshots that were transferred completely.", directions)
     }
 
     fn write_sizes(&self, page: &mut Page) -> fmt::Result {
         let Some(sizes) = &self.sizes else { return Ok(()) };
-        page.gauge("stablechat_log_bytes", "What the kept part of the log takes, uncompressed.", sizes.log)?;
-        page.gauge("stablechat_store_live_bytes", "About what all rows take in RocksDB's files.", sizes.live)?;
-        page.gauge("stablechat_store_memtable_bytes", "What RocksDB has in memory and not in files.", sizes.memtables)?;
-        page.gauge("stablechat_store_wal_bytes", "What RocksDB's write-ahead log takes.", sizes.write_ahead_log)?;
-        page.gauge("stablechat_disk_available_bytes", "What is free where the data is.", sizes.available)
+        page.gauge("stablechat_log_bytes", "Size of the log that is kept, uncompressed.", sizes.log)?;
+        page.gauge("stablechat_store_live_bytes", "Estimated size of all rows in RocksDB's files.", sizes.live)?;
+        page.gauge(
+            "stablechat_store_memtable_bytes",
+            "Size of RocksDB's memtables: data in memory that is not in its files yet.",
+            sizes.memtables,
+        )?;
+        page.gauge("stablechat_store_wal_bytes", "Size of RocksDB's write-ahead log.", sizes.write_ahead_log)?;
+        page.gauge(
+            "stablechat_disk_available_bytes",
+            "Free space on the file system of the data directory.",
+            sizes.available,
+        )
     }
 }
 
@@ -281,7 +288,7 @@ impl Collector for Facts {
     }
 }
 
-/// As Prometheus writes what is so or not.
+/// Prometheus has no booleans.
 fn flag(is_so: bool) -> u32 {
     is_so.into()
 }

@@ -1,7 +1,7 @@
-//! Writing metrics: a line of code for each.
+//! A page of metrics, written with one call for each.
 //!
-//! The library writes the OpenMetrics format. What goes out is the older text format, which everybody reads, OpenMetrics or
-//! not: it differs for our metrics in one thing only, see [`text`].
+//! The library writes the OpenMetrics format. Scrapes get the older text format, which every monitoring system reads. For our metrics
+//! the two differ in one point only, see [`text`].
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode_registry;
@@ -12,24 +12,24 @@ use prometheus_client::registry::Registry;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What tells a value of a metric from others of the same.
+/// The labels of one value of a metric.
 type Labels<'a, const N: usize> = [(&'a str, &'a str); N];
 
-/// Where metrics are written to.
+/// Where metrics are written.
 pub struct Page<'a>(DescriptorEncoder<'a>);
 
 impl<'a> Page<'a> {
-    /// An empty one.
+    /// An empty page.
     pub fn new(encoder: DescriptorEncoder<'a>) -> Page<'a> {
         Page(encoder)
     }
 
-    /// What goes up and down.
+    /// Writes a metric whose value goes up and down.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    /// The same for several.
+    /// Writes a gauge with several values, told apart by their labels.
     pub fn gauges<'l, const N: usize>(
         &mut self,
         name: &str,
@@ -40,13 +40,13 @@ impl<'a> Page<'a> {
         values.into_iter().try_for_each(|(labels, value)| metric.encode_family(&labels)?.encode_gauge(&value))
     }
 
-    /// What only grows. The name ends with `_total`.
+    /// Writes a metric whose value only grows. Its name must end with `_total`.
     pub fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(counter_name(name), help, None, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 
-    /// The same for several.
+    /// Writes a counter with several values, told apart by their labels.
     pub fn counters<'l, const N: usize>(
         &mut self,
         name: &str,
@@ -59,12 +59,12 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// How often something took how long.
+    /// Writes a histogram of durations.
     pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
         histogram.encode(self.0.encode_descriptor(name, help, None, MetricType::Histogram)?)
     }
 
-    /// The same for several.
+    /// Writes a histogram with several values, told apart by their labels.
     pub fn histograms<'l, const N: usize>(
         &mut self,
         name: &str,
@@ -76,14 +76,15 @@ impl<'a> Page<'a> {
     }
 }
 
-/// A counter's name as OpenMetrics has it: the library adds the rest to each value.
+/// A counter's name without `_total`, which the library appends to the name of each value.
 fn counter_name(name: &str) -> &str {
-    name.strip_suffix(TOTAL).expect("the name of a counter ends so")
+    name.strip_suffix(TOTAL).expect("the name of a counter ends with _total")
 }
 
 const TOTAL: &str = "_total";
 
-/// What a collector has, in Prometheus' text format: there the help and the type of a counter carry the same name as its values.
+/// The metrics of a collector in Prometheus' text format. In it the lines with help and type of a counter have the same name as its
+/// values, with `_total`; in OpenMetrics they do not.
 pub fn text(collector: impl Collector) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(collector));

@@ -1,4 +1,4 @@
-//! What the operating system says of the process, by the names that all Prometheus clients use.
+//! What the operating system knows of this process, by the names that all Prometheus clients use.
 
 use super::page::Page;
 use procfs::process::{LimitValue, Process};
@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What it takes, and since when.
+/// The process's use of resources.
 struct Usage {
     processor_seconds: f64,
     resident_bytes: u64,
@@ -16,12 +16,12 @@ struct Usage {
     started: f64,
 }
 
-/// Writes it, if the system says it.
+/// Writes the metrics of the process; none of them when the operating system does not tell.
 pub fn write(page: &mut Page) -> fmt::Result {
     let usage = match usage() {
         Ok(usage) => usage,
         Err(error) => {
-            log::debug!("cannot find out what the process takes: {error}");
+            log::debug!("cannot read the process's use of resources: {error}");
             return Ok(());
         }
     };
@@ -29,7 +29,7 @@ pub fn write(page: &mut Page) -> fmt::Result {
     page.gauge("process_resident_memory_bytes", "Memory in use.", usage.resident_bytes)?;
     page.gauge("process_open_fds", "Open files and sockets.", usage.open_files)?;
     if let Some(most) = usage.open_files_max {
-        page.gauge("process_max_fds", "How many of both there may be.", most)?;
+        page.gauge("process_max_fds", "Limit of open files and sockets.", most)?;
     }
     page.gauge("process_start_time_seconds", "When the process started, since the Unix epoch.", usage.started)
 }
