@@ -221,7 +221,7 @@ impl Facts {
             &self.histograms.commit,
         )?;
         page.gauge("stablechat_clients", "Connections of clients.", self.traffic.clients)?;
-        page.gauge("stablechat_outbox_bytes", "Bytes queued for clients and peers.", self.traffic.outbox_bytes)
+        page.gauge("stablechat_write_buffer_bytes", "Bytes queued for clients and peers.", self.traffic.outbox_bytes)
     }
 
     fn write_repairs(&self, page: &mut Page) -> fmt::Result {
