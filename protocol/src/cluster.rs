@@ -1,4 +1,4 @@
-//! The cluster file: what every replica and client of a cluster knows about it.
+//! The cluster file (TOML): the facts that all replicas and clients of a cluster share.
 
 use crate::digest::Digest;
 use crate::name::{ClusterName, ReplicaName};
@@ -12,42 +12,44 @@ const DELIVERY_BOUND_DEFAULT_MS: u64 = 1000;
 const DELIVERY_BOUND_MIN_MS: u64 = 10;
 /// The greatest delivery bound that a cluster file may give, in milliseconds.
 pub const DELIVERY_BOUND_MAX_MS: u64 = 60_000;
-/// How much of its log a replica keeps when a cluster file does not say, in MiB.
+/// The log retention of a cluster file that does not give one, in MiB.
 const LOG_RETENTION_DEFAULT_MIB: u64 = 1024;
-/// The most that a cluster file may have it keep, in MiB: a pebibyte.
+/// The greatest log retention that a cluster file may give, in MiB: 1 PiB.
 const LOG_RETENTION_MAX_MIB: u64 = 1 << 30;
 /// The most replicas in a cluster.
 pub const REPLICAS_MAX: usize = 9;
-/// The furthest that an accepted timestamp may be ahead of a replica's clock, whatever the delivery bound.
+/// The most by which an accepted timestamp may be ahead of a replica's clock, however long the delivery bound: enough for clients whose
+/// clocks are corrected by estimated offsets.
 const AHEAD_MAX: Duration = Duration::from_millis(50);
 
-/// A cluster: its name, its replicas and its delivery bound.
+/// A cluster, as its file describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct Cluster {
-    /// What keeps it apart from others.
     pub name: ClusterName,
-    /// Δ: at least `N·(δ+ε)` for N replicas, a message delay of at most δ and clocks that agree within ε.
+    /// Δ, which must be at least `N·(δ+ε)`: N replicas, messages that take at most δ, and clocks that agree within ε. From 10 ms to
+    /// 60 s.
     pub delivery_bound: Duration,
-    /// How many replicas, itself included, a replica must be in contact with to answer anything: 1 for one that goes on
-    /// alone, a majority for one that rather refuses than diverges in a partition.
+    /// How many replicas, itself included, a replica must be in contact with to answer anything. With 1 it goes on alone; with a
+    /// majority it refuses in a partition instead of diverging.
     pub min_live: usize,
-    /// How many bytes of its log a replica keeps for others that have been away. Who was away for longer gets a snapshot.
+    /// How many bytes of its log a replica keeps for peers that were away. A peer that lacks more gets a snapshot.
     pub log_retention: u64,
-    /// The replicas, at least one, with distinct names and addresses.
+    /// 1 to [`REPLICAS_MAX`] replicas, with distinct names and addresses.
     pub replicas: Vec<ReplicaEntry>,
 }
 
 /// A replica in a cluster file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
 pub struct ReplicaEntry {
-    /// Its name.
     pub name: ReplicaName,
     /// `HOST:PORT`, where it listens for clients and replicas alike.
     pub address: String,
 }
 
-/// What is wrong with a cluster file.
+/// Why a text is not a cluster file, for the person who wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterError(String);
 
@@ -59,7 +61,7 @@ impl fmt::Display for ClusterError {
 
 impl std::error::Error for ClusterError {}
 
-/// The file as it is written.
+/// The file before its rules are checked and its defaults filled in.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -72,63 +74,30 @@ struct File {
 }
 
 impl Cluster {
-    /// Reads the text of a cluster file (TOML).
+    /// Parses the text of a cluster file, and checks its rules.
     ///
     /// # Errors
-    /// The text is not TOML, has other fields than a cluster file, or breaks a rule; the error says where and which.
+    /// The text is not TOML, has a field that cluster files do not have, or breaks a rule. The error says where, or which.
     pub fn parse(text: &str) -> Result<Cluster, ClusterError> {
         let file: File =
             toml::from_str(text).map_err(|error| ClusterError(error.to_string().trim_end().to_string()))?;
-        let bound = file.delivery_bound_ms.unwrap_or(DELIVERY_BOUND_DEFAULT_MS);
-        if !(DELIVERY_BOUND_MIN_MS..=DELIVERY_BOUND_MAX_MS).contains(&bound) {
-            return Err(ClusterError(format!(
-                "delivery_bound_ms is {bound}; it must be from {DELIVERY_BOUND_MIN_MS} to {DELIVERY_BOUND_MAX_MS}"
-            )));
-        }
-        if !(1..=REPLICAS_MAX).contains(&file.replica.len()) {
-            return Err(ClusterError(format!(
-                "it has {} [[replica]] entries; it must have 1 to {REPLICAS_MAX}",
-                file.replica.len()
-            )));
-        }
-        for (index, replica) in file.replica.iter().enumerate() {
-            let valid = replica
-                .address
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
-            if !valid {
-                return Err(ClusterError(format!(
-                    "the address {:?} of replica {} is not HOST:PORT",
-                    replica.address, replica.name
-                )));
-            }
-            for earlier in &file.replica[..index] {
-                if earlier.name == replica.name {
-                    return Err(ClusterError(format!("two replicas are named {}", replica.name)));
-                }
-                if earlier.address == replica.address {
-                    return Err(ClusterError(format!(
-                        "replicas {} and {} have the same address {}",
-                        earlier.name, replica.name, replica.address
-                    )));
-                }
-            }
-        }
-        let min_live = file.min_live.unwrap_or(1);
-        if !(1..=file.replica.len()).contains(&min_live) {
+        let File { name, delivery_bound_ms, min_live, log_retention_mib, replica: replicas } = file;
+
+        let bound = delivery_bound_ms.unwrap_or(DELIVERY_BOUND_DEFAULT_MS);
+        check_range("delivery_bound_ms", bound, DELIVERY_BOUND_MIN_MS, DELIVERY_BOUND_MAX_MS)?;
+        let retention = log_retention_mib.unwrap_or(LOG_RETENTION_DEFAULT_MIB);
+        check_range("log_retention_mib", retention, 1, LOG_RETENTION_MAX_MIB)?;
+        check_replicas(&replicas)?;
+
+        let min_live = min_live.unwrap_or(1);
+        if !(1..=replicas.len()).contains(&min_live) {
             return Err(ClusterError(format!(
                 "min_live is {min_live}; it must be from 1 to the number of replicas, {}",
-                file.replica.len()
-            )));
-        }
-        let retention = file.log_retention_mib.unwrap_or(LOG_RETENTION_DEFAULT_MIB);
-        if !(1..=LOG_RETENTION_MAX_MIB).contains(&retention) {
-            return Err(ClusterError(format!(
-                "log_retention_mib is {retention}; it must be from 1 to {LOG_RETENTION_MAX_MIB}"
+                replicas.len()
             )));
         }
         let (delivery_bound, log_retention) = (Duration::from_millis(bound), retention << 20);
-        Ok(Cluster { name: file.name, delivery_bound, min_live, log_retention, replicas: file.replica })
+        Ok(Cluster { name, delivery_bound, min_live, log_retention, replicas })
     }
 
     /// The replica with this name.
@@ -136,9 +105,10 @@ impl Cluster {
         self.replicas.iter().find(|replica| replica.name == *name)
     }
 
-    /// What the cluster files of two replicas must agree on when they connect: the digest of the cluster's name, of what the
-    /// protocol goes by, of all names in their order, and of the addresses of the two. The address of a third may be changed at one
-    /// replica after the other, and so may how much of the log is kept.
+    /// The digest of everything that the cluster files of these two replicas must have the same, or they refuse to connect: the cluster's
+    /// name, the delivery bound, `min_live`, the names of all replicas in their order, and the addresses of these two.
+    ///
+    /// The address of a third replica and the log retention are left out, so that they can be changed at one replica after the other.
     pub fn digest_between(&self, one: &ReplicaName, other: &ReplicaName) -> Digest {
         let mut hasher = blake3::Hasher::new_derive_key("stablechat cluster file, version 1");
         let milliseconds = self.delivery_bound.as_millis();
@@ -155,6 +125,46 @@ impl Cluster {
         let share = self.delivery_bound / u32::try_from(self.replicas.len()).expect("at most nine");
         AHEAD_MAX.min(share)
     }
+}
+
+/// Checks that a number of the file is from `min` to `max`.
+fn check_range(field: &str, value: u64, min: u64, max: u64) -> Result<(), ClusterError> {
+    match (min..=max).contains(&value) {
+        true => Ok(()),
+        false => Err(ClusterError(format!("{field} is {value}; it must be from {min} to {max}"))),
+    }
+}
+
+/// Checks the number of replicas, the form of their addresses, and that no two have the same name or address.
+fn check_replicas(replicas: &[ReplicaEntry]) -> Result<(), ClusterError> {
+    if !(1..=REPLICAS_MAX).contains(&replicas.len()) {
+        return Err(ClusterError(format!(
+            "it has {} [[replica]] entries; it must have 1 to {REPLICAS_MAX}",
+            replicas.len()
+        )));
+    }
+
+    for (index, ReplicaEntry { name, address }) in replicas.iter().enumerate() {
+        let is_valid = address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
+        if !is_valid {
+            return Err(ClusterError(format!("the address {address:?} of replica {name} is not HOST:PORT")));
+        }
+
+        for earlier in &replicas[..index] {
+            if earlier.name == *name {
+                return Err(ClusterError(format!("two replicas are named {name}")));
+            }
+            if earlier.address == *address {
+                return Err(ClusterError(format!(
+                    "replicas {} and {name} have the same address {address}",
+                    earlier.name
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

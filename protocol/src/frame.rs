@@ -1,30 +1,26 @@
 //! Frames: a length, then one CBOR item.
 //!
-//! The length is a big-endian `u32` and counts the item's bytes. [`FrameBuffer`] collects bytes as they come, one at a
-//! time if need be, and says of what it has: not yet a frame, a frame, or never a frame (an error, after which the
-//! connection is of no use).
+//! The length is a big-endian `u32` and counts the bytes of the item. [`FrameBuffer`] collects bytes in whatever pieces they arrive, and
+//! keeps three outcomes apart: more bytes are needed, a frame is complete, or the bytes can never become a frame. After the last
+//! the connection has to be closed, because where the next frame begins is unknown.
 
 use crate::wire::{from_cbor, to_cbor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 
-/// The most bytes of an item, 1 MiB.
+/// The most bytes of an item: 1 MiB. A sender splits what is longer over several messages.
 pub const FRAME_MAX: usize = 1024 * 1024;
-/// The bytes of a frame before its item.
+/// The bytes of a frame before its item: the length.
 const HEADER: usize = 4;
 
-/// Why bytes are not a frame, and never will be.
+/// Why bytes can never become a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// The announced length is beyond the limit; both in bytes.
-    TooLarge {
-        /// What was announced.
-        length: usize,
-        /// What is allowed.
-        limit: usize,
-    },
-    /// The item is not well-formed, or not a message.
+    /// The item would have `length` bytes, and `limit` are allowed.
+    #[allow(missing_docs)]
+    TooLarge { length: usize, limit: usize },
+    /// The item is not well-formed, or not a message that is expected. The text says how, for a person.
     Malformed(String),
 }
 
@@ -39,21 +35,22 @@ impl fmt::Display for FrameError {
 
 impl std::error::Error for FrameError {}
 
-/// What a [`FrameBuffer`] has.
+/// What [`FrameBuffer::decode`] finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded<T> {
-    /// A whole message.
+    /// A message, which is taken out of the buffer.
     Frame(T),
-    /// Not yet a whole message.
+    /// The bytes so far are the beginning of a message.
     NeedMore,
 }
 
-/// Bytes that came and are not yet messages: at most one frame, and what was pushed in one go.
+/// Bytes that were received and are not yet decoded. When every frame is decoded after each push, it never holds more than one incomplete
+/// frame and the bytes of one push.
 #[derive(Debug)]
 pub struct FrameBuffer {
-    /// All bytes not yet decoded, after `start`.
+    /// From `start` on, the bytes that are not yet decoded.
     bytes: Vec<u8>,
-    /// How many bytes at the beginning of `bytes` are decoded already.
+    /// Decoded bytes are dropped only when more are needed: dropping them after each frame would move the rest each time.
     start: usize,
     /// The most bytes of an item.
     limit: usize,
@@ -71,12 +68,12 @@ impl FrameBuffer {
         FrameBuffer { bytes: Vec::new(), start: 0, limit }
     }
 
-    /// Changes the limit, for frames that have not been decoded yet.
+    /// Changes the limit for all frames that are not yet decoded. A stranger gets a low one, until it has said hello.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Adds bytes that came.
+    /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start == self.bytes.len() {
             self.bytes.clear();
@@ -85,15 +82,15 @@ impl FrameBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Whether a frame has begun and is not complete.
+    /// Whether there are bytes that are not yet decoded.
     pub fn is_mid_frame(&self) -> bool {
         self.start < self.bytes.len()
     }
 
-    /// Takes the next message.
+    /// Decodes the next message.
     ///
     /// # Errors
-    /// The bytes can never become a message. The same error comes again at each further call.
+    /// The bytes can never become a message. Every further call returns the same error.
     pub fn decode<T: DeserializeOwned>(&mut self) -> Result<Decoded<T>, FrameError> {
         let rest = &self.bytes[self.start..];
         let Some((header, rest)) = rest.split_first_chunk::<HEADER>() else {
@@ -113,7 +110,7 @@ impl FrameBuffer {
         Ok(Decoded::Frame(message))
     }
 
-    /// Drops decoded bytes, and the memory of a large frame once it is through.
+    /// Drops decoded bytes. After a large frame the memory is given back, because most connections never carry a second one.
     fn compact(&mut self) {
         self.bytes.drain(..self.start);
         self.start = 0;
@@ -123,7 +120,7 @@ impl FrameBuffer {
     }
 }
 
-/// Appends a message's frame to `bytes`.
+/// Appends the frame of a message to `bytes`.
 ///
 /// # Errors
 /// The message is longer than [`FRAME_MAX`]; `bytes` is unchanged.

@@ -8,7 +8,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | encoding | [`wire`] (CBOR), [`frame`] (a length, then a CBOR item) |
-//! | values | [`time`], [`clock_offset`], [`uid`], [`name`], [`text`], [`session`], [`digest`], [`login`], [`version`], [`close`], [`cluster`] |
+//! | values | [`time`], [`clock_offset`], [`uid`], [`name`], [`text`], [`session`], [`digest`], [`login`], [`version`], [`close`], [`cluster`], [`clock_offset`] |
 //! | requests and answers | [`command`], [`request`], [`answer`], [`status`] |
 //! | messages | [`message`] (clients and replicas), [`peer`] (replicas among themselves) |
 //!

@@ -8,12 +8,11 @@ pub const NAME_MAX: usize = 32;
 /// The most bytes in a pattern.
 pub const PATTERN_MAX: usize = 64;
 
-/// Why a text is not a name or pattern.
+/// Why a text is not a name, or not a pattern. `Display` quotes the text and says which rule it breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameError {
-    /// What was to be a name.
+    /// Shortened, because it may be anything.
     text: String,
-    /// What is wrong with it.
     fault: &'static str,
 }
 
@@ -41,7 +40,7 @@ fn check_name(text: &str) -> Result<(), NameError> {
     Err(NameError { text: text.chars().take(2 * NAME_MAX).collect(), fault })
 }
 
-/// Defines a string that keeps a rule wherever it comes from.
+/// Defines a string type whose values keep a rule: parsing and decoding both check it.
 macro_rules! checked_text {
     ($(#[$meta:meta])* $name:ident, $check:path, $error:ty) => {
         $(#[$meta])*
@@ -50,17 +49,17 @@ macro_rules! checked_text {
         pub struct $name(String);
 
         impl $name {
-            /// Checks the rule.
+            /// Checks the rule, and wraps the text.
             ///
             /// # Errors
-            /// Says which part of the rule the text breaks.
+            /// The text breaks the rule; the error says how.
             pub fn parse(text: impl Into<String>) -> Result<Self, $error> {
                 let text = text.into();
                 $check(&text)?;
                 Ok(Self(text))
             }
 
-            /// The text itself.
+            /// The text without its type.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -100,17 +99,18 @@ checked_text! {
 }
 
 checked_text! {
-    /// The name of a replica, under the rule of account names.
+    /// The name of a replica. The rule is that of account names.
     ReplicaName, check_name, NameError
 }
 
 checked_text! {
-    /// The name of a cluster, under the rule of account names: what keeps two clusters on one network apart.
+    /// The name of a cluster, which keeps two clusters on one network apart. The rule is that of account names.
     ClusterName, check_name, NameError
 }
 
 checked_text! {
-    /// A pattern over account names: `*` stands for any characters, `?` for one, all others for themselves.
+    /// A pattern over account names, 1 to [`PATTERN_MAX`] bytes: `*` matches any characters, `?` exactly one, and every other
+    /// character itself.
     Pattern, check_pattern, NameError
 }
 
@@ -134,16 +134,16 @@ impl Pattern {
         Pattern("*".into())
     }
 
-    /// What every matching name begins with.
+    /// The characters before the first wildcard: every matching name begins with them, so a sorted list need be searched there only.
     pub fn literal_prefix(&self) -> &str {
         &self.0[..self.0.find(['*', '?']).unwrap_or(self.0.len())]
     }
 
-    /// Whether the whole name matches, in at most `name × pattern` steps.
+    /// Whether the whole name matches. Takes at most as many steps as the product of both lengths, however many stars there are.
     pub fn matches(&self, name: &AccountName) -> bool {
         let (pattern, name) = (self.0.as_bytes(), name.0.as_bytes());
         let (mut at, mut next) = (0, 0);
-        // Where to go on after a mismatch: the last star, letting it stand for one character more.
+        // The last star, and how far it reaches. After a mismatch it is made to match one character more.
         let mut star: Option<(usize, usize)> = None;
         while next < name.len() {
             match pattern.get(at) {

@@ -7,12 +7,12 @@ use std::fmt;
 /// The most bytes in a message's text.
 pub const TEXT_MAX: usize = 4096;
 
-/// Why a text cannot be sent.
+/// Why a text is not the text of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextError {
-    /// There is nothing to send.
+    /// It has no bytes.
     Empty,
-    /// It has this many bytes, more than [`TEXT_MAX`].
+    /// It has this many bytes, which is more than [`TEXT_MAX`].
     TooLong(usize),
 }
 
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_utf_8_is_no_text() {
+    fn bytes_that_are_not_utf_8_are_refused() {
         assert!(crate::wire::from_cbor::<MessageText>(&[0x62, 0xc3, 0x28]).is_err());
     }
 }

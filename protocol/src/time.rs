@@ -1,4 +1,4 @@
-//! Moments and the distances between them.
+//! Timestamps: moments, and the distances between them.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -13,22 +13,22 @@ use std::time::Duration;
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The Unix epoch, before every request.
+    /// The Unix epoch. Before every request.
     pub const ZERO: Timestamp = Timestamp(0);
-    /// The last moment there is.
+    /// The last moment that can be written, in the year 2554.
     pub const MAX: Timestamp = Timestamp(u64::MAX);
 
-    /// The moment `duration` later.
+    /// The moment `duration` later, at most [`Timestamp::MAX`].
     pub fn after(self, duration: Duration) -> Timestamp {
         Timestamp(self.0.saturating_add(nanoseconds(duration)))
     }
 
-    /// The moment `duration` earlier.
+    /// The moment `duration` earlier, at least [`Timestamp::ZERO`].
     pub fn before(self, duration: Duration) -> Timestamp {
         Timestamp(self.0.saturating_sub(nanoseconds(duration)))
     }
 
-    /// How long after `earlier` this is; zero when it is not.
+    /// The time from `earlier` to this moment; zero when this is not the later one.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -38,7 +38,7 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(1))
     }
 
-    /// This moment on a clock that is `offset` nanoseconds ahead of ours.
+    /// What a clock that is `offset` nanoseconds ahead of this one shows at this moment.
     pub fn offset_by(self, offset: i64) -> Timestamp {
         Timestamp(self.0.saturating_add_signed(offset))
     }
@@ -58,18 +58,21 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A duration's nanoseconds, or as many as fit.
+/// A duration in nanoseconds, at most 584 years' worth.
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A moment in UTC to the second. The date is found as in Howard Hinnant's "chrono-compatible low-level date algorithms".
+/// A moment in UTC, to the second: `2026-11-22 08:30:05`. The date is computed as in Howard Hinnant's "chrono-compatible low-level date
+/// algorithms" (`civil_from_days`).
 pub fn utc(timestamp: Timestamp) -> String {
     let seconds = timestamp.0 / 1_000_000_000;
     let (day, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    // An era is 400 years, 146,097 days, after which the calendar repeats.
     let (era, day) = (day / 146_097, day % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
+
     // Months are counted from March, so that the leap day is the last of the year.
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;

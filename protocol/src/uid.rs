@@ -1,4 +1,4 @@
-//! The identity of a request, and its place in the order.
+//! Uids: the identity of a request, and its place in the order.
 
 use crate::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -6,18 +6,19 @@ use std::fmt;
 
 /// A request's identity: its timestamp, then 128 bits of BLAKE3 over the encoded request.
 ///
-/// Uids are compared as their big-endian bytes, which is the derived order of the fields; it is the order in which every
-/// replica applies requests. The digest breaks ties, and makes two bodies under one timestamp two requests.
+/// Every replica applies requests in the order of their uids. They compare as their big-endian bytes do, which is the derived order of
+/// the fields. The digest breaks ties, and makes two different bodies with one timestamp two requests. It does not show a client's id
+/// to others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid {
-    /// When its client issued the request, by the client's corrected clock.
+    /// When the client issued the request, by its clock as corrected to the replicas' clocks.
     pub timestamp: Timestamp,
     /// The first 128 bits of the BLAKE3 digest of the request's encoding.
     pub digest: [u8; 16],
 }
 
 impl Uid {
-    /// The length of a uid's bytes.
+    /// The length of a uid in bytes.
     pub const LENGTH: usize = 24;
     /// Before every request.
     pub const MIN: Uid = Uid { timestamp: Timestamp::ZERO, digest: [0; 16] };
@@ -31,7 +32,7 @@ impl Uid {
         Uid { timestamp, digest }
     }
 
-    /// Big-endian bytes, which sort as uids do.
+    /// The timestamp in big-endian order, then the digest. These bytes sort as uids do.
     pub fn to_bytes(self) -> [u8; Self::LENGTH] {
         let mut bytes = [0; Self::LENGTH];
         bytes[..8].copy_from_slice(&self.timestamp.0.to_be_bytes());
@@ -39,13 +40,13 @@ impl Uid {
         bytes
     }
 
-    /// The inverse of [`Uid::to_bytes`]; `None` for another length.
+    /// The inverse of [`Uid::to_bytes`]; none when there are not [`Uid::LENGTH`] bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Uid> {
         let (timestamp, digest) = bytes.split_first_chunk::<8>()?;
         Some(Uid { timestamp: Timestamp(u64::from_be_bytes(*timestamp)), digest: digest.try_into().ok()? })
     }
 
-    /// The inverse of the hexadecimal form that `Display` writes.
+    /// The inverse of `Display`, which writes 48 hexadecimal digits; none for any other text.
     pub fn from_hex(text: &str) -> Option<Uid> {
         if text.len() != 2 * Self::LENGTH || !text.is_ascii() {
             return None;

@@ -1,4 +1,4 @@
-//! What clients and replicas say to each other, and all that it is made of.
+//! Messages between clients and replicas, and the types of their fields.
 
 use super::Vectors;
 use super::samples::*;
@@ -197,7 +197,7 @@ impl Vectors {
     }
 }
 
-/// The role of a replica that says hello to another.
+/// The role in the hello of a replica.
 fn replica_role() -> Role {
     Role::Replica { name: replica("a"), cluster_file: Digest([0xcf; 32]) }
 }

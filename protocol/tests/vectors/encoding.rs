@@ -1,4 +1,4 @@
-//! What the encoding allows and refuses, and what is encoded to be hashed or signed.
+//! What the encoding allows and refuses, and the items that are hashed or signed.
 
 use super::samples::*;
 use super::{Appended, DerivedSession, Frame, Invalid, Login, RequestUid, Vectors, hex};
@@ -18,7 +18,7 @@ use stablechat_protocol::wire::{from_cbor, to_cbor};
 use std::fmt::Debug;
 
 impl Vectors {
-    /// Items with elements after those of version 1, which are skipped.
+    /// Items with elements that version 1 does not know and skips.
     pub fn add_appended(&mut self) {
         let ping = ToReplica::Ping { sent: Timestamp(1) };
         let bytes = [0x83, 0x05, 0x01, 0x81, 0x63, b'n', b'e', b'w'];
@@ -51,7 +51,7 @@ impl Vectors {
         });
     }
 
-    /// Bytes that a reader refuses.
+    /// Bytes that a decoder refuses.
     pub fn add_invalid(&mut self) {
         self.add_refused::<ToReplica>("no bytes", "to-replica", &[]);
         self.add_refused::<ToReplica>("an array that ends early", "to-replica", &[0x82, 0x05]);

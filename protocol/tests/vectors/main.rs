@@ -1,22 +1,22 @@
-//! The test vectors of the protocol, `docs/vectors.json`: that they are what this crate encodes, that they decode to what
-//! was encoded, and that no message is without one.
+//! Checks the test vectors of the protocol, `docs/vectors.json`: they are what this crate encodes, they decode to the same values, and
+//! every message has one.
 //!
-//! Whether they also are what `docs/protocol.cddl` says, and what another language's libraries make of them, is checked by
-//! `scripts/check-vectors`. After a change of the format, `UPDATE_VECTORS=1 cargo test` writes the file anew.
+//! `scripts/check-vectors` checks them against `docs/protocol.cddl`, and decodes them with the libraries of another language. After a
+//! change of the format, `UPDATE_VECTORS=1 cargo test -p stablechat-protocol` writes the file anew.
 //!
-//! - [`clients`]: what clients and replicas say to each other.
-//! - [`peers`]: what replicas say to each other.
-//! - [`status`]: what a replica says of itself.
-//! - [`encoding`]: appended and refused bytes, frames, uids, logins, sessions.
-//! - [`samples`]: the values that they are made of.
+//! - [`clients`]: messages between clients and replicas.
+//! - [`peers`]: messages between replicas.
+//! - [`status`]: status reports.
+//! - [`encoding`]: appended fields, refused bytes, frames, uids, logins, sessions.
+//! - [`samples`]: the values that the vectors are made of.
 //!
-//! A new message is a variant in its list of [`wire_enums`] and a line that adds it; a list that lacks it does not compile.
+//! To add a message, add its variant to its list in [`wire_enums`], without which the tests do not compile, and a line that adds a vector.
 
-/// Lists enums and their variants. A variant that is not listed does not compile (the match is exhaustive); one that is
-/// listed and has no vector fails the test for it.
+/// Lists enums and their variants. The match is exhaustive, so a variant that is not listed does not compile; one that is listed and has
+/// no vector fails `every_variant_has_a_vector`.
 macro_rules! wire_enums {
     ($( $rule:literal $enum:ident { $( $variant:ident ),* $(,)? } )*) => {
-        /// The rules of these enums, and their variants.
+        /// Each variant, with the rule of its enum.
         pub const VARIANTS: &[(&str, &str)] = &[$( $( ($rule, stringify!($variant)) ),* ),*];
         $(
             impl crate::WireEnum for $enum {
@@ -72,11 +72,10 @@ fn every_variant_has_a_vector() {
     assert!(missing.is_empty(), "without a vector: {missing:?}");
 }
 
-/// An enum of the wire, whose variants can be named.
+/// An enum that crosses the wire.
 trait WireEnum {
-    /// Its rule in `docs/protocol.cddl`.
+    /// The name of its rule in `docs/protocol.cddl`.
     const RULE: &'static str;
-    /// The name of this variant.
     fn variant(&self) -> &'static str;
 }
 
@@ -89,7 +88,7 @@ struct Item {
     hex: String,
 }
 
-/// An item that a later version might send, and the item as which version 1 reads it.
+/// An item that a later version might send, and the item that version 1 reads it as.
 #[derive(Serialize)]
 struct Appended {
     name: &'static str,
@@ -98,7 +97,7 @@ struct Appended {
     read_as: String,
 }
 
-/// Bytes that are no item under a rule.
+/// Bytes that break a rule.
 #[derive(Serialize)]
 struct Invalid {
     name: &'static str,
@@ -134,7 +133,7 @@ struct Login {
     signature: String,
 }
 
-/// The session that an account and a key of the user's choice determine.
+/// A session that is derived from an account and a key of the user's choice.
 #[derive(Serialize)]
 struct DerivedSession {
     account: &'static str,
@@ -142,7 +141,7 @@ struct DerivedSession {
     client: String,
 }
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Default)]
 struct Vectors {
     items: Vec<Item>,
@@ -186,7 +185,7 @@ impl Vectors {
         self.add_item(T::RULE, name, &value);
     }
 
-    /// Adds a value, once it has come back from its encoding as it was.
+    /// Adds a value, and checks that decoding its encoding gives it back.
     fn add_item<T>(&mut self, rule: &'static str, name: String, value: &T)
     where
         T: Serialize + DeserializeOwned + PartialEq + Debug,
@@ -196,6 +195,7 @@ impl Vectors {
         let structure: Value = from_cbor(&bytes).expect("it was decoded before");
         self.items.push(Item { name, rule, value: render(&structure), hex: hex(&bytes) });
     }
+
     /// The text of the file: JSON with one vector a line.
     fn to_json(&self) -> String {
         let sections = [

@@ -1,4 +1,4 @@
-//! What replicas say to each other.
+//! Messages between replicas.
 
 use super::Vectors;
 use super::samples::*;
@@ -13,8 +13,8 @@ use stablechat_protocol::wire::Bytes;
 
 wire_enums! {
     "peer-message" PeerMessage {
-        Greeting, Closing, CatchingUp, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, LogMarks, CommonPrefix, FetchLog, LogEntries,
-        Boundary, Ping, Pong, TooSlow, FetchSnapshot, SnapshotPart, SnapshotBusy
+        Greeting, Closing, CatchingUp, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, LogMarks, CommonPrefix,
+        FetchLog, LogEntries, Boundary, Ping, Pong, TooSlow, FetchSnapshot, SnapshotPart, SnapshotBusy
     }
 }
 
@@ -32,7 +32,10 @@ impl Vectors {
         self.add("with the greatest numbers", PeerMessage::Join { epoch: u64::MAX, closed: Timestamp::MAX });
 
         self.add("", PeerMessage::Fetch { uids: vec![uid(1)] });
-        self.add("", PeerMessage::Bodies { requests: vec![held(24, send("hello, bob")), held(25, Command::Delete)] });
+        self.add(
+            "",
+            PeerMessage::Bodies { requests: vec![stamped(24, send("hello, bob")), stamped(25, Command::Delete)] },
+        );
         self.add("", PeerMessage::Leave);
 
         self.add("of a log", PeerMessage::LogMarks { marks: vec![mark(100_000), mark(99_000), mark(1)] });
@@ -44,8 +47,8 @@ impl Vectors {
         self.add("of logs that have nothing in common", nothing);
         self.add("", PeerMessage::FetchLog { after: uid(1) });
         let entries = |requests, is_end| PeerMessage::LogEntries { after: uid(1), requests, is_end };
-        self.add("of which more follow", entries(vec![held(24, send("hello, bob"))], false));
-        self.add("up to the end", entries(vec![held(25, Command::Delete)], true));
+        self.add("of which more follow", entries(vec![stamped(24, send("hello, bob"))], false));
+        self.add("up to the end", entries(vec![stamped(25, Command::Delete)], true));
         self.add("after the last of a log", entries(vec![], true));
 
         let (log_digest, state_digest) = (Digest([0xd1; 32]), Digest([0xd2; 32]));
@@ -69,16 +72,16 @@ impl Vectors {
     }
 }
 
-/// A request of alice's session with its uid.
-fn held(sequence: u64, command: Command) -> StampedRequest {
+/// A request in alice's session, with its uid.
+fn stamped(sequence: u64, command: Command) -> StampedRequest {
     let actor = Some(Actor { account: account("alice"), key: secret_key().public() });
     let request = Request { client: CLIENT, sequence, actor, command };
-    let held = StampedRequest { uid: request.uid(NOW), request };
-    assert!(held.is_genuine());
-    held
+    let stamped = StampedRequest { uid: request.uid(NOW), request };
+    assert!(stamped.is_genuine());
+    stamped
 }
 
-/// A place in a log.
+/// A position in a log.
 fn mark(position: u64) -> LogMark {
     LogMark { uid: uid(position as u8), position, log_digest: Digest([position as u8; 32]) }
 }

@@ -1,4 +1,4 @@
-//! The values that vectors are made of.
+//! The values that the vectors are made of.
 
 use stablechat_protocol::answer::{AnswerMetadata, Message, Stability};
 use stablechat_protocol::command::{Command, PasswordParameters, Recipient};
@@ -10,13 +10,12 @@ use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
-/// A session, in ascending bytes so that a wrong order would show.
+/// A session. Its bytes ascend, so that a wrong order would show.
 pub const CLIENT: ClientId = ClientId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
-/// What a replica asks to be signed.
 pub const CHALLENGE: Challenge = Challenge([0xc4; 32]);
 /// 2023-11-14T22:13:20.123456789Z.
 pub const NOW: Timestamp = Timestamp(1_700_000_000_123_456_789);
-/// The private key of every login.
+/// The seed of the private key of every login.
 pub const SEED: [u8; 32] = [7; 32];
 
 pub fn secret_key() -> SecretKey {
@@ -39,7 +38,7 @@ pub fn send(text: &str) -> Command {
     Command::Send { to: bob(), text: MessageText::parse(text).expect("a text") }
 }
 
-/// The uid of some request.
+/// A uid for each number.
 pub fn uid(number: u8) -> Uid {
     Uid::new(NOW, &[number])
 }

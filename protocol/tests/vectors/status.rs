@@ -1,4 +1,4 @@
-//! What a replica says of itself.
+//! Status reports.
 
 use super::Vectors;
 use super::samples::*;
@@ -19,7 +19,7 @@ wire_enums! {
 impl Vectors {
     pub fn add_status(&mut self) {
         self.add("", ToReplica::Status);
-        self.add("of a replica that has just begun", ToClient::Status { report: Box::new(begun()) });
+        self.add("of a replica that has just started", ToClient::Status { report: Box::new(started()) });
         self.add("of a replica that serves", ToClient::Status { report: Box::new(serving()) });
         let rejected = Answer::Rejected { reason: Rejection::NoSuchUser { name: account("bob") } };
         self.add("", ToClient::Changed { client: CLIENT, sequence: 24, uid: uid(1), answer: rejected });
@@ -39,8 +39,8 @@ impl Vectors {
     }
 }
 
-/// A replica with nothing, alone in its cluster.
-fn begun() -> StatusReport {
+/// A replica that has just started with an empty store, alone in its cluster.
+fn started() -> StatusReport {
     StatusReport {
         replica: replica("a"),
         version: "0.1.0".to_string(),
@@ -63,13 +63,13 @@ fn begun() -> StatusReport {
     }
 }
 
-/// Halfway.
+/// A transfer of the log, a quarter done.
 fn catching_up() -> CatchUpProgress {
     let (received_bytes, bytes_per_second) = (65_536, 256);
     CatchUpProgress { from: replica("b"), is_snapshot: false, received_bytes, bytes_per_second, done_percent: 24 }
 }
 
-/// A replica in the middle of its work.
+/// A replica that serves, in a cluster of four.
 fn serving() -> StatusReport {
     let (second, position) = (NOW.0 / 1_000_000_000, 100_000);
     let (log_digest, state_digest) = (Digest([0xd1; 32]), Digest([0xd2; 32]));
@@ -108,6 +108,6 @@ fn serving() -> StatusReport {
             rejoins: 2,
             state_disagreements: 0,
         },
-        ..begun()
+        ..started()
     }
 }
