@@ -18,8 +18,8 @@ const LOG_RETENTION_DEFAULT_MIB: u64 = 1024;
 const LOG_RETENTION_MAX_MIB: u64 = 1 << 30;
 /// The most replicas in a cluster.
 pub const REPLICAS_MAX: usize = 9;
-/// The most by which an accepted timestamp may be ahead of a replica's clock, however long the delivery bound: enough for clients whose
-/// clocks are corrected by estimated offsets.
+/// The most by which an accepted timestamp may be ahead of a replica's clock, however long the delivery bound: enough for
+/// clients whose clocks are corrected by estimated offsets.
 const AHEAD_MAX: Duration = Duration::from_millis(50);
 
 /// A cluster, as its file describes it.
@@ -27,8 +27,8 @@ const AHEAD_MAX: Duration = Duration::from_millis(50);
 #[allow(missing_docs)]
 pub struct Cluster {
     pub name: ClusterName,
-    /// Δ, which must be at least `N·(δ+ε)`: N replicas, messages that take at most δ, and clocks that agree within ε. From 10 ms to
-    /// 60 s.
+    /// Δ, which must be at least `N·(δ+ε)`: N replicas, messages that take at most δ, and clocks that agree within ε. From 10
+    /// ms to 60 s.
     pub delivery_bound: Duration,
     /// How many replicas, itself included, a replica must be in contact with to answer anything. With 1 it goes on alone; with a
     /// majority it refuses in a partition instead of diverging.
@@ -105,10 +105,12 @@ impl Cluster {
         self.replicas.iter().find(|replica| replica.name == *name)
     }
 
-    /// The digest of everything that the cluster files of these two replicas must have the same, or they refuse to connect: the cluster's
-    /// name, the delivery bound, `min_live`, the names of all replicas in their order, and the addresses of these two.
+    /// The digest of everything that the cluster files of these two replicas must have the same, or they refuse to connect: the
+    /// cluster's name, the delivery bound, `min_live`, the names of all replicas in their order, and the addresses of these
+    /// two.
     ///
-    /// The address of a third replica and the log retention are left out, so that they can be changed at one replica after the other.
+    /// The address of a third replica and the log retention are left out, so that they can be changed at one replica after the
+    /// other.
     pub fn digest_between(&self, one: &ReplicaName, other: &ReplicaName) -> Digest {
         let mut hasher = blake3::Hasher::new_derive_key("stablechat cluster file, version 1");
         let milliseconds = self.delivery_bound.as_millis();

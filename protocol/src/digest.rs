@@ -43,8 +43,8 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// A log and a state as of a *boundary*, a whole second of timestamps: after all requests with an earlier timestamp, and before
-    /// all others. At a boundary replicas can be compared although none of them ever stands still.
+    /// A log and a state as of a *boundary*, a whole second of timestamps: after all requests with an earlier timestamp, and
+    /// before all others. At a boundary replicas can be compared although none of them ever stands still.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct BoundaryDigests {
         /// Seconds since the Unix epoch.

@@ -1,8 +1,8 @@
 //! Frames: a length, then one CBOR item.
 //!
-//! The length is a big-endian `u32` and counts the bytes of the item. [`FrameBuffer`] collects bytes in whatever pieces they arrive, and
-//! keeps three outcomes apart: more bytes are needed, a frame is complete, or the bytes can never become a frame. After the last
-//! the connection has to be closed, because where the next frame begins is unknown.
+//! The length is a big-endian `u32` and counts the bytes of the item. [`FrameBuffer`] collects bytes in whatever pieces they
+//! arrive, and keeps three outcomes apart: more bytes are needed, a frame is complete, or the bytes can never become a frame.
+//! After the last the connection has to be closed, because where the next frame begins is unknown.
 
 use crate::wire::{from_cbor, to_cbor};
 use serde::Serialize;
@@ -44,8 +44,8 @@ pub enum Decoded<T> {
     NeedMore,
 }
 
-/// Bytes that were received and are not yet decoded. When every frame is decoded after each push, it never holds more than one incomplete
-/// frame and the bytes of one push.
+/// Bytes that were received and are not yet decoded. When every frame is decoded after each push, it never holds more than one
+/// incomplete frame and the bytes of one push.
 #[derive(Debug)]
 pub struct FrameBuffer {
     /// From `start` on, the bytes that are not yet decoded.

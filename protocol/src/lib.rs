@@ -8,12 +8,12 @@
 //! | layer | modules |
 //! |---|---|
 //! | encoding | [`wire`] (CBOR), [`frame`] (a length, then a CBOR item) |
-//! | values | [`time`], [`clock_offset`], [`uid`], [`name`], [`text`], [`session`], [`digest`], [`login`], [`version`], [`close`], [`cluster`], [`clock_offset`] |
+//! | values | [`time`], [`clock_offset`], [`uid`], [`name`], [`text`], [`session`], [`digest`], [`login`], [`version`], [`close`], [`cluster`] |
 //! | requests and answers | [`command`], [`request`], [`answer`], [`status`] |
 //! | messages | [`message`] (clients and replicas), [`peer`] (replicas among themselves) |
 //!
-//! The format is defined in `docs/protocol.cddl` (CDDL, RFC 8610), explained in `docs/PROTOCOL.md`, and pinned by the test vectors
-//! in `docs/vectors.json`.
+//! The format is defined in `docs/protocol.cddl` (CDDL, RFC 8610), explained in `docs/PROTOCOL.md`, and pinned by the test
+//! vectors in `docs/vectors.json`.
 
 #![deny(missing_docs)]
 

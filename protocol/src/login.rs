@@ -80,7 +80,8 @@ impl LoginStatement {
 pub struct SecretKey(ed25519_dalek::SigningKey);
 
 impl SecretKey {
-    /// The key with this seed, which must be 256 random bits or derived from a password with [`crate::command::PasswordParameters`].
+    /// The key with this seed, which must be 256 random bits or derived from a password with
+    /// [`crate::command::PasswordParameters`].
     pub fn from_seed(seed: &[u8; 32]) -> SecretKey {
         SecretKey(ed25519_dalek::SigningKey::from_bytes(seed))
     }

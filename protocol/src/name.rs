@@ -134,7 +134,8 @@ impl Pattern {
         Pattern("*".into())
     }
 
-    /// The characters before the first wildcard: every matching name begins with them, so a sorted list need be searched there only.
+    /// The characters before the first wildcard: every matching name begins with them, so a sorted list need be searched there
+    /// only.
     pub fn literal_prefix(&self) -> &str {
         &self.0[..self.0.find(['*', '?']).unwrap_or(self.0.len())]
     }

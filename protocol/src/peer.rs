@@ -2,8 +2,8 @@
 //!
 //! One connection joins a pair of replicas. The one that the cluster file names first dials, sends a
 //! [`crate::message::ToReplica::Hello`] in the role of a replica, and gets a [`PeerMessage::Greeting`] or a
-//! [`PeerMessage::Closing`]. From there on both sides send the messages below. The messages on a connection arrive in the order in
-//! which they were sent, up to some point, and none after it: the protocol relies on that.
+//! [`PeerMessage::Closing`]. From there on both sides send the messages below. The messages on a connection arrive in the order
+//! in which they were sent, up to some point, and none after it: the protocol relies on that.
 //!
 //! How replicas use the messages is described with the replication protocol (`docs/ARCHITECTURE.md`), and message by message in
 //! `docs/PROTOCOL.md`.
@@ -20,8 +20,8 @@ use std::time::Duration;
 /// The most uids in one message.
 pub const UIDS_MAX: usize = 20_000;
 /// About the most bytes of requests in one [`PeerMessage::Bodies`] or [`PeerMessage::LogEntries`], and of rows in one
-/// [`PeerMessage::SnapshotPart`]: the last request or row may exceed it. Small enough that other messages on the connection are not
-/// delayed for long.
+/// [`PeerMessage::SnapshotPart`]: the last request or row may exceed it. Small enough that other messages on the connection are
+/// not delayed for long.
 pub const BODIES_BYTES: usize = 256 * 1024;
 /// How long a replica that learns of a request from a peer's list waits for the client's own copy, before it fetches the peer's.
 /// Clients send every request to every replica, so most fetches would be superfluous.
@@ -49,7 +49,8 @@ wire_enum! {
             /// At most [`UIDS_MAX`].
             uids: Vec<Uid>,
         },
-        /// The sender joins, or has joined: from here on it must be consulted. It has listed before what it holds of the recent past.
+        /// The sender joins, or has joined: from here on it must be consulted. It has listed before what it holds of the recent
+        /// past.
         4 => Join {
             /// The sender's incarnation.
             epoch: u64,

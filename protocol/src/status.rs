@@ -37,7 +37,8 @@ wire_struct! {
         pub closed: Timestamp,
         /// How far its closed timestamp stays behind its clock.
         pub grace_ns: u64,
-        /// Whether requests that are issued now may have to wait for the real-time test, because a replica started or fell silent.
+        /// Whether requests that are issued now may have to wait for the real-time test, because a replica started or fell
+        /// silent.
         pub has_barrier: bool,
         /// How many requests and queries it holds and has not yet applied or answered.
         pub pending: u64,

@@ -63,8 +63,8 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A moment in UTC, to the second: `2026-11-22 08:30:05`. The date is computed as in Howard Hinnant's "chrono-compatible low-level date
-/// algorithms" (`civil_from_days`).
+/// A moment in UTC, to the second: `2026-11-22 08:30:05`. The date is computed as in Howard Hinnant's "chrono-compatible
+/// low-level date algorithms" (`civil_from_days`).
 pub fn utc(timestamp: Timestamp) -> String {
     let seconds = timestamp.0 / 1_000_000_000;
     let (day, second) = (seconds / 86_400 + 719_468, seconds % 86_400);

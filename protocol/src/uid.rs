@@ -6,9 +6,9 @@ use std::fmt;
 
 /// A request's identity: its timestamp, then 128 bits of BLAKE3 over the encoded request.
 ///
-/// Every replica applies requests in the order of their uids. They compare as their big-endian bytes do, which is the derived order of
-/// the fields. The digest breaks ties, and makes two different bodies with one timestamp two requests. It does not show a client's id
-/// to others.
+/// Every replica applies requests in the order of their uids. They compare as their big-endian bytes do, which is the derived
+/// order of the fields. The digest breaks ties, and makes two different bodies with one timestamp two requests. It does not
+/// show a client's id to others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid {
     /// When the client issued the request, by its clock as corrected to the replicas' clocks.

@@ -1,8 +1,8 @@
 //! Compact CBOR (RFC 8949) for structs and enums: arrays instead of maps with text keys.
 //!
-//! A struct is an array of its fields, an enum variant an array of its tag and its fields. (serde's derive would write the name of
-//! every field and variant into every message.) A later version may append fields, so a decoder skips elements after the last one
-//! that it knows. An unknown tag is an error.
+//! A struct is an array of its fields, an enum variant an array of its tag and its fields. (serde's derive would write the name
+//! of every field and variant into every message.) A later version may append fields, so a decoder skips elements after the
+//! last one that it knows. An unknown tag is an error.
 //!
 //! Uids and signatures are computed over encodings, so a value has exactly one: definite lengths, and every number as short as
 //! it can be (the preferred serialization of RFC 8949, section 4.1).
@@ -82,8 +82,8 @@ pub fn skip_rest<'de, A: SeqAccess<'de>>(sequence: &mut A) -> Result<(), A::Erro
     Ok(())
 }
 
-/// Defines an enum whose variants are encoded as `[tag, field, …]`. A field needs a comment only where its name and type do not say
-/// everything.
+/// Defines an enum whose variants are encoded as `[tag, field, …]`. A field needs a comment only where its name and type do not
+/// say everything.
 macro_rules! wire_enum {
     ($(#[$meta:meta])* pub enum $name:ident {
         $( $(#[$variant_meta:meta])* $tag:literal => $variant:ident

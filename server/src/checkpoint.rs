@@ -1,9 +1,10 @@
 //! Checkpoints: a running replica lends a backup a consistent copy of its database.
 //!
 //! Only the process that has a database open can say which of its files belong together. But that process may not be allowed to
-//! write where the backup goes, and a backup must neither slow it down nor endanger it. So the replica does the least: it makes a
-//! *checkpoint* beside the database (hard links to the sorted files, and a few small files), and the process that makes the backup
-//! reads that for as long as it likes. The replica deletes the checkpoint when the connection ends, even if the backup was killed.
+//! write where the backup goes, and a backup must neither slow it down nor endanger it. So the replica does the least: it makes
+//! a *checkpoint* beside the database (hard links to the sorted files, and a few small files), and the process that makes the
+//! backup reads that for as long as it likes. The replica deletes the checkpoint when the connection ends, even if the backup
+//! was killed.
 //!
 //! The socket is in the data directory, so only the replica's user and root can connect: those who can read the data anyway.
 

@@ -1,11 +1,11 @@
 //! A replica's clock: monotonic, and slewed towards the wall clock.
 //!
-//! Timestamps of different machines are compared, so a replica's clock has to follow the wall clock. The protocol's promises are about
-//! times that have passed, so it must never go back. It therefore shows the wall clock's time at start plus the time since then by the
-//! monotonic clock, which it lets run a little faster or slower to stay with the wall clock.
+//! Timestamps of different machines are compared, so a replica's clock has to follow the wall clock. The protocol's promises
+//! are about times that have passed, so it must never go back. It therefore shows the wall clock's time at start plus the time
+//! since then by the monotonic clock, which it lets run a little faster or slower to stay with the wall clock.
 //!
-//! A wall clock that is set is logged and counted. When it is set back, this clock only runs slower. When it is set far forward, this
-//! clock jumps, and the protocol treats the jump as a pause of the process.
+//! A wall clock that is set is logged and counted. When it is set back, this clock only runs slower. When it is set far
+//! forward, this clock jumps, and the protocol treats the jump as a pause of the process.
 
 use parking_lot::Mutex;
 use stablechat_protocol::time::Timestamp;
@@ -22,8 +22,8 @@ const SLEW_ONE_IN: i64 = 2000;
 const SLEW_OVER: Duration = Duration::from_secs(10);
 /// The time between two readings of the wall clock.
 const ADJUST_EVERY: Duration = Duration::from_secs(1);
-/// When the difference to the wall clock changes by more than this between two readings, in nanoseconds, the wall clock was set: no
-/// drift is that fast (50 ms in a second).
+/// When the difference to the wall clock changes by more than this between two readings, in nanoseconds, the wall clock was
+/// set: no drift is that fast (50 ms in a second).
 const STEP_MIN_NS: i64 = 50_000_000;
 
 /// The time shown as a function of the monotonic clock: a line, and a new one after each adjustment.
@@ -44,8 +44,8 @@ struct SlewedClock {
 }
 
 impl Clock {
-    /// A clock that agrees with the wall clock now. When the wall clock is set forward by more than `jump`, the clock follows at once;
-    /// its user must treat that as a pause.
+    /// A clock that agrees with the wall clock now. When the wall clock is set forward by more than `jump`, the clock follows
+    /// at once; its user must treat that as a pause.
     pub fn start(jump: Duration) -> Clock {
         let (base, since) = (wall_clock(), Instant::now());
         Clock(Arc::new(Mutex::new(SlewedClock { base, since, slew_ns_per_s: 0, difference_ns: 0, jump, steps: 0 })))
@@ -62,8 +62,8 @@ impl Clock {
         clock.after(elapsed)
     }
 
-    /// When the clock will show this time, as far as it is known now. Good for waiting: the slew makes it wrong by 0.05 % at most, and
-    /// whoever wakes up looks at the time again.
+    /// When the clock will show this time, as far as it is known now. Good for waiting: the slew makes it wrong by 0.05 % at
+    /// most, and whoever wakes up looks at the time again.
     pub fn instant_of(&self, time: Timestamp) -> Instant {
         let clock = self.0.lock();
         clock.since + time.since(clock.base)

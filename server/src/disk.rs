@@ -1,8 +1,8 @@
 //! The disk that a replica's store is on: how much room it has, and closing and opening the store when there is none.
 //!
-//! Clients are refused while less than a *reserve* is free, so that the requests that are under way can still be written. The reserve
-//! cannot prevent a full disk: other programs write to it too, and this replica has to apply what its peers go on accepting. When a
-//! batch cannot be written, the store is closed, and it is opened again when there is room.
+//! Clients are refused while less than a *reserve* is free, so that the requests that are under way can still be written. The
+//! reserve cannot prevent a full disk: other programs write to it too, and this replica has to apply what its peers go on
+//! accepting. When a batch cannot be written, the store is closed, and it is opened again when there is room.
 
 use crate::checkpoint::CheckpointServer;
 use crate::store::{ChatStore, DataDirectory, Location, OpenError, StoreError, schema::StoreIdentity};
@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-/// The most bytes in the reserve: enough for the write-ahead log, for the memtables that are flushed, for a compaction, and for the
-/// requests that are accepted and not yet applied.
+/// The most bytes in the reserve: enough for the write-ahead log, for the memtables that are flushed, for a compaction, and for
+/// the requests that are accepted and not yet applied.
 const RESERVE_MAX: u64 = 256 * 1024 * 1024;
 /// The reserve is at most this fraction of the file system: an eighth.
 const RESERVE_FRACTION: u64 = 8;
-/// Clients are accepted again when a quarter more than the reserve is free. Otherwise every temporary file of a compaction would change
-/// whether they are.
+/// Clients are accepted again when a quarter more than the reserve is free. Otherwise every temporary file of a compaction
+/// would change whether they are.
 const HYSTERESIS_FRACTION: u64 = 4;
 /// The least time between two looks at the file system.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -65,8 +65,8 @@ impl Disk {
         Ok(store)
     }
 
-    /// Lets go of the database. Must be called before the store is dropped: the lock on the directory goes with the store, and the
-    /// database must not stay open after it.
+    /// Lets go of the database. Must be called before the store is dropped: the lock on the directory goes with the store, and
+    /// the database must not stay open after it.
     pub fn release_store(&mut self) {
         self.checkpoints = None;
     }

@@ -9,8 +9,8 @@
 //! - [`clock`], [`disk`], [`checkpoint`] (copies for backups), [`metrics`], [`systemd`] and [`exit`] each wrap one thing of the world
 //!   outside.
 //!
-//! Dependencies point one way. `net` and `applier` know `replica`'s inputs and outputs. `replica` never names a socket, a disk or a
-//! clock; `store` never names a connection or a peer; `net` never names a command or an answer of the chat.
+//! Dependencies point one way. `net` and `applier` know `replica`'s inputs and outputs. `replica` never names a socket, a disk
+//! or a clock; `store` never names a connection or a peer; `net` never names a command or an answer of the chat.
 
 pub mod applier;
 pub mod checkpoint;

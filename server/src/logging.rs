@@ -13,8 +13,8 @@ pub fn start() {
     builder.init();
 }
 
-/// Whether standard error goes to the journal. systemd sets `JOURNAL_STREAM` to the device and inode of the stream that it made. That
-/// the variable is set proves nothing: a process inherits it even when its standard error was redirected.
+/// Whether standard error goes to the journal. systemd sets `JOURNAL_STREAM` to the device and inode of the stream that it
+/// made. That the variable is set proves nothing: a process inherits it even when its standard error was redirected.
 fn is_journal(stream: Option<&str>) -> bool {
     rustix::fs::fstat(rustix::stdio::stderr())
         .is_ok_and(|stderr| stream == Some(&format!("{}:{}", stderr.st_dev, stderr.st_ino)))

@@ -7,9 +7,9 @@
 //! | checkpoints | lends backups a copy of the database |
 //! | systemd | reports to systemd, when the replica runs under it |
 //!
-//! On SIGTERM or SIGINT the poll loop tells the applier to stop. The applier hands its pending requests to its peers, returns, and so
-//! drops its side of the channels. The poll loop sends what is left and returns as well. The threads are joined, so nothing is lost in
-//! a buffer. When the applier fails, the same happens without the handing over.
+//! On SIGTERM or SIGINT the poll loop tells the applier to stop. The applier hands its pending requests to its peers, returns,
+//! and so drops its side of the channels. The poll loop sends what is left and returns as well. The threads are joined, so
+//! nothing is lost in a buffer. When the applier fails, the same happens without the handing over.
 
 use crate::applier::{self, Applier};
 use crate::clock::Clock;
@@ -133,7 +133,8 @@ pub fn run(settings: ServiceSettings) -> Result<(), ServiceError> {
     };
     let identity = identity.speaking(settings.versions);
 
-    // The data directory comes first, because it is locked: a second process of the same replica must not get as far as listening.
+    // The data directory comes first, because it is locked: a second process of the same replica must not get as far as
+    // listening.
     let (disk, store) = open_store(&settings)?;
     raise_file_limit();
 
@@ -209,8 +210,8 @@ fn listen(address: &str) -> Result<(Listener, SocketAddr), ServiceError> {
     Ok((listener, address))
 }
 
-/// Raises this process's limit of open files as far as it is allowed to. With the usual 1,024, connections could leave none for the
-/// store, which cannot go on then.
+/// Raises this process's limit of open files as far as it is allowed to. With the usual 1,024, connections could leave none for
+/// the store, which cannot go on then.
 fn raise_file_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let allowed = match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {

@@ -1,9 +1,9 @@
 //! Reports to systemd (`sd_notify(3)`): ready, what the replica is doing, that it is alive, and stopping.
 //!
-//! A thread of its own talks to systemd, so that neither the poll loop nor the applier ever waits for it. On each turn it requests a
-//! heartbeat: it asks the poll loop for an event batch, and the applier beats once it has handled one. A heartbeat therefore needs
-//! both threads to run, and arrives even when the replica has nothing to do. The watchdog is fed only after a heartbeat. When a thread
-//! hangs, systemd notices, ends the process and starts it again.
+//! A thread of its own talks to systemd, so that neither the poll loop nor the applier ever waits for it. On each turn it
+//! requests a heartbeat: it asks the poll loop for an event batch, and the applier beats once it has handled one. A heartbeat
+//! therefore needs both threads to run, and arrives even when the replica has nothing to do. The watchdog is fed only after a
+//! heartbeat. When a thread hangs, systemd notices, ends the process and starts it again.
 //!
 //! Without `NOTIFY_SOCKET` in the environment there is no such thread, and heartbeats cost a flag that is never set.
 

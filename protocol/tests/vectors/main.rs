@@ -1,5 +1,5 @@
-//! Checks the test vectors of the protocol, `docs/vectors.json`: they are what this crate encodes, they decode to the same values, and
-//! every message has one.
+//! Checks the test vectors of the protocol, `docs/vectors.json`: they are what this crate encodes, they decode to the same
+//! values, and every message has one.
 //!
 //! `scripts/check-vectors` checks them against `docs/protocol.cddl`, and decodes them with the libraries of another language. After a
 //! change of the format, `UPDATE_VECTORS=1 cargo test -p stablechat-protocol` writes the file anew.
@@ -10,10 +10,11 @@
 //! - [`encoding`]: appended fields, refused bytes, frames, uids, logins, sessions.
 //! - [`samples`]: the values that the vectors are made of.
 //!
-//! To add a message, add its variant to its list in [`wire_enums`], without which the tests do not compile, and a line that adds a vector.
+//! To add a message, add its variant to its list in [`wire_enums`], without which the tests do not compile, and a line that
+//! adds a vector.
 
-/// Lists enums and their variants. The match is exhaustive, so a variant that is not listed does not compile; one that is listed and has
-/// no vector fails `every_variant_has_a_vector`.
+/// Lists enums and their variants. The match is exhaustive, so a variant that is not listed does not compile; one that is
+/// listed and has no vector fails `every_variant_has_a_vector`.
 macro_rules! wire_enums {
     ($( $rule:literal $enum:ident { $( $variant:ident ),* $(,)? } )*) => {
         /// Each variant, with the rule of its enum.

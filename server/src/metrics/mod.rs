@@ -3,8 +3,8 @@
 //! Most values are looked up at each scrape, in the same report that `stablechat status` shows. Only what cannot be found out
 //! afterwards is recorded as it happens: [`ExtraCounters`] and [`Histograms`].
 //!
-//! Names and units follow Prometheus' conventions: base units (seconds, bytes), and `_total` for values that only grow. Prometheus'
-//! own label `instance` tells replicas apart; `stablechat_replica_info` gives their names.
+//! Names and units follow Prometheus' conventions: base units (seconds, bytes), and `_total` for values that only grow.
+//! Prometheus' own label `instance` tells replicas apart; `stablechat_replica_info` gives their names.
 
 mod page;
 mod process;
@@ -20,8 +20,8 @@ use stablechat_protocol::status::{Counters, PeerReport, ReportedPeerState, Repor
 use std::fmt;
 use std::time::Duration;
 
-/// The upper ends of the buckets for answers, in seconds. Answers by the closed test take milliseconds; those by the real-time test
-/// take the delivery bound, which is 10 ms to 60 s.
+/// The upper ends of the buckets for answers, in seconds. Answers by the closed test take milliseconds; those by the real-time
+/// test take the delivery bound, which is 10 ms to 60 s.
 const LATENCY_BUCKETS: [f64; 16] =
     [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 /// The upper ends of the buckets for commits, in seconds. Most of a commit is waiting for the disk to sync.

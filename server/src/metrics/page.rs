@@ -1,7 +1,7 @@
 //! A page of metrics, written with one call for each.
 //!
-//! The library writes the OpenMetrics format. Scrapes get the older text format, which every monitoring system reads. For our metrics
-//! the two differ in one point only, see [`text`].
+//! The library writes the OpenMetrics format. Scrapes get the older text format, which every monitoring system reads. For our
+//! metrics the two differ in one point only, see [`text`].
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode_registry;
@@ -83,8 +83,8 @@ fn counter_name(name: &str) -> &str {
 
 const TOTAL: &str = "_total";
 
-/// The metrics of a collector in Prometheus' text format. In it the lines with help and type of a counter have the same name as its
-/// values, with `_total`; in OpenMetrics they do not.
+/// The metrics of a collector in Prometheus' text format. In it the lines with help and type of a counter have the same name as
+/// its values, with `_total`; in OpenMetrics they do not.
 pub fn text(collector: impl Collector) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(collector));
