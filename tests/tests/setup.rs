@@ -78,7 +78,7 @@ fn init_writes_what_each_machine_needs_and_overwrites_nothing() {
 
     let (code, said) = failure(init(&directory, &options));
     assert_eq!(code, Some(73));
-    assert!(said.contains("demo is there already, and not empty"), "{said}");
+    assert!(said.contains("demo exists and is not empty"), "{said}");
     assert_eq!(files(&directory), written);
 }
 
