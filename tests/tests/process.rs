@@ -45,7 +45,7 @@ fn a_cluster_file_that_is_not_right_is_named() {
     assert_ends(run(&cluster.file(), "b"), 78, "the cluster file has no replica b; it has a");
     let malformed = cluster.path().join("malformed.toml");
     for (text, says) in [
-        (&b"name = "[..], "malformed.toml is wrong"),
+        (&b"name = "[..], "malformed.toml is not valid"),
         (b"", "missing field `name`"),
         (b"name = 'test'\n", "0 [[replica]] entries"),
         (b"name = 'test'\nspeed = 3\n", "unknown field `speed`"),
