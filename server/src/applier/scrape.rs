@@ -3,7 +3,7 @@
 use super::Applier;
 use super::measurements::Measurements;
 use super::outbox::Outbox;
-use crate::metrics::Facts;
+use crate::metrics::MetricsSnapshot;
 use crate::net::{NetCommand, NetStats, ReplicaIdentity, ScrapeReport};
 use crate::replica::ProtocolSettings;
 use crate::store::Sizes;
@@ -38,7 +38,7 @@ pub(super) fn metrics(
 ) -> String {
     let (extra, histograms) = measurements.extra();
     let (cluster, delivery_bound) = (identity.cluster.clone(), settings.delivery_bound);
-    Facts { cluster, delivery_bound, report, extra, histograms, traffic, sizes }.text()
+    MetricsSnapshot { cluster, delivery_bound, report, extra, histograms, net: traffic, sizes }.text()
 }
 
 /// Why a replica does not serve; none when it does.

@@ -71,26 +71,26 @@ impl Default for Histograms {
 
 /// Everything that a scrape shows.
 #[derive(Debug)]
-pub struct Facts {
+pub struct MetricsSnapshot {
     pub cluster: ClusterName,
     /// Δ.
     pub delivery_bound: Duration,
     pub report: StatusReport,
     pub extra: ExtraCounters,
     pub histograms: Histograms,
-    pub traffic: NetStats,
+    pub net: NetStats,
     /// The sizes of the store; none when they cannot be found out.
     pub sizes: Option<Sizes>,
 }
 
-impl Facts {
+impl MetricsSnapshot {
     /// The metrics in Prometheus' text format.
     pub fn text(self) -> String {
         page::text(self)
     }
 
     fn write_replica(&self, page: &mut Page) -> fmt::Result {
-        let Facts { cluster, report, .. } = self;
+        let MetricsSnapshot { cluster, report, .. } = self;
         let labels =
             [("cluster", cluster.as_str()), ("replica", report.replica.as_str()), ("version", &report.version)];
         page.gauges("stablechat_replica_info", "Which replica this is; always 1.", [(labels, 1)])?;
@@ -127,7 +127,7 @@ impl Facts {
     }
 
     fn write_clocks(&self, page: &mut Page) -> fmt::Result {
-        let Facts { report, traffic, .. } = self;
+        let MetricsSnapshot { report, net, .. } = self;
         page.gauge(
             "stablechat_closed_lag_seconds",
             "How far its closed timestamp is behind its clock.",
@@ -148,7 +148,7 @@ impl Facts {
             "1 while its clock differs from the clocks of its peers, which agree with each other.",
             flag(report.clock_is_off),
         )?;
-        page.counter("stablechat_clock_steps_total", "Times that its wall clock was set.", traffic.clock_steps)
+        page.counter("stablechat_clock_steps_total", "Times that its wall clock was set.", net.clock_steps)
     }
 
     fn write_peers(&self, page: &mut Page) -> fmt::Result {
@@ -220,8 +220,8 @@ impl Facts {
             "Time to write a batch of requests, with its sync.",
             &self.histograms.commit,
         )?;
-        page.gauge("stablechat_clients", "Connections of clients.", self.traffic.clients)?;
-        page.gauge("stablechat_write_buffer_bytes", "Bytes queued for clients and peers.", self.traffic.outbox_bytes)
+        page.gauge("stablechat_clients", "Connections of clients.", self.net.clients)?;
+        page.gauge("stablechat_write_buffer_bytes", "Bytes queued for clients and peers.", self.net.outbox_bytes)
     }
 
     fn write_repairs(&self, page: &mut Page) -> fmt::Result {
@@ -275,7 +275,7 @@ impl Facts {
     }
 }
 
-impl Collector for Facts {
+impl Collector for MetricsSnapshot {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = Page::new(encoder);
         self.write_replica(&mut page)?;
