@@ -154,7 +154,7 @@ pub fn run(settings: ServiceSettings) -> Result<(), ServiceError> {
 
     let protocol = protocol_settings(&settings.cluster, &identity);
     let applier = Applier::start(identity, protocol, store, clock.now()).map_err(ServiceError::Store)?;
-    let (heartbeat, waker) = (Heartbeat::default(), net.prompter());
+    let (heartbeat, waker) = (Heartbeat::default(), net.waker());
     let beating = heartbeat.clone();
     let applier = std::thread::Builder::new()
         .name("applier".into())

@@ -6,45 +6,45 @@ use mio::Waker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The most rounds between the poll loop and the applier. When they are there, the loop stops reading.
-const ROUNDS: usize = 8;
-/// The most batches of messages between the applier and the poll loop. When they are there, the applier waits; the loop
-/// never waits for the applier, so this ends.
-const BATCHES: usize = 64;
+/// The most event batches on their way to the applier. Beyond it the loop stops reading sockets, which is backpressure by TCP.
+const EVENT_BATCHES: usize = 8;
+/// The most command batches on their way to the poll loop. Beyond it the applier waits. The loop never waits for the applier, so
+/// this ends.
+const COMMAND_BATCHES: usize = 64;
 
-/// The applier's side of the poll loop. When it is dropped, the loop sends what is left and ends.
+/// The applier's handle on the poll loop. When it is dropped, the loop writes what is left and ends.
 pub struct NetHandle {
-    batches: Option<Sender<Vec<NetCommand>>>,
+    commands: Option<Sender<Vec<NetCommand>>>,
     flags: Arc<LoopFlags>,
 }
 
-/// Asks for rounds on behalf of others than the applier.
+/// Asks for clock readings on behalf of a thread other than the applier's.
 pub struct LoopWaker(Arc<LoopFlags>);
 
 /// What the two threads tell each other beside their channels.
 pub struct LoopFlags {
     waker: Waker,
-    /// The applier wants a reading of the clock.
-    reading_wanted: AtomicBool,
-    /// The loop has stopped reading because the applier was behind.
-    stalled: AtomicBool,
+    /// The applier wants a clock reading.
+    is_reading_wanted: AtomicBool,
+    /// The loop has stopped reading sockets because the channel to the applier was full.
+    is_stalled: AtomicBool,
 }
 
 impl LoopFlags {
-    /// Whether the applier has asked for a reading of the clock since this was last asked.
+    /// Whether the applier has asked for a clock reading since the last call.
     pub fn take_reading_wanted(&self) -> bool {
-        self.reading_wanted.swap(false, Ordering::SeqCst)
+        self.is_reading_wanted.swap(false, Ordering::SeqCst)
     }
 
-    /// The loop stops reading because the applier is behind. The applier looks at this after it has made room, and may have
-    /// done so just before: the loop has to try once more.
+    /// The loop stops reading because the channel is full. The applier looks at this flag after it has made room, and may have
+    /// done so just before it was set: the loop has to try to hand over once more.
     pub fn set_stalled(&self) {
-        self.stalled.store(true, Ordering::SeqCst);
+        self.is_stalled.store(true, Ordering::SeqCst);
     }
 
-    /// Asks for a round that says when everything had been read, even if it says nothing else.
+    /// Asks for a batch with a clock reading, even if it has no events.
     fn ask_for_reading(&self) {
-        self.reading_wanted.store(true, Ordering::SeqCst);
+        self.is_reading_wanted.store(true, Ordering::SeqCst);
         self.wake();
     }
 
@@ -55,35 +55,35 @@ impl LoopFlags {
 }
 
 impl NetHandle {
-    /// Hands over messages to be sent.
+    /// Hands over commands.
     pub fn post(&self, batch: Vec<NetCommand>) {
-        if let Some(batches) = &self.batches
-            && batches.send(batch).is_ok()
+        if let Some(commands) = &self.commands
+            && commands.send(batch).is_ok()
         {
             self.flags.wake();
         }
     }
 
-    /// Asks for a round that says when everything had been read, even if it says nothing else.
+    /// Asks for a batch with a clock reading, even if it has no events.
     pub fn ask_for_reading(&self) {
         self.flags.ask_for_reading();
     }
 
-    /// One who asks for rounds as the applier does.
-    pub fn prompter(&self) -> LoopWaker {
+    /// A handle for another thread that asks for clock readings as the applier does.
+    pub fn waker(&self) -> LoopWaker {
         LoopWaker(Arc::clone(&self.flags))
     }
 
-    /// Lets the loop go on, if it has stopped reading: there is room for rounds again.
+    /// Lets the loop go on reading sockets, if it has stopped: there is room for batches again.
     pub fn resume(&self) {
-        if self.flags.stalled.swap(false, Ordering::SeqCst) {
+        if self.flags.is_stalled.swap(false, Ordering::SeqCst) {
             self.flags.wake();
         }
     }
 }
 
 impl LoopWaker {
-    /// Asks for a round, which the applier gets as it gets all of them.
+    /// Asks for a batch with a clock reading, which the applier gets like all others.
     pub fn ask_for_reading(&self) {
         self.0.ask_for_reading();
     }
@@ -91,26 +91,27 @@ impl LoopWaker {
 
 impl Drop for NetHandle {
     fn drop(&mut self) {
-        self.batches = None;
+        // The loop sees that the channel has ended only when it is awake.
+        self.commands = None;
         self.flags.wake();
     }
 }
 
-/// The poll loop's side of the applier.
+/// The poll loop's side of the channels.
 pub struct ToApplier {
     /// Takes what was read.
-    pub rounds: Sender<EventBatch>,
-    /// Gives what is to be sent.
-    pub batches: Receiver<Vec<NetCommand>>,
-    /// What else the applier says.
+    pub batches: Sender<EventBatch>,
+    /// Gives what is to be done.
+    pub commands: Receiver<Vec<NetCommand>>,
     pub flags: Arc<LoopFlags>,
 }
 
-/// The two sides: what the loop keeps, and the mailbox and the rounds for the applier.
+/// Both sides: what the loop keeps, and the handle and the batches for the applier.
 pub fn connect(waker: Waker) -> (ToApplier, NetHandle, Receiver<EventBatch>) {
-    let (rounds, take_rounds) = crossbeam_channel::bounded(ROUNDS);
-    let (post, batches) = crossbeam_channel::bounded(BATCHES);
-    let flags = Arc::new(LoopFlags { waker, reading_wanted: AtomicBool::new(false), stalled: AtomicBool::new(false) });
-    let mailbox = NetHandle { batches: Some(post), flags: Arc::clone(&flags) };
-    (ToApplier { rounds, batches, flags }, mailbox, take_rounds)
+    let (batches, take_batches) = crossbeam_channel::bounded(EVENT_BATCHES);
+    let (post, commands) = crossbeam_channel::bounded(COMMAND_BATCHES);
+    let (is_reading_wanted, is_stalled) = (AtomicBool::new(false), AtomicBool::new(false));
+    let flags = Arc::new(LoopFlags { waker, is_reading_wanted, is_stalled });
+    let handle = NetHandle { commands: Some(post), flags: Arc::clone(&flags) };
+    (ToApplier { batches, commands, flags }, handle, take_batches)
 }

@@ -31,13 +31,13 @@ pub struct Intake {
     reading_wanted: bool,
     /// Whether the channel to the applier was full.
     stalled: bool,
-    rounds: Sender<EventBatch>,
+    batches: Sender<EventBatch>,
     flags: Arc<LoopFlags>,
 }
 
 impl Intake {
     /// Nothing has been read.
-    pub fn new(rounds: Sender<EventBatch>, flags: Arc<LoopFlags>) -> Intake {
+    pub fn new(batches: Sender<EventBatch>, flags: Arc<LoopFlags>) -> Intake {
         Intake {
             readable: BTreeSet::new(),
             reading: None,
@@ -46,13 +46,13 @@ impl Intake {
             round_bytes: 0,
             reading_wanted: false,
             stalled: false,
-            rounds,
+            batches,
             flags,
         }
     }
 
     /// Learns whether the applier waits for a reading of the clock.
-    pub fn take_requests_for_reading(&mut self) {
+    pub fn note_requested_reading(&mut self) {
         self.reading_wanted |= self.flags.take_reading_wanted();
     }
 
@@ -135,7 +135,7 @@ impl Intake {
     /// Tries once to hand over what was read.
     fn try_hand_over(&mut self) -> bool {
         let drained = self.round.drained.is_some();
-        match self.rounds.try_send(std::mem::take(&mut self.round)) {
+        match self.batches.try_send(std::mem::take(&mut self.round)) {
             Ok(()) => {
                 self.reading_wanted &= !drained;
                 self.round_bytes = 0;

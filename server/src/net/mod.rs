@@ -14,6 +14,7 @@
 
 mod channel;
 mod connection;
+mod connections;
 mod dialer;
 mod greeting;
 mod http;
@@ -21,6 +22,7 @@ mod intake;
 mod listener;
 mod monitor;
 mod peer_greeting;
+mod peer_links;
 mod poll_loop;
 mod registrar;
 #[cfg(test)]

@@ -104,7 +104,7 @@ impl Monitor {
     }
 
     /// The applier has answered.
-    pub fn on_inspected(&mut self, inspection: &ScrapeReport, now: Instant) {
+    pub fn on_result(&mut self, inspection: &ScrapeReport, now: Instant) {
         self.has_asked = false;
         for connection in self.connections.values_mut() {
             let Step::WaitingForApplier { request, .. } = connection.step else { continue };
