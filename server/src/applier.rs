@@ -246,8 +246,8 @@ impl Applier {
                 self.asking_for_status.insert(from);
                 return Ok(());
             }
-            NetEvent::Scrape { traffic } => {
-                self.scraped = Some(traffic);
+            NetEvent::Scrape { stats } => {
+                self.scraped = Some(stats);
                 return Ok(());
             }
             NetEvent::PingPeers { from } => {

@@ -12,7 +12,7 @@ use stablechat_protocol::status::{ReportedPhase, StatusReport};
 impl Applier {
     /// Gathers the answer to a scrape, if there was one in this wake.
     pub(super) fn answer_scrape(&mut self, outbox: &mut Outbox) {
-        let Some(traffic) = self.scraped.take() else { return };
+        let Some(stats) = self.scraped.take() else { return };
         let sizes = match self.store.sizes() {
             Ok(sizes) => Some(sizes),
             Err(error) => {
@@ -22,8 +22,8 @@ impl Applier {
         };
         let report = self.report();
         let unready = unready(&report);
-        let metrics = metrics(&self.identity, self.replica.settings(), report, &self.measurements, traffic, sizes);
-        outbox.add(NetCommand::ScrapeResult { inspection: ScrapeReport { unready: unready.map(Into::into), metrics } });
+        let metrics = metrics(&self.identity, self.replica.settings(), report, &self.measurements, stats, sizes);
+        outbox.add(NetCommand::ScrapeResult { report: ScrapeReport { unready: unready.map(Into::into), metrics } });
     }
 }
 
@@ -33,12 +33,12 @@ pub(super) fn metrics(
     settings: &ProtocolSettings,
     report: StatusReport,
     measurements: &Measurements,
-    traffic: NetStats,
+    stats: NetStats,
     sizes: Option<Sizes>,
 ) -> String {
     let (extra, histograms) = measurements.extra();
     let (cluster, delivery_bound) = (identity.cluster.clone(), settings.delivery_bound);
-    MetricsSnapshot { cluster, delivery_bound, report, extra, histograms, net: traffic, sizes }.text()
+    MetricsSnapshot { cluster, delivery_bound, report, extra, histograms, net: stats, sizes }.text()
 }
 
 /// Why a replica does not serve; none when it does.

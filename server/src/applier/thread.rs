@@ -130,8 +130,8 @@ impl Halted {
             }
         }
         // The monitor waits for an answer to each scrape before the next.
-        if let Some(traffic) = scraped {
-            halted.on_event(NetEvent::Scrape { traffic }, clock.now(), &mut outbox);
+        if let Some(stats) = scraped {
+            halted.on_event(NetEvent::Scrape { stats }, clock.now(), &mut outbox);
         }
         halted.disconnect(&mut outbox);
         outbox.release(&mut |sent| net.post(sent));
@@ -195,11 +195,10 @@ impl Halted {
             NetEvent::Status { from } => {
                 outbox.for_client(from, ToClient::Status { report: Box::new(self.report(now)) });
             }
-            NetEvent::Scrape { traffic } => {
+            NetEvent::Scrape { stats } => {
                 let metrics =
-                    metrics(&self.identity, &self.settings, self.report(now), &self.measurements, traffic, None);
-                outbox
-                    .add(NetCommand::ScrapeResult { inspection: ScrapeReport { unready: Some(FULL.into()), metrics } });
+                    metrics(&self.identity, &self.settings, self.report(now), &self.measurements, stats, None);
+                outbox.add(NetCommand::ScrapeResult { report: ScrapeReport { unready: Some(FULL.into()), metrics } });
             }
             NetEvent::PeerConnected { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
             NetEvent::PeerDisconnected { .. } | NetEvent::Peer { .. } | NetEvent::PingPeers { .. } | NetEvent::Stop => {

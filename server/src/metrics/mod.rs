@@ -221,7 +221,7 @@ impl MetricsSnapshot {
             &self.histograms.commit,
         )?;
         page.gauge("stablechat_clients", "Connections of clients.", self.net.clients)?;
-        page.gauge("stablechat_write_buffer_bytes", "Bytes queued for clients and peers.", self.net.outbox_bytes)
+        page.gauge("stablechat_write_buffer_bytes", "Bytes queued for clients and peers.", self.net.unwritten_bytes)
     }
 
     fn write_repairs(&self, page: &mut Page) -> fmt::Result {

@@ -1,6 +1,6 @@
-//! What a connection may say when: the greeting, logins, and what follows them.
+//! What a client may say when: the greeting, logins, and what follows them.
 //!
-//! Pure: a message comes in, and what is to be done about it comes out.
+//! Pure: a message goes in, and a [`Reaction`] comes out.
 
 use super::{ReplicaIdentity, peer_greeting};
 use crate::replica::{Body, PeerId};
@@ -13,37 +13,37 @@ use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::Versions;
 
-/// How far a connection has come.
+/// The state of a client's connection, or of one that has not said yet what it is.
 #[derive(Debug)]
 pub struct Greeting {
-    /// What logins on this connection sign.
+    /// Logins on this connection sign it.
     challenge: Challenge,
-    /// Whether there is room for a peer, but not for one more client.
-    full: bool,
+    /// Whether the replica has room for a peer, but not for one more client.
+    is_full: bool,
     /// Whether hello and welcome have been exchanged.
-    greeted: bool,
-    /// For whom the connection speaks.
+    is_greeted: bool,
+    /// The account that the connection speaks for.
     actor: Option<Actor>,
 }
 
 /// What is to be done about a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reaction {
-    /// Send this back.
+    /// Send this message back.
     Reply(ToClient),
-    /// Send back the welcome; frames may have full size from here on.
+    /// Send back this welcome, and accept frames of full size from here on.
     Welcome(ToClient),
-    /// Send back the greeting: the connection is this peer's, in this version of the protocol, and no client's.
+    /// Send back a greeting: the connection is this peer's, in this version of the protocol.
     Peer(PeerId, u16),
-    /// End the connection, which one of this name wanted for a peer.
+    /// End the connection of a process that says it is the replica of this name.
     RefusePeer(ReplicaName, CloseReason),
-    /// End the connection of one who speaks these versions of the protocol, and none of ours.
+    /// End the connection: the other side speaks these versions of the protocol, and none of ours.
     RefuseVersions(Role, Versions),
-    /// Send back that the login is good, and let the connection listen if it wants to.
+    /// Confirm the login. The flag says whether messages for the account are to be pushed to the connection.
     LoggedIn(Actor, bool),
-    /// Send back that the login is not good, if it was one; the connection speaks for nobody.
+    /// The connection speaks for no account. After a failed login the message says so.
     LoggedOut(Option<ToClient>),
-    /// Pass this on.
+    /// Pass on a request or a query with its timestamp.
     Request(Timestamp, Body),
     /// Pass on that the connection asks for the status.
     Status,
@@ -54,20 +54,20 @@ pub enum Reaction {
 }
 
 impl Greeting {
-    /// A connection from which nothing has come. When it is `full` here, a client is sent away.
-    pub fn new(challenge: Challenge, full: bool) -> Greeting {
-        Greeting { challenge, full, greeted: false, actor: None }
+    /// A connection on which nothing has come. With `is_full`, a client is turned away.
+    pub fn new(challenge: Challenge, is_full: bool) -> Greeting {
+        Greeting { challenge, is_full, is_greeted: false, actor: None }
     }
 
     /// Whether hello and welcome have been exchanged.
     pub fn is_done(&self) -> bool {
-        self.greeted
+        self.is_greeted
     }
 
-    /// Takes a message, at `now` by the replica's clock.
+    /// Takes a message. `now` is the replica's clock.
     pub fn on_message(&mut self, message: ToReplica, us: &ReplicaIdentity, now: Timestamp) -> Reaction {
         match message {
-            ToReplica::Hello { magic, version_min, version_max, role, cluster } if !self.greeted => {
+            ToReplica::Hello { magic, version_min, version_max, role, cluster } if !self.is_greeted => {
                 let theirs = Versions { min: version_min, max: version_max };
                 if magic != MAGIC {
                     return Reaction::Close(CloseReason::NotStablechat);
@@ -81,7 +81,7 @@ impl Greeting {
                 }
             }
             ToReplica::Hello { .. } => out_of_place("a second hello"),
-            _ if !self.greeted => out_of_place("the first frame must be a hello"),
+            _ if !self.is_greeted => out_of_place("the first frame must be a hello"),
             ToReplica::Login { account, key, receive, proof } => {
                 self.on_login(Actor { account, key }, receive, &proof, us)
             }
@@ -90,7 +90,7 @@ impl Greeting {
                 Reaction::LoggedOut(None)
             }
             ToReplica::Request { command: Command::Ack { uids }, .. } if uids.len() > ACK_MAX => {
-                // What is accepted has to fit into the messages between replicas.
+                // A request has to fit into the messages between replicas as well.
                 Reaction::Close(CloseReason::Malformed { detail: format!("an ack of more than {ACK_MAX} uids") })
             }
             ToReplica::Request { client, sequence, timestamp, command } => {
@@ -107,12 +107,12 @@ impl Greeting {
         }
     }
 
-    /// Takes in one with whom we share a version and a cluster.
+    /// Takes in a client or peer of our cluster that shares a version with us.
     fn welcome(&mut self, role: Role, version: u16, us: &ReplicaIdentity, now: Timestamp) -> Reaction {
         match role {
-            Role::Client if self.full => Reaction::Close(CloseReason::Full),
+            Role::Client if self.is_full => Reaction::Close(CloseReason::Full),
             Role::Client => {
-                self.greeted = true;
+                self.is_greeted = true;
                 let (replica, challenge) = (us.replica.clone(), self.challenge);
                 Reaction::Welcome(ToClient::Welcome { version, replica, clock: now, challenge })
             }
@@ -123,7 +123,7 @@ impl Greeting {
         }
     }
 
-    /// Checks that the connection holds the key that it names. Whose account the key owns is not known here.
+    /// Checks that the client holds the key that it names. Whether the key owns the account is decided where requests are applied.
     fn on_login(&mut self, actor: Actor, receive: bool, proof: &LoginProof, us: &ReplicaIdentity) -> Reaction {
         let statement = LoginStatement {
             cluster: us.cluster.clone(),
@@ -144,7 +144,7 @@ impl Greeting {
     }
 }
 
-/// Ends the connection over a frame that is in order, but not here.
+/// Ends the connection over a valid message that may not come at this point.
 fn out_of_place(detail: &str) -> Reaction {
     Reaction::Close(CloseReason::OutOfPlace { detail: detail.into() })
 }

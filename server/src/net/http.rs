@@ -1,4 +1,4 @@
-//! As much of HTTP as it takes to be watched: requests for a few pages, and one answer to a connection.
+//! As much of HTTP as monitoring needs: GET and HEAD requests for three pages, one request per connection.
 
 use std::fmt::Write;
 
@@ -6,16 +6,16 @@ use std::fmt::Write;
 pub const HEAD_MAX: usize = 8 * 1024;
 /// The most header fields of a request.
 const FIELDS_MAX: usize = 64;
-/// What Prometheus calls its text format.
+/// The content type of Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What can be asked for.
+/// A page that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
-    /// Everything that is measured.
+    /// All metrics.
     Metrics,
-    /// Whether the process does what it is there for.
+    /// Whether both threads of the process are at work.
     Health,
     /// Whether the replica serves.
     Readiness,
@@ -32,16 +32,15 @@ impl Page {
     }
 }
 
-/// A request that is understood.
+/// A valid request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpRequest {
-    /// What is asked for.
     pub page: Page,
-    /// Whether its size is all that is wanted of it (HEAD).
+    /// Whether the answer is sent without its body (HEAD).
     pub is_head: bool,
 }
 
-/// What an answer says first.
+/// The status line of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpStatus {
     /// Here it is.

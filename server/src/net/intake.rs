@@ -1,4 +1,8 @@
-//! What has been read and not yet handed over to the applier, and what the next reading of the clock waits for.
+//! From the sockets to the applier: events that were read and are not handed over yet, and the next clock reading.
+//!
+//! The protocol's real-time test needs a clock reading with a promise: everything that had arrived by then has been handed over.
+//! So the loop reads the clock before it waits for events, and reports that reading only after it has read, from each connection
+//! that was readable then, all that could have been there.
 
 use super::channel::LoopFlags;
 use super::{EventBatch, NetEvent};
@@ -9,61 +13,61 @@ use stablechat_transport::{Read, ReadEnd};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The most bytes that a round is made of. What is beyond waits in the sockets.
-const ROUND_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// More than the receive buffer of a socket holds (Linux: `tcp_rmem`, 6 MiB): who has been read this far since some moment
-/// has nothing left from before it, even if it sends faster than we read.
+/// The most bytes that are read for one batch, 4 MiB. The rest waits in the sockets.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// More than the receive buffer of a socket holds (Linux: `tcp_rmem`, 6 MiB by default). Once this much of a connection has been
+/// read since some moment, nothing from before that moment is left, even if the other side sends faster than we read.
 const RECEIVE_BUFFER_MAX: usize = 8 * 1024 * 1024;
 
-/// The way from the sockets to the applier.
+/// Events on their way to the applier, and which sockets are to be read.
 pub struct Intake {
     /// Connections from which there may be something to read.
     readable: BTreeSet<ConnectionId>,
-    /// The reading of the clock that the next round may report, once all of `owed` is read.
+    /// The clock reading that the next batch may report, once all of `owed` is read.
     reading: Option<Timestamp>,
-    /// The connections that may hold something from before `reading`, and how much of them has been read since.
+    /// The connections that may hold something from before `reading`, and how many bytes of each have been read since.
     owed: BTreeMap<ConnectionId, usize>,
-    /// What has been read and not yet handed over.
-    round: EventBatch,
-    /// How many bytes were read for it.
-    round_bytes: usize,
-    /// Whether the applier waits for a reading.
-    reading_wanted: bool,
-    /// Whether the channel to the applier was full.
-    stalled: bool,
+    /// Events that are not handed over yet.
+    batch: EventBatch,
+    /// How many bytes were read for `batch`.
+    batch_bytes: usize,
+    /// Whether the applier waits for a clock reading.
+    is_reading_wanted: bool,
+    /// Whether the channel to the applier was full. Then nothing more is read.
+    is_stalled: bool,
     batches: Sender<EventBatch>,
     flags: Arc<LoopFlags>,
 }
 
 impl Intake {
-    /// Nothing has been read.
+    /// An intake without events.
     pub fn new(batches: Sender<EventBatch>, flags: Arc<LoopFlags>) -> Intake {
         Intake {
             readable: BTreeSet::new(),
             reading: None,
             owed: BTreeMap::new(),
-            round: EventBatch::default(),
-            round_bytes: 0,
-            reading_wanted: false,
-            stalled: false,
+            batch: EventBatch::default(),
+            batch_bytes: 0,
+            is_reading_wanted: false,
+            is_stalled: false,
             batches,
             flags,
         }
     }
 
-    /// Learns whether the applier waits for a reading of the clock.
+    /// Learns whether the applier waits for a clock reading.
     pub fn note_requested_reading(&mut self) {
-        self.reading_wanted |= self.flags.take_reading_wanted();
+        self.is_reading_wanted |= self.flags.take_reading_wanted();
     }
 
     /// Whether there is something to do without waiting.
     pub fn is_busy(&self) -> bool {
-        !self.stalled && (self.reading_wanted || !self.readable.is_empty())
+        !self.is_stalled && (self.is_reading_wanted || !self.readable.is_empty())
     }
 
     /// Whether nothing more may be read for now.
     pub fn is_full(&self) -> bool {
-        self.stalled || self.round_bytes >= ROUND_BYTES_MAX
+        self.is_stalled || self.batch_bytes >= BATCH_BYTES_MAX
     }
 
     /// There may be something to read from this connection.
@@ -76,8 +80,8 @@ impl Intake {
         self.readable.contains(&id)
     }
 
-    /// Remembers a reading of the clock that was taken before the last wait: whatever had arrived by then is in the sockets
-    /// that are known to be readable now.
+    /// Takes a clock reading from before the last wait: whatever had arrived by then is in the sockets that are known to be readable
+    /// now. An earlier reading that is not reported yet stays.
     pub fn begin_reading(&mut self, before: Timestamp) {
         if self.reading.is_none() {
             self.reading = Some(before);
@@ -85,17 +89,17 @@ impl Intake {
         }
     }
 
-    /// Whose turn it is to be read: peers, of whom there are few, then the connections that a reading of the clock waits for,
-    /// then the others.
+    /// The connections to be read, in their order: peers first, which are few and must not be taken for silent; then those that a
+    /// clock reading waits for; then the others.
     pub fn turns(&self, is_peer: impl Fn(ConnectionId) -> bool) -> Vec<ConnectionId> {
         let mut turns: Vec<ConnectionId> = self.readable.iter().copied().collect();
         turns.sort_by_cached_key(|id| (!is_peer(*id), !self.owed.contains_key(id)));
         turns
     }
 
-    /// Notes that so much was read from a connection.
+    /// Notes what reading a connection came to.
     pub fn on_read(&mut self, id: ConnectionId, Read { bytes, end }: Read) {
-        self.round_bytes += bytes;
+        self.batch_bytes += bytes;
         if end != ReadEnd::More {
             self.forget(id);
         } else if let Some(read) = self.owed.get_mut(&id) {
@@ -106,24 +110,24 @@ impl Intake {
         }
     }
 
-    /// Notes that nothing is left to read from a connection.
+    /// Notes that nothing is left to be read from a connection.
     pub fn forget(&mut self, id: ConnectionId) {
         self.readable.remove(&id);
         self.owed.remove(&id);
     }
 
-    /// Adds to what is handed over next.
+    /// Adds an event to the next batch.
     pub fn push(&mut self, event: NetEvent) {
-        self.round.events.push(event);
+        self.batch.events.push(event);
     }
 
-    /// Hands what was read over to the applier. When the applier is behind, it stays here, and nothing more is read.
+    /// Hands the batch to the applier. When the applier is behind, the batch stays here and nothing more is read.
     pub fn hand_over(&mut self) {
-        if self.owed.is_empty() && !self.stalled {
-            self.round.drained = self.reading.take();
+        if self.owed.is_empty() && !self.is_stalled {
+            self.batch.drained = self.reading.take();
         }
-        if self.round.events.is_empty() && !(self.reading_wanted && self.round.drained.is_some()) {
-            self.round_bytes = 0;
+        if self.batch.events.is_empty() && !(self.is_reading_wanted && self.batch.drained.is_some()) {
+            self.batch_bytes = 0;
             return;
         }
         if !self.try_hand_over() {
@@ -132,22 +136,22 @@ impl Intake {
         }
     }
 
-    /// Tries once to hand over what was read.
+    /// Tries once to hand over the batch. Returns whether that succeeded.
     fn try_hand_over(&mut self) -> bool {
-        let drained = self.round.drained.is_some();
-        match self.batches.try_send(std::mem::take(&mut self.round)) {
+        let drained = self.batch.drained.is_some();
+        match self.batches.try_send(std::mem::take(&mut self.batch)) {
             Ok(()) => {
-                self.reading_wanted &= !drained;
-                self.round_bytes = 0;
-                self.stalled = false;
+                self.is_reading_wanted &= !drained;
+                self.batch_bytes = 0;
+                self.is_stalled = false;
             }
-            Err(TrySendError::Full(round)) => {
-                self.round = round;
-                self.stalled = true;
+            Err(TrySendError::Full(batch)) => {
+                self.batch = batch;
+                self.is_stalled = true;
             }
-            // The applier is gone; the loop learns it from its other channel.
+            // The applier is gone. The loop learns it from the channel of commands.
             Err(TrySendError::Disconnected(_)) => {}
         }
-        !self.stalled
+        !self.is_stalled
     }
 }

@@ -5,26 +5,26 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-/// How long to accept nothing after a failure, such as having no descriptors left, that trying again at once would repeat.
+/// How long accepting rests after a failure such as a lack of file descriptors: to try again at once would fail again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Accepts connections, and survives whatever accepting one may fail with.
+/// Accepts connections. A failure to accept one is logged and never ends the replica.
 pub struct Listener {
     socket: TcpListener,
-    /// Whether there may be connections to accept.
+    /// Whether connections may be waiting.
     ready: bool,
     /// When to try again after a failure.
     paused_until: Option<Instant>,
 }
 
 impl Listener {
-    /// Listens on the first address that `address` (`HOST:PORT`) stands for and that can be listened on. A port whose
-    /// earlier owner was killed can be taken over at once (`SO_REUSEADDR`).
+    /// Listens on the first usable address that `address` (`HOST:PORT`) resolves to. The port of a process that was killed can be
+    /// taken over at once (`SO_REUSEADDR`).
     ///
     /// # Errors
-    /// The address stands for nothing here, or is in use.
+    /// The name does not resolve, or its addresses are in use or not of this machine.
     pub fn bind(address: &str) -> io::Result<Listener> {
-        let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the address stands for nothing");
+        let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
         for address in address.to_socket_addrs()? {
             match TcpListener::bind(address) {
                 Ok(socket) => return Ok(Listener { socket, ready: true, paused_until: None }),
@@ -47,12 +47,12 @@ impl Listener {
         &mut self.socket
     }
 
-    /// There may be connections to accept.
+    /// Connections may be waiting.
     pub(super) fn set_ready(&mut self) {
         self.ready = true;
     }
 
-    /// When to try accepting again without having been told to.
+    /// When to try again after a failure.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.paused_until
     }

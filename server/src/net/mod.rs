@@ -1,16 +1,16 @@
-//! The poll loop: sockets to messages and back, in one thread around mio.
+//! The poll loop: from sockets to messages and back, in one thread around mio.
 //!
-//! It knows connections, frames, greetings, logins and limits, and nothing of chat: a request is a body that it stamps with
-//! the connection's login and passes on, an answer is a message that it passes back. It never waits for the disk, because
-//! it never waits for the applier: when the applier is behind, it stops reading instead.
+//! It knows connections, greetings, logins and limits, and nothing of chat. A request is a body: the loop adds the account that
+//! the connection is logged in to and passes it on. It never waits for the disk, because it never waits for the applier: when the
+//! applier is behind, the loop stops reading sockets.
 //!
-//! It also keeps one connection to each other replica, which it dials or is dialed by, see `peer_greeting`. What peers say to
-//! each other it passes on unread.
+//! Events go to the applier in [`EventBatch`]es over a bounded channel. Commands come back through the [`NetHandle`], which wakes
+//! the loop.
 //!
-//! Who wants to watch the replica gets what the applier says of it, over HTTP, see `monitor`.
-//!
-//! What it reads goes to the applier in [`EventBatch`]s over a bounded channel; what is to be sent comes back through the
-//! [`NetHandle`], which wakes the loop.
+//! - `poll_loop`: the loop; `channel`: the way to the applier and back; `intake`: batches, and the clock reading of each.
+//! - `connections`: the table of connections and their common limits; `connection`: one of them, over the common transport.
+//! - `greeting`: what clients may say when; `peer_greeting`, `peer_links`, `dialer`: the one connection with each peer.
+//! - `monitor`, `http`: metrics and health for monitoring systems.
 
 mod channel;
 mod connection;
@@ -43,23 +43,21 @@ use stablechat_protocol::request::Actor;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::Versions;
 
-/// Who a connection reaches here.
+/// Which replica this is, in which cluster.
 #[derive(Clone, Debug)]
 pub struct ReplicaIdentity {
-    /// The cluster.
     pub cluster: ClusterName,
-    /// The replica.
     pub replica: ReplicaName,
     /// Its place in the cluster file.
     place: PeerId,
-    /// The cluster file.
+    /// The cluster file. It has the replica.
     file: Cluster,
-    /// The versions of the protocol that it speaks.
+    /// The versions of the protocol that the replica speaks.
     versions: Versions,
 }
 
 impl ReplicaIdentity {
-    /// The replica of this name; none when the cluster has no such.
+    /// The replica of this name; none if the cluster file does not have it.
     pub fn of(cluster: &Cluster, replica: &ReplicaName) -> Option<ReplicaIdentity> {
         let mut identity = ReplicaIdentity {
             cluster: cluster.name.clone(),
@@ -72,7 +70,7 @@ impl ReplicaIdentity {
         Some(identity)
     }
 
-    /// The same replica, speaking these versions of the protocol.
+    /// The same replica, speaking these versions of the protocol, for tests of upgrades.
     pub fn speaking(self, versions: Versions) -> ReplicaIdentity {
         ReplicaIdentity { versions, ..self }
     }
@@ -92,12 +90,12 @@ impl ReplicaIdentity {
         &self.file.replicas[usize::from(self.place.0)].address
     }
 
-    /// What a peer's cluster file must agree on with ours.
+    /// The digest of what a peer's cluster file must have in common with ours.
     fn digest_with(&self, peer: &ReplicaName) -> Digest {
         self.file.digest_between(&self.replica, peer)
     }
 
-    /// The place of the replica of this name; none when the cluster has no such.
+    /// The place of the replica of this name; none if the cluster file does not have it.
     fn place_of(&self, name: &ReplicaName) -> Option<PeerId> {
         self.places().find_map(|(place, entry)| (entry.name == *name).then_some(place))
     }
@@ -113,130 +111,85 @@ impl ReplicaIdentity {
     }
 }
 
-/// What the poll loop tells the applier.
+/// Something that the poll loop tells the applier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetEvent {
     /// A client issued a request or a query.
     Request(Submission),
-    /// A connection proved that it holds a key.
+    /// A connection proved that it holds the actor's key, and speaks for that account from here on.
     LoggedIn {
-        /// The connection.
         connection: ConnectionId,
-        /// For whom it speaks from here on.
         actor: Actor,
-        /// Whether it wants the account's messages.
+        /// Whether messages for the account are to be pushed to the connection.
         receive: bool,
     },
-    /// A connection speaks for nobody from here on.
-    LoggedOut {
-        /// The connection.
-        connection: ConnectionId,
-    },
-    /// A connection that had been greeted is gone.
-    Closed {
-        /// The connection.
-        connection: ConnectionId,
-    },
-    /// A peer is connected: what is sent to it arrives in order, until it is disconnected. The applier says
+    /// A connection speaks for no account from here on.
+    LoggedOut { connection: ConnectionId },
+    /// The connection of a client that had been greeted is gone.
+    Closed { connection: ConnectionId },
+    /// A peer is connected. Messages for it arrive in order until it is disconnected. The applier answers with
     /// [`NetCommand::ConnectionSeen`] before it sends anything that is meant for this connection.
-    PeerConnected {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// A peer is no longer connected. Some of what was sent to it last may not have arrived.
-    PeerDisconnected {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// A peer sent a message.
+    PeerConnected { peer: PeerId },
+    /// A peer is no longer connected. Some of the last messages for it may not have arrived.
+    PeerDisconnected { peer: PeerId },
+    /// A peer sent a message: any but a greeting or a closing, which the loop handles itself.
     Peer {
-        /// The clock when it was read.
+        /// The replica's clock when the message was read.
         time: Timestamp,
-        /// The peer.
         peer: PeerId,
-        /// What it sent: any message but a greeting or a closing.
         message: PeerMessage,
     },
     /// A client asks for the replica's status.
-    Status {
-        /// The connection that it asked on.
-        from: ConnectionId,
-    },
-    /// Someone watches the replica: say how it is, by a [`NetCommand::ScrapeResult`].
-    Scrape {
-        /// What only the poll loop knows of it.
-        traffic: NetStats,
-    },
-    /// A client asks for pings of the peers, and for what comes of them.
-    PingPeers {
-        /// The connection that it asked on.
-        from: ConnectionId,
-    },
-    /// The process shall stop.
+    Status { from: ConnectionId },
+    /// A monitoring system asks for a report, which the applier gives by [`NetCommand::ScrapeResult`].
+    Scrape { stats: NetStats },
+    /// A client asks for pings of the peers, and for their answers.
+    PingPeers { from: ConnectionId },
+    /// The process is to stop.
     Stop,
 }
 
-/// What the poll loop knows of the replica.
+/// What only the poll loop can count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetStats {
     /// How many clients are connected.
     pub clients: usize,
-    /// How many bytes wait to be sent, to clients and peers.
-    pub outbox_bytes: usize,
+    /// How many bytes wait to be written, to clients and peers.
+    pub unwritten_bytes: usize,
     /// How often the wall clock was set.
     pub clock_steps: u64,
 }
 
-/// How the replica is.
+/// What a monitoring system may learn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScrapeReport {
-    /// Why it does not serve; none when it serves.
+    /// Why the replica does not serve; none when it serves.
     pub unready: Option<String>,
-    /// Everything that is measured, in Prometheus' text format.
+    /// All metrics, in Prometheus' text format.
     pub metrics: String,
 }
 
-/// Some of what was read, in the order in which it was read.
+/// Events in the order in which they were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventBatch {
-    /// What happened.
     pub events: Vec<NetEvent>,
-    /// A reading of the clock: everything that had arrived by then is in this round or in earlier ones.
+    /// A clock reading: everything that had arrived by then is in this batch or in an earlier one.
     pub drained: Option<Timestamp>,
 }
 
-/// A message to be sent. Whom it is for may be gone by then.
+/// Something that the applier wants done. A connection that it is for may be gone by then; then nothing is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetCommand {
-    /// To a client.
-    ToClient {
-        /// Its connection.
-        to: ConnectionId,
-        /// The message.
-        message: ToClient,
-    },
-    /// To a peer.
-    ToPeer {
-        /// The peer.
-        to: PeerId,
-        /// The message.
-        message: PeerMessage,
-    },
-    /// Nothing: the applier has seen an [`NetEvent::PeerConnected`]; to be said once for each, before what is meant for that
-    /// connection. What was sent to the peer before was meant for an earlier one, on which something may have been lost, and
-    /// must not follow on this one.
-    ConnectionSeen {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// To all who watch.
-    ScrapeResult {
-        /// How the replica is.
-        inspection: ScrapeReport,
-    },
-    /// Nothing: the connection to a peer shall end, and a new one be made.
-    Disconnect {
-        /// The peer.
-        peer: PeerId,
-    },
+    /// Send a message to a client.
+    ToClient { to: ConnectionId, message: ToClient },
+    /// Send a message to a peer.
+    ToPeer { to: PeerId, message: PeerMessage },
+    /// The applier has seen a [`NetEvent::PeerConnected`]. Comes once for each, before the messages that are meant for that
+    /// connection. Earlier messages were meant for an earlier connection, on which something may have been lost, and must not
+    /// follow on this one.
+    ConnectionSeen { peer: PeerId },
+    /// Answer the monitoring systems that wait for a report.
+    ScrapeResult { report: ScrapeReport },
+    /// End the connection with a peer and make a new one.
+    Disconnect { peer: PeerId },
 }

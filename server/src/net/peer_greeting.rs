@@ -1,6 +1,7 @@
-//! How two replicas greet each other: the one that the cluster file names first dials and says hello, the other answers.
+//! How two replicas greet each other: the one that comes first in the cluster file dials and says hello, the other answers.
 //!
-//! Pure. So that two connections cannot arise from both sides at once, a replica takes hellos only from those before it.
+//! Pure. A replica takes hellos only from replicas before it in the cluster file, so that a pair cannot have two connections, one
+//! made by each side.
 
 use super::ReplicaIdentity;
 use crate::replica::PeerId;
@@ -11,21 +12,18 @@ use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::version::Versions;
 
-/// What the one who dials makes of a message that comes before it has been greeted.
+/// What the dialing replica makes of the first message on the connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DialerReaction {
-    /// The connection stands.
-    Connected {
-        /// The agreed version.
-        version: u16,
-    },
-    /// The peer does not want us, and says why.
+    /// The peer has greeted us, in this version of the protocol.
+    Connected { version: u16 },
+    /// The peer turns us away, and says why.
     Refused(CloseReason),
-    /// The connection is of no use: what is told the peer.
+    /// The connection is of no use. The peer is told this reason.
     Close(CloseReason),
 }
 
-/// What the one who dials says first to whom it has dialed.
+/// The hello of the dialing replica.
 pub fn hello(us: &ReplicaIdentity, dialed: &ReplicaName) -> ToReplica {
     ToReplica::Hello {
         magic: MAGIC.into(),
@@ -36,10 +34,10 @@ pub fn hello(us: &ReplicaIdentity, dialed: &ReplicaName) -> ToReplica {
     }
 }
 
-/// Which peer it is that says hello under this name, with a cluster file of this digest.
+/// The peer that says hello under this name, with a cluster file of this digest.
 ///
 /// # Errors
-/// It is none that should.
+/// The cluster file differs, does not have the name, or has it after us.
 pub fn admit(name: &ReplicaName, cluster_file: Digest, us: &ReplicaIdentity) -> Result<PeerId, CloseReason> {
     if cluster_file != us.digest_with(name) {
         return Err(CloseReason::OtherClusterFile);
@@ -55,7 +53,7 @@ pub fn admit(name: &ReplicaName, cluster_file: Digest, us: &ReplicaIdentity) -> 
     }
 }
 
-/// Takes the first message from the replica that we dialed.
+/// Judges the first message from the replica that we dialed.
 pub fn on_answer(message: PeerMessage, dialed: &ReplicaName, us: &ReplicaIdentity) -> DialerReaction {
     match message {
         PeerMessage::Greeting { version, .. } if !us.versions.contains(version) => {

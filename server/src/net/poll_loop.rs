@@ -209,8 +209,8 @@ impl PollLoop {
                 self.connections.client_mut(*to).into_iter().for_each(|connection| connection.send(message, now));
             }
             NetCommand::ToPeer { to, message } => self.send_to_peer(*to, message, now),
-            NetCommand::ScrapeResult { inspection } => {
-                self.monitor.iter_mut().for_each(|monitor| monitor.on_result(inspection, now));
+            NetCommand::ScrapeResult { report } => {
+                self.monitor.iter_mut().for_each(|monitor| monitor.on_result(report, now));
             }
             NetCommand::ConnectionSeen { peer } => self.peer_links.on_acknowledged(*peer),
             NetCommand::Disconnect { peer } => self.disconnect(*peer, now),
@@ -221,12 +221,12 @@ impl PollLoop {
     fn serve_monitor(&mut self) {
         let Some(monitor) = &mut self.monitor else { return };
         if monitor.step(&mut self.registrar, Instant::now()) {
-            let traffic = NetStats {
+            let stats = NetStats {
                 clients: self.connections.clients(),
-                outbox_bytes: self.connections.unwritten(),
+                unwritten_bytes: self.connections.unwritten(),
                 clock_steps: self.clock.steps(),
             };
-            self.intake.push(NetEvent::Scrape { traffic });
+            self.intake.push(NetEvent::Scrape { stats });
         }
     }
 

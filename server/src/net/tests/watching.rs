@@ -41,10 +41,10 @@ fn read(mut stream: TcpStream) -> (u16, String) {
 impl Node {
     /// Expects to be asked how the replica is, and says so.
     fn see_watched(&mut self, unready: Option<&str>) -> NetStats {
-        let NetEvent::Scrape { traffic } = self.next() else { panic!("nobody watches") };
-        let inspection = ScrapeReport { unready: unready.map(Into::into), metrics: "everything 1\n".into() };
-        self.mailbox.post(vec![NetCommand::ScrapeResult { inspection }]);
-        traffic
+        let NetEvent::Scrape { stats } = self.next() else { panic!("nobody watches") };
+        let report = ScrapeReport { unready: unready.map(Into::into), metrics: "everything 1\n".into() };
+        self.mailbox.post(vec![NetCommand::ScrapeResult { report }]);
+        stats
     }
 }
 
@@ -98,7 +98,7 @@ fn an_applier_that_hangs_is_told_from_one_that_is_busy() {
     // It is not asked again before it has answered, and then it is.
     assert!(node.rounds.try_recv().is_err(), "once is enough");
     node.mailbox
-        .post(vec![NetCommand::ScrapeResult { inspection: ScrapeReport { unready: None, metrics: String::new() } }]);
+        .post(vec![NetCommand::ScrapeResult { report: ScrapeReport { unready: None, metrics: String::new() } }]);
     let health = get(address, "/healthz");
     node.see_watched(None);
     assert_eq!(read(health), (200, "alive\n".into()));
