@@ -71,7 +71,7 @@ impl Disk {
         self.checkpoints = None;
     }
 
-    /// Whether there is room for what clients write. None when it was looked at less than [`INTERVAL`] ago.
+    /// Whether there is room for what clients write. None when it was looked at less than 250 ms ago.
     ///
     /// # Errors
     /// The operating system does not say how much is free.
