@@ -145,6 +145,10 @@ impl Output {
 
 /// What needs no change of the store, and does not wait for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "almost every effect is a message; a box for each would cost more than it saves"
+)]
 pub enum Effect {
     /// Send this to a peer.
     Send { to: PeerId, message: PeerMessage },

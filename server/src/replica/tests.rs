@@ -409,9 +409,12 @@ fn serving_with_pending() -> (Replica, Uid) {
     (replica, uid)
 }
 
+/// Damages a replica; the uid is of a request that it holds.
+type Break = fn(&mut Replica, Uid);
+
 #[test]
 fn each_broken_rule_is_noticed() {
-    let breaks: [(&str, fn(&mut Replica, Uid)); 19] = [
+    let breaks: [(&str, Break); 19] = [
         ("the epoch only grows", |replica, _| replica.epoch = 0),
         ("the closed timestamp never moves back", |replica, _| {
             replica.closing = Closing::new(Timestamp::ZERO, DELIVERY_BOUND);
