@@ -6,16 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-/// A program of this workspace, as it was built together with the caller.
+/// A program of this workspace, built by the cargo command that built the caller.
+///
+/// Cargo tells a test only where the programs of its own package are, and most programs that tests start belong to other
+/// packages. All programs lie in one directory, next to or one level above the caller's executable.
+///
+/// `cargo test --workspace` and `cargo nextest run --workspace` build each of them before the first test runs, because every
+/// package with a program has an integration test (see `server/tests/usage.rs`).
 ///
 /// # Panics
-/// It has not been built. Cargo tells tests of the programs of their own package only, so these are looked for where it
-/// puts them.
+/// The program is not there, because cargo was told to build this package alone.
 pub fn built(program: &str) -> PathBuf {
-    let ourselves = std::env::current_exe().expect("the system says what runs");
+    let ourselves = std::env::current_exe().expect("the system knows the path of a running program");
     let found =
         ourselves.ancestors().skip(1).take(2).map(|directory| directory.join(program)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("{program} is not built; run `cargo build --workspace` first, as scripts/test does"))
+    found.unwrap_or_else(|| panic!("{program} is not built: build the whole workspace, with `cargo test --workspace`"))
 }
 
 /// Runs a command to its end, with nothing on standard input.

@@ -14,24 +14,6 @@ use std::time::{Duration, Instant};
 const DELIVERY_BOUND: Duration = Duration::from_millis(200);
 
 #[test]
-fn usage_is_explained() {
-    for help in [&["--help"][..], &["help"], &["run", "--help"]] {
-        assert_ends(stablechatd(help), 0, "--cluster cluster.toml --name a --data");
-    }
-    let wrong: [(&[&str], &str); 6] = [
-        (&[], "run"),
-        (&["walk"], "walk"),
-        (&["run"], "--cluster"),
-        (&["run", "--cluster", "x", "--name", "a", "--data", "d", "extra"], "extra"),
-        (&["run", "--cluster", "x", "--name", "A!", "--data", "d"], "has a character"),
-        (&["run", "--cluster", "x", "--name", "a", "--data", "d", "--fast"], "--fast"),
-    ];
-    for (arguments, says) in wrong {
-        assert_ends(stablechatd(arguments), 2, says);
-    }
-}
-
-#[test]
 fn a_cluster_file_that_is_not_right_is_named() {
     let cluster = Cluster::prepare(&["a"], DELIVERY_BOUND);
     let run = |file: &std::path::Path, name: &str| {
