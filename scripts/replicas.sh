@@ -1,40 +1,42 @@
 # shellcheck shell=bash
 # Functions for a cluster on this machine. To be sourced after common.sh, by bash; used by scripts/cluster and scripts/demo.
 #
-# Everything lies in one directory: the cluster file, and for each replica its data (NAME), its log (NAME.log) and the number
-# of its process (NAME.pid). A pid file alone is never believed: the process must be a stablechatd with that data directory.
+# Everything is in one directory: the cluster file, and for each replica its data (NAME), its log (NAME.log) and its process
+# id (NAME.pid). The system may have given the id to another process since, so it counts only if that process is a stablechatd
+# with this data directory.
 
 # How long a replica may take until it listens, and to stop when it is asked to.
 START_LIMIT_S=20
 STOP_LIMIT_S=10
 
-# Chooses the directory $1, and makes a cluster file in it unless there is one: replicas a, b and c on loopback, at three ports
-# from $2 on, with a delivery bound of $3 milliseconds.
+# Selects the cluster in the directory $1. Unless there is a cluster file, makes one: $4 replicas named a, b, c and so on, on
+# loopback, at consecutive ports from $2 on, with a delivery bound of $3 milliseconds.
 use_cluster() {
-    local directory=$1 base_port=$2 delivery_bound_ms=$3
-    [[ $base_port =~ ^[1-9][0-9]{0,4}$ && $base_port -le 65533 ]] || die "$base_port is not a port to begin with"
+    local directory=$1 base_port=$2 delivery_bound_ms=$3 count=$4
+    [[ $count =~ ^[1-9]$ ]] || die "$count is not a number of replicas from 1 to 9"
+    [[ $base_port =~ ^[1-9][0-9]{0,4}$ && $((base_port + count - 1)) -le 65535 ]] ||
+        die "there are no $count ports from $base_port on"
     [[ $delivery_bound_ms =~ ^[1-9][0-9]{0,4}$ ]] || die "$delivery_bound_ms is not a delivery bound in milliseconds"
     mkdir -p -- "$directory" || return
     CLUSTER_DIRECTORY=$(cd -- "$directory" && pwd) || return
     CLUSTER_FILE="$CLUSTER_DIRECTORY/cluster.toml"
     if [[ ! -e $CLUSTER_FILE ]]; then
-        write_cluster_file "$base_port" "$delivery_bound_ms" >"$CLUSTER_FILE.new" || return
+        write_cluster_file "$base_port" "$delivery_bound_ms" "$count" >"$CLUSTER_FILE.new" || return
         mv -- "$CLUSTER_FILE.new" "$CLUSTER_FILE" || return
     fi
     read_cluster_file
 }
 
 write_cluster_file() {
-    local port=$1 name
-    printf 'name = "local"\ndelivery_bound_ms = %d\n' "$2"
-    for name in a b c; do
-        printf '\n[[replica]]\nname = "%s"\naddress = "127.0.0.1:%d"\n' "$name" "$port"
-        port=$((port + 1))
+    local base_port=$1 delivery_bound_ms=$2 count=$3 names=(a b c d e f g h i) at
+    printf 'name = "local"\ndelivery_bound_ms = %d\n' "$delivery_bound_ms"
+    for ((at = 0; at < count; at++)); do
+        printf '\n[[replica]]\nname = "%s"\naddress = "127.0.0.1:%d"\n' "${names[at]}" "$((base_port + at))"
     done
 }
 
-# Learns the replicas' names and addresses: REPLICAS in the file's order, and ADDRESSES by name. Enough of TOML for a file that
-# is laid out like ours.
+# Reads the replicas' names and addresses: REPLICAS in the order of the file, and ADDRESSES by name. This understands only as
+# much TOML as write_cluster_file uses.
 read_cluster_file() {
     REPLICAS=()
     declare -gA ADDRESSES=()
@@ -59,7 +61,7 @@ read_cluster_file() {
     done
 }
 
-# Prints the number of a replica's process; fails when it does not run.
+# Prints the process id of a replica; fails if the replica does not run.
 replica_pid() {
     local name=$1 pid arguments
     read -r pid 2>/dev/null <"$CLUSTER_DIRECTORY/$name.pid" || return 1
@@ -81,12 +83,12 @@ accepts() {
     (exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null
 }
 
-# Starts a replica and waits until it listens. Fails, saying why, when it does not.
+# Starts a replica and waits until it accepts connections. If it does not, prints the reason and fails.
 start_replica() {
     local name=$1 pid
     local address=${ADDRESSES[$name]} log="$CLUSTER_DIRECTORY/$name.log" pid_file="$CLUSTER_DIRECTORY/$name.pid"
     if replica_pid "$name" >/dev/null; then
-        say "replica $name runs already"
+        say "replica $name is already running"
         return 0
     fi
     if accepts "$address"; then
@@ -98,8 +100,8 @@ start_replica() {
     local log_before
     log_before=$(wc -c <"$log") || return
 
-    # A session of its own, so that neither the terminal's signals nor its end reach it. It notes its own number, which is
-    # right however setsid came to run it.
+    # A session of its own, so that neither the terminal's signals nor its end reach the replica. The inner shell writes its own
+    # process id, which exec keeps: setsid may or may not have forked, so the id of the background job can be another.
     # shellcheck disable=SC2016 # for the inner shell
     setsid bash -c 'echo "$$" >"$1" && shift && exec "$@"' start_replica "$pid_file" \
         "$STABLECHATD" run --cluster "$CLUSTER_FILE" --name "$name" --data "$CLUSTER_DIRECTORY/$name" \
@@ -111,24 +113,24 @@ start_replica() {
         if replica_pid "$name" >/dev/null; then
             accepts "$address" && return 0
         elif read -r pid 2>/dev/null <"$pid_file" && ! kill -0 "$pid" 2>/dev/null; then
-            why="ended at once"
+            why="ended right after its start"
             break
         fi
         sleep 0.05
     done
-    say "replica $name $why; its log, $log, says:"
+    say "replica $name $why; the end of its log, $log:"
     tail -c "+$((log_before + 1))" -- "$log" | tail -n 20 | sed 's/^/    /' >&2
     signal_replica "$name" KILL || true
     return 1
 }
 
-# Sends a replica a signal; fails when it does not run.
+# Sends a signal to a replica; fails if the replica does not run.
 signal_replica() {
     local pid
     pid=$(replica_pid "$1") && kill -s "$2" "$pid" 2>/dev/null
 }
 
-# Waits until a replica has ended; fails after STOP_LIMIT_S.
+# Waits until the process of a replica has ended; fails after STOP_LIMIT_S.
 wait_for_end() {
     local name=$1 deadline=$((SECONDS + STOP_LIMIT_S))
     while replica_pid "$name" >/dev/null; do
@@ -138,7 +140,7 @@ wait_for_end() {
     rm -f -- "$CLUSTER_DIRECTORY/$name.pid"
 }
 
-# Asks replicas to stop, all at a time, and waits until they have; fails, saying which, when one has not.
+# Asks replicas to stop, all at the same time, and waits until they have. Names those that have not, and fails.
 stop_replicas() {
     local name status=0
     for name in "$@"; do
@@ -161,19 +163,19 @@ kill_replicas() {
     done
     for name in "$@"; do
         wait_for_end "$name" || {
-            say "replica $name is still there $STOP_LIMIT_S s after SIGKILL"
+            say "replica $name is still running $STOP_LIMIT_S s after SIGKILL"
             status=1
         }
     done
     return "$status"
 }
 
-# Removes the data of replicas, none of which may run.
+# Removes the data of replicas. Refuses if any of them runs.
 wipe_replicas() {
     local name
     for name in "$@"; do
         if replica_pid "$name" >/dev/null; then
-            say "replica $name runs; stop it first"
+            say "replica $name is running; stop it first"
             return 1
         fi
     done
