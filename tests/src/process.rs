@@ -124,6 +124,8 @@ impl Drop for Program {
 pub struct Usage {
     /// The time that its threads ran. Those that have ended do not count.
     pub processor: Duration,
+    /// How often its threads have stopped running to wait for something, which is how often they have been woken up.
+    pub wake_ups: u64,
     /// The memory that it has now, in bytes.
     pub resident: u64,
     /// The most memory that it ever had, in bytes.
@@ -140,15 +142,24 @@ impl Usage {
             line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().expect("a number")
         };
         let threads = std::fs::read_dir(process.join("task")).expect("the process runs");
-        let processor = threads.filter_map(|thread| {
-            // The first field of schedstat: nanoseconds on a processor. A thread may end while we look.
-            let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse::<u64>().ok()
-        });
-        Usage {
-            processor: Duration::from_nanos(processor.sum()),
-            resident: kibibytes("VmRSS") * 1024,
-            resident_peak: kibibytes("VmHWM") * 1024,
+        let (mut processor, mut wake_ups) = (Duration::ZERO, 0);
+        for thread in threads.filter_map(Result::ok) {
+            // A thread may end between the listing and the reading.
+            if let Some((running, waits)) = thread_usage(&thread.path()) {
+                processor += running;
+                wake_ups += waits;
+            }
         }
+        Usage { processor, wake_ups, resident: kibibytes("VmRSS") * 1024, resident_peak: kibibytes("VmHWM") * 1024 }
     }
+}
+
+/// How long a thread has run, and how often it has waited, from its directory in `/proc`.
+fn thread_usage(thread: &Path) -> Option<(Duration, u64)> {
+    // The first field of schedstat: nanoseconds on a processor.
+    let statistics = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+    let nanoseconds = statistics.split_whitespace().next()?.parse().ok()?;
+    let status = std::fs::read_to_string(thread.join("status")).ok()?;
+    let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    Some((Duration::from_nanos(nanoseconds), waits.trim().parse().ok()?))
 }

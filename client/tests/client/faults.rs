@@ -164,7 +164,7 @@ fn without_an_answer_the_outcome_is_unknown() {
 }
 
 #[test]
-fn an_idle_client_uses_no_processor() {
+fn an_idle_client_uses_hardly_any_processor_time() {
     let cluster = Cluster::with_accounts(3, &["alice"]);
     cluster.replicas[2].kill();
     let listener = cluster.talk(&["--as", "alice", "listen"]);
@@ -177,7 +177,9 @@ fn an_idle_client_uses_no_processor() {
     };
     let before = ticks();
     std::thread::sleep(Duration::from_secs(3));
-    assert!(ticks() - before <= 1, "in hundredths of a second");
+    // A loop that never sleeps would use up to 300; a client that only waits uses 1 at most on a machine of its own.
+    let spent = ticks() - before;
+    assert!(spent <= 15, "{spent} hundredths of a second of processor time in 3 s");
     super::run::signal(listener.child.id(), "TERM");
     listener.end().says("");
 }
