@@ -202,7 +202,7 @@ fn what_cannot_be_done_is_explained() {
     assert_ends(backup(&data, &data.join("backups").join("a")), 78, "is in the data directory; give one elsewhere");
     assert_ends(backup(&data, place.cluster.path()), 78, "is not empty and has no backups");
     assert_ends(backup(&place.cluster.data("b"), &backups), 78, "has the backups of replica a of cluster test, not of");
-    assert_ends(backup(&data, &place.cluster.file()), 74, "cannot make the directory for backups");
+    assert_ends(backup(&data, &place.cluster.file()), 74, "cannot create the directory for backups");
     let mut none = place.backup("a");
     none.args(["--keep", "0"]);
     assert_ends(none, 2, "give 1 or more");
