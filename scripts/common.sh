@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# What the scripts share. To be sourced, by bash; the caller sets its own options.
+# Functions and variables that the scripts share. To be sourced by bash scripts, which set their own shell options.
 
 # The checkout.
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
-# Where everything goes that can be made again. Outside of the checkout, so that several checkouts share the many minutes
-# that RocksDB takes to compile.
-# shellcheck disable=SC2034 # for those who source this
+# Where everything goes that can be made again. Outside of the checkout, so that several checkouts share one compiled RocksDB,
+# which takes many minutes to compile.
+# shellcheck disable=SC2034 # used by the scripts that source this file
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/stablechat"
 
 # Where cargo builds.
@@ -19,12 +19,12 @@ STABLECHAT="$CARGO_TARGET_DIR/debug/stablechat"
 # shellcheck disable=SC2034
 STABLECHATD="$CARGO_TARGET_DIR/debug/stablechatd"
 
-# Tells the person who runs the script something, apart from its results.
+# Prints a message to standard error, which keeps it apart from the script's results.
 say() {
     printf '%s\n' "$*" >&2
 }
 
-# Says what is wrong, and ends the script.
+# Prints an error and ends the script.
 die() {
     say "${0##*/}: $*"
     exit 1

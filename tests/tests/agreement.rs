@@ -1,7 +1,8 @@
-//! Agreement: what a client said to one replica only, before it was gone, all replicas have in their logs, or none.
+//! Agreement: a request that a client sent to one replica only, which was killed right after, is in the logs of all replicas or
+//! of none.
 //!
-//! Replicas that had not agreed before they applied something would have to repair their logs when they find out, so that
-//! the logs are the same in the end is not enough: there must be no repair.
+//! Equal logs in the end are not enough. Replicas that apply requests without having agreed on them find out later and repair
+//! their logs, so the test also asserts that there was no repair.
 
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::ledger::{assert_kept, assert_same};
@@ -13,27 +14,27 @@ use std::time::{Duration, Instant};
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const DELIVERY_BOUND: Duration = Duration::from_millis(1000);
 const WHOLE: Duration = Duration::from_secs(30);
-/// How many requests are said in a round, each by a client of its own; in every other round a replica is killed.
+/// How many requests are sent in a round, each by a client of its own. In every other round a replica is killed.
 const TRIES: usize = 10;
-/// The time in which they are said.
+/// The time over which they are spread.
 const ROUND: Duration = Duration::from_millis(40);
-/// How long after a request at most a replica is killed: that is about how long it takes to be everywhere.
+/// A replica is killed at most this long after a request: about the time that a request takes to reach all replicas.
 const SHORTLY: Duration = Duration::from_millis(4);
 
-/// How many rounds there are: a few, or as many as STABLECHAT_ROUNDS says.
+/// The number of rounds: STABLECHAT_ROUNDS, or a few.
 fn rounds() -> usize {
     std::env::var("STABLECHAT_ROUNDS").map_or(16, |rounds| rounds.parse().expect("STABLECHAT_ROUNDS is a number"))
 }
 
-/// A client that has logged in at one replica and will say one thing.
+/// A client that has logged in at one replica and will send one request.
 fn one_that_will_die(cluster: &Cluster, name: &str, mallory: &Person) -> RawClient {
     let mut client = cluster.greet(name);
     client.login(mallory, false);
     client
 }
 
-/// What happens in a round, and when: tries, and perhaps a kill right after one of them, of its replica or of any. A try comes
-/// with the client that says it.
+/// The events of a round and their times: requests, each with its client, and perhaps a kill right after one of them, of the
+/// replica it was sent to or of any.
 fn plan_round(
     random: &mut fastrand::Rng,
     cluster: &Cluster,
@@ -56,7 +57,7 @@ fn plan_round(
 }
 
 #[test]
-fn what_is_said_to_one_replica_is_heard_by_all_or_none() {
+fn a_request_sent_to_one_replica_is_applied_by_all_or_none() {
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     let mut cluster = Cluster::start(&NAMES, DELIVERY_BOUND);

@@ -1,4 +1,4 @@
-//! Connections that do not do what connections should: silent ones, ones that do not read, too many; and what idle ones cost.
+//! Connections that misbehave, by silence, by not reading or by their number, and the cost of idle connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stablechat_protocol::answer::Answer;
@@ -176,7 +176,7 @@ fn connections_beyond_the_limit_are_told_so() {
 }
 
 #[test]
-fn a_replica_without_files_left_serves_who_it_has() {
+fn a_replica_without_free_file_descriptors_serves_its_connections() {
     allow_many_files();
     let cluster = Cluster::prepare(&["a"], DELIVERY_BOUND);
     let mut replica = start_with_files(&cluster, "-n 100");

@@ -1,4 +1,4 @@
-//! Looking after the data of replicas that are processes: backing up, restoring, checking.
+//! Backing up, restoring and checking the data of running replicas.
 
 use rustix::process::Signal;
 use stablechat_protocol::answer::{Answer, Rejection};
@@ -193,7 +193,7 @@ fn a_replica_that_does_not_run_is_backed_up_too_and_old_backups_go() {
 }
 
 #[test]
-fn what_cannot_be_done_is_explained() {
+fn errors_of_backup_and_restore_name_their_cause() {
     let mut place = Place::start(&["a", "b"]);
     let (data, backups, missing) = (place.cluster.data("a"), place.backups("a"), place.cluster.path().join("missing"));
     assert_ends(place.backup("a"), 0, "backup 1");

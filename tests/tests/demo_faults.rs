@@ -1,4 +1,4 @@
-//! The demonstration of faults, run as a person runs it: a short story, its picture, and its verdict.
+//! The demonstration of faults, run from its command line: a short story, the picture it draws, and its verdict.
 
 use stablechat_tests::process::built;
 use std::process::{Command, Output};
@@ -29,7 +29,7 @@ fn a_short_story_has_a_picture_and_a_verdict() {
 }
 
 #[test]
-fn a_story_that_makes_no_sense_is_not_begun() {
+fn a_contradictory_story_is_refused_before_it_begins() {
     let directory = tempfile::tempdir().expect("temporary files can be made");
     for (arguments, says) in [
         (&["--at", "3", "kill", "d"][..], "there is no replica d, only a, b, c"),

@@ -1,4 +1,4 @@
-//! Replicas whose disks are full: small ones, which are really full.
+//! Replicas whose disks are full. The disks are small file systems in memory, which the tests fill up.
 
 use stablechat_protocol::answer::{Answer, Refusal};
 use stablechat_protocol::message::ToClient;
@@ -114,7 +114,7 @@ fn assert_all_there(cluster: &Cluster, bob: &Person, answered: usize) {
 }
 
 #[test]
-fn a_replica_whose_disk_is_full_holds_nobody_up_and_comes_back_by_itself() {
+fn a_replica_with_a_full_disk_delays_no_other_and_recovers_by_itself() {
     let Some((mut cluster, alice, bob)) = start(&["b"]) else { return };
     let mut filler = Filler::new(&mut cluster, "b");
     let mut alice_at_b = at(&cluster, "b", &alice);

@@ -1,4 +1,4 @@
-//! SIGKILL at random moments under load: what was answered is there, once, in order, and the store is in order.
+//! SIGKILL at random moments under load: every answered request is in the log once and in order, and the store is sound.
 
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::command::MAILBOX_MAX;

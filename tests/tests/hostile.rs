@@ -1,5 +1,5 @@
-//! What strangers and broken clients send: each connection is ended with the reason that the protocol gives for it, and
-//! nothing else is touched.
+//! Connections of other protocols and of broken clients: each is ended with the reason that the protocol gives for it, and other
+//! connections are not affected.
 
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::close::CloseReason;
@@ -37,7 +37,7 @@ fn reason_after(cluster: &Cluster, bytes: &[u8]) -> CloseReason {
 }
 
 #[test]
-fn hellos_that_do_not_fit_are_told_why() {
+fn a_refused_hello_is_told_the_reason() {
     let cluster = lone_replica();
     let ours = ClusterName::parse(CLUSTER).expect("a name");
     let hello = |magic: &str, version_min, version_max, role, cluster: &str| {
@@ -67,7 +67,7 @@ fn hellos_that_do_not_fit_are_told_why() {
 }
 
 #[test]
-fn strangers_are_told_what_this_is() {
+fn connections_of_other_protocols_are_told_what_this_is() {
     let cluster = lone_replica();
     let strangers: [&[u8]; 8] = [
         b"GET / HTTP/1.1\r\nHost: chat.example\r\n\r\n",

@@ -1,4 +1,4 @@
-//! Manual pages and completions: that they are whole, and can be used.
+//! Manual pages and completions are complete and can be loaded.
 
 use stablechat_tests::process::{built, run_to_end};
 use std::collections::BTreeSet;

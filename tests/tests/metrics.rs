@@ -1,5 +1,6 @@
-//! What a replica shows to who watches it, and that the alerts and the dashboard in `docs/` go by what there is. Prometheus'
-//! own tool has to take all of it; Grafana is not at hand, so its dashboard is only read as JSON, with its expressions.
+//! The metrics and health pages of a replica, and the alerts and the dashboard in `docs/`, which must use only metrics that
+//! exist. promtool of Prometheus checks all of them. The dashboard is not loaded into Grafana: the test reads its JSON and checks the
+//! expressions in it.
 
 use serde_json::Value;
 use stablechat_protocol::answer::Refusal;
@@ -44,7 +45,7 @@ impl Metrics {
 }
 
 #[test]
-fn what_is_done_shows_in_the_metrics() {
+fn metrics_count_requests_and_connections() {
     let mut cluster = Cluster::prepare(&["a", "b", "c"], DELIVERY_BOUND).with_metrics();
     ["a", "b", "c"].iter().for_each(|name| cluster.start_replica(name));
     cluster.wait_until_same(SOON);
@@ -96,7 +97,7 @@ fn what_is_done_shows_in_the_metrics() {
 }
 
 #[test]
-fn who_is_not_in_contact_with_enough_is_not_ready() {
+fn a_muted_replica_is_not_ready() {
     let mut cluster = Cluster::prepare(&["a", "b"], DELIVERY_BOUND).with_settings("min_live = 2").with_metrics();
     cluster.start_replica("a");
     let why = wait_for("a word why", SOON, || match cluster.page("a", "/readyz") {
@@ -125,14 +126,14 @@ fn an_address_that_is_in_use_is_named() {
 }
 
 #[test]
-fn alerts_go_off_when_they_should() {
+fn alerts_fire_when_they_should() {
     let rules = file("docs/prometheus-alerts.yml");
     promtool(&["check", "rules", &rules.to_string_lossy()], "");
     promtool(&["test", "rules", &file("tests/alerts.yml").to_string_lossy()], "");
 }
 
 #[test]
-fn the_expressions_of_the_dashboard_are_understood() {
+fn promtool_accepts_the_expressions_of_the_dashboard() {
     let expressions = dashboard_expressions();
     assert!(expressions.len() > 30, "only {} expressions", expressions.len());
     // As recording rules, since those are what the tool checks.

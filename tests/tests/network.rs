@@ -1,5 +1,5 @@
-//! Replicas on hosts of their own, with clients on every side, and a network between them that delays, loses and parts: what
-//! was answered is in every log, and all are the same in the end.
+//! Replicas on hosts of their own, with clients on every host, and a network between them that delays, loses and partitions:
+//! every answered request is in every log, and all replicas are equal in the end.
 
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::ledger::{assert_kept, assert_same};
@@ -115,7 +115,7 @@ fn partition() -> Duration {
 }
 
 #[test]
-fn replicas_that_were_cut_off_from_one_another_become_the_same() {
+fn replicas_become_equal_after_a_partition() {
     let Some(network) = made(Network::new(&NAMES)) else { return };
     let scene = Scene::begin(network, DELIVERY_BOUND);
     scene.go_on(20);
@@ -135,7 +135,7 @@ fn replicas_that_were_cut_off_from_one_another_become_the_same() {
 }
 
 #[test]
-fn a_delay_that_the_bound_allows_for_costs_time_and_nothing_else() {
+fn a_delay_within_the_bound_causes_no_repair() {
     let Some(network) = made(Network::with_wires(&NAMES)) else { return };
     // Two cables: 20 ms from host to host, 10 ms less or more. A request that takes three messages to spread takes 90 ms
     // at most, and three times that is well within the bound, which leaves room for a machine that stalls.
@@ -150,7 +150,7 @@ fn a_delay_that_the_bound_allows_for_costs_time_and_nothing_else() {
 }
 
 #[test]
-fn frames_that_are_lost_are_no_messages_that_are_lost() {
+fn lost_network_frames_lose_no_messages() {
     let Some(network) = made(Network::with_wires(&NAMES)) else { return };
     // On two cables, about 5 % from host to host.
     let scene = Scene::begin(network, Duration::from_secs(2));
@@ -163,7 +163,7 @@ fn frames_that_are_lost_are_no_messages_that_are_lost() {
 }
 
 #[test]
-fn a_delay_beyond_the_bound_is_healed_when_it_is_over() {
+fn replicas_become_equal_after_a_delay_beyond_the_bound() {
     let Some(network) = made(Network::with_wires(&NAMES)) else { return };
     let scene = Scene::begin(network, DELIVERY_BOUND);
     scene.go_on(20);

@@ -1,4 +1,4 @@
-//! What `stablechat probe` says of real replicas: pauses and delays that are really there are found where they are.
+//! What `stablechat probe` reports about real replicas: it finds pauses and delays that are really there, and where they are.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -43,7 +43,7 @@ fn time(value: &Value) -> Duration {
 }
 
 #[test]
-fn a_replica_pings_its_peers_for_whoever_asks() {
+fn a_replica_pings_its_peers_for_a_client() {
     let cluster = Cluster::start(&NAMES, DELIVERY_BOUND);
     cluster.wait_until_same(WHOLE);
     let mut client = cluster.greet("a");
@@ -58,7 +58,7 @@ fn a_replica_pings_its_peers_for_whoever_asks() {
 }
 
 #[test]
-fn a_replica_that_pauses_is_seen_from_everywhere() {
+fn the_pauses_of_a_replica_show_in_every_leg_to_it() {
     let mut cluster = Cluster::start(&NAMES, DELIVERY_BOUND);
     cluster.wait_until_same(WHOLE);
     let pause = Duration::from_millis(300);
@@ -78,7 +78,7 @@ fn a_replica_that_pauses_is_seen_from_everywhere() {
 }
 
 #[test]
-fn delays_of_the_network_are_found_where_they_are() {
+fn network_delays_are_attributed_to_the_right_links() {
     let network = match Network::with_wires(&NAMES) {
         Ok(network) => network,
         Err(why) => return println!("SKIPPED: this machine does not let us make network namespaces: {why}"),

@@ -1,4 +1,4 @@
-//! A replica as a process: how it starts, how it refuses to, how it stops, and how it comes back.
+//! A replica as a process: how it starts, when it refuses to start, how it stops, and how it comes back.
 
 use rustix::process::Signal;
 use stablechat_protocol::answer::{Answer, Refusal, Rejection};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const DELIVERY_BOUND: Duration = Duration::from_millis(200);
 
 #[test]
-fn a_cluster_file_that_is_not_right_is_named() {
+fn a_wrong_cluster_file_is_named() {
     let cluster = Cluster::prepare(&["a"], DELIVERY_BOUND);
     let run = |file: &std::path::Path, name: &str| {
         let mut command = stablechatd(&["run", "--name", name]);

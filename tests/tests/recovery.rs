@@ -96,7 +96,7 @@ impl Scene {
 const PAIRS: [(&str, &str); 6] = [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")];
 
 #[test]
-fn any_two_are_killed_and_come_back() {
+fn any_two_replicas_are_killed_and_come_back() {
     let mut scene = Scene::begin();
     scene.go_on(Duration::from_millis(300));
     for (round, (first, second)) in PAIRS.into_iter().enumerate() {
@@ -123,7 +123,7 @@ fn any_two_are_killed_and_come_back() {
 }
 
 #[test]
-fn a_wiped_one_comes_back() {
+fn a_wiped_replica_comes_back() {
     let mut scene = Scene::begin();
     scene.go_on(Duration::from_millis(500));
     for name in NAMES {
@@ -138,7 +138,7 @@ fn a_wiped_one_comes_back() {
 }
 
 #[test]
-fn one_that_paused_goes_on() {
+fn a_paused_replica_goes_on() {
     let mut scene = Scene::begin();
     scene.go_on(Duration::from_millis(500));
     for (name, bounds) in [("a", 0.3), ("b", 0.8), ("c", 5.0), ("c", 0.3), ("a", 0.8), ("b", 5.0)] {
@@ -152,7 +152,7 @@ fn one_that_paused_goes_on() {
 }
 
 #[test]
-fn each_in_turn_is_stopped_and_started() {
+fn replicas_are_stopped_and_started_in_turn() {
     let mut scene = Scene::begin();
     scene.go_on(Duration::from_millis(500));
     for name in NAMES {
@@ -177,7 +177,7 @@ fn send_much(cluster: &Cluster, mebibytes: usize) {
 }
 
 #[test]
-fn one_that_was_away_for_longer_than_the_log_comes_back_by_a_snapshot() {
+fn a_replica_down_for_longer_than_the_log_reaches_comes_back_by_a_snapshot() {
     let mut scene = Scene::begin_in(Cluster::prepare(&NAMES, DELIVERY_BOUND).with_settings("log_retention_mib = 1\n"));
     scene.go_on(Duration::from_millis(500));
     scene.cluster.kill("c");

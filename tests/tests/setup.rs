@@ -83,7 +83,7 @@ fn init_writes_what_each_machine_needs_and_overwrites_nothing() {
 }
 
 #[test]
-fn init_makes_nothing_of_what_is_no_cluster() {
+fn init_refuses_a_wrong_cluster_and_writes_nothing() {
     let room = tempfile::tempdir().expect("temporary files can be made");
     let directory = room.path().join("demo");
     let wrong: [(&[&str], &str); 6] = [

@@ -1,6 +1,6 @@
-//! Upgrades: replicas and clients of adjacent versions of the protocol work together, so that a cluster is upgraded one after the
-//! other while people chat; versions further apart refuse each other, and say who is older. A store of another format is not
-//! opened.
+//! Upgrades: replicas and clients of adjacent versions of the protocol work together, so that a cluster is upgraded one replica
+//! at a time while people chat. Versions further apart refuse each other and say which side is older. A store of another format
+//! is not opened.
 
 use stablechat_protocol::version::Versions;
 use stablechat_protocol::wire::to_cbor;
@@ -125,7 +125,7 @@ fn a_client_without_a_common_version_says_who_is_older() {
 }
 
 #[test]
-fn a_store_of_another_format_is_left_alone_and_said_to_be_so() {
+fn a_store_of_another_format_is_refused_and_not_changed() {
     let mut cluster = Cluster::start(&["a"], DELIVERY_BOUND);
     cluster.greet("a").ping();
     cluster.stop("a");
