@@ -31,15 +31,7 @@ const SESSION_IDLE_MAX: Duration = Duration::from_secs(12 * 3600);
 #[derive(Debug)]
 pub enum AccountEvent {
     /// A replica answered a command. Each replica does, so several answers come to one command.
-    Answer {
-        link: usize,
-        sequence: u64,
-        uid: Uid,
-        answer: Answer,
-        metadata: AnswerMetadata,
-        /// What it means beside the answers that came before it.
-        verdict: AnswerKind,
-    },
+    Answer(CommandAnswer),
     /// A replica answered a query.
     QueryAnswer {
         link: usize,
@@ -57,6 +49,18 @@ pub enum AccountEvent {
     Changed { sequence: u64, uid: Uid, change: Change, after: Answer },
     /// A replica did not take a command.
     Refused { reason: Refusal },
+}
+
+/// One replica's answer to a command.
+#[derive(Debug)]
+pub struct CommandAnswer {
+    pub link: usize,
+    pub sequence: u64,
+    pub uid: Uid,
+    pub answer: Answer,
+    pub metadata: AnswerMetadata,
+    /// How it compares with the answers that came before it.
+    pub kind: AnswerKind,
 }
 
 /// An account in use, or nobody.
@@ -249,11 +253,11 @@ impl ActiveAccount {
     pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient, events: &mut Vec<AccountEvent>) {
         match message {
             ToClient::Answer { client, sequence, uid, answer, metadata } if client == self.session.client() => {
-                let verdict = self.session.on_answer(now, link, sequence, uid, &answer);
-                if verdict == AnswerKind::Answered {
+                let kind = self.session.on_answer(now, link, sequence, uid, &answer);
+                if kind == AnswerKind::Answered {
                     self.acknowledging.take_if(|(of, _)| *of == sequence);
                 }
-                events.push(AccountEvent::Answer { link, sequence, uid, answer, metadata, verdict });
+                events.push(AccountEvent::Answer(CommandAnswer { link, sequence, uid, answer, metadata, kind }));
             }
             ToClient::QueryAnswer { id, answer, metadata } => {
                 let Some(number) = self.queries.on_answer(id) else { return };

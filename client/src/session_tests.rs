@@ -113,8 +113,8 @@ fn out_of_sequence_from_one_replica_does_not_matter_while_another_answers() {
         let answer = out_of_sequence(1);
         assert_eq!(session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer), AnswerKind::Passed);
         assert!(!session.is_idle());
-        let verdict = session.on_answer(at(round), 1, sent.sequence, uid(sent.timestamp), &Answer::Done);
-        assert_eq!(verdict, AnswerKind::Answered);
+        let kind = session.on_answer(at(round), 1, sent.sequence, uid(sent.timestamp), &Answer::Done);
+        assert_eq!(kind, AnswerKind::Answered);
         assert_eq!(session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer), AnswerKind::Passed);
     }
     assert!(session.is_idle() && session.due(at(99_999)).is_empty());

@@ -1,6 +1,6 @@
 //! What to do next, for people who have no cluster file or no account yet. Each text has something to copy.
 
-use crate::cli::controller::Mode;
+use crate::cli::mode::Mode;
 use stablechat_protocol::name::AccountName;
 use std::path::Path;
 

@@ -4,9 +4,10 @@
 //! returns, before anything is received: a client that was suspended hears what came meanwhile before it believes that
 //! time has passed.
 
-use crate::cli::controller::{Controller, ControllerSettings, Effect, Mode};
+use crate::cli::controller::{Controller, ControllerSettings, Effect};
 use crate::cli::exit::{self, Failure};
 use crate::cli::input::Input;
+use crate::cli::mode::Mode;
 use crate::cli::places;
 use crate::cli::print::{Item, Output, Printer};
 use crate::cli::prompt::{Prompt, Typed};

@@ -2,8 +2,9 @@
 
 use crate::cli::advice;
 use crate::cli::app::{AppSettings, Start};
-use crate::cli::controller::{Mode, load_credentials};
+use crate::cli::controller::load_credentials;
 use crate::cli::exit::{self, Failure};
+use crate::cli::mode::Mode;
 use crate::cli::places::{self, ClusterFile, NamedBy};
 use crate::cli::probe::{self, ProbeSettings};
 use crate::cli::verb::{HISTORY_DEFAULT, Verb, parse_count};

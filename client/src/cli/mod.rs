@@ -17,6 +17,7 @@ pub mod exit;
 pub mod input;
 pub mod lines;
 pub mod lookout;
+pub mod mode;
 pub mod places;
 pub mod print;
 pub mod probe;

@@ -14,10 +14,11 @@ mod status_collection;
 mod timeouts;
 mod work;
 
-use crate::account::{AccountEvent, ActiveAccount};
+use crate::account::{AccountEvent, ActiveAccount, CommandAnswer};
 use crate::cli::advice;
 use crate::cli::exit::{self, Failure};
 use crate::cli::lines::LineError;
+use crate::cli::mode::Mode;
 use crate::cli::print::{Answerer, Item, Output};
 use crate::cli::verb::Verb;
 use crate::greeting::Credentials;
@@ -26,31 +27,17 @@ use crate::session::AnswerKind;
 use job::{Content, Job, Reply, Stage};
 use queue::JobQueue;
 use reachability::{ReachNews, Reachability};
-use stablechat_protocol::answer::{Answer, AnswerMetadata, Refusal};
+use stablechat_protocol::answer::{Answer, Refusal};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::command::Command;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
-use stablechat_protocol::uid::Uid;
 use status_collection::StatusCollection;
 use std::rc::Rc;
 use timeouts::Timeouts;
 pub use work::load_credentials;
-
-/// What kind of user the client works for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// A person at a terminal, who is told what matters and decides when to give up.
-    Prompt,
-    /// A script that pipes lines in.
-    Filter,
-    /// A single command.
-    Once,
-    /// A person or a script that waits for messages.
-    Listen,
-}
 
 /// What does not change while the client runs.
 pub struct ControllerSettings {
@@ -297,9 +284,7 @@ impl Controller {
 
     fn on_event(&mut self, now: Timestamp, event: AccountEvent) {
         match event {
-            AccountEvent::Answer { link, sequence, uid, answer, metadata, verdict } => {
-                self.on_answer(now, link, sequence, uid, answer, metadata, verdict);
-            }
+            AccountEvent::Answer(answer) => self.on_answer(now, answer),
             AccountEvent::QueryAnswer { link, number, answer, metadata } => {
                 self.timeouts.on_progress(now);
                 let Some(job) = self.jobs.of_query(number) else { return };
@@ -319,18 +304,9 @@ impl Controller {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of the event")]
-    fn on_answer(
-        &mut self,
-        now: Timestamp,
-        link: usize,
-        sequence: u64,
-        uid: Uid,
-        answer: Answer,
-        metadata: AnswerMetadata,
-        verdict: AnswerKind,
-    ) {
-        if let AnswerKind::Differs { link: first, answer: other } = &verdict {
+    fn on_answer(&mut self, now: Timestamp, answer: CommandAnswer) {
+        let CommandAnswer { link, sequence, uid, answer, metadata, kind } = answer;
+        if let AnswerKind::Differs { link: first, answer: other } = &kind {
             self.notice(format!(
                 "the replicas disagree on request {sequence}: {} says {}, {} says {}",
                 self.replica(*first),
@@ -339,11 +315,12 @@ impl Controller {
                 in_words(&answer)
             ));
         }
-        if verdict == AnswerKind::Answered {
+        if kind == AnswerKind::Answered {
             self.timeouts.on_progress(now);
         }
+
         if let Some(job) = self.jobs.of_command(sequence)
-            && (verdict == AnswerKind::Answered || self.settings.all_replies)
+            && (kind == AnswerKind::Answered || self.settings.all_replies)
         {
             job.on_reply(now, Reply { link, content: Content::Command { uid, answer }, metadata });
         }

@@ -3,7 +3,7 @@
 //! A script must not wait for ever, so a command that is not answered ends with an exit code. A person at a prompt decides when
 //! to give up, until the prompt is to end.
 
-use super::Mode;
+use crate::cli::mode::Mode;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
 //! Doing the jobs: each is started when its turn comes, and its result shown when those before it are.
 
+use super::Controller;
 use super::job::{Content, Job, Reply, Stage};
-use super::{Controller, Mode};
 use crate::account::{recipient, unread};
 use crate::cli::exit::{self, Failure};
+use crate::cli::mode::Mode;
 use crate::cli::print::{Answerer, Item};
 use crate::cli::verb::Verb;
 use crate::greeting::Credentials;

@@ -1,0 +1,13 @@
+//! What kind of user the client works for, which decides what it says and when it gives up.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A person at a terminal, who is told what matters and decides when to give up.
+    Prompt,
+    /// A script that pipes lines in.
+    Filter,
+    /// A single command.
+    Once,
+    /// A person or a script that waits for messages.
+    Listen,
+}
