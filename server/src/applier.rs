@@ -97,6 +97,7 @@ impl Applier {
     ) -> Result<Applier, StoreError> {
         // Epochs begin at the clock's seconds, so that an incarnation on a disk that was wiped has a new number as well.
         let seconds = now.0 / 1_000_000_000;
+        let is_restart = store.epoch() > 1;
         if store.epoch() < seconds {
             store.begin_epoch(seconds)?;
         }
@@ -106,7 +107,8 @@ impl Applier {
         }
 
         let recent = recent(&store, now.before(settings.memory()))?;
-        let start = Start { epoch: store.epoch(), applied: store.applied().uid, recent, now };
+        let closed = first_closed(&settings, is_restart, now);
+        let start = Start { epoch: store.epoch(), applied: store.applied().uid, recent, closed, now };
         Ok(Applier {
             replica: Replica::new(settings, start),
             snapshots: Snapshots::default(),
@@ -435,6 +437,16 @@ impl Applier {
     fn metadata(&self, stability: Stability, copies: u8) -> AnswerMetadata {
         let applied = self.store.applied();
         AnswerMetadata { position: applied.position, log_digest: applied.log_digest, stability, copies }
+    }
+}
+
+/// Up to where a replica accepts nothing when it starts. Its last incarnation may have answered queries as of any time before
+/// its end, and no log shows them. A welcome, or the wait for one, keeps it from accepting requests below those. A replica
+/// without peers serves at once, so its clock has to, which may have been set back a little since.
+fn first_closed(settings: &ProtocolSettings, is_restart: bool, now: Timestamp) -> Timestamp {
+    match is_restart && settings.peers.is_empty() {
+        true => now.after(settings.ahead),
+        false => Timestamp::ZERO,
     }
 }
 

@@ -1,92 +1,98 @@
-//! Whole runs in virtual time: fixed sets of seeds within bounds and beyond, whose faults have to be of every kind.
+//! Whole runs in virtual time: fixed sets of seeds within bounds and beyond, in which every kind of fault has to occur.
 
-use stablechat_tests::simulator::{self, Failure, Mode, Tally};
+use stablechat_tests::simulator::{
+    self, Failure, Fault, Mode, REPLICAS_MAX, Scenario, SceneKind, TWO_SLOW_LOGS, Tally, UNPLACEABLE,
+};
 use std::thread;
 
-/// How many seeds are run in each mode: as many as a machine of two cores does in a quarter of a minute.
+/// How many seeds are run in each mode, 40 for each number of replicas from 1 to 5: as many as a machine of two cores does in
+/// a quarter of a minute.
 const SEEDS: u64 = 200;
 
-/// Runs every `step`-th seed from `first` on.
-fn run_some(mode: Mode, first: u64, step: usize) -> Result<Tally, Failure> {
-    let mut tally = Tally::default();
-    for seed in (first..SEEDS).step_by(step) {
-        tally.merge(&simulator::run(mode, seed)?.tally);
-    }
-    Ok(tally)
-}
-
-/// Runs all seeds of a mode, and looks whether enough went wrong.
-fn run_all(mode: Mode, faults: &[&str]) {
+/// Runs scenarios on all cores, and adds up what was counted in them.
+fn run_all(scenarios: &[Scenario]) -> Tally {
     let threads = thread::available_parallelism().map_or(1, usize::from);
+    let run_some = |first: usize| -> Result<Tally, Failure> {
+        let mut tally = Tally::default();
+        for scenario in scenarios.iter().skip(first).step_by(threads) {
+            tally.merge(&simulator::run(*scenario)?.tally);
+        }
+        Ok(tally)
+    };
     let tallies: Vec<Result<Tally, Failure>> = thread::scope(|scope| {
-        let run = |first| scope.spawn(move || run_some(mode, first, threads));
-        let handles: Vec<_> = (0..threads as u64).map(run).collect();
+        let handles: Vec<_> = (0..threads).map(|first| scope.spawn(move || run_some(first))).collect();
         handles.into_iter().map(|handle| handle.join().expect("panics are caught in the run")).collect()
     });
+
     let mut tally = Tally::default();
     for some in tallies {
         tally.merge(&some.unwrap_or_else(|failure| panic!("{failure}")));
     }
-    println!("{SEEDS} seeds: {tally}");
-    for fault in faults.iter().chain(&[
-        "clients dead half-way",
-        "clients dead whose only replica dies",
-        "clients isolated",
-        "connections between replicas broken",
-        "connections broken",
-        "disks full",
-        "kills after something was let out",
-        "kills before a commit",
-        "kills between turns",
-        "pauses",
-        "pauses longer than the bound",
-        "refused late",
-        "refused not serving",
-        "replicas stopped",
-        "scenes: alone with an answer",
-        "scenes: back before it is heard",
-        "scenes: back before it is missed",
-        "scenes: closed over what it has read",
-        "scenes: left before all had heard it",
-        "scenes: silent before its death",
-        "scenes: spoken to late at its start",
-        "scenes: started into a death",
-        "scenes: suspended while a body comes",
-        "scenes: told and cut off",
-    ]) {
+    println!("{} seeds: {tally}", scenarios.len());
+    tally
+}
+
+/// Runs the fixed set of a mode, in which every fault of the mode has to occur, every scene, and `more`.
+fn run_fixed_set(mode: Mode, more: &[&str]) {
+    let scenarios: Vec<Scenario> = (0..SEEDS).map(|seed| Scenario::of_seed(mode, seed)).collect();
+    let tally = run_all(&scenarios);
+
+    let faults = Fault::NAMES.iter().filter(|(of, _)| *of == Mode::Bounds || mode == Mode::Beyond);
+    for fault in
+        faults.map(|(_, name)| *name).chain(["refused late", "refused not serving"]).chain(more.iter().copied())
+    {
         assert!(tally.of(fault) >= SEEDS / 10, "{fault}: only {}", tally.of(fault));
+    }
+    let scenes = SceneKind::ALL.into_iter().filter(|scene| scene.is_possible(mode, REPLICAS_MAX));
+    for scene in scenes.map(SceneKind::name) {
+        assert!(tally.of(scene) >= SEEDS / 20, "the scene `{scene}`: only {}", tally.of(scene));
     }
 }
 
 #[test]
 fn within_bounds_replicas_agree_whatever_goes_wrong() {
-    run_all(Mode::Bounds, &[]);
+    run_fixed_set(Mode::Bounds, &[]);
 }
 
 #[test]
 fn beyond_bounds_replicas_become_equal_and_lose_nothing() {
-    let repairs = "requests undone and applied again";
-    run_all(Mode::Beyond, &["clocks set", "disks lost", "partitions", "partitions one way", repairs]);
+    run_fixed_set(Mode::Beyond, &["requests undone and applied again"]);
 }
 
-/// Seeds beyond bounds that have failed, and why.
 #[test]
-fn what_has_failed_once_does_not_again() {
-    for (seed, why) in [
-        (
-            592,
-            "two logs that take long to read were followed in turns, always from where they parted, and nobody joined",
-        ),
-        (2245, "a replica said that it held what it could not place any more, and others asked for it for ever"),
-    ] {
-        simulator::run(Mode::Beyond, seed).unwrap_or_else(|failure| panic!("{why}: {failure}"));
+fn nine_replicas_do_as_few_do() {
+    for mode in [Mode::Bounds, Mode::Beyond] {
+        let tally = run_all(&[0, 1, 2].map(|seed| Scenario::of_seed(mode, seed).with_replicas(9)));
+        assert!(tally.of("requests answered") > 0);
     }
+}
+
+/// Runs a scene alone, with three to five replicas, and checks that the situation for which it is kept occurred.
+fn run_scene(mode: Mode, scene: SceneKind, situation: &str) {
+    let of_size =
+        |replicas| (0..10).map(move |seed| Scenario::of_seed(mode, seed).with_replicas(replicas).with_scene(scene));
+    let tally = run_all(&(3..=5).flat_map(of_size).collect::<Vec<_>>());
+    assert!(tally.of(situation) > 0, "the scene `{}` never showed `{situation}`", scene.name());
+}
+
+/// A replica that catches up with two peers reads their logs in turns. If each reading began where the logs part, and took
+/// longer than Δ, the replica would never have read both of late, and would never join.
+#[test]
+fn a_replica_joins_though_two_logs_take_long_to_read() {
+    run_scene(Mode::Beyond, SceneKind::TwoSlowLogs, TWO_SLOW_LOGS);
+}
+
+/// A request of a peer's log that belongs below what is settled here has no place in our log. If the protocol saw it, the
+/// replica would announce a request that it cannot send to anybody.
+#[test]
+fn a_request_below_the_settled_prefix_is_not_announced() {
+    run_scene(Mode::Beyond, SceneKind::SettledWithoutIt, UNPLACEABLE);
 }
 
 #[test]
 fn a_seed_reproduces_a_run_exactly() {
-    for (mode, seed) in [(Mode::Bounds, 3), (Mode::Beyond, 14)] {
-        let run = simulator::run(mode, seed).unwrap_or_else(|failure| panic!("{failure}"));
-        assert_eq!(run, simulator::run(mode, seed).unwrap_or_else(|failure| panic!("{failure}")));
+    for scenario in [Scenario::of_seed(Mode::Bounds, 3), Scenario::of_seed(Mode::Beyond, 14)] {
+        let run = simulator::run(scenario).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(run, simulator::run(scenario).unwrap_or_else(|failure| panic!("{failure}")));
     }
 }

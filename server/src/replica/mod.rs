@@ -150,6 +150,8 @@ pub struct Start {
     pub applied: Uid,
     /// The applied requests of the last [`ProtocolSettings::memory`], as the log has them.
     pub recent: BTreeSet<Uid>,
+    /// No client's request with a timestamp up to here is accepted.
+    pub closed: Timestamp,
     /// The replica's clock.
     pub now: Timestamp,
 }
@@ -215,13 +217,13 @@ pub struct Replica {
 impl Replica {
     /// A replica that starts.
     pub fn new(settings: ProtocolSettings, start: Start) -> Replica {
-        let Start { epoch, applied, recent, now } = start;
+        let Start { epoch, applied, recent, closed, now } = start;
         let horizon = now.before(settings.memory());
         let mut replica = Replica {
             epoch,
             phase: Phase::CatchingUp,
             peers: Peers::new(&settings.peers, settings.first_heard_by(now)),
-            closing: Closing::new(applied.timestamp, settings.hop()),
+            closing: Closing::new(applied.timestamp.max(closed), settings.hop()),
             barrier: now,
             drained: now,
             now,
@@ -300,6 +302,11 @@ impl Replica {
     /// How many requests and queries are pending.
     pub fn pending(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Whether a request or query is held and not yet applied.
+    pub fn is_pending(&self, uid: Uid) -> bool {
+        self.pending.get(uid).is_some()
     }
 
     /// What each message of a peer leads to.

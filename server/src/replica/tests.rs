@@ -255,7 +255,8 @@ fn start(now_ms: u64, applied: Uid, peers: u8) -> Replica {
         piece_bytes: 1000,
     };
     let now = Timestamp(now_ms * MILLISECOND);
-    let mut replica = Replica::new(settings, Start { epoch: 1, applied, recent: BTreeSet::new(), now });
+    let mut replica =
+        Replica::new(settings, Start { epoch: 1, applied, recent: BTreeSet::new(), closed: Timestamp::ZERO, now });
     // The first wake; without peers it serves from here on.
     assert_eq!(wake(&mut replica, now), []);
     replica

@@ -1,10 +1,11 @@
-//! What is checked after every step: what replicas write and send, against each other and against what they said before.
+//! The checks after every step: they compare what replicas write and send with each other, and with what they wrote and sent
+//! before.
 //!
-//! The checks know the rules of order and of sessions a second time, from the log alone: which request of a log takes
-//! effect, which repeats one that did, and which comes too early. Answers and messages have to fit. What the answers should
-//! have been is looked at in the end, by `history`.
+//! The checks implement the rules of order and of sessions a second time, from the log alone: which request of a log takes
+//! effect, which repeats an earlier one, and which comes too early in its session. Answers and deliveries have to agree with
+//! that. Whether the answers are right is checked at the end, by `history`.
 
-use super::{Check, Mode, REPLICAS, Violation};
+use super::{Check, Mode, Violation};
 use stablechat_protocol::answer::{Answer, QueryAnswer, Rejection};
 use stablechat_protocol::command::{Command, Recipient};
 use stablechat_protocol::digest::{Digest, LogMark};
@@ -14,102 +15,98 @@ use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{QueryRequest, Request};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
+use stablechat_server::applier::Applier;
 use stablechat_server::net::{NetCommand, NetEvent};
 use stablechat_server::replica::{Body, ConnectionId, Submission};
 use stablechat_server::store::ChatStore;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What has been seen of all replicas.
+/// Everything that the checks remember.
 pub struct Checks {
     mode: Mode,
-    /// Whether nothing goes wrong any more, so that all replicas answer alike.
+    /// Whether the faults have ended, so that all replicas answer alike.
     is_epilogue: bool,
-    /// What replicas have applied, as far as the first of them has come. Within bounds only, as all else that is compared.
+    /// The longest log of any replica. Within bounds only, like everything that is compared between replicas.
     order: Vec<Uid>,
-    /// What replicas answered.
+    /// The first answer of any replica to each request.
     pub answers: BTreeMap<Uid, Answer>,
-    /// The queries that replicas have read and their places in the order, by client and number.
+    /// The queries that replicas have read, with their places in the order, by client and number.
     queries: BTreeMap<(usize, u64), (Uid, QueryRequest)>,
-    /// What replicas answered to queries, by the query's place.
+    /// The first answer of any replica to each query, by the query's place.
     pub pages: BTreeMap<Uid, Page>,
-    /// The log and state digests, by position.
+    /// The log digest and the state digest at each position, the same at all replicas.
     digests: BTreeMap<u64, (Digest, Digest)>,
-    /// Requests that clients take for answered.
+    /// The requests for which a client has an answer.
     pub answered: BTreeSet<(ClientId, u64)>,
     /// All requests that were ever in a log.
     pub requests: BTreeMap<Uid, Request>,
-    /// The latest in the order of the requests and queries that clients take for answered.
+    /// The highest uid of the requests and queries for which a client has an answer.
     frontier: Uid,
-    /// The frontier when a request was first sent: it takes effect after that.
+    /// The frontier when each request was first sent: the request takes effect above it.
     issued: BTreeMap<(ClientId, u64), Uid>,
-    /// The frontier when a query was first sent: its place is after that.
+    /// The frontier when each query was first sent: its place is above it.
     asked: BTreeMap<(usize, u64), Uid>,
-    /// How many snapshots have been read to their end.
+    /// The number of snapshots that were read to their end.
     pub snapshots: u64,
-    /// What has been seen of each replica.
     pub seen: Vec<Seen>,
 }
 
-/// What was answered to a query.
+/// A query and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The query.
     pub query: QueryRequest,
-    /// The answer.
     pub answer: QueryAnswer,
-    /// How long the log was that it was answered from.
+    /// The length of the log that it was answered from.
     pub position: u64,
 }
 
-/// What has been seen of a replica.
+/// What the checks remember of one replica.
 #[derive(Default)]
 pub struct Seen {
-    /// Its log.
     pub log: Vec<Uid>,
-    /// What each request of the log is in its session.
+    /// The place of each request of the log in its session.
     pub places: BTreeMap<Uid, Place>,
-    /// The last request of each session that took effect.
+    /// The sequence number of the last request of each session that took effect.
     sessions: BTreeMap<ClientId, u64>,
     /// The requests that took effect.
     pub effects: BTreeMap<(ClientId, u64), Effect>,
-    /// What it has answered since its log was last looked at.
+    /// The answers that it has sent since its log was last read.
     answered: Vec<(Uid, Answer)>,
-    /// What it has delivered since its log was last looked at.
+    /// The messages that it has delivered since its log was last read.
     delivered: Vec<Uid>,
     /// How many requests it has undone and applied again since its start.
     undone: u64,
-    /// And before that.
+    /// The same before its start.
     undone_before: u64,
-    /// Whether it has read the end of a snapshot, so that its log may have been replaced since it was last looked at.
+    /// Whether it has read the end of a snapshot, so that its log may have been replaced since it was last read.
     is_replaced: bool,
     /// The last message delivered on each connection.
     last_delivered: BTreeMap<ConnectionId, Uid>,
 }
 
-/// What a request is in its session.
+/// The place of a request in its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// It is the next, and takes effect.
     Next(ClientId, u64),
     /// It repeats one that took effect.
     Repetition(ClientId, u64),
-    /// It comes before this one, which is missing.
+    /// It comes too early: the request with this number has not taken effect.
     Early(u64),
 }
 
 /// A request that took effect.
 pub struct Effect {
-    /// Under which uid.
     pub uid: Uid,
-    /// From whom to whom, if it is a message.
+    /// The sender and the recipient, if it is a message.
     pub message: Option<(AccountName, AccountName)>,
-    /// What was answered, when it was.
+    /// The first answer that the replica gave, if it gave one.
     pub answer: Option<Answer>,
 }
 
 impl Checks {
     /// Nothing seen yet.
-    pub fn new(mode: Mode) -> Checks {
+    pub fn new(mode: Mode, replicas: usize) -> Checks {
         Checks {
             mode,
             is_epilogue: false,
@@ -124,11 +121,11 @@ impl Checks {
             issued: BTreeMap::new(),
             asked: BTreeMap::new(),
             snapshots: 0,
-            seen: (0..REPLICAS).map(|_| Seen::default()).collect(),
+            seen: (0..replicas).map(|_| Seen::default()).collect(),
         }
     }
 
-    /// A client takes a request for answered.
+    /// A client has the answer to a request.
     pub fn on_answered(&mut self, request: (ClientId, u64), uid: Uid) {
         self.answered.insert(request);
         self.frontier = self.frontier.max(uid);
@@ -147,10 +144,10 @@ impl Checks {
     /// A client has the answer to a query.
     pub fn on_query_answered(&mut self, query: (usize, u64)) {
         let place = self.queries.get(&query).map(|(uid, _)| *uid);
-        self.frontier = self.frontier.max(place.expect("who answered it has read it"));
+        self.frontier = self.frontier.max(place.expect("a replica that answers a query has read it"));
     }
 
-    /// A replica has read this; its clients are known by their connections.
+    /// A replica has read these events.
     pub fn on_read(&mut self, node: usize, read: &[NetEvent], client_of: impl Fn(ConnectionId) -> usize) -> Check {
         for event in read {
             if let NetEvent::Peer { message: PeerMessage::SnapshotPart { end: Some(_), .. }, .. } = event {
@@ -169,7 +166,7 @@ impl Checks {
         Ok(())
     }
 
-    /// From here on nothing goes wrong.
+    /// The faults have ended.
     pub fn on_epilogue(&mut self) {
         self.is_epilogue = true;
     }
@@ -179,7 +176,7 @@ impl Checks {
         self.mode == Mode::Bounds || self.is_epilogue
     }
 
-    /// A replica has sent this, to these clients.
+    /// A replica has sent these messages.
     pub fn on_sent(&mut self, node: usize, sent: &[NetCommand], client_of: impl Fn(ConnectionId) -> usize) -> Check {
         for sent in sent {
             let NetCommand::ToClient { to, message } = sent else { continue };
@@ -202,9 +199,29 @@ impl Checks {
         Ok(())
     }
 
-    /// A query is answered alike by all.
+    /// A replica that tells peers that it holds a request must be able to send it: the request is in its log, or pending.
+    pub fn check_listed(node: usize, sent: &[NetCommand], applier: &Applier) -> Check {
+        let store = applier.store();
+        for sent in sent {
+            let NetCommand::ToPeer {
+                message: PeerMessage::Listed { uids } | PeerMessage::Announce { uids, .. }, ..
+            } = sent
+            else {
+                continue;
+            };
+            for uid in uids.iter().filter(|uid| **uid > store.log().base().uid && !applier.replica().is_pending(**uid))
+            {
+                if !store.log().contains(*uid).map_err(|error| Violation::at(node, error.to_string()))? {
+                    return Err(Violation::at(node, format!("it lists {uid}, which it does not hold")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that all replicas answer a query alike.
     fn check_page(&mut self, query: (usize, u64), answer: &QueryAnswer, position: u64) -> Check {
-        let (uid, query) = self.queries.get(&query).expect("who answers it has read it");
+        let (uid, query) = self.queries.get(&query).expect("a replica that answers a query has read it");
         let page = Page { query: query.clone(), answer: answer.clone(), position };
         let first = self.pages.entry(*uid).or_insert_with(|| page.clone());
         if *first != page {
@@ -213,7 +230,7 @@ impl Checks {
         Ok(())
     }
 
-    /// A replica has started: everything it had is there, and fits together.
+    /// A replica has started: checks that everything that was on its disk is there, and consistent.
     pub fn on_start(&mut self, node: usize, store: &ChatStore) -> Check {
         let log = store.log().entries(Uid::MIN).map(|entry| entry.map(|(uid, _)| uid)).collect::<Result<Vec<Uid>, _>>();
         let log = log.map_err(|error| Violation::at(node, error.to_string()))?;
@@ -242,8 +259,8 @@ impl Checks {
         self.seen[node] = Seen::default();
     }
 
-    /// A replica's log is to be looked at from its beginning again, since it has been repaired or replaced. What a snapshot
-    /// has left out of it, which came before `base`, somebody had.
+    /// Reads a replica's log from its beginning again, since it has been repaired or replaced. If a snapshot has left out what came
+    /// before `base`, the log of some replica has that part.
     fn begin_log(&mut self, node: usize, base: LogMark) -> Check {
         let digest = |log: &[Uid]| log.iter().fold(Digest::ZERO, |digest, uid| digest.chain(*uid));
         let left_out = self.seen.iter().filter_map(|seen| seen.log.get(..base.position as usize));
@@ -264,10 +281,10 @@ impl Checks {
         })
     }
 
-    /// A replica may have written: looks at what is new in its log, and whether what it sent is in it.
+    /// A replica may have written: checks the new entries of its log, and that what it sent is in the log.
     pub fn on_written(&mut self, node: usize, store: &ChatStore, undone: u64) -> Check {
         if store.is_inserting() {
-            // The log is being repaired, and read by nobody.
+            // While the log is being repaired, nothing may be read from it.
             return Ok(());
         }
         if undone > self.seen[node].undone {
@@ -307,7 +324,7 @@ impl Checks {
         Ok(())
     }
 
-    /// A request is new in a replica's log.
+    /// Checks a new entry of a replica's log.
     fn on_entry(&mut self, node: usize, uid: Uid, request: &Request) -> Check {
         let seen = &mut self.seen[node];
         if seen.log.last().is_some_and(|last| *last >= uid) {
@@ -344,7 +361,7 @@ impl Checks {
         Ok(())
     }
 
-    /// What a replica sent is in its log, and fits the request's place in its session.
+    /// Checks that what a replica sent is in its log, and agrees with the request's place in its session.
     fn check_sent(&mut self, node: usize) -> Check {
         let is_strict = self.is_strict();
         let seen = &mut self.seen[node];
@@ -378,28 +395,29 @@ impl Checks {
         Ok(())
     }
 
-    /// How many requests have been applied.
+    /// The number of requests that were applied.
     pub fn applied(&self) -> usize {
         self.seen[0].log.len()
     }
 
-    /// How many requests were undone and applied again.
+    /// The number of requests that were undone and applied again.
     pub fn undone(&self) -> u64 {
         self.seen.iter().map(|seen| seen.undone + seen.undone_before).sum()
     }
 
-    /// Whether all of a replica's log is in that of one of these.
+    /// Whether every entry of a replica's log is in the log of at least one of these.
     pub fn is_elsewhere(&self, node: usize, others: &[usize]) -> bool {
         let is_in = |uid: &Uid| others.iter().any(|other| self.seen[*other].log.binary_search(uid).is_ok());
         self.seen[node].log.iter().all(is_in)
     }
 
-    /// How many answers have been given that are compared with the specification's.
+    /// The number of answers that are compared with those of the specification.
     pub fn compared(&self) -> usize {
         self.answers.len() + self.pages.len()
     }
 
-    /// Requests and queries have their place after all that was answered before they were first sent, whoever sent them.
+    /// Checks real-time order: requests and queries have their places above everything that was answered, to any client, before
+    /// they were first sent.
     pub fn check_order(&self) -> Check {
         let effects = self.seen[0].effects.iter();
         let requests = effects.filter_map(|(request, effect)| Some((effect.uid, *self.issued.get(request)?)));
@@ -414,7 +432,7 @@ impl Checks {
     }
 }
 
-/// A store agrees with itself.
+/// Checks that a store is consistent, and has applied its whole log.
 pub fn check_store(node: usize, store: &ChatStore) -> Check {
     let report = store.check();
     match report.faults.first() {
@@ -424,7 +442,7 @@ pub fn check_store(node: usize, store: &ChatStore) -> Check {
     }
 }
 
-/// From whom to whom a message goes, if the request is one.
+/// The sender and the recipient of a message, if the request is one.
 fn parties(request: &Request) -> Option<(AccountName, AccountName)> {
     match (&request.actor, &request.command) {
         (Some(actor), Command::Send { to: Recipient::Account { name }, .. }) => {

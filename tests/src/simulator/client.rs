@@ -3,7 +3,7 @@
 //! A plan is a row of stages, each in a session of its own: make the account, speak as it, say everything once more in the
 //! same session as after a lost outcome, delete the account. A stage ends when everything in it is answered.
 
-use super::{DELIVERY_BOUND, REPLICAS};
+use super::DELIVERY_BOUND;
 use fastrand::Rng;
 use stablechat_client::clock::Offsets;
 use stablechat_client::inbox::Inbox;
@@ -41,12 +41,12 @@ const PATTERNS: [&str; 5] = ["*", "user*", "user?", "*1", "user1*"];
 /// A part of a plan.
 #[derive(Clone, Debug)]
 pub enum Stage {
-    /// Make the account, speaking for nobody.
+    /// Make the account, without being logged in.
     Create,
-    /// As the account, send so many messages, acknowledge what comes, and ask.
+    /// As the account, send so many messages, acknowledge those that come, and send queries.
     Speak(u32),
-    /// As the account, issue again what was issued in the stage before, in the same session. These commands are left; which
-    /// they are becomes known when the stage begins.
+    /// As the account, issue the commands of the stage before again, in the same session. Those that are left; they become known
+    /// when the stage begins.
     Repeat(VecDeque<Command>),
     /// As the account, delete it.
     Delete,
@@ -59,7 +59,7 @@ pub enum Stage {
 pub struct Link {
     /// The connection, from hello on.
     pub connection: Option<ConnectionId>,
-    /// When hello was sent, by the client's clock.
+    /// When the hello was sent, by the client's clock.
     hello: Timestamp,
     /// Whether it has been welcomed.
     pub ready: bool,
@@ -69,7 +69,6 @@ pub struct Link {
 
 /// A user's program.
 pub struct Client {
-    /// The account that it uses.
     pub actor: Actor,
     /// Whether its account is never deleted.
     pub lasting: bool,
@@ -85,27 +84,27 @@ pub struct Client {
     inbox: Inbox,
     stage: Stage,
     plan: VecDeque<Stage>,
-    /// What was issued in the stage.
+    /// The commands that were issued in the stage.
     issued: VecDeque<Command>,
-    /// To whom it writes.
+    /// The accounts that it writes to.
     others: Vec<AccountName>,
     /// Messages that were shown.
     pub shown: BTreeSet<Uid>,
-    /// What they said: a request that took effect under two uids says it twice.
+    /// Their texts. A request that took effect under two uids shows the same text twice.
     texts: BTreeSet<MessageText>,
-    /// How often a message was shown after a later one.
+    /// The number of messages that were shown after later ones.
     pub misplaced: u64,
-    /// How often the same was shown under another uid.
+    /// The number of texts that were shown again under another uid.
     pub doubled: u64,
-    /// When it goes on, by the true time.
+    /// When it goes on with its plan, by the true time.
     next_burst: Timestamp,
-    /// What is to be sent: on one link, or on all that are ready.
+    /// The messages to send: on one link, or on all that are ready.
     outbox: Vec<(Option<usize>, ToReplica)>,
 }
 
 impl Client {
-    /// The client with this number among so many, with a plan of its own.
-    pub fn new(random: &mut Rng, number: usize, clients: usize, now: Timestamp) -> Client {
+    /// The client with this number among so many, on a cluster of so many replicas, with a plan of its own.
+    pub fn new(random: &mut Rng, number: usize, clients: usize, replicas: usize, now: Timestamp) -> Client {
         let lasting = number < 2 || random.bool();
         let speak = Stage::Speak(random.u32(20..60));
         let plan = if lasting {
@@ -117,9 +116,9 @@ impl Client {
         let mut client = Client {
             actor: Actor { account: account(number), key: PublicKey([number as u8; 32]) },
             lasting,
-            links: vec![Link::default(); REPLICAS],
+            links: vec![Link::default(); replicas],
             skew: random.i64(-SKEW_MAX..=SKEW_MAX),
-            offsets: Offsets::new(REPLICAS),
+            offsets: Offsets::new(replicas),
             session: Session::new(ClientId(random.u128(..).to_be_bytes()), DELIVERY_BOUND),
             queries: OpenQueries::new(DELIVERY_BOUND),
             page: None,
@@ -144,23 +143,28 @@ impl Client {
         matches!(self.stage, Stage::Over) && self.plan.is_empty() && self.is_idle()
     }
 
-    /// What it is at.
+    /// Where it is in its plan.
     pub fn describe(&self) -> String {
         format!("{} at {:?}, next request {}", self.actor.account, self.stage, self.session.next_sequence())
     }
 
-    /// Sends so many messages more, after its plan is worked off.
+    /// Adds so many messages to its plan.
     pub fn speak_again(&mut self, now: Timestamp, messages: u32) {
         self.plan.extend([Stage::Speak(messages), Stage::Over]);
         self.next_burst = now;
     }
 
-    /// What is to be sent: on one link, or on all that are ready.
+    /// Goes on with its plan at this time at the earliest.
+    pub fn hush(&mut self, until: Timestamp) {
+        self.next_burst = self.next_burst.max(until);
+    }
+
+    /// The messages to send: on one link, or on all that are ready.
     pub fn take_outbox(&mut self) -> Vec<(Option<usize>, ToReplica)> {
         std::mem::take(&mut self.outbox)
     }
 
-    /// What its clock shows.
+    /// The reading of its clock.
     fn clock(&self, now: Timestamp) -> Timestamp {
         now.offset_by(self.skew)
     }
@@ -173,7 +177,7 @@ impl Client {
         deadlines.map(|deadline| deadline.offset_by(-self.skew)).chain(burst).min()
     }
 
-    /// Does what is due.
+    /// Sends what is due.
     pub fn wake(&mut self, random: &mut Rng, now: Timestamp) {
         let clock = self.clock(now);
         self.ping(clock);
@@ -191,7 +195,7 @@ impl Client {
         }
     }
 
-    /// Asks the replicas for their clocks that have not been asked for long.
+    /// Pings the replicas whose last ping is an interval ago.
     fn ping(&mut self, clock: Timestamp) {
         for (number, link) in self.links.iter_mut().enumerate().filter(|(_, link)| link.ready && link.ping_at <= clock)
         {
@@ -242,7 +246,7 @@ impl Client {
         }
     }
 
-    /// Acknowledges some of what was shown, so that others stay unread between them.
+    /// Acknowledges some of the messages that were shown, so that others stay unread between them.
     fn acknowledge(&mut self, random: &mut Rng) -> Command {
         let (uids, later): (Vec<Uid>, Vec<Uid>) =
             self.inbox.take_acknowledgements().into_iter().partition(|_| random.u8(..4) > 0);
@@ -250,7 +254,7 @@ impl Client {
         Command::Ack { uids }
     }
 
-    /// Whether the stage has nothing more to say.
+    /// Whether all commands of the stage have been issued.
     fn has_said_all(&self) -> bool {
         match &self.stage {
             Stage::Create | Stage::Delete => !self.issued.is_empty(),
@@ -265,7 +269,7 @@ impl Client {
         self.session.is_idle() && self.queries.unanswered().is_empty()
     }
 
-    /// Begins the next stage, in a session of its own, and speaks for whom it has to.
+    /// Begins the next stage, in a session of its own, logged in as the stage needs it.
     fn next_stage(&mut self, random: &mut Rng, clock: Timestamp) {
         let issued = std::mem::take(&mut self.issued);
         let fresh = ClientId(random.u128(..).to_be_bytes());
@@ -286,7 +290,7 @@ impl Client {
         self.fetch_if_listening(clock);
     }
 
-    /// What says for whom a link speaks in this stage.
+    /// The message that logs a link in or out, as this stage needs it.
     fn login(&self) -> ToReplica {
         if let Stage::Create = self.stage {
             return ToReplica::Logout;
@@ -311,7 +315,7 @@ impl Client {
         }));
     }
 
-    /// Some query: about anyone, from anywhere on, in pages of any small size.
+    /// A query about any account, from any place on, with any small page size.
     fn some_query(&self, random: &mut Rng) -> Query {
         let limit = random.u16(1..=PAGE);
         let name = random.choice(&self.others).filter(|_| random.bool()).cloned();
@@ -327,7 +331,7 @@ impl Client {
         }
     }
 
-    /// Asks something of all links that are ready. Returns the query's number.
+    /// Sends a query on all links that are ready. Returns its number.
     fn ask(&mut self, clock: Timestamp, query: Query) -> u64 {
         let timestamp = self.session.stamp(clock);
         let asking = self.queries.ask(clock, timestamp, query);
@@ -367,7 +371,7 @@ impl Client {
         self.queries.on_link_lost(clock, link);
     }
 
-    /// A message came. Says what it means for a command that was answered.
+    /// A message came. If it answers a command, returns the session's verdict on it.
     pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) -> Option<AnswerKind> {
         let clock = self.clock(now);
         match message {
@@ -397,7 +401,7 @@ impl Client {
         None
     }
 
-    /// A replica has greeted us: corrects the clock, logs in, and sends what is not answered.
+    /// A replica welcomes us: corrects the clock, logs in, and sends everything that is not answered.
     fn on_welcome(&mut self, clock: Timestamp, link: usize, theirs: Timestamp) {
         self.offsets.observe(link, Exchange { sent: self.links[link].hello, clock: theirs, received: clock });
         self.session.set_clock_offset(self.offsets.offset());
@@ -442,7 +446,7 @@ impl Client {
     }
 }
 
-/// What a client says that sends one message from `from` to `to` and dies.
+/// Everything that a client sends that issues one message from `from` to `to` and dies.
 pub fn speech(from: &Client, to: &Client, client: ClientId, timestamp: Timestamp, text: MessageText) -> Vec<ToReplica> {
     let Actor { account, key } = from.actor.clone();
     let proof = LoginProof::Signature { signature: Signature([0; 64]) };

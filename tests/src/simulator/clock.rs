@@ -1,6 +1,6 @@
 //! A replica's clock: off the true time, and running a little too fast or too slow.
 
-use super::node::SKEW_MAX;
+use super::bounds::SKEW_MAX;
 use fastrand::Rng;
 use stablechat_protocol::time::Timestamp;
 

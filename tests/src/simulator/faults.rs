@@ -1,159 +1,261 @@
-//! What goes wrong, and when: chosen at random, within the bounds of a mode.
+//! Single faults: which there are, how often each occurs, and when.
 //!
-//! *Within bounds*, what is accepted anywhere reaches everyone who lives well within Δ: pauses are short, or as good as a
-//! restart, breaks are short, clocks agree, and at any time one replica serves that nothing happens to. *Beyond bounds*,
-//! nothing of this holds. Faults fall as they like, but for those of a scene (`scenes`), which come in a given order.
+//! *Within bounds*, every accepted request reaches every live replica well within Δ: pauses are short, or so long that the
+//! replica rejoins as after a restart; connections are made again soon; clocks agree; and at any time one replica serves that
+//! no fault affects. *Beyond bounds*, none of this holds. Faults occur independently of each other, except those of a scene
+//! (`scenes`), which come in a given order.
+//!
+//! To add a kind of fault:
+//!
+//! 1. Give it a variant of [`Fault`], with all that is drawn for it as fields.
+//! 2. Give it a row of `TABLE`: its weight, its mode, the least number of replicas, and how its fields are drawn.
+//! 3. Give it a name in [`Fault::name`]. `World::on_fault` counts it under that name whenever it takes effect.
+//! 4. Give it an arm in `World::strike` (`world/trouble.rs`), with a handler that says whether it took effect: a handler
+//!    must do nothing where the fault would be beyond the bounds of the mode (`World::can_spare`).
+//! 5. Add the name to [`Fault::NAMES`]. The fixed set of seeds in `tests/tests/simulator.rs` then fails unless the fault
+//!    takes effect often, and `simulate` reports how often it did.
 
+use super::bounds::Bounds;
 use super::node::Death;
-use super::{DELIVERY_BOUND, Mode, REPLICAS};
+use super::{DELIVERY_BOUND, Mode};
 use fastrand::Rng;
 use std::time::Duration;
 
-/// Something that goes wrong.
+/// Something that goes wrong. Replicas and clients are named by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The connection between a client and a replica breaks.
-    Break {
-        /// The client.
-        client: usize,
-        /// The replica.
-        node: usize,
-    },
+    BreakConnection { client: usize, node: usize },
     /// All connections of a client break.
-    Isolate {
-        /// The client.
-        client: usize,
-    },
+    IsolateClient { client: usize },
     /// The connection between two replicas breaks.
-    Sever {
-        /// One of them.
-        one: usize,
-        /// The other.
-        other: usize,
-    },
-    /// A client says something to some replicas, and dies.
-    Stray {
-        /// Whether the only replica that hears it dies too, soon after.
-        ambush: bool,
-    },
-    /// Several things go wrong in a given order.
+    Sever { one: usize, other: usize },
+    /// A client sends a request to some of the replicas, and dies.
+    DeadClient,
+    /// A client sends a request to one replica and dies, and soon after so does the replica.
+    Ambush,
+    /// Several faults in a given order.
     Scene,
-    /// A replica is suspended, and resumed.
-    Pause {
-        /// The replica.
-        node: usize,
-        /// For how long.
-        pause: Duration,
-    },
-    /// A replica is killed, and started again.
-    Kill {
-        /// The replica.
-        node: usize,
-        /// In the middle of what; between two turns when of none.
-        death: Option<Death>,
-        /// Whether its disk is lost too.
-        wipe: bool,
-    },
-    /// A replica's disk has no room.
-    Full {
-        /// The replica.
-        node: usize,
-        /// For how long.
-        length: Duration,
-    },
-    /// A replica is asked to stop.
-    Stop {
-        /// The replica.
-        node: usize,
-    },
-    /// Nothing gets from one replica to another, in one direction or both.
-    Partition {
-        /// One of them.
-        from: usize,
-        /// The other; all others when it is the same.
-        to: usize,
-        /// Whether it is both ways.
-        symmetric: bool,
-        /// For how long.
-        length: Duration,
-    },
-    /// A replica's clock is set.
-    Step {
-        /// The replica.
-        node: usize,
-        /// How far it is ahead of the true time from there on, in nanoseconds.
-        skew: i64,
-    },
+    /// A replica is suspended, and resumed after a while.
+    Pause { node: usize, length: Duration },
+    /// A replica is killed, and started again: in the middle of a turn, or between two turns.
+    Kill { node: usize, death: Option<Death> },
+    /// A replica loses its process and its disk.
+    Wipe { node: usize },
+    /// A replica's disk has no room left but its reserve, so that it refuses clients' requests.
+    AlmostFullDisk { node: usize, length: Duration },
+    /// A replica's disk has no room at all. The replica is down until there is room.
+    FullDisk { node: usize, length: Duration },
+    /// A replica is asked to stop, and started again.
+    Stop { node: usize },
+    /// Nothing gets from one replica to another, or to all others if there is no other, in one direction or in both.
+    Partition { from: usize, to: Option<usize>, symmetric: bool, length: Duration },
+    /// A replica's clock is set to be so many nanoseconds ahead of the true time.
+    SetClock { node: usize, skew: i64 },
+}
+
+impl Fault {
+    /// All names that faults are counted under.
+    pub const NAMES: &[(Mode, &str)] = &[
+        (Mode::Bounds, "clients dead half-way"),
+        (Mode::Bounds, "clients dead whose only replica dies"),
+        (Mode::Bounds, "clients isolated"),
+        (Mode::Bounds, "connections between replicas broken"),
+        (Mode::Bounds, "connections broken"),
+        (Mode::Bounds, "disks almost full"),
+        (Mode::Bounds, "disks full"),
+        (Mode::Bounds, "kills after something was let out"),
+        (Mode::Bounds, "kills before a commit"),
+        (Mode::Bounds, "kills between turns"),
+        (Mode::Bounds, "pauses"),
+        (Mode::Bounds, "pauses longer than half the bound"),
+        (Mode::Bounds, "pauses longer than the bound"),
+        (Mode::Bounds, "replicas stopped"),
+        (Mode::Bounds, "scenes"),
+        (Mode::Beyond, "clocks set"),
+        (Mode::Beyond, "disks lost"),
+        (Mode::Beyond, "partitions"),
+        (Mode::Beyond, "partitions one way"),
+    ];
+
+    /// What the fault is counted as.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Fault::BreakConnection { .. } => "connections broken",
+            Fault::IsolateClient { .. } => "clients isolated",
+            Fault::Sever { .. } => "connections between replicas broken",
+            Fault::DeadClient => "clients dead half-way",
+            Fault::Ambush => "clients dead whose only replica dies",
+            Fault::Scene => "scenes",
+            Fault::Pause { length, .. } if *length > DELIVERY_BOUND => "pauses longer than the bound",
+            Fault::Pause { length, .. } if *length > DELIVERY_BOUND / 2 => "pauses longer than half the bound",
+            Fault::Pause { .. } => "pauses",
+            Fault::Kill { death: Some(Death::BeforeCommit), .. } => "kills before a commit",
+            Fault::Kill { death: Some(Death::AfterRelease(_)), .. } => "kills after something was let out",
+            Fault::Kill { death: None, .. } => "kills between turns",
+            Fault::Wipe { .. } => "disks lost",
+            Fault::AlmostFullDisk { .. } => "disks almost full",
+            Fault::FullDisk { .. } => "disks full",
+            Fault::Stop { .. } => "replicas stopped",
+            Fault::Partition { symmetric: true, .. } => "partitions",
+            Fault::Partition { symmetric: false, .. } => "partitions one way",
+            Fault::SetClock { .. } => "clocks set",
+        }
+    }
 }
 
 /// When faults begin, after all clients have connected.
 pub const BEGIN: Duration = Duration::from_millis(2000);
 /// When they end.
 pub const END: Duration = Duration::from_secs(12);
-/// After this no scene begins, so that all are over when faults end.
-pub const LAST_SCENE: Duration = Duration::from_secs(10);
 /// The most milliseconds from one fault to the next.
 const GAP_MAX_MS: u64 = 300;
-/// The longest short pause, in milliseconds.
-const SHORT_PAUSE_MS: u64 = 60;
-/// How far a long pause exceeds half the bound at most, in milliseconds. Who is paused for so long begins again as after a
-/// restart, so it is within bounds as a restart is.
+/// How far a long pause exceeds half the delivery bound at most, in milliseconds. A replica that was paused for so long
+/// rejoins as after a restart, so such a pause is within bounds as a restart is.
 const LONG_PAUSE_MS: u64 = 2500;
+
+/// How a kind of fault is drawn.
+struct Row {
+    /// How often it is drawn: the share of this in the sum of all weights of the mode.
+    weight: u32,
+    /// Whether it is drawn beyond bounds only.
+    mode: Mode,
+    /// The least number of replicas at which it means something.
+    replicas: usize,
+    draw: fn(&mut Dice) -> Fault,
+}
+
+/// All kinds of faults.
+const TABLE: &[Row] = &[
+    Row { weight: 6, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.break_connection() },
+    Row { weight: 3, mode: Mode::Bounds, replicas: 1, draw: |dice| Fault::IsolateClient { client: dice.client } },
+    Row { weight: 9, mode: Mode::Bounds, replicas: 2, draw: |dice| Fault::Sever { one: dice.node, other: dice.other } },
+    Row { weight: 6, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.pause(0, dice.bounds.short_pause()) },
+    Row { weight: 3, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.long_pause() },
+    Row { weight: 6, mode: Mode::Bounds, replicas: 1, draw: |_| Fault::DeadClient },
+    Row { weight: 9, mode: Mode::Bounds, replicas: 1, draw: |_| Fault::Ambush },
+    Row { weight: 6, mode: Mode::Bounds, replicas: 1, draw: |dice| Fault::Stop { node: dice.node } },
+    Row { weight: 2, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.almost_full_disk() },
+    Row { weight: 2, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.full_disk() },
+    Row { weight: 12, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.kill() },
+    Row { weight: 12, mode: Mode::Bounds, replicas: 2, draw: |_| Fault::Scene },
+    Row { weight: 6, mode: Mode::Beyond, replicas: 1, draw: |dice| dice.any_pause() },
+    Row { weight: 12, mode: Mode::Beyond, replicas: 2, draw: |dice| dice.partition() },
+    Row { weight: 3, mode: Mode::Beyond, replicas: 2, draw: |dice| Fault::Wipe { node: dice.node } },
+    Row { weight: 4, mode: Mode::Beyond, replicas: 1, draw: |dice| dice.set_clock() },
+];
+
+/// Draws a fault. Its handler decides whether it is within bounds at the time.
+pub fn draw(random: &mut Rng, mode: Mode, bounds: Bounds, replicas: usize, clients: usize) -> Fault {
+    let rows =
+        TABLE.iter().filter(|row| row.replicas <= replicas && (row.mode == Mode::Bounds || mode == Mode::Beyond));
+    let sum: u32 = rows.clone().map(|row| row.weight).sum();
+    let mut ticket = random.u32(..sum);
+    let mut dice = Dice::throw(random, bounds, replicas, clients);
+    for row in rows {
+        match ticket.checked_sub(row.weight) {
+            Some(rest) => ticket = rest,
+            None => return (row.draw)(&mut dice),
+        }
+    }
+    unreachable!("the ticket is less than the sum of all weights")
+}
 
 /// The time until the next fault.
 pub fn gap(random: &mut Rng) -> Duration {
     Duration::from_millis(random.u64(1..GAP_MAX_MS))
 }
 
-/// Some fault. Whether it is within bounds at the time, others know.
-pub fn choose(random: &mut Rng, mode: Mode, clients: usize) -> Fault {
-    let node = random.usize(..REPLICAS);
-    let other = (node + random.usize(1..REPLICAS)) % REPLICAS;
-    let client = random.usize(..clients);
-    if mode == Mode::Beyond && random.u8(..4) == 0 {
-        return beyond(random, node, other);
-    }
-    match random.u8(..25) {
-        0..2 => Fault::Break { client, node },
-        2 => Fault::Isolate { client },
-        3..6 => Fault::Sever { one: node, other },
-        6..8 => Fault::Pause { node, pause: Duration::from_millis(random.u64(1..SHORT_PAUSE_MS)) },
-        8 => Fault::Pause { node, pause: DELIVERY_BOUND / 2 + Duration::from_millis(random.u64(1..LONG_PAUSE_MS)) },
-        9..11 => Fault::Stray { ambush: false },
-        11..14 => Fault::Stray { ambush: true },
-        14..16 => Fault::Stop { node },
-        24 => Fault::Full { node, length: down_time(random) },
-        16..20 => Fault::Kill { node, death: death(random), wipe: false },
-        _ => Fault::Scene,
-    }
-}
-
-/// A fault beyond bounds.
-fn beyond(random: &mut Rng, node: usize, other: usize) -> Fault {
-    let bound = DELIVERY_BOUND.as_nanos() as u64;
-    let length = Duration::from_nanos(random.u64(bound / 10..5 * bound));
-    match random.u8(..8) {
-        0..2 => Fault::Pause { node, pause: length },
-        2..6 => {
-            let to = if random.bool() { node } else { other };
-            Fault::Partition { from: node, to, symmetric: random.bool(), length }
-        }
-        6 => Fault::Kill { node, death: death(random), wipe: true },
-        _ => {
-            let most = if random.bool() { bound / 4 } else { 2 * bound } as i64;
-            Fault::Step { node, skew: random.i64(-most..=most) }
-        }
-    }
-}
-
-/// In the middle of what a replica dies.
-fn death(random: &mut Rng) -> Option<Death> {
-    let deaths = [None, Some(Death::BeforeCommit), Some(Death::AfterRelease(1)), Some(Death::AfterRelease(2))];
-    *random.choice(&deaths).expect("there are some")
-}
-
-/// How long a replica that ended stays down: often as good as not at all.
+/// How long a replica that ended stays down: in half of all cases hardly at all.
 pub fn down_time(random: &mut Rng) -> Duration {
     let most = if random.bool() { 20 } else { 3000 };
     Duration::from_millis(random.u64(..most))
+}
+
+/// What faults are drawn from.
+struct Dice<'a> {
+    random: &'a mut Rng,
+    bounds: Bounds,
+    client: usize,
+    node: usize,
+    /// Another replica than `node`, if there are several.
+    other: usize,
+}
+
+impl Dice<'_> {
+    /// Draws whom the fault concerns.
+    fn throw(random: &mut Rng, bounds: Bounds, replicas: usize, clients: usize) -> Dice<'_> {
+        let node = random.usize(..replicas);
+        let other = if replicas > 1 { (node + random.usize(1..replicas)) % replicas } else { node };
+        let client = random.usize(..clients);
+        Dice { random, bounds, client, node, other }
+    }
+
+    fn break_connection(&mut self) -> Fault {
+        Fault::BreakConnection { client: self.client, node: self.node }
+    }
+
+    /// A pause that is longer than the one by less than the other.
+    fn pause(&mut self, more_than_ms: u64, by_less_than: Duration) -> Fault {
+        let length = more_than_ms + self.random.u64(1..by_less_than.as_millis() as u64);
+        Fault::Pause { node: self.node, length: Duration::from_millis(length) }
+    }
+
+    fn long_pause(&mut self) -> Fault {
+        self.pause(DELIVERY_BOUND.as_millis() as u64 / 2, Duration::from_millis(LONG_PAUSE_MS))
+    }
+
+    /// A pause of any length up to 5 Δ.
+    fn any_pause(&mut self) -> Fault {
+        Fault::Pause { node: self.node, length: self.length() }
+    }
+
+    fn almost_full_disk(&mut self) -> Fault {
+        Fault::AlmostFullDisk { node: self.node, length: down_time(self.random) }
+    }
+
+    fn full_disk(&mut self) -> Fault {
+        Fault::FullDisk { node: self.node, length: down_time(self.random) }
+    }
+
+    fn kill(&mut self) -> Fault {
+        let deaths = [None, Some(Death::BeforeCommit), Some(Death::AfterRelease(1)), Some(Death::AfterRelease(2))];
+        let death = self.random.choice(deaths).expect("there are some");
+        Fault::Kill { node: self.node, death }
+    }
+
+    fn partition(&mut self) -> Fault {
+        let to = Some(self.other).filter(|_| self.random.bool());
+        Fault::Partition { from: self.node, to, symmetric: self.random.bool(), length: self.length() }
+    }
+
+    /// A clock that is off by up to Δ/4, which is noticed as such, or by up to 2 Δ.
+    fn set_clock(&mut self) -> Fault {
+        let bound = DELIVERY_BOUND.as_nanos() as i64;
+        let most = if self.random.bool() { bound / 4 } else { 2 * bound };
+        Fault::SetClock { node: self.node, skew: self.random.i64(-most..=most) }
+    }
+
+    /// From a tenth of Δ to 5 Δ.
+    fn length(&mut self) -> Duration {
+        let bound = DELIVERY_BOUND.as_nanos() as u64;
+        Duration::from_nanos(self.random.u64(bound / 10..5 * bound))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn what_is_drawn_in_a_mode_is_what_is_named_for_it() {
+        let mut random = Rng::with_seed(1);
+        for mode in [Mode::Bounds, Mode::Beyond] {
+            let named = Fault::NAMES.iter().filter(|(of, _)| *of == Mode::Bounds || mode == Mode::Beyond);
+            let named: BTreeSet<&str> = named.map(|(_, name)| *name).collect();
+            let drawn = (0..20_000).map(|_| draw(&mut random, mode, Bounds::of(3), 3, 2).name());
+            assert_eq!(drawn.collect::<BTreeSet<&str>>(), named);
+        }
+    }
 }

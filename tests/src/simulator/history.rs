@@ -1,13 +1,13 @@
 //! Whether what happened in a run could have come from one chat service that does one thing at a time: linearizability
 //! (Herlihy and Wing 1990).
 //!
-//! In general this takes a search: an order of all operations has to be found that a sequential service could have answered
-//! so, and in which whatever ended before another began comes first (Wing and Gong 1993; the testers of Knossos and stateright
-//! search so). Here nothing has to be searched for, since the protocol says which order it claims to be: that of uids,
-//! with each query at its own uid. An order that passes is a witness, and a witness is a proof. One that does not pass is
-//! a fault, whether another order would pass or not: it is this one that replicas promise.
+//! In general this takes a search for an order of all operations in which a sequential service gives the same answers, and in
+//! which an operation that ended before another began comes first (Wing and Gong 1993; the testers of Knossos and stateright
+//! search so). Here no search is needed, since the protocol names the order that it claims: that of uids, with each query at
+//! its own uid. If this order passes, it is a witness, which proves the run linearizable. If it does not pass, that is a fault
+//! even if another order would pass, since this order is the one that replicas promise.
 //!
-//! Three things are checked of it.
+//! Three checks are made of it.
 //! 1. *The answers are right*: every answer that any replica gave to a command is that of the [`Specification`], executing the
 //!    log in its order; every answer to a query is that of the specification as it is at the query's place.
 //! 2. *Real time is kept*: an operation's place is after those of all operations that were answered before it was first

@@ -2,11 +2,13 @@
 //!
 //! A pair has at most one that works. The one that is named first dials, again and again while there is none.
 
-use super::network::{DELAY_MAX, DELAY_MIN};
-use super::{DELIVERY_BOUND, REPLICAS};
+use super::DELIVERY_BOUND;
+use super::bounds::Bounds;
+use super::network::DELAY_MIN;
 use fastrand::Rng;
 use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What no message takes longer than in a scene, in nanoseconds, unless it is held up.
 pub const BRISK_MAX: u64 = 5_000_000;
@@ -18,13 +20,13 @@ pub struct LinkId(u64);
 /// A connection between incarnations of two replicas.
 #[derive(Debug)]
 struct Link {
-    /// Who dialed, and who was dialed.
+    /// The replica that dialed, and the one that was dialed.
     nodes: [usize; 2],
     /// Their incarnations.
     incarnations: [u64; 2],
     /// When the last message to each of them arrives.
     last: [Timestamp; 2],
-    /// Whether what is under way to each of them is lost.
+    /// Whether messages under way to each of them are lost.
     lost: [bool; 2],
     /// Whether it has ended, so that nothing more is sent.
     ended: bool,
@@ -37,19 +39,31 @@ pub struct Links {
     next: u64,
     /// What most messages take at most, in nanoseconds.
     usual_delay: u64,
+    /// What no message within bounds takes longer than, in nanoseconds: δ.
+    delay_max: u64,
     /// Whether no message takes longer than [`BRISK_MAX`].
     pub is_brisk: bool,
     /// One message in so many takes longer than the bounds allow; none when 0.
     pub late_one_in: u32,
     /// Until when nothing gets from one to the other.
-    blocked: [[Timestamp; REPLICAS]; REPLICAS],
+    blocked: Vec<Vec<Timestamp>>,
+    /// How much longer messages from one to the other take, and until when.
+    slowed: BTreeMap<(usize, usize), (Duration, Timestamp)>,
 }
 
 impl Links {
-    /// No connections yet, over a network of this usual delay.
-    pub fn new(usual_delay: u64) -> Links {
-        let blocked = [[Timestamp::ZERO; REPLICAS]; REPLICAS];
-        Links { links: BTreeMap::new(), next: 1, usual_delay, is_brisk: false, late_one_in: 0, blocked }
+    /// No connections yet, among so many replicas, over a network of this usual delay.
+    pub fn new(replicas: usize, bounds: Bounds, usual_delay: u64) -> Links {
+        Links {
+            links: BTreeMap::new(),
+            next: 1,
+            usual_delay,
+            delay_max: bounds.delay_max(),
+            is_brisk: false,
+            late_one_in: 0,
+            blocked: vec![vec![Timestamp::ZERO; replicas]; replicas],
+            slowed: BTreeMap::new(),
+        }
     }
 
     /// Makes a connection between these incarnations, under a number that is never used again.
@@ -61,7 +75,7 @@ impl Links {
         id
     }
 
-    /// Who is at the other end than this replica.
+    /// The replica at the other end.
     pub fn peer(&self, id: LinkId, node: usize) -> usize {
         self.links[&id].nodes[1 - self.end_of(id, node)]
     }
@@ -75,13 +89,16 @@ impl Links {
     pub fn send(&mut self, random: &mut Rng, now: Timestamp, id: LinkId, to: usize) -> Option<Timestamp> {
         let end = self.end_of(id, to);
         let link = self.links.get_mut(&id).filter(|link| !link.ended)?;
-        let usual = if random.u8(..20) == 0 { DELAY_MAX } else { self.usual_delay };
+        let usual = if random.u8(..20) == 0 { self.delay_max } else { self.usual_delay };
         let most = if self.is_brisk { usual.min(BRISK_MAX) } else { usual };
         let mut delay = random.u64(DELAY_MIN..=most);
         if self.late_one_in > 0 && random.u32(..self.late_one_in) == 0 {
             delay += random.u64(..3 * DELIVERY_BOUND.as_nanos() as u64);
         }
         let from = link.nodes[1 - end];
+        if let Some((longer, _)) = self.slowed.get(&(from, to)).filter(|(_, until)| *until > now) {
+            delay += longer.as_nanos() as u64;
+        }
         let begins = now.max(self.blocked[from][to]);
         let arrives = Timestamp(begins.0 + delay);
         link.last[end] = arrives.max(link.last[end].next());
@@ -110,7 +127,7 @@ impl Links {
         whole.filter(|(_, link)| is_its(link)).map(|(id, _)| *id).collect()
     }
 
-    /// Whether what arrives at a replica was lost on the way.
+    /// Whether messages that would arrive at a replica are lost.
     pub fn is_lost(&self, id: LinkId, to: usize) -> bool {
         self.links[&id].lost[self.end_of(id, to)]
     }
@@ -118,6 +135,11 @@ impl Links {
     /// Lets nothing get from one replica to the other until then.
     pub fn block(&mut self, from: usize, to: usize, until: Timestamp) {
         self.blocked[from][to] = self.blocked[from][to].max(until);
+    }
+
+    /// Makes every message from one replica to the other take longer, until then.
+    pub fn slow_down(&mut self, from: usize, to: usize, longer: Duration, until: Timestamp) {
+        self.slowed.insert((from, to), (longer, until));
     }
 
     /// Whether nothing gets from one to the other, or back.

@@ -1,5 +1,6 @@
 //! Connections between clients and replicas: each direction delivers in order, until it is cut.
 
+use super::bounds::Bounds;
 use fastrand::Rng;
 use stablechat_protocol::time::Timestamp;
 use stablechat_server::replica::ConnectionId;
@@ -17,15 +18,15 @@ pub enum Way {
 /// A connection between a client and one incarnation of a replica.
 #[derive(Debug)]
 pub struct Connection {
-    /// The client; none of those that have a number when it is one that says one thing and dies.
+    /// The client; `usize::MAX` for one that sends a single request and dies.
     pub client: usize,
     /// The replica.
     pub node: usize,
     /// The replica's incarnation.
     pub incarnation: u64,
-    /// When the last message of each way arrives.
+    /// When the last message arrives, each way.
     last: [Timestamp; 2],
-    /// Whether what is under way is lost, each way.
+    /// Whether messages under way are lost, each way.
     lost: [bool; 2],
     /// Whether it is broken, so that nothing more is sent.
     broken: bool,
@@ -38,18 +39,19 @@ pub struct Network {
     next: u64,
     /// What most messages take at most, in nanoseconds.
     pub usual_delay: u64,
+    /// What no message takes longer than, in nanoseconds: δ.
+    delay_max: u64,
 }
 
-/// What no message takes longer than, in nanoseconds: δ.
-pub const DELAY_MAX: u64 = 40_000_000;
 /// What no message takes less than, in nanoseconds.
 pub const DELAY_MIN: u64 = 100_000;
 
 impl Network {
-    /// A network without connections, of a speed of its own.
-    pub fn new(random: &mut Rng) -> Network {
-        let usual_delay = *random.choice(&[500_000, 5_000_000, DELAY_MAX]).expect("there are some");
-        Network { connections: BTreeMap::new(), next: 1, usual_delay }
+    /// A network without connections, of a usual delay drawn at random.
+    pub fn new(random: &mut Rng, bounds: Bounds) -> Network {
+        let delay_max = bounds.delay_max();
+        let usual_delay = random.choice([500_000, 5_000_000, delay_max]).expect("there are some");
+        Network { connections: BTreeMap::new(), next: 1, usual_delay, delay_max }
     }
 
     /// Makes a connection, under a number that is never used again.
@@ -75,15 +77,15 @@ impl Network {
     /// When a message that is sent now arrives; none on a broken connection.
     pub fn send(&mut self, random: &mut Rng, now: Timestamp, id: ConnectionId, way: Way) -> Option<Timestamp> {
         let connection = self.connections.get_mut(&id).filter(|connection| !connection.broken)?;
-        let most = if random.u8(..20) == 0 { DELAY_MAX } else { self.usual_delay };
+        let most = if random.u8(..20) == 0 { self.delay_max } else { self.usual_delay };
         let arrives = Timestamp(now.0 + random.u64(DELAY_MIN..=most));
         let last = &mut connection.last[way as usize];
         *last = arrives.max(last.next());
         Some(*last)
     }
 
-    /// Breaks a connection, losing what is under way upwards, downwards, both or neither. Returns when the client and the
-    /// replica notice: after everything that still arrives.
+    /// Breaks a connection, and loses messages under way upwards, downwards, both or neither. Returns when the replica and the
+    /// client notice: after everything that still arrives.
     pub fn break_off(&mut self, random: &mut Rng, now: Timestamp, id: ConnectionId, lost: [bool; 2]) -> [Timestamp; 2] {
         let noticed = [Way::Up, Way::Down].map(|way| self.send(random, now, id, way).unwrap_or(now));
         let connection = self.connections.get_mut(&id).expect("connections are kept");
@@ -91,7 +93,7 @@ impl Network {
         noticed
     }
 
-    /// Whether what arrives this way was lost on it.
+    /// Whether messages that would arrive this way are lost.
     pub fn is_lost(&self, id: ConnectionId, way: Way) -> bool {
         self.connections[&id].lost[way as usize]
     }

@@ -1,13 +1,15 @@
-//! A replica's process: the real applier, what the poll loop does in front of it, and the disk that outlives both.
+//! A replica's process: the real applier, a simulated poll loop in front of it, and the disk that outlives both.
 //!
-//! A turn has three parts, as the real loop and applier have: the loop takes a reading of its clock; some time later it reads
-//! what has arrived by then; and some time after that the applier takes it in. A process that is paused goes on where it was,
-//! in the middle of a turn or not, and what arrives meanwhile is not part of what was read.
+//! A turn has three parts, as with the real loop and applier: the loop takes a clock reading; some time later it reads what has
+//! arrived by then; and some time after that the applier handles it. A paused process goes on where it was, in the middle of
+//! a turn or not, and what arrives meanwhile is not part of what it had read.
 
 use super::clock::Clock;
 use super::disk::Disk;
 use super::links::LinkId;
-use super::{DELIVERY_BOUND, REPLICAS};
+use super::scenario::Scenario;
+use super::scenes::SceneKind;
+use super::{DELIVERY_BOUND, REPLICAS_MAX};
 use fastrand::Rng;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::login::Challenge;
@@ -26,8 +28,6 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-/// How far a replica's clock is off the true time at most, in nanoseconds: half of ε.
-pub const SKEW_MAX: i64 = 8_000_000;
 /// How far an accepted timestamp may be ahead of a replica's clock, as in a real cluster with this Δ.
 const AHEAD: Duration = Duration::from_millis(50);
 /// How many requests may be undone while others wait, and how many bytes a batch of a repair has: few, as runs are short.
@@ -38,7 +38,8 @@ const PIECE_BYTES: usize = 3000;
 
 /// What replicas are called.
 pub fn name(node: usize) -> &'static str {
-    ["a", "b", "c"][node]
+    const NAMES: [&str; REPLICAS_MAX] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    NAMES[node]
 }
 
 /// When a process is killed.
@@ -46,24 +47,34 @@ pub fn name(node: usize) -> &'static str {
 pub enum Death {
     /// In its next turn, with requests applied and not committed, if there are any.
     BeforeCommit,
-    /// In its next turn, when it has let something out so many times: what it says to peers comes before the answers.
+    /// In its next turn, after it has let something out so many times: messages to peers are let out before answers.
     AfterRelease(u8),
 }
 
-/// What a cluster file sets for all replicas.
+/// The settings of the cluster file.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// With how many replicas one must be in contact to answer anything.
     pub min_live: usize,
-    /// How many bytes of the log are kept.
     pub log_retention: u64,
+    pub replicas: usize,
 }
 
 impl Setup {
-    /// The usual, or less: a log so short that who was away needs a snapshot, or replicas that answer nothing alone.
-    pub fn choose(random: &mut Rng) -> Setup {
+    /// The usual settings, or a log so short that a replica that was away needs a snapshot, or replicas that answer nothing when
+    /// they are in contact with too few.
+    pub fn choose(random: &mut Rng, scenario: Scenario) -> Setup {
+        let replicas = scenario.replicas;
+        if scenario.scene == Some(SceneKind::SettledWithoutIt) {
+            // Replicas settle without those that are away when their logs are too long; and none of them may be muted.
+            return Setup { min_live: 1, log_retention: random.u64(3_000..8_000), replicas };
+        }
+        if scenario.scene.is_some() {
+            return Setup { min_live: 1, log_retention: u64::MAX / 2, replicas };
+        }
         let log_retention = if random.u8(..3) == 0 { random.u64(500..20_000) } else { u64::MAX / 2 };
-        Setup { min_live: if random.u8(..4) == 0 { 2 } else { 1 }, log_retention }
+        let majority = replicas / 2 + 1;
+        let min_live = if replicas > 1 && random.u8(..4) == 0 { random.usize(2..=majority) } else { 1 };
+        Setup { min_live, log_retention, replicas }
     }
 }
 
@@ -71,27 +82,28 @@ impl Setup {
 pub struct Node {
     index: usize,
     disk: Disk,
-    /// What runs; none while the process is down.
+    /// None while the process is down.
     pub applier: Option<Applier>,
-    /// The number of starts.
     pub incarnation: u64,
     pub clock: Clock,
+    /// When the process was started.
+    pub started: Timestamp,
     setup: Setup,
-    /// What has arrived and was not read.
+    /// Everything that has arrived and was not read.
     inbox: Vec<Arrival>,
     /// The loop's connections with peers; none with itself.
-    links: [PeerLink; REPLICAS],
-    /// The connections that have been greeted, and for whom they speak.
+    links: Vec<PeerLink>,
+    /// The clients' connections that have been greeted, with the account that each is logged in to.
     actors: BTreeMap<ConnectionId, Option<Actor>>,
-    /// The loop's reading of the clock, before it has read what arrived.
+    /// The clock reading of the turn, before the loop has read what arrived.
     reading: Option<Timestamp>,
-    /// What the loop has read, before the applier has taken it in.
+    /// Everything that the loop has read and the applier not yet handled.
     rounds: Option<Vec<EventBatch>>,
-    /// When the loop's next turn is planned.
+    /// When the next turn is planned.
     pub turn: Option<Timestamp>,
-    /// Whether it is stopped by a signal, to be resumed.
+    /// Whether it is suspended.
     pub paused: bool,
-    /// For how long it is to be paused in the middle of its next turn, between what the loop reads and the applier.
+    /// A pause in the middle of the next turn, between the loop's reading and the applier.
     pub pause_in_turn: Option<Duration>,
     /// How it is to die.
     pub death: Option<Death>,
@@ -99,7 +111,7 @@ pub struct Node {
     pub leaving: bool,
 }
 
-/// Something that has arrived.
+/// A message or an event that has arrived.
 enum Arrival {
     /// From a client; none is the end of the connection.
     Client(ConnectionId, Option<ToReplica>),
@@ -111,26 +123,24 @@ enum Arrival {
     PeerDisconnected(PeerId),
 }
 
-/// What the loop knows of the connection with a peer.
+/// The loop's connection with a peer.
 #[derive(Clone, Copy, Debug, Default)]
 struct PeerLink {
-    /// The connection.
     link: Option<LinkId>,
-    /// How many connections the applier does not know of yet: until it does, what it sends was meant for earlier ones.
+    /// The number of connections that the applier does not know of yet. Until it does, its messages were meant for earlier ones.
     unseen: usize,
 }
 
-/// What the loop has read.
+/// The outcome of the loop's reading.
 pub struct Reading {
-    /// What it answers itself.
+    /// The answers of the loop itself.
     pub sent: Vec<NetCommand>,
-    /// What it passes on, in order.
+    /// The events for the applier, in order.
     pub read: Vec<NetEvent>,
 }
 
-/// What a wake of the applier came to.
+/// The outcome of a wake of the applier.
 pub struct Wake {
-    /// What is sent, in order.
     pub sent: Vec<NetCommand>,
     /// Whether the process was killed in it.
     pub killed: bool,
@@ -148,9 +158,10 @@ impl Node {
             applier: None,
             incarnation: 0,
             clock: Clock::default(),
+            started: Timestamp::ZERO,
             setup,
             inbox: Vec::new(),
-            links: [PeerLink::default(); REPLICAS],
+            links: vec![PeerLink::default(); setup.replicas],
             actors: BTreeMap::new(),
             reading: None,
             rounds: None,
@@ -162,7 +173,7 @@ impl Node {
         }
     }
 
-    /// Loses all that is on the disk.
+    /// Loses everything on the disk.
     pub fn wipe(&mut self) {
         self.disk = Disk::empty();
     }
@@ -170,13 +181,15 @@ impl Node {
     /// Starts the process. Its clock is set anew.
     pub fn start(&mut self, random: &mut Rng, now: Timestamp) -> Result<(), String> {
         self.incarnation += 1;
+        self.started = now;
         self.clock = Clock::new(random, now);
         let identity = StoreIdentity { cluster: "simulated".into(), replica: name(self.index).into() };
         let mut store = self.disk.open(random, &identity).map_err(|error| error.to_string())?;
         store.repair_in_batches_of(REPAIR_BATCH_BYTES);
         store.retain(self.setup.log_retention);
-        debug_assert!(AHEAD * REPLICAS as u32 <= DELIVERY_BOUND);
-        let peers = (0..REPLICAS).filter(|peer| *peer != self.index).map(|peer| PeerId(peer as u8)).collect();
+        debug_assert!(AHEAD * self.setup.replicas as u32 <= DELIVERY_BOUND);
+        let peers =
+            (0..self.setup.replicas).filter(|peer| *peer != self.index).map(|peer| PeerId(peer as u8)).collect();
         let place = PeerId(self.index as u8);
         let settings = ProtocolSettings {
             delivery_bound: DELIVERY_BOUND,
@@ -196,18 +209,19 @@ impl Node {
     /// What the replica says of itself.
     fn identity(&self) -> stablechat_server::net::ReplicaIdentity {
         let entry = |index: usize| format!("[[replica]]\nname = '{0}'\naddress = '{0}:1'\n", name(index));
-        let file = (0..REPLICAS).map(entry).fold("name = 'simulated'\n".to_string(), |file, entry| file + &entry);
+        let file =
+            (0..self.setup.replicas).map(entry).fold("name = 'simulated'\n".to_string(), |file, entry| file + &entry);
         let cluster = Cluster::parse(&file).expect("a good cluster file");
         let replica = ReplicaName::parse(name(self.index)).expect("a letter is a name");
         stablechat_server::net::ReplicaIdentity::of(&cluster, &replica).expect("one of the cluster's")
     }
 
-    /// Ends the process, with all that it had in memory.
+    /// Ends the process, and everything that it had in memory.
     pub fn kill(&mut self) {
         self.applier = None;
         self.inbox.clear();
         self.actors.clear();
-        self.links = [PeerLink::default(); REPLICAS];
+        self.links.fill(PeerLink::default());
         (self.reading, self.rounds, self.turn) = (None, None, None);
         (self.death, self.pause_in_turn) = (None, None);
         (self.paused, self.leaving) = (false, false);
@@ -228,7 +242,7 @@ impl Node {
         self.applier.as_ref().map(Applier::store)
     }
 
-    /// Something arrived from a client, and waits to be read.
+    /// A message arrives from a client, and waits to be read.
     pub fn arrive(&mut self, connection: ConnectionId, message: Option<ToReplica>) {
         self.inbox.push(Arrival::Client(connection, message));
     }
@@ -244,14 +258,14 @@ impl Node {
         earlier
     }
 
-    /// Something arrived from a peer, if the connection is still the one with it.
+    /// A message arrives from a peer. It counts only if the connection is still the present one.
     pub fn arrive_from_peer(&mut self, peer: usize, link: LinkId, message: PeerMessage) {
         if self.links[peer].link == Some(link) {
             self.inbox.push(Arrival::Peer(PeerId(peer as u8), message));
         }
     }
 
-    /// A connection with a peer is gone. Says whether it was the one with it.
+    /// A connection with a peer is gone. Says whether it was the present one.
     pub fn end_link(&mut self, peer: usize, link: LinkId) -> bool {
         let is_present = self.links[peer].link == Some(link);
         if is_present {
@@ -266,7 +280,7 @@ impl Node {
         self.links[peer].link
     }
 
-    /// The connection that the applier means when it speaks of a peer's: none while it does not know of the present one.
+    /// The connection for which the applier's messages to a peer are meant: none while it does not know of the present one.
     pub fn seen_link(&self, peer: usize) -> Option<LinkId> {
         self.links[peer].link.filter(|_| self.links[peer].unseen == 0)
     }
@@ -276,7 +290,7 @@ impl Node {
         self.links[peer].unseen = self.links[peer].unseen.saturating_sub(1);
     }
 
-    /// When the loop wants its next turn: at once while something waits, else when something becomes stable.
+    /// When the next turn is wanted: at once while something waits to be read, else at the applier's deadline.
     pub fn wants_turn(&self, now: Timestamp) -> Option<Timestamp> {
         let applier = self.applier.as_ref()?;
         if self.is_in_turn() {
@@ -316,7 +330,7 @@ impl Node {
         Reading { sent, read }
     }
 
-    /// The third part of a turn: the applier takes in what was read. It may be killed in the middle.
+    /// The third part of a turn: the applier handles what was read. The process may be killed in the middle.
     pub fn wake(&mut self, now: Timestamp) -> Result<Wake, String> {
         let clock = self.clock.read(now);
         let rounds = self.rounds.take().unwrap_or_default();
@@ -354,7 +368,7 @@ impl Node {
         }
     }
 
-    /// What the poll loop does with a message itself, and what it passes on. Proofs of logins are not looked at.
+    /// Answers what the poll loop answers itself, and returns what it passes on. Proofs of logins are not verified.
     fn greet(
         &mut self,
         connection: ConnectionId,
@@ -402,7 +416,7 @@ impl Node {
     }
 }
 
-/// Splits what was read into rounds, of which the last says when everything had been read.
+/// Splits what was read into batches. The last one has the clock reading.
 fn split(random: &mut Rng, mut events: Vec<NetEvent>, drained: Option<Timestamp>) -> Vec<EventBatch> {
     let mut rounds = Vec::new();
     while events.len() > 1 && random.u8(..4) == 0 {
@@ -414,8 +428,8 @@ fn split(random: &mut Rng, mut events: Vec<NetEvent>, drained: Option<Timestamp>
     rounds
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub fn message_of(cause: &(dyn std::any::Any + Send)) -> String {
     let text = cause.downcast_ref::<&str>().map(|text| (*text).to_string());
-    text.or_else(|| cause.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".into())
+    text.or_else(|| cause.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())
 }

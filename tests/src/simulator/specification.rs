@@ -1,7 +1,7 @@
-//! What the service is, said a second time, as plainly as can be: a chat in memory that executes one request after the other.
+//! A second implementation of the service, as simple as possible: a chat in memory that executes one request after the other.
 //!
 //! It shares no code with the store and has none of its concerns: no disk, no undo, no pages cut by bytes, no housekeeping.
-//! Left out is what no run can reach: mailboxes that are full, sessions that end after a day, passwords.
+//! It leaves out what no run reaches: full mailboxes, sessions that expire after a day, passwords.
 
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
 use stablechat_protocol::command::{ACK_MAX, Command, PAGE_MAX, Query, Recipient};
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 pub struct Specification {
     accounts: BTreeMap<AccountName, Account>,
     /// All messages that were ever sent, oldest first.
-    messages: Vec<NetCommand>,
+    messages: Vec<Sent>,
     sessions: BTreeMap<ClientId, Session>,
 }
 
@@ -31,10 +31,10 @@ struct Account {
 }
 
 /// A message, and between which accounts.
-struct NetCommand {
-    /// What made the sender's account.
+struct Sent {
+    /// The request that made the sender's account.
     from: Uid,
-    /// What made the recipient's account.
+    /// The request that made the recipient's account.
     to: Uid,
     message: Message,
 }
@@ -46,7 +46,7 @@ struct Session {
     answers: Vec<Answer>,
 }
 
-/// Either what was asked for, or why not.
+/// A result, or the reason why there is none.
 type Outcome<T> = Result<T, Rejection>;
 
 impl Specification {
@@ -75,7 +75,7 @@ impl Specification {
         answer
     }
 
-    /// Does what a command says.
+    /// Executes a command.
     fn perform(&mut self, uid: Uid, actor: Option<&Actor>, command: &Command) -> Outcome<()> {
         match command {
             Command::Create { name, .. } if self.accounts.contains_key(name) => {
@@ -98,7 +98,7 @@ impl Specification {
                 let Recipient::Account { name } = to;
                 let recipient = self.accounts.get_mut(name).ok_or_else(|| no_such_user(name))?;
                 recipient.unread.insert(uid, message.clone());
-                self.messages.push(NetCommand { from, to: recipient.made_by, message });
+                self.messages.push(Sent { from, to: recipient.made_by, message });
                 Ok(())
             }
             Command::Ack { uids } => {
@@ -116,7 +116,7 @@ impl Specification {
     /// Answers a query from the present state.
     ///
     /// # Panics
-    /// It is about passwords, of which nothing is known here.
+    /// The query is about passwords, which the specification leaves out.
     pub fn answer(&self, query: &QueryRequest) -> QueryAnswer {
         let QueryRequest { actor, query, .. } = query;
         let page = match query {
@@ -157,16 +157,15 @@ impl Specification {
         let one = self.own(actor)?.1.made_by;
         let Recipient::Account { name } = with;
         let other = self.accounts.get(name).ok_or_else(|| no_such_user(name))?.made_by;
-        let is_between =
-            |sent: &&NetCommand| (sent.from, sent.to) == (one, other) || (sent.from, sent.to) == (other, one);
-        let is_before = |sent: &&NetCommand| before.is_none_or(|before| sent.message.uid < before);
+        let is_between = |sent: &&Sent| (sent.from, sent.to) == (one, other) || (sent.from, sent.to) == (other, one);
+        let is_before = |sent: &&Sent| before.is_none_or(|before| sent.message.uid < before);
         let all = self.messages.iter().filter(is_between).filter(is_before);
         let all: Vec<Message> = all.map(|sent| sent.message.clone()).collect();
         let messages = all[all.len().saturating_sub(limit)..].to_vec();
         Ok(QueryAnswer::Messages { more: messages.len() < all.len(), messages })
     }
 
-    /// The account that someone speaks for, if it is there and theirs.
+    /// The account of the actor, if it exists and has the actor's key.
     fn own<'a>(&self, actor: Option<&'a Actor>) -> Outcome<(&'a AccountName, &Account)> {
         let Actor { account: name, key } = actor.ok_or(Rejection::LoginRequired)?;
         let account = self.accounts.get(name).ok_or_else(|| no_such_user(name))?;
@@ -176,7 +175,7 @@ impl Specification {
         }
     }
 
-    /// Everyone who has an account.
+    /// The owners of all accounts.
     pub fn everyone(&self) -> Vec<Actor> {
         self.accounts.iter().map(|(name, account)| Actor { account: name.clone(), key: account.key }).collect()
     }

@@ -1,11 +1,11 @@
-//! Counting what happens.
+//! Counts and latencies.
 
 use stablechat_protocol::answer::Stability;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// How often what happened.
+/// How often each kind of event occurred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally(BTreeMap<&'static str, u64>);
 
@@ -15,19 +15,33 @@ impl Tally {
         self.add(what, 1);
     }
 
-    /// Counts several happenings.
+    /// Counts several events.
     pub fn add(&mut self, what: &'static str, times: u64) {
         *self.0.entry(what).or_default() += times;
     }
 
-    /// How often this happened.
+    /// How often this occurred.
     pub fn of(&self, what: &str) -> u64 {
         self.0.get(what).copied().unwrap_or(0)
     }
 
-    /// Adds up another tally.
+    /// Adds the counts of another tally.
     pub fn merge(&mut self, other: &Tally) {
         other.0.iter().for_each(|(what, times)| self.add(what, *times));
+    }
+}
+
+impl Tally {
+    /// These counts alone, in this order, as text; those that are 0 as well.
+    pub fn listed(&self, names: &[&str]) -> String {
+        let counts: Vec<String> = names.iter().map(|name| format!("{name} {}", self.of(name))).collect();
+        counts.join(", ")
+    }
+
+    /// All but these counts.
+    pub fn without(&self, names: &[&str]) -> Tally {
+        let rest = self.0.iter().filter(|(name, _)| !names.contains(name));
+        Tally(rest.map(|(name, times)| (*name, *times)).collect())
     }
 }
 
@@ -42,19 +56,16 @@ impl fmt::Display for Tally {
     }
 }
 
-/// How long answers took, from the first sending of a request, and by which test they came.
+/// How long answers took since their requests were first sent, and by which test the requests were stable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latencies {
-    /// How many came by the closed test.
     pub closed: u64,
-    /// How many came by the real-time test.
     pub real_time: u64,
-    /// How long each took, in microseconds of virtual time.
+    /// The latency of each, in microseconds of virtual time.
     pub micros: Vec<u32>,
 }
 
 impl Latencies {
-    /// Adds an answer.
     pub fn add(&mut self, latency: Duration, stability: Stability) {
         match stability {
             Stability::Closed => self.closed += 1,
@@ -63,7 +74,6 @@ impl Latencies {
         self.micros.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
     }
 
-    /// Adds others.
     pub fn merge(&mut self, other: &Latencies) {
         self.closed += other.closed;
         self.real_time += other.real_time;

@@ -1,19 +1,19 @@
-//! Taking down what happens, for whoever has to understand a failure.
+//! The trace of a run, from which a failure is understood.
 
 use super::{START, node};
 use stablechat_protocol::time::Timestamp;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-/// The most lines that are kept of each replica, and of all else.
+/// The most lines that are kept of each replica, and of events that concern none.
 const RECENT: usize = 16;
 
-/// What happens, in lines.
+/// The events of a run, as lines of text.
 #[derive(Debug)]
 pub enum Trace {
-    /// Nothing is taken down, and no line is made.
+    /// No line is made.
     Off,
-    /// The last lines are kept, by replica; those of no replica come last.
-    Recent(Vec<VecDeque<(u64, String)>>),
+    /// The last lines of each replica are kept, and the last that concern none.
+    Recent(BTreeMap<Option<usize>, VecDeque<(u64, String)>>),
     /// Every line goes to standard output.
     Printed,
 }
@@ -21,10 +21,10 @@ pub enum Trace {
 impl Trace {
     /// Keeps the last lines.
     pub fn recent() -> Trace {
-        Trace::Recent(vec![VecDeque::new(); super::REPLICAS + 1])
+        Trace::Recent(BTreeMap::new())
     }
 
-    /// Takes down what happens to a replica, or to none.
+    /// Adds a line about a replica, or about none.
     pub(super) fn note(&mut self, step: u64, now: Timestamp, replica: Option<usize>, line: impl FnOnce() -> String) {
         if let Trace::Off = self {
             return;
@@ -35,7 +35,7 @@ impl Trace {
             Trace::Off => {}
             Trace::Printed => println!("{line}"),
             Trace::Recent(kept) => {
-                let lines = &mut kept[replica.unwrap_or(super::REPLICAS)];
+                let lines = kept.entry(replica).or_default();
                 lines.push_back((step, line));
                 if lines.len() > RECENT {
                     lines.pop_front();
@@ -44,10 +44,12 @@ impl Trace {
         }
     }
 
-    /// The last lines of these replicas, in order.
-    pub(super) fn last_of(&self, replicas: &[usize]) -> Vec<String> {
+    /// The last lines of a replica, or of all of them, in order.
+    pub(super) fn last_of(&self, replica: Option<usize>) -> Vec<String> {
         let Trace::Recent(kept) = self else { return Vec::new() };
-        let mut lines: Vec<&(u64, String)> = replicas.iter().flat_map(|&replica| &kept[replica]).collect();
+        let is_wanted = |of: &Option<usize>| of.is_some() && (replica.is_none() || *of == replica);
+        let mut lines: Vec<&(u64, String)> =
+            kept.iter().filter(|(of, _)| is_wanted(of)).flat_map(|(_, lines)| lines).collect();
         lines.sort_by_key(|(step, _)| *step);
         lines.into_iter().map(|(_, line)| line.clone()).collect()
     }

@@ -1,4 +1,4 @@
-//! What is checked in the end, when everything is answered and applied.
+//! The checks of the final state, when everything is answered and applied.
 
 use super::checks::{Checks, Place, check_store};
 use super::client::{Client, label};
@@ -12,7 +12,7 @@ use stablechat_protocol::uid::Uid;
 use stablechat_server::store::ChatStore;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Checks what is left.
+/// Checks the final state of all replicas and clients.
 pub fn check(checks: &Checks, nodes: &[Node], clients: &[Client], mode: Mode) -> Check {
     let lasting: Vec<&Client> = clients.iter().filter(|client| client.lasting).collect();
     let mut digests = BTreeSet::new();
@@ -41,7 +41,7 @@ pub fn check(checks: &Checks, nodes: &[Node], clients: &[Client], mode: Mode) ->
     if mode == Mode::Bounds { checks.check_order() } else { Ok(()) }
 }
 
-/// A replica has all that was answered, and what the others have.
+/// Checks that a replica's log has everything that was answered, and is the same as the first replica's.
 fn check_log(checks: &Checks, node: usize) -> Check {
     let (seen, first) = (&checks.seen[node], &checks.seen[0]);
     if let Some((client, sequence)) = checks.answered.iter().find(|request| !seen.effects.contains_key(request)) {
@@ -64,7 +64,7 @@ fn check_log(checks: &Checks, node: usize) -> Check {
     }
 }
 
-/// Between two accounts lie the messages that took effect, each once, those of a session in their order.
+/// Checks that the timeline of two accounts has the messages that took effect, each once, and those of a session in order.
 fn check_timeline(checks: &Checks, node: usize, store: &ChatStore, one: &Actor, other: &Actor) -> Check {
     let seen = &checks.seen[node];
     let mut last = BTreeMap::new();
@@ -95,7 +95,7 @@ fn check_timeline(checks: &Checks, node: usize, store: &ChatStore, one: &Actor, 
     Ok(())
 }
 
-/// A client was shown every message to it, or will be: it is unread.
+/// Checks that every message to a client was shown, or is unread and so will be.
 fn check_messages_of(checks: &Checks, node: usize, store: &ChatStore, client: &Client) -> Check {
     let seen = &checks.seen[node];
     let unread: BTreeSet<Uid> = unread(node, store, &client.actor)?.iter().map(|message| message.uid).collect();

@@ -1,4 +1,4 @@
-//! The world of a run: its time, what happens next, and whom it concerns.
+//! The world of a run: its virtual time, the queue of events, and the parts that handle them.
 
 mod clients;
 mod peers;
@@ -6,16 +6,18 @@ mod staging;
 mod trouble;
 mod turns;
 
+use super::bounds::Bounds;
 use super::checks::Checks;
 use super::client::Client;
 use super::faults;
 use super::links::{LinkId, Links};
 use super::network::Network;
 use super::node::{self, Node, Setup};
-use super::scenes::Act;
+use super::scenes::{Act, SceneKind};
+use super::situations::Situations;
 use super::tally::{Latencies, Tally};
 use super::trace::Trace;
-use super::{Check, DELIVERY_BOUND, Mode, REPLICAS, Run, START, Violation, verdict};
+use super::{Check, DELIVERY_BOUND, Mode, Run, START, Scenario, Violation, verdict};
 use fastrand::Rng;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::peer::PeerMessage;
@@ -27,30 +29,31 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// When everything must have been answered, after the start.
+/// When every request must have been answered, after the start. Runs without failures end within half of it.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
-/// How long nothing goes wrong before it is looked at how fast answers are, and after that before the end.
+/// How long the clients are silent between the end of the faults and the epilogue, and after that before the end: longer than
+/// it takes to settle what was left.
 const CALM: Duration = Duration::from_secs(6);
-/// How many requests each client then issues.
+/// The number of requests that each client issues in the epilogue.
 const EPILOGUE: u32 = 12;
 
-/// Something that is to happen.
+/// An event of the simulation.
 enum SimEvent {
-    /// A message reaches a replica; none is the end of the connection.
+    /// A client's message reaches a replica; none is the end of the connection.
     AtNode(ConnectionId, Option<ToReplica>),
-    /// A message reaches a client; none is the end of the connection.
+    /// A replica's message reaches a client; none is the end of the connection.
     AtClient(ConnectionId, Option<ToClient>),
-    /// A message reaches a peer; none is the end of the connection.
+    /// A replica's message reaches a peer; none is the end of the connection.
     AtPeer { node: usize, link: LinkId, message: Option<PeerMessage> },
     /// A replica dials another.
     Dial { from: usize, to: usize, incarnation: u64 },
-    /// The greeting of a replica that was dialed has come.
+    /// The greeting of the replica that was dialed reaches the one that dialed.
     Greeted { node: usize, link: LinkId },
-    /// A replica begins a turn, if it still is what it wants.
+    /// A replica begins a turn, unless its turn has been planned for another time since.
     Turn { node: usize, incarnation: u64 },
     /// A replica's loop reads what has arrived, in its turn.
     Read { node: usize, incarnation: u64 },
-    /// A replica's applier takes in what was read, and ends the turn.
+    /// A replica's applier handles what was read, which ends the turn.
     Apply { node: usize, incarnation: u64 },
     /// A paused replica is resumed.
     Resume { node: usize, incarnation: u64 },
@@ -58,65 +61,67 @@ enum SimEvent {
     Room { node: usize, incarnation: u64 },
     /// A replica that ended is started.
     Start { node: usize },
-    /// A client wakes, if it still is what it wants.
+    /// A client wakes, unless its wake has been planned for another time since.
     Wake { client: usize },
     /// A client tries to connect.
     Connect { client: usize, node: usize },
-    /// Something goes wrong.
+    /// A fault is drawn.
     Fault,
     /// A scene begins.
-    Scene,
-    /// Something happens in a scene.
+    Scene(SceneKind),
+    /// A step of a scene.
     Act(Act),
-    /// A scene is over.
+    /// A scene ends.
     SceneEnds,
-    /// The only replica that a client has reached is killed.
+    /// The only replica that a dead client has reached is killed.
     Ambush { node: usize },
-    /// From here on all is within bounds.
+    /// The faults end: from here on everything is within bounds.
     Heal,
-    /// Clients speak once more, to see how fast answers are when nothing goes wrong.
+    /// Clients send once more, to see how fast answers are without faults.
     Epilogue,
-    /// All is said and done.
+    /// The run ends.
     End,
 }
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReportedPhase {
-    /// Things go wrong, and clients work off their plans.
+enum RunPhase {
+    /// Faults occur, and clients work off their plans.
     Trouble,
-    /// Nothing happens, for [`CALM`].
+    /// Clients are silent for [`CALM`].
     Calm,
-    /// Clients speak once more.
+    /// Clients send once more.
     Epilogue,
-    /// Nothing happens, for [`CALM`].
+    /// Clients are silent for [`CALM`] again.
     Ending,
-    /// It is over.
     Over,
 }
 
 /// A run.
 pub struct World {
-    mode: Mode,
-    phase: ReportedPhase,
+    scenario: Scenario,
+    bounds: Bounds,
+    phase: RunPhase,
+    /// Whether the last fault has occurred.
+    is_healed: bool,
     now: Timestamp,
     step: u64,
     random: Rng,
-    /// What is to happen, by time; at one time, in the order in which it was planned. Boxed, since messages are large and
-    /// much is moved within the map.
+    /// The events to come, by their times; those of one time in the order in which they were planned. Boxed, since messages are
+    /// large and the map moves its values.
     queue: BTreeMap<(Timestamp, u64), Box<SimEvent>>,
     planned: u64,
     network: Network,
     links: Links,
     nodes: Vec<Node>,
-    /// What was to happen to paused replicas.
+    /// The events of paused replicas, which happen when they are resumed.
     withheld: Vec<Vec<SimEvent>>,
-    /// Which replicas are to be stopped in their next turn.
-    stopping: [bool; REPLICAS],
-    /// Which replicas have lost their disk and not served since.
-    wiped: [bool; REPLICAS],
-    /// How long replicas stay down that end next, where that is settled.
-    stays_down: [Option<Duration>; REPLICAS],
+    /// Whether each replica reads a stop signal in its next turn.
+    stopping: Vec<bool>,
+    /// Whether each replica has lost its disk and not served since.
+    wiped: Vec<bool>,
+    /// How long each replica stays down when it next ends, if that is known already.
+    stays_down: Vec<Option<Duration>>,
     /// The scene that is being played.
     stage: Stage,
     clients: Vec<Client>,
@@ -125,28 +130,33 @@ pub struct World {
     /// When requests that are not answered were first sent.
     sent_at: BTreeMap<(ClientId, u64), Timestamp>,
     checks: Checks,
+    situations: Situations,
     tally: Tally,
     latencies: Latencies,
-    /// Those of the epilogue.
+    /// The latencies of the epilogue.
     calm_latencies: Latencies,
     trace: Trace,
 }
 
 impl World {
     /// A world before its start.
-    pub fn new(mode: Mode, seed: u64, trace: Trace) -> World {
+    pub fn new(scenario: Scenario, trace: Trace) -> World {
+        let Scenario { mode, seed, replicas, .. } = scenario;
         let mut random = Rng::with_seed(seed);
+        let bounds = Bounds::of(replicas);
         let count = random.usize(2..=4);
-        let clients = (0..count).map(|number| Client::new(&mut random, number, count, START)).collect();
-        let network = Network::new(&mut random);
-        let mut links = Links::new(network.usual_delay);
-        let setup = Setup::choose(&mut random);
+        let clients = (0..count).map(|number| Client::new(&mut random, number, count, replicas, START)).collect();
+        let network = Network::new(&mut random, bounds);
+        let mut links = Links::new(replicas, bounds, network.usual_delay);
+        let setup = Setup::choose(&mut random, scenario);
         if mode == Mode::Beyond && random.bool() {
             links.late_one_in = 2000;
         }
         World {
-            mode,
-            phase: ReportedPhase::Trouble,
+            scenario,
+            bounds,
+            is_healed: false,
+            phase: RunPhase::Trouble,
             now: START,
             step: 0,
             network,
@@ -154,16 +164,17 @@ impl World {
             random,
             queue: BTreeMap::new(),
             planned: 0,
-            nodes: (0..REPLICAS).map(|index| Node::new(index, setup)).collect(),
-            withheld: (0..REPLICAS).map(|_| Vec::new()).collect(),
-            stopping: [false; REPLICAS],
-            wiped: [false; REPLICAS],
-            stays_down: [None; REPLICAS],
+            nodes: (0..replicas).map(|index| Node::new(index, setup)).collect(),
+            withheld: (0..replicas).map(|_| Vec::new()).collect(),
+            stopping: vec![false; replicas],
+            wiped: vec![false; replicas],
+            stays_down: vec![None; replicas],
             stage: Stage::default(),
             wakes: vec![None; count],
             clients,
             sent_at: BTreeMap::new(),
-            checks: Checks::new(mode),
+            checks: Checks::new(mode, replicas),
+            situations: Situations::default(),
             tally: Tally::default(),
             latencies: Latencies::default(),
             calm_latencies: Latencies::default(),
@@ -171,7 +182,7 @@ impl World {
         }
     }
 
-    /// How many steps have been made.
+    /// The number of events so far.
     pub fn step(&self) -> u64 {
         self.step
     }
@@ -181,14 +192,13 @@ impl World {
         self.now
     }
 
-    /// What was taken down.
     pub fn trace(&self) -> &Trace {
         &self.trace
     }
 
-    /// Runs until every client's plan is worked off and nothing is pending, then looks at what is left.
+    /// Runs until every client's plan is worked off and nothing is pending, then checks the final state.
     pub fn run(&mut self) -> Check<Run> {
-        for node in 0..REPLICAS {
+        for node in 0..self.nodes.len() {
             self.plan(Duration::ZERO, SimEvent::Start { node });
             for client in 0..self.clients.len() {
                 let wait = Duration::from_millis(1 + self.random.u64(..clients::RECONNECT_MAX_MS));
@@ -197,9 +207,9 @@ impl World {
         }
         self.plan(faults::BEGIN, SimEvent::Fault);
         (0..self.clients.len()).for_each(|client| self.after_client(client));
-        while self.phase != ReportedPhase::Over {
+        while self.phase != RunPhase::Over {
             let Some(((at, _), event)) = self.queue.pop_first() else {
-                return Err(Violation::among_all("nothing happens any more"));
+                return Err(Violation::among_all("no event is planned any more"));
             };
             if at.since(START) > TIME_LIMIT {
                 let busy = self.clients.iter().filter(|client| !client.is_over()).map(Client::describe);
@@ -207,10 +217,10 @@ impl World {
             }
             self.now = at;
             self.step += 1;
-            self.happen_caught(*event)?;
+            self.handle_caught(*event)?;
             self.go_on();
         }
-        verdict::check(&self.checks, &self.nodes, &self.clients, self.mode)?;
+        verdict::check(&self.checks, &self.nodes, &self.clients, self.scenario.mode)?;
         self.check_calm()?;
         self.tally.add("messages shown after later ones", self.clients.iter().map(|client| client.misplaced).sum());
         self.tally.add("messages shown under two uids", self.clients.iter().map(|client| client.doubled).sum());
@@ -230,19 +240,19 @@ impl World {
     /// Begins the next phase when the present one is over.
     fn go_on(&mut self) {
         match self.phase {
-            ReportedPhase::Trouble if self.now.since(START) > faults::END && self.is_quiet() => {
-                self.phase = ReportedPhase::Calm;
+            RunPhase::Trouble if self.is_healed && !self.stage.is_playing() && self.is_quiet() => {
+                self.phase = RunPhase::Calm;
                 self.plan(CALM, SimEvent::Epilogue);
             }
-            ReportedPhase::Epilogue if self.is_quiet() => {
-                self.phase = ReportedPhase::Ending;
+            RunPhase::Epilogue if self.is_quiet() => {
+                self.phase = RunPhase::Ending;
                 self.plan(CALM, SimEvent::End);
             }
             _ => {}
         }
     }
 
-    /// When nothing goes wrong, all is stable by the closed test, and soon.
+    /// Checks that in the epilogue everything was stable by the closed test, within Δ.
     fn check_calm(&self) -> Check {
         let Latencies { closed, real_time, micros } = &self.calm_latencies;
         if *real_time > 0 || micros.iter().any(|micros| *micros > DELIVERY_BOUND.as_micros() as u32) {
@@ -252,7 +262,7 @@ impl World {
         Ok(())
     }
 
-    /// Whether all is said, applied and answered, and every replica serves.
+    /// Whether everything is answered and applied, and every replica serves.
     fn is_quiet(&self) -> bool {
         let is_idle = |node: &Node| {
             let applier = node.applier.as_ref();
@@ -261,30 +271,30 @@ impl World {
         self.clients.iter().all(Client::is_over) && self.nodes.iter().all(is_idle)
     }
 
-    /// Plans something for later.
+    /// Plans an event after a while.
     fn plan(&mut self, wait: Duration, event: SimEvent) {
         self.plan_at(self.now.after(wait), event);
     }
 
-    /// Plans something for a time.
+    /// Plans an event for a time.
     fn plan_at(&mut self, at: Timestamp, event: SimEvent) {
         self.planned += 1;
         self.queue.insert((at, self.planned), Box::new(event));
     }
 
-    /// Takes down what happens to a replica, or to none.
+    /// Adds a line to the trace of a replica, or of none.
     fn note(&mut self, node: Option<usize>, line: impl FnOnce() -> String) {
         self.trace.note(self.step, self.now, node, line);
     }
 
-    /// Lets something happen. A panic is a violation like any other.
-    fn happen_caught(&mut self, event: SimEvent) -> Check {
-        let happened = catch_unwind(AssertUnwindSafe(|| self.happen(event)));
-        happened.unwrap_or_else(|cause| Err(Violation::among_all(format!("a panic: {}", node::message_of(&*cause)))))
+    /// Handles an event. A panic is a violation like any other.
+    fn handle_caught(&mut self, event: SimEvent) -> Check {
+        let handled = catch_unwind(AssertUnwindSafe(|| self.handle(event)));
+        handled.unwrap_or_else(|cause| Err(Violation::among_all(format!("a panic: {}", node::message_of(&*cause)))))
     }
 
-    /// Lets something happen.
-    fn happen(&mut self, event: SimEvent) -> Check {
+    /// What each event leads to.
+    fn handle(&mut self, event: SimEvent) -> Check {
         match event {
             SimEvent::AtNode(connection, message) => self.on_arrival_at_node(connection, message),
             SimEvent::AtClient(connection, message) => self.on_arrival_at_client(connection, message)?,
@@ -307,20 +317,22 @@ impl World {
             SimEvent::Wake { client } => self.on_wake(client),
             SimEvent::Connect { client, node } => self.on_connect(client, node),
             SimEvent::Fault => self.on_fault(),
-            SimEvent::Scene => self.on_scene(),
-            SimEvent::Act(act) => self.on_act(act),
+            SimEvent::Scene(kind) => self.on_scene(kind),
+            SimEvent::Act(act) => self.on_act(act)?,
             SimEvent::SceneEnds => self.on_scene_ends(),
-            SimEvent::Ambush { node } => self.kill(node, None),
+            SimEvent::Ambush { node } => {
+                self.kill(node, None);
+            }
             SimEvent::Heal => self.on_heal(),
             SimEvent::Epilogue => self.on_epilogue(),
-            SimEvent::End => self.phase = ReportedPhase::Over,
+            SimEvent::End => self.phase = RunPhase::Over,
         }
         Ok(())
     }
 
-    /// Lets the clients speak once more.
+    /// Lets the clients send once more.
     fn on_epilogue(&mut self) {
-        self.phase = ReportedPhase::Epilogue;
+        self.phase = RunPhase::Epilogue;
         self.checks.on_epilogue();
         for client in 0..self.clients.len() {
             if self.clients[client].lasting {

@@ -1,9 +1,9 @@
-//! The clients: what they say, what they are told, and what they make of it.
+//! The clients: what they send, what arrives at them, and what their sessions conclude from it.
 
-use super::{ReportedPhase, SimEvent, World};
+use super::{RunPhase, SimEvent, World};
 use crate::simulator::client::Client;
 use crate::simulator::network::Way;
-use crate::simulator::{Check, Mode, REPLICAS, Violation};
+use crate::simulator::{Check, Mode, Violation};
 use stablechat_client::session::AnswerKind;
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::message::{ToClient, ToReplica};
@@ -61,14 +61,14 @@ impl World {
             self.judge(client, request, uid, stability, verdict)?;
         }
         let Client { doubled, actor, .. } = &self.clients[client];
-        if self.mode == Mode::Bounds && *doubled > 0 {
+        if self.scenario.mode == Mode::Bounds && *doubled > 0 {
             return Err(Violation::among_all(format!("{} is shown a message under two uids", actor.account)));
         }
         self.after_client(client);
         Ok(())
     }
 
-    /// Looks at what a client made of an answer.
+    /// Checks what a client concluded from an answer.
     fn judge(
         &mut self,
         client: usize,
@@ -83,13 +83,13 @@ impl World {
                 self.tally.count("requests answered");
                 if let Some(sent) = self.sent_at.remove(&request) {
                     self.latencies.add(self.now.since(sent), stability);
-                    if self.phase == ReportedPhase::Epilogue {
+                    if self.phase == RunPhase::Epilogue {
                         self.calm_latencies.add(self.now.since(sent), stability);
                     }
                 }
             }
             AnswerKind::Differs { answer, .. } => {
-                if self.mode == Mode::Bounds || self.phase == ReportedPhase::Epilogue {
+                if self.scenario.mode == Mode::Bounds || self.phase == RunPhase::Epilogue {
                     let account = &self.clients[client].actor.account;
                     let what = format!("{account} got another answer than {answer:?} to its request {}", request.1);
                     return Err(Violation::among_all(what));
@@ -101,7 +101,7 @@ impl World {
         Ok(())
     }
 
-    /// A client does what is due.
+    /// A client sends what is due.
     pub(super) fn on_wake(&mut self, client: usize) {
         if self.wakes[client] == Some(self.now) {
             self.wakes[client] = None;
@@ -131,11 +131,11 @@ impl World {
         }
     }
 
-    /// Sends what a client wants sent, and sees to it that it is woken in time.
+    /// Sends what a client wants to send, and plans its next wake.
     pub(super) fn after_client(&mut self, client: usize) {
         for (link, message) in self.clients[client].take_outbox() {
             self.on_said(client, &message);
-            for node in 0..REPLICAS {
+            for node in 0..self.nodes.len() {
                 let to = &self.clients[client].links[node];
                 let is_meant = link.map_or(to.ready, |link| link == node);
                 let Some(id) = to.connection.filter(|_| is_meant) else { continue };
@@ -154,7 +154,8 @@ impl World {
         }
     }
 
-    /// A client says something: what it is told from here on has to take account of all that was answered before.
+    /// A client sends something for the first time or again. Its place must be above everything that was answered before the first
+    /// time.
     fn on_said(&mut self, client: usize, message: &ToReplica) {
         match message {
             ToReplica::Request { client, sequence, .. } => {
@@ -167,7 +168,7 @@ impl World {
     }
 }
 
-/// What a refusal is counted as.
+/// The name that a refusal is counted under.
 fn refusal(reason: Refusal) -> &'static str {
     match reason {
         Refusal::Late => "refused late",

@@ -1,7 +1,7 @@
 //! The connections between replicas: making them, what arrives on them, and their end.
 
 use super::{SimEvent, World};
-use crate::simulator::REPLICAS;
+use crate::simulator::Check;
 use crate::simulator::links::LinkId;
 use crate::simulator::node;
 use stablechat_protocol::peer::PeerMessage;
@@ -12,7 +12,7 @@ use std::time::Duration;
 const REDIAL_MAX_MS: u64 = 50;
 
 impl World {
-    /// Plans to dial, if it is this one's part to do so.
+    /// Plans to dial, if this is the replica that dials in the pair.
     pub(super) fn redial(&mut self, from: usize, to: usize) {
         if from < to {
             let wait = Duration::from_millis(1 + self.random.u64(..REDIAL_MAX_MS));
@@ -35,13 +35,13 @@ impl World {
         self.tally.count("connections between replicas");
         let id = self.links.open([from, to], [incarnation, self.nodes[to].incarnation]);
         self.begin_link(to, from, id);
-        // The dialer knows when the greeting has come.
+        // The dialer takes the connection for made when the greeting has come.
         if let Some(at) = self.links.send(&mut self.random, self.now, id, from) {
             self.plan_at(at, SimEvent::Greeted { node: from, link: id });
         }
     }
 
-    /// The greeting of one that was dialed has come.
+    /// The greeting of the replica that was dialed has come.
     pub(super) fn on_greeted(&mut self, node: usize, id: LinkId) {
         if !self.is_known(node, id) {
             return;
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    /// A connection is made, as a replica sees it.
+    /// A connection is made at one of its ends.
     fn begin_link(&mut self, node: usize, peer: usize, id: LinkId) {
         self.note(Some(node), || format!("is connected to {}", node::name(peer)));
         if let Some(earlier) = self.nodes[node].begin_link(peer, id) {
@@ -69,7 +69,10 @@ impl World {
         }
         let peer = self.links.peer(id, node);
         match message {
-            Some(message) if !self.links.is_lost(id, node) => self.nodes[node].arrive_from_peer(peer, id, message),
+            Some(message) if !self.links.is_lost(id, node) => {
+                self.situations.on_arrival(self.now, node, peer, &message, self.nodes[node].store(), &mut self.tally);
+                self.nodes[node].arrive_from_peer(peer, id, message);
+            }
             Some(_) => {}
             None if self.nodes[node].end_link(peer, id) => {
                 self.note(Some(node), || format!("is disconnected from {}", node::name(peer)));
@@ -92,14 +95,16 @@ impl World {
     }
 
     /// Sends a message to a peer, if the replica that sends means the present connection.
-    pub(super) fn send_to_peer(&mut self, node: usize, PeerId(peer): PeerId, message: PeerMessage) {
+    pub(super) fn send_to_peer(&mut self, node: usize, PeerId(peer): PeerId, message: PeerMessage) -> Check {
         let peer = usize::from(peer);
-        let Some(link) = self.nodes[node].seen_link(peer) else { return };
-        self.on_about_to_send(node, peer, &message);
+        let Some(link) = self.nodes[node].seen_link(peer) else { return Ok(()) };
+        self.on_about_to_send(node, peer, &message)?;
+        self.situations.on_sent(self.now, node, peer, &message);
         if let Some(at) = self.links.send(&mut self.random, self.now, link, peer) {
             self.tally.count("messages between replicas");
             self.plan_at(at, SimEvent::AtPeer { node: peer, link, message: Some(message) });
         }
+        Ok(())
     }
 
     /// Ends a connection because a replica wants a new one. What it has sent arrives.
@@ -120,6 +125,6 @@ impl World {
 
     /// Plans to dial all peers, or to be dialed by them.
     pub(super) fn dial_all(&mut self, node: usize) {
-        (0..REPLICAS).for_each(|peer| self.redial(node, peer));
+        (0..self.nodes.len()).for_each(|peer| self.redial(node, peer));
     }
 }

@@ -2,11 +2,11 @@
 
 use super::{SimEvent, World};
 use crate::simulator::client::{label, speech};
-use crate::simulator::faults;
+use crate::simulator::faults::{self, Fault};
 use crate::simulator::network::Way;
 use crate::simulator::node;
-use crate::simulator::scenes::{self, Act, Cue, Part, QUIET, Scene};
-use crate::simulator::{REPLICAS, START};
+use crate::simulator::scenes::{self, Act, Cue, Part, QUIET, Scene, SceneKind};
+use crate::simulator::{Check, START, Violation};
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::Request;
@@ -15,20 +15,27 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::time::Duration;
 
-/// The most microseconds that someone who speaks in a scene is heard later.
+/// The most microseconds that a request in a scene takes to arrive.
 const HEARD_MAX_US: u64 = 1000;
 
-/// What is left of the scene that is being played.
+/// The scene that is being played.
 #[derive(Default)]
 pub(super) struct Stage {
-    /// What happens when a message is sent.
+    /// Whether a scene is being played.
+    is_playing: bool,
+    /// The acts that wait for a message.
     cues: Vec<(Cue, Act)>,
     /// The request that the scene is about.
     subject: Option<Uid>,
 }
 
 impl Stage {
-    /// What a message is to the scene, if anything.
+    /// Whether a scene is being played.
+    pub(super) fn is_playing(&self) -> bool {
+        self.is_playing
+    }
+
+    /// Which cue a message is, if any.
     fn part_of(&self, message: &PeerMessage) -> Option<Part> {
         let is_subject = |uid: &Uid| Some(*uid) == self.subject;
         match message {
@@ -42,38 +49,40 @@ impl Stage {
 }
 
 impl World {
-    /// Whether a scene can be played: all serve, and nothing happens to any.
+    /// Whether a scene can be played: all replicas serve, and no fault affects any of them.
     fn is_set(&self) -> bool {
         let is_well = |node: &node::Node| node.is_serving() && !node.paused && !node.leaving && node.death.is_none();
         self.nodes.iter().all(is_well)
     }
 
-    /// Plans a scene. Until it is over, nothing else goes wrong.
-    pub(super) fn plan_scene(&mut self) {
-        self.plan(QUIET, SimEvent::Scene);
+    /// Plans a scene. Until it is over, no other fault occurs.
+    pub(super) fn plan_scene(&mut self, kind: SceneKind) {
+        self.plan(QUIET, SimEvent::Scene(kind));
     }
 
     /// Begins a scene, as soon as it can be played and unless it is too late for one.
-    pub(super) fn on_scene(&mut self) {
+    pub(super) fn on_scene(&mut self, kind: SceneKind) {
         if !self.is_set() {
-            let is_early = self.now.since(START) < faults::LAST_SCENE;
-            self.plan(QUIET, if is_early { SimEvent::Scene } else { SimEvent::Fault });
+            let is_early = self.now.since(START) < scenes::LAST;
+            self.plan(QUIET, if is_early { SimEvent::Scene(kind) } else { SimEvent::Fault });
             return;
         }
-        let Scene { kind, length, steps } = scenes::compose(&mut self.random);
-        self.tally.count(kind);
-        self.note(None, || kind.into());
-        self.links.is_brisk = true;
+
+        let Scene { length, steps } = kind.compose(&mut self.random, self.nodes.len());
+        self.tally.count(Fault::Scene.name());
+        self.tally.count(kind.name());
+        self.note(None, || format!("the scene `{}` begins", kind.name()));
+        (self.stage.is_playing, self.links.is_brisk) = (true, true);
         for (cue, act) in steps {
             match cue {
                 Cue::After(wait) => self.plan(wait, SimEvent::Act(act)),
-                Cue::NetCommand { .. } => self.stage.cues.push((cue, act)),
+                Cue::Sent { .. } => self.stage.cues.push((cue, act)),
             }
         }
         self.plan(length, SimEvent::SceneEnds);
     }
 
-    /// The scene is over.
+    /// The scene ends.
     pub(super) fn on_scene_ends(&mut self) {
         self.stage = Stage::default();
         self.links.is_brisk = false;
@@ -81,24 +90,25 @@ impl World {
         self.plan(wait, SimEvent::Fault);
     }
 
-    /// A replica is about to send a message to another: that may be a cue.
-    pub(super) fn on_about_to_send(&mut self, from: usize, to: usize, message: &PeerMessage) {
+    /// A replica is about to send a message to another, which may be a cue.
+    pub(super) fn on_about_to_send(&mut self, from: usize, to: usize, message: &PeerMessage) -> Check {
         if self.stage.cues.is_empty() {
-            return;
+            return Ok(());
         }
-        let Some(part) = self.stage.part_of(message) else { return };
-        let is_it = |(cue, _): &mut (Cue, Act)| matches!(cue, Cue::NetCommand { from: one, to: other, part: what, .. } if (*one, *other, *what) == (from, to, part));
+        let Some(part) = self.stage.part_of(message) else { return Ok(()) };
+        let is_it = |(cue, _): &mut (Cue, Act)| matches!(cue, Cue::Sent { from: one, to: other, part: what, .. } if (*one, *other, *what) == (from, to, part));
         let acts: Vec<(Cue, Act)> = self.stage.cues.extract_if(.., is_it).collect();
         for (cue, act) in acts {
             match cue {
-                Cue::NetCommand { wait, .. } if wait > Duration::ZERO => self.plan(wait, SimEvent::Act(act)),
-                _ => self.on_act(act),
+                Cue::Sent { wait, .. } if wait > Duration::ZERO => self.plan(wait, SimEvent::Act(act)),
+                _ => self.on_act(act)?,
             }
         }
+        Ok(())
     }
 
-    /// Something happens in a scene.
-    pub(super) fn on_act(&mut self, act: Act) {
+    /// An act of a scene.
+    pub(super) fn on_act(&mut self, act: Act) -> Check {
         self.note(None, || format!("{act:?}"));
         match act {
             Act::Speak { to, behind, is_subject } => self.speak(&to, self.now.before(behind), is_subject),
@@ -119,17 +129,33 @@ impl World {
                 }
             }
             Act::Stop { node, down } => {
-                self.stays_down[node] = Some(down);
-                self.stop(node);
+                if self.stop(node) {
+                    self.stays_down[node] = Some(down);
+                }
             }
             Act::Pause { node, length, in_turn: true } => self.nodes[node].pause_in_turn = Some(length),
-            Act::Pause { node, length, in_turn: false } => self.pause(node, length),
+            Act::Pause { node, length, in_turn: false } => {
+                self.pause(node, length);
+            }
+            Act::CutOff { node, length } => self.cut_off(node, None, true, length),
+            Act::SlowDown { from, to, longer, length } => {
+                self.links.slow_down(from, to, longer, self.now.after(length));
+            }
+            Act::Hush { length } => {
+                let until = self.now.after(length);
+                self.clients.iter_mut().for_each(|client| client.hush(until));
+            }
+            // Where other faults occurred before, there may be more to catch up with.
+            Act::ExpectServing { node } if self.scenario.scene.is_some() && !self.nodes[node].is_serving() => {
+                return Err(Violation::at(node, "it does not serve, though it has had time to catch up"));
+            }
+            Act::ExpectServing { .. } => {}
         }
+        Ok(())
     }
 
-    /// Someone says something to these replicas, as far as they are up, and is gone.
+    /// A client sends a request to those of these replicas that are up, and dies.
     fn speak(&mut self, to: &[usize], timestamp: Timestamp, is_subject: bool) {
-        debug_assert!(to.len() <= REPLICAS);
         let session = ClientId(self.random.u128(..).to_be_bytes());
         let said = speech(&self.clients[0], &self.clients[1], session, timestamp, label(session, 1));
         if let (true, Some(ToReplica::Request { client, sequence, command, .. })) = (is_subject, said.last()) {

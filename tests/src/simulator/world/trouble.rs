@@ -1,11 +1,13 @@
-//! Letting things go wrong, as far as the bounds allow.
+//! Faults take effect here, as far as the bounds of the mode allow.
 
 use super::{SimEvent, World};
+use crate::simulator::bounds::SKEW_MAX;
 use crate::simulator::client::{label, speech};
 use crate::simulator::faults::{self, Fault};
 use crate::simulator::network::Way;
 use crate::simulator::node::{self, Death};
-use crate::simulator::{DELIVERY_BOUND, Mode, REPLICAS, START};
+use crate::simulator::scenes::{self, SceneKind};
+use crate::simulator::{DELIVERY_BOUND, Mode, START, Scenario};
 use stablechat_protocol::session::ClientId;
 use std::time::Duration;
 
@@ -14,62 +16,111 @@ use std::time::Duration;
 const AMBUSH_MAX_US: [u64; 3] = [3_000, 12_000, 80_000];
 
 impl World {
-    /// Something goes wrong.
+    /// Draws a fault and lets it take effect, and plans the next one.
     pub(super) fn on_fault(&mut self) {
         let wait = faults::gap(&mut self.random);
-        let fault = faults::choose(&mut self.random, self.mode, self.clients.len());
-        if fault == Fault::Scene && self.now.since(START) < faults::LAST_SCENE {
-            self.plan_scene();
-            return;
-        }
-        if self.now.after(wait).since(START) < faults::END {
-            self.plan(wait, SimEvent::Fault);
-        } else {
-            // The last word is had by one whose only hearer dies: nothing that comes of it may last.
-            self.stray(true);
+        if self.now.after(wait).since(START) >= faults::END {
+            // The last fault is one whose only witness dies: nothing that comes of it may last.
+            self.take_effect(Fault::Ambush);
             self.plan(wait, SimEvent::Heal);
             return;
         }
+
+        let fault = self.draw_fault();
+        if fault == Fault::Scene {
+            match self.choose_scene() {
+                Some(kind) => self.plan_scene(kind),
+                None => self.plan(wait, SimEvent::Fault),
+            }
+            return;
+        }
+        self.plan(wait, SimEvent::Fault);
+        self.take_effect(fault);
+    }
+
+    /// Draws a fault. Where a kind of scene is given, nothing but scenes occurs.
+    fn draw_fault(&mut self) -> Fault {
+        let Scenario { mode, replicas, scene, .. } = self.scenario;
+        match scene {
+            Some(_) => Fault::Scene,
+            None => faults::draw(&mut self.random, mode, self.bounds, replicas, self.clients.len()),
+        }
+    }
+
+    /// The scene that is played next; none when it is too late for any.
+    fn choose_scene(&mut self) -> Option<SceneKind> {
+        let Scenario { mode, replicas, scene, .. } = self.scenario;
+        let is_early = self.now.since(START) < scenes::LAST;
+        match scene {
+            _ if !is_early => None,
+            Some(kind) => Some(kind).filter(|kind| kind.is_possible(mode, replicas)),
+            None => scenes::choose(&mut self.random, mode, replicas),
+        }
+    }
+
+    /// Lets a fault take effect, and counts it if it did.
+    fn take_effect(&mut self, fault: Fault) {
+        if self.strike(fault) {
+            self.tally.count(fault.name());
+        }
+    }
+
+    /// Lets a fault take effect, if the bounds of the mode allow it now. Says whether they did.
+    fn strike(&mut self, fault: Fault) -> bool {
         match fault {
-            Fault::Scene => {}
-            Fault::Break { client, node } => self.break_link(client, node, "connections broken"),
-            Fault::Isolate { client } => {
-                self.tally.count("clients isolated");
-                (0..REPLICAS).for_each(|node| self.break_link(client, node, "connections broken by isolation"));
-            }
+            // Its parts take effect one by one.
+            Fault::Scene => false,
+            Fault::BreakConnection { client, node } => self.break_connection(client, node),
+            Fault::IsolateClient { client } => self.isolate(client),
             Fault::Sever { one, other } => self.sever(one, other),
-            Fault::Stray { ambush } => self.stray(ambush),
-            Fault::Pause { node, pause } => self.pause(node, pause),
-            Fault::Kill { node, death, wipe: false } => self.kill(node, death),
-            Fault::Kill { node, wipe: true, .. } => self.wipe(node),
+            Fault::DeadClient => self.send_and_die(false),
+            Fault::Ambush => self.send_and_die(true),
+            Fault::Pause { node, length } => self.pause(node, length),
+            Fault::Kill { node, death } => self.kill(node, death),
+            Fault::Wipe { node } => self.wipe(node),
             Fault::Stop { node } => self.stop(node),
-            Fault::Full { node, length } => self.fill(node, length),
-            Fault::Partition { .. } if (0..REPLICAS).any(|node| self.is_recovering(node)) => {}
+            Fault::AlmostFullDisk { node, length } => self.fill_to_reserve(node, length),
+            Fault::FullDisk { node, length } => self.fill(node, length),
+            Fault::Partition { .. } if self.nodes().any(|node| self.is_recovering(node)) => false,
             Fault::Partition { from, to, symmetric, length } => {
-                self.tally.count(if symmetric { "partitions" } else { "partitions one way" });
-                let until = self.now.after(length);
-                self.note(Some(from), || format!("is cut off from {} for {length:?}, {symmetric}", node::name(to)));
-                for to in (0..REPLICAS).filter(|node| *node != from && (to == from || *node == to)) {
-                    self.links.block(from, to, until);
-                    if symmetric {
-                        self.links.block(to, from, until);
-                    }
-                }
+                self.cut_off(from, to, symmetric, length);
+                true
             }
-            Fault::Step { node, skew } => {
-                self.tally.count("clocks set");
+            Fault::SetClock { node, skew } => {
                 self.note(Some(node), || format!("has its clock set to {skew} ns ahead"));
                 self.nodes[node].clock.set(self.now, skew);
+                true
+            }
+        }
+    }
+
+    /// The numbers of all replicas.
+    fn nodes(&self) -> std::ops::Range<usize> {
+        0..self.nodes.len()
+    }
+
+    /// Lets nothing get from a replica to another, or to all others if there is no other.
+    pub(super) fn cut_off(&mut self, from: usize, to: Option<usize>, symmetric: bool, length: Duration) {
+        let until = self.now.after(length);
+        self.note(Some(from), || {
+            let whom = to.map_or("all others", node::name);
+            let ways = if symmetric { "both ways" } else { "one way" };
+            format!("is cut off from {whom} for {length:?}, {ways}")
+        });
+        for to in self.nodes().filter(|node| *node != from && to.is_none_or(|to| *node == to)) {
+            self.links.block(from, to, until);
+            if symmetric {
+                self.links.block(to, from, until);
             }
         }
     }
 
     /// From here on everything is within bounds.
     pub(super) fn on_heal(&mut self) {
-        self.links.late_one_in = 0;
-        for node in 0..REPLICAS {
-            if self.nodes[node].clock.skew(self.now).abs() > node::SKEW_MAX {
-                let skew = self.random.i64(-node::SKEW_MAX..=node::SKEW_MAX);
+        (self.is_healed, self.links.late_one_in) = (true, 0);
+        for node in self.nodes() {
+            if self.nodes[node].clock.skew(self.now).abs() > SKEW_MAX {
+                let skew = self.random.i64(-SKEW_MAX..=SKEW_MAX);
                 self.nodes[node].clock.set(self.now, skew);
             }
         }
@@ -84,48 +135,62 @@ impl World {
 
     /// Whether a replica may be taken away for a while: another one serves, and none has to learn everything from it.
     fn can_spare(&self, node: usize) -> bool {
-        if (0..REPLICAS).any(|other| other != node && self.is_recovering(other)) {
+        let mut others = self.nodes().filter(|other| *other != node);
+        if others.clone().any(|other| self.is_recovering(other)) {
             return false;
         }
         let is_well = |other: usize| {
             let other = &self.nodes[other];
             other.is_serving() && !other.paused && !other.leaving && other.death.is_none()
         };
-        self.mode == Mode::Beyond || (0..REPLICAS).any(|other| other != node && is_well(other))
+        match self.scenario {
+            Scenario { mode: Mode::Beyond, .. } => true,
+            // A replica without peers has to remember what it answered, too. It must run for a while to answer anything.
+            Scenario { replicas: 1, .. } => self.now.since(self.nodes[node].started) > DELIVERY_BOUND,
+            _ => others.any(is_well),
+        }
     }
 
     /// Breaks a client's connection.
-    fn break_link(&mut self, client: usize, node: usize, kind: &'static str) {
+    fn break_connection(&mut self, client: usize, node: usize) -> bool {
         let link = &self.clients[client].links[node];
-        let Some(id) = link.connection.filter(|id| !self.network.is_broken(*id)) else { return };
-        self.tally.count(kind);
+        let Some(id) = link.connection.filter(|id| !self.network.is_broken(*id)) else { return false };
         self.note(Some(node), || format!("loses the connection {} to client {client}", id.0));
         let lost = [self.random.bool(), self.random.bool()];
         let [node_notices, client_notices] = self.network.break_off(&mut self.random, self.now, id, lost);
         self.plan_at(node_notices, SimEvent::AtNode(id, None));
         self.plan_at(client_notices, SimEvent::AtClient(id, None));
+        true
+    }
+
+    /// Breaks all connections of a client.
+    fn isolate(&mut self, client: usize) -> bool {
+        let broken = self.nodes().filter(|node| self.break_connection(client, *node)).count();
+        broken > 0
     }
 
     /// Breaks the connection between two replicas.
-    fn sever(&mut self, one: usize, other: usize) {
-        let Some(id) = self.nodes[one].link(other) else { return };
-        self.tally.count("connections between replicas broken");
+    fn sever(&mut self, one: usize, other: usize) -> bool {
+        let Some(id) = self.nodes[one].link(other) else { return false };
         self.note(Some(one), || format!("loses the connection to {}", node::name(other)));
         let lost: Vec<usize> = [one, other].into_iter().filter(|_| self.random.bool()).collect();
         self.end_link(id, [one, other], &lost);
+        true
     }
 
-    /// A client says something to some of the replicas, and dies.
-    fn stray(&mut self, ambush: bool) {
-        let up: Vec<usize> = (0..REPLICAS).filter(|node| self.nodes[*node].is_serving()).collect();
-        let mut reached = self.random.choose_multiple(up, if ambush { 1 } else { REPLICAS });
-        reached.truncate(self.random.usize(..=REPLICAS).max(usize::from(ambush)));
+    /// A client sends a request to some of the replicas and dies; in an ambush to one, which dies soon after.
+    fn send_and_die(&mut self, ambush: bool) -> bool {
+        let replicas = self.nodes.len();
+        let up: Vec<usize> = self.nodes().filter(|node| self.nodes[*node].is_serving()).collect();
+        let mut reached = self.random.choose_multiple(up, if ambush { 1 } else { replicas });
+        reached.truncate(self.random.usize(..=replicas).max(usize::from(ambush)));
         if reached.is_empty() {
-            return;
+            return false;
         }
-        self.tally.count(if ambush { "clients dead whose only replica dies" } else { "clients dead half-way" });
+
         let session = ClientId(self.random.u128(..).to_be_bytes());
-        let oldest = if self.random.bool() { -20_000_000 } else { -320_000_000 };
+        let latest = -(self.bounds.lateness_max().as_nanos() as i64);
+        let oldest = if self.random.bool() { -20_000_000 } else { latest };
         let timestamp = self.now.offset_by(self.random.i64(oldest..=30_000_000));
         let said = speech(&self.clients[0], &self.clients[1], session, timestamp, label(session, 1));
         self.checks.on_issued((session, 1));
@@ -146,60 +211,61 @@ impl World {
             let wait = Duration::from_micros(self.random.u64(..most));
             self.plan_at(heard.after(wait), SimEvent::Ambush { node });
         }
+        true
     }
 
     /// Pauses a replica.
-    pub(super) fn pause(&mut self, node: usize, pause: Duration) {
-        if !self.nodes[node].is_up() || self.nodes[node].paused || !self.can_spare(node) {
-            return;
+    pub(super) fn pause(&mut self, node: usize, length: Duration) -> bool {
+        let may_pause = self.nodes[node].is_up() && !self.nodes[node].paused && self.can_spare(node);
+        if may_pause {
+            self.note(Some(node), || format!("is paused for {length:?}"));
+            self.nodes[node].paused = true;
+            let incarnation = self.nodes[node].incarnation;
+            self.plan(length, SimEvent::Resume { node, incarnation });
         }
-        self.tally.count(match pause {
-            pause if pause > DELIVERY_BOUND => "pauses longer than the bound",
-            pause if pause > DELIVERY_BOUND / 2 => "pauses longer than half the bound",
-            _ => "pauses",
-        });
-        self.note(Some(node), || format!("is paused for {pause:?}"));
-        self.nodes[node].paused = true;
-        let incarnation = self.nodes[node].incarnation;
-        self.plan(pause, SimEvent::Resume { node, incarnation });
+        may_pause
     }
 
     /// Kills a replica now, or in its next turn.
-    pub(super) fn kill(&mut self, node: usize, death: Option<Death>) {
-        if !self.nodes[node].is_up() || !self.can_spare(node) {
-            return;
-        }
+    pub(super) fn kill(&mut self, node: usize, death: Option<Death>) -> bool {
+        let may_die = self.nodes[node].is_up() && self.can_spare(node);
         match death {
-            Some(death) if !self.nodes[node].paused => {
-                self.tally.count(match death {
-                    Death::BeforeCommit => "kills before a commit",
-                    Death::AfterRelease(_) => "kills after something was let out",
-                });
-                self.nodes[node].death = Some(death);
-            }
-            _ => {
-                self.tally.count("kills between turns");
-                self.end(node, "killed");
-            }
+            _ if !may_die => {}
+            // A paused one has no turn to die in.
+            Some(_) if self.nodes[node].paused => return false,
+            Some(death) => self.nodes[node].death = Some(death),
+            None => self.end(node, "killed"),
         }
+        may_die
     }
 
-    /// Leaves a replica no more room on its disk than its reserve, or none. In the one case clients are refused; in the other it
-    /// is to all others as if it had ended when it next writes, and starts when there is room.
-    fn fill(&mut self, node: usize, length: Duration) {
-        if self.nodes[node].is_up() && !self.nodes[node].paused && self.can_spare(node) {
-            if length.as_millis().is_multiple_of(2) {
-                self.tally.count("disks almost full");
-                self.note(Some(node), || format!("has no room for what clients want for {length:?}"));
-                let incarnation = self.nodes[node].incarnation;
-                self.note_room(node, incarnation, false);
-                return self.plan(length, SimEvent::Room { node, incarnation });
-            }
-            self.tally.count("disks full");
+    /// Leaves a replica no more room on its disk than its reserve, so that it refuses clients' requests.
+    fn fill_to_reserve(&mut self, node: usize, length: Duration) -> bool {
+        let may_fill = self.can_be_full(node);
+        if may_fill {
+            self.note(Some(node), || format!("has no room for clients' requests for {length:?}"));
+            let incarnation = self.nodes[node].incarnation;
+            self.note_room(node, incarnation, false);
+            self.plan(length, SimEvent::Room { node, incarnation });
+        }
+        may_fill
+    }
+
+    /// Leaves a replica no room on its disk: its next commit fails, and with that ends all that it had in memory. It starts
+    /// when there is room.
+    fn fill(&mut self, node: usize, length: Duration) -> bool {
+        let may_fill = self.can_be_full(node);
+        if may_fill {
             self.note(Some(node), || format!("has a full disk for {length:?}"));
             self.nodes[node].death = Some(Death::BeforeCommit);
             self.stays_down[node] = Some(length);
         }
+        may_fill
+    }
+
+    /// Whether a replica is in a state to notice a full disk, and the others can do without it.
+    fn can_be_full(&self, node: usize) -> bool {
+        self.nodes[node].is_up() && !self.nodes[node].paused && self.can_spare(node)
     }
 
     /// Tells a replica whether it has room for what clients want.
@@ -212,35 +278,36 @@ impl World {
     }
 
     /// Kills a replica whose disk is lost, unless only that has something.
-    fn wipe(&mut self, node: usize) {
-        let others: Vec<usize> = (0..REPLICAS).filter(|other| *other != node).collect();
+    fn wipe(&mut self, node: usize) -> bool {
+        let others: Vec<usize> = self.nodes().filter(|other| *other != node).collect();
         let is_elsewhere = self.checks.is_elsewhere(node, &others);
         let is_reached = |other: &usize| self.nodes[*other].is_up() && !self.links.is_blocked(self.now, node, *other);
         if !self.nodes[node].is_up() || !others.iter().all(is_reached) || !is_elsewhere {
-            return;
+            return false;
         }
-        self.tally.count("disks lost");
         self.end(node, "killed, and its disk lost");
         self.nodes[node].wipe();
         self.wiped[node] = true;
         self.checks.on_wiped(node);
+        true
     }
 
     /// Asks a replica to stop.
-    pub(super) fn stop(&mut self, node: usize) {
-        if self.nodes[node].is_up() && !self.nodes[node].paused && self.can_spare(node) {
-            self.tally.count("replicas stopped");
+    pub(super) fn stop(&mut self, node: usize) -> bool {
+        let may_stop = self.nodes[node].is_up() && !self.nodes[node].paused && self.can_spare(node);
+        if may_stop {
             self.note(Some(node), || "is asked to stop".into());
             self.stopping[node] = true;
             self.nodes[node].leaving = true;
             self.plan_turn_at_once(node);
         }
+        may_stop
     }
 
     /// A replica's process ends; it is started again later.
     pub(super) fn end(&mut self, node: usize, how: &str) {
         let is_graceful = how == "stopped";
-        let lost_to: Vec<usize> = (0..REPLICAS).filter(|_| !is_graceful && self.random.bool()).collect();
+        let lost_to: Vec<usize> = (0..self.nodes.len()).filter(|_| !is_graceful && self.random.bool()).collect();
         self.end_losing(node, how, &lost_to);
     }
 

@@ -1,6 +1,7 @@
 //! The replicas' processes: their starts, and their turns.
 
 use super::{SimEvent, World};
+use crate::simulator::checks::Checks;
 use crate::simulator::node::{self, Reading, Wake};
 use crate::simulator::{Check, Violation};
 use stablechat_protocol::request::RequestId;
@@ -49,13 +50,17 @@ impl World {
         Ok(())
     }
 
-    /// A replica's applier takes in what was read.
+    /// A replica's applier handles what was read.
     pub(super) fn on_apply(&mut self, node: usize, incarnation: u64) -> Check {
         if self.nodes[node].incarnation != incarnation || !self.nodes[node].is_up() {
             return Ok(());
         }
         self.wiped[node] &= !self.nodes[node].is_serving();
         let Wake { sent, killed } = self.nodes[node].wake(self.now).map_err(|what| Violation::at(node, what))?;
+        // While a replica catches up, it also lists requests that it is still putting into its log, a batch at each wake.
+        if let Some(applier) = self.nodes[node].applier.as_ref().filter(|_| self.nodes[node].is_serving() && !killed) {
+            Checks::check_listed(node, &sent, applier)?;
+        }
         self.send_all(node, sent)?;
         if killed {
             self.end(node, "killed in a turn");
@@ -72,7 +77,7 @@ impl World {
         Ok(())
     }
 
-    /// Sends what a replica wants sent.
+    /// Sends what a replica wants to send.
     fn send_all(&mut self, node: usize, sent: Vec<NetCommand>) -> Check {
         let network = &self.network;
         self.checks.on_sent(node, &sent, |connection| network.connection(connection).client)?;
@@ -80,7 +85,7 @@ impl World {
             self.note(Some(node), || describe_sent(&sent));
             match sent {
                 NetCommand::ToClient { to, message } => self.send_to_client(to, message),
-                NetCommand::ToPeer { to, message } => self.send_to_peer(node, to, message),
+                NetCommand::ToPeer { to, message } => self.send_to_peer(node, to, message)?,
                 NetCommand::ConnectionSeen { peer } => self.nodes[node].on_connection_seen(usize::from(peer.0)),
                 NetCommand::Disconnect { peer } => self.disconnect(node, peer),
                 NetCommand::ScrapeResult { .. } => {}

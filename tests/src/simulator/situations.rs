@@ -1,0 +1,66 @@
+//! Situations that have failed once, and that must keep occurring: recognized, and counted, from what replicas send.
+//!
+//! A seed that failed shows a situation only until the simulator or the protocol changes. So for each there is a scene that
+//! makes it occur (`scenes`), and a count here that proves that it did.
+
+use super::DELIVERY_BOUND;
+use super::tally::Tally;
+use stablechat_protocol::peer::PeerMessage;
+use stablechat_protocol::time::Timestamp;
+use stablechat_server::store::ChatStore;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Two logs that each took a replica longer than Δ to read, in the same incarnation.
+pub const TWO_SLOW_LOGS: &str = "situations: two logs that each take longer than the bound to read";
+/// A piece of a peer's log has a request that lies below what the reader has settled, and that its log lacks.
+pub const UNPLACEABLE: &str = "situations: a request in a peer's log below what is settled here";
+
+/// What has been seen of the replicas that read others' logs.
+#[derive(Default)]
+pub struct Situations {
+    /// When a replica began to read a peer's log, by the replica and the peer.
+    reading: BTreeMap<(usize, usize), Timestamp>,
+    /// The replicas, and the peers whose logs took long to read since the replica began to catch up.
+    slow: BTreeSet<(usize, usize)>,
+}
+
+impl Situations {
+    /// A replica sends a message to a peer.
+    pub fn on_sent(&mut self, now: Timestamp, node: usize, peer: usize, message: &PeerMessage) {
+        match message {
+            PeerMessage::FetchLog { .. } => {
+                self.reading.entry((node, peer)).or_insert(now);
+            }
+            PeerMessage::LogMarks { .. } => {
+                self.reading.remove(&(node, peer));
+            }
+            PeerMessage::CatchingUp { .. } => self.slow.retain(|(reader, of)| (*reader, *of) != (node, peer)),
+            _ => {}
+        }
+    }
+
+    /// A message from a peer arrives at a replica with this store.
+    pub fn on_arrival(
+        &mut self,
+        now: Timestamp,
+        node: usize,
+        peer: usize,
+        message: &PeerMessage,
+        store: Option<&ChatStore>,
+        tally: &mut Tally,
+    ) {
+        let (PeerMessage::LogEntries { requests, is_end, .. }, Some(store)) = (message, store) else { return };
+        let lacks = |uid| store.log().contains(uid).is_ok_and(|is_there| !is_there);
+        if requests.iter().any(|stamped| stamped.uid <= store.log().settled() && lacks(stamped.uid)) {
+            tally.count(UNPLACEABLE);
+        }
+        if *is_end
+            && let Some(begun) = self.reading.remove(&(node, peer))
+            && now.since(begun) > DELIVERY_BOUND
+            && self.slow.insert((node, peer))
+            && self.slow.iter().filter(|(reader, _)| *reader == node).count() == 2
+        {
+            tally.count(TWO_SLOW_LOGS);
+        }
+    }
+}
