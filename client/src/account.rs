@@ -324,7 +324,7 @@ impl ActiveAccount {
     /// The commands of both are in order, by their timestamps.
     fn needs_session(&self, now: Timestamp) -> bool {
         let is_forgotten = self.session.next_sequence() > 1 && now.since(self.issued_at) > SESSION_IDLE_MAX;
-        self.session.is_idle() && (is_forgotten || self.session.is_torn())
+        self.session.is_idle() && (is_forgotten || self.session.has_gap())
     }
 
     fn on_delivery(&mut self, message: Message, events: &mut Vec<AccountEvent>) {

@@ -1,4 +1,4 @@
-//! What a new connection begins with: the cluster that is looked for, and whom one speaks for.
+//! The first frames of a connection: which cluster the client looks for, and which account it logs in.
 
 use stablechat_protocol::cluster::ReplicaEntry;
 use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement, SecretKey};
@@ -7,23 +7,20 @@ use stablechat_protocol::name::{AccountName, ClusterName};
 use stablechat_protocol::version::Versions;
 use std::rc::Rc;
 
-/// An account and its key.
 pub struct Credentials {
-    /// The account.
     pub account: AccountName,
-    /// Its key.
     pub secret: SecretKey,
 }
 
-/// What every new connection begins with.
+/// What all connections of a client say at their beginning.
 pub struct Greeting {
-    /// The cluster we look for.
+    /// A replica of any other cluster closes the connection.
     pub cluster: ClusterName,
-    /// Whom we speak for.
-    pub identity: Option<Rc<Credentials>>,
-    /// Whether its messages shall be pushed to us.
+    /// The account to log in; `None` for nobody.
+    pub credentials: Option<Rc<Credentials>>,
+    /// Whether replicas shall push the account's messages.
     pub receive: bool,
-    /// The versions of the protocol that we speak.
+    /// The versions of the protocol that the client speaks.
     pub versions: Versions,
 }
 
@@ -39,21 +36,21 @@ impl Greeting {
         }
     }
 
-    /// The frame that proves who we are.
-    pub fn login(&self, identity: &Credentials, replica: &ReplicaEntry, challenge: Challenge) -> ToReplica {
+    /// The answer to a replica's challenge, which proves that the client has the account's key.
+    pub fn login(&self, credentials: &Credentials, replica: &ReplicaEntry, challenge: Challenge) -> ToReplica {
         let statement = LoginStatement {
             cluster: self.cluster.clone(),
             replica: replica.name.clone(),
             challenge,
-            account: identity.account.clone(),
-            key: identity.secret.public(),
+            account: credentials.account.clone(),
+            key: credentials.secret.public(),
             channel: None,
         };
         ToReplica::Login {
-            account: identity.account.clone(),
-            key: identity.secret.public(),
+            account: credentials.account.clone(),
+            key: credentials.secret.public(),
             receive: self.receive,
-            proof: LoginProof::Signature { signature: identity.secret.sign(&statement) },
+            proof: LoginProof::Signature { signature: credentials.secret.sign(&statement) },
         }
     }
 }

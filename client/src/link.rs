@@ -174,8 +174,8 @@ impl Link {
         if let Some(connection) = &mut self.connection
             && let Some(challenge) = connection.challenge()
         {
-            connection.send(&match &greeting.identity {
-                Some(identity) => greeting.login(identity, &self.replica, challenge),
+            connection.send(&match &greeting.credentials {
+                Some(credentials) => greeting.login(credentials, &self.replica, challenge),
                 None => ToReplica::Logout,
             });
         }
@@ -268,7 +268,7 @@ impl Link {
                 self.is_tried = true;
                 // Replicas are upgraded, and cluster files corrected, while clients run.
                 self.is_misconfigured = false;
-                if greeting.identity.is_some() {
+                if greeting.credentials.is_some() {
                     self.log_in(greeting);
                 }
                 events.push(LinkEvent::Ready { link: self.number });

@@ -13,21 +13,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The links to all replicas, numbered as in the cluster file.
+/// A link to every replica. Its number is the replica's position in the cluster file.
 pub struct Links {
-    /// By number.
     links: Vec<Link>,
-    /// What new connections begin with.
     greeting: Greeting,
-    /// How long a replica may take to answer a ping: beyond two delivery bounds and two seconds it hangs.
-    limit: Duration,
+    /// How long a replica may take to answer a ping, two delivery bounds and 2 s, before its connection is given up.
+    ping_limit: Duration,
     /// Where sockets are registered, under their link's number.
     registry: Registry,
     resolver: Resolver,
 }
 
 impl Links {
-    /// Links to the replicas of a cluster, which connect at the first [`Links::on_time`].
+    /// Links to the replicas of a cluster. They connect at the first [`Links::on_time`].
     pub fn new(cluster: &Cluster, registry: Registry, waker: Arc<Waker>) -> Links {
         let resolver = Resolver::new(cluster.replicas.len(), move || {
             if let Err(error) = waker.wake() {
@@ -39,88 +37,87 @@ impl Links {
             links: links.collect(),
             greeting: Greeting {
                 cluster: cluster.name.clone(),
-                identity: None,
+                credentials: None,
                 receive: false,
                 versions: Versions::OURS,
             },
-            limit: cluster.delivery_bound * 2 + Duration::from_secs(2),
+            ping_limit: cluster.delivery_bound * 2 + Duration::from_secs(2),
             registry,
             resolver,
         }
     }
 
-    /// The same links, speaking these versions of the protocol, for tests of upgrades.
+    /// The same links, offering these versions of the protocol, for tests of upgrades.
     pub fn speaking(mut self, versions: Versions) -> Links {
         self.greeting.versions = versions;
         self
     }
 
-    /// Whether each link was ready or has failed, so that there is nothing to wait for before the first request.
+    /// Whether each link was ready or has failed once. Until then the first request waits, so that all replicas get it.
     pub fn are_tried(&self) -> bool {
         self.links.iter().all(Link::is_tried)
     }
 
-    /// Whether no replica is what the cluster file says.
+    /// Whether every replica has another cluster, name or protocol version than the client expects: trying again is no use.
     pub fn are_misconfigured(&self) -> bool {
         self.links.iter().all(Link::is_misconfigured)
     }
 
-    /// The links that are ready.
     pub fn ready(&self) -> impl Iterator<Item = usize> {
         self.links.iter().enumerate().filter(|(_, link)| link.is_ready()).map(|(number, _)| number)
     }
 
-    /// Speaks for this account, or for nobody, from here on, on all connections, now and later.
-    pub fn log_in(&mut self, identity: Option<Rc<Credentials>>, receive: bool) {
-        self.greeting.identity = identity;
+    /// Logs this account in on all connections, those of now and those to come; `None` logs out.
+    pub fn log_in(&mut self, credentials: Option<Rc<Credentials>>, receive: bool) {
+        self.greeting.credentials = credentials;
         self.greeting.receive = receive;
         self.links.iter_mut().for_each(|link| link.log_in(&self.greeting));
     }
 
-    /// Queues a frame on one link, or on all that are ready.
+    /// Queues a frame on one link, or with `None` on all. Links that are not ready drop it.
     pub fn send(&mut self, link: Option<usize>, message: &ToReplica) {
         let mut bytes = Vec::new();
-        frame::encode(message, &mut bytes).expect("the limits of texts and acknowledgements keep frames short");
+        frame::encode(message, &mut bytes)
+            .expect("texts and acknowledgements are limited, so every frame is below the frame limit");
         match link {
             Some(link) => self.links[link].send(&bytes),
             None => self.links.iter_mut().for_each(|link| link.send(&bytes)),
         }
     }
 
-    /// Handles readiness of a link's socket.
+    /// Reads and writes a link whose socket the poll reports as ready.
     pub fn on_ready(&mut self, now: Timestamp, event: &mio::event::Event, events: &mut Vec<LinkEvent>) {
         if let Some(link) = self.links.get_mut(event.token().0) {
             link.on_ready(now, &self.greeting, events);
         }
     }
 
-    /// Does what is due: attempts to connect, pings, and giving up on connections that hang.
+    /// Does what is due: connects, pings, and gives up connections whose pings are not answered.
     pub fn on_time(&mut self, now: Timestamp, events: &mut Vec<LinkEvent>) {
         for (number, addresses) in self.resolver.done() {
             self.links[number].on_resolved(now, addresses, &self.registry);
         }
         for link in &mut self.links {
-            link.on_time(now, self.limit, &self.resolver, &self.registry, events);
+            link.on_time(now, self.ping_limit, &self.resolver, &self.registry, events);
         }
     }
 
-    /// Writes what can be written.
+    /// Writes queued frames as far as the sockets take them.
     pub fn flush(&mut self, now: Timestamp, events: &mut Vec<LinkEvent>) {
         self.links.iter_mut().for_each(|link| link.flush(now, events));
     }
 
-    /// Ends all connections, once everything queued is sent and read.
+    /// Ends each connection once its queued frames are written and the replica has read them.
     pub fn end(&mut self) {
         self.links.iter_mut().for_each(Link::end);
     }
 
-    /// Whether all connections are ended.
     pub fn have_ended(&self) -> bool {
         self.links.iter().all(Link::has_ended)
     }
 
     /// When [`Links::on_time`] will have something to do.
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.links.iter().filter_map(|link| link.deadline(self.limit)).min()
+        self.links.iter().filter_map(|link| link.deadline(self.ping_limit)).min()
     }
 }

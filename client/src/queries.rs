@@ -1,8 +1,8 @@
 //! Queries: asked of every replica in reach, repeated until one answers.
 //!
-//! As a [`crate::session`] for commands, but simpler, since queries have no order among them and no effect. A repetition
-//! gets a new id, so that an answer to the old attempt, which may have been read before commands that were meant to
-//! precede it, is not taken for one.
+//! This does for queries what a [`crate::session`] does for commands. It is simpler, since queries have no order among them
+//! and no effect. Each attempt has an id of its own: a late answer to an earlier attempt may have been read before commands
+//! that were meant to precede the query, and must not be taken for its answer.
 //!
 //! Pure: time is an argument and sending is a return value.
 
@@ -19,15 +19,13 @@ pub const QUERIES_MAX: usize = 16;
 /// A query to be sent as `ToReplica::Query`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutgoingQuery {
-    /// The number under which it will be answered.
+    /// The id that its answers will have.
     pub id: u64,
-    /// Its timestamp.
     pub timestamp: Timestamp,
-    /// What to read.
     pub query: Query,
 }
 
-/// The queries that are open.
+/// The queries that are open: asked, and not closed yet.
 #[derive(Clone, Debug)]
 pub struct OpenQueries {
     /// Δ of the cluster.
@@ -40,10 +38,8 @@ pub struct OpenQueries {
     reach: LinkSet,
 }
 
-/// An open query.
 #[derive(Clone, Debug)]
 struct OpenQuery {
-    /// What to read.
     query: Query,
     /// The id of the current attempt.
     id: u64,
@@ -55,7 +51,7 @@ struct OpenQuery {
     refused: LinkSet,
     /// How long to wait after all links have refused.
     backoff: Duration,
-    /// Whether a link has answered, so that it need not be repeated.
+    /// Whether a link has answered, after which nothing is repeated.
     answered: bool,
 }
 
@@ -65,12 +61,13 @@ impl OpenQueries {
         OpenQueries { delivery_bound, next: 1, open: BTreeMap::new(), reach: LinkSet::EMPTY }
     }
 
-    /// No queries, on the same links. Numbers go on, so that late answers to these queries are not taken for answers there.
+    /// No queries, on the same links. Ids continue where these end, so that a late answer to one of these queries is not taken
+    /// for an answer to one of the successor's.
     pub fn successor(&self) -> OpenQueries {
         OpenQueries { delivery_bound: self.delivery_bound, next: self.next, open: BTreeMap::new(), reach: self.reach }
     }
 
-    /// Goes on with the numbers and the links of others, who had taken the place of these.
+    /// Takes over the ids and the links of other queries, which were asked in between.
     pub fn resume_after(&mut self, other: &OpenQueries) {
         (self.next, self.reach) = (self.next.max(other.next), other.reach);
     }
@@ -80,51 +77,52 @@ impl OpenQueries {
         self.open.len() < QUERIES_MAX
     }
 
-    /// Opens a query. Its number is the id of what is returned.
+    /// Opens a query, to be sent on every link in reach. Its number is the id of this first attempt.
     pub fn ask(&mut self, now: Timestamp, timestamp: Timestamp, query: Query) -> OutgoingQuery {
-        let (id, until) = (self.next_id(), now.after(self.patience()));
+        let (id, until) = (self.next_id(), now.after(self.attempt_limit()));
         let query =
             OpenQuery { query, id, timestamp, until, refused: LinkSet::EMPTY, backoff: BACKOFF_MIN, answered: false };
-        let asking = query.asking();
+        let outgoing = query.outgoing();
         self.open.insert(id, query);
-        asking
+        outgoing
     }
 
-    /// Takes an answer under an id. Returns the query's number; `None` when it is closed or asked anew.
+    /// Takes an answer to the attempt of this id. Returns the query's number; `None` when the query is closed, or was repeated
+    /// under another id.
     pub fn on_answer(&mut self, id: u64) -> Option<u64> {
         let (&number, query) = self.open.iter_mut().find(|(_, query)| query.id == id)?;
         query.answered = true;
         Some(number)
     }
 
-    /// Takes a refusal of an attempt.
+    /// A replica refused the attempt of this id.
     pub fn on_refused(&mut self, now: Timestamp, link: usize, id: u64) {
         let reach = self.reach;
         if let Some(query) = self.open.values_mut().find(|query| query.id == id) {
             query.refused.insert(link);
-            query.hurry_if_refused(now, reach);
+            query.retry_soon_if_refused(now, reach);
         }
     }
 
-    /// A link became ready. Returns what it has to be asked.
+    /// A link became ready. Returns the queries to send on it.
     pub fn on_link_ready(&mut self, link: usize) -> Vec<OutgoingQuery> {
         self.reach.insert(link);
         let open = self.open.values_mut().filter(|query| !query.answered);
         open.map(|query| {
             query.refused.remove(link);
-            query.asking()
+            query.outgoing()
         })
         .collect()
     }
 
-    /// A link is no longer in reach.
+    /// A link is no longer in reach, so its answer is no longer waited for.
     pub fn on_link_lost(&mut self, now: Timestamp, link: usize) {
         self.reach.remove(link);
         let reach = self.reach;
-        self.open.values_mut().for_each(|query| query.hurry_if_refused(now, reach));
+        self.open.values_mut().for_each(|query| query.retry_soon_if_refused(now, reach));
     }
 
-    /// Closes a query.
+    /// Forgets a query: later answers to it are not known any more.
     pub fn close(&mut self, number: u64) {
         self.open.remove(&number);
     }
@@ -135,22 +133,22 @@ impl OpenQueries {
         self.open.iter().filter(|(_, query)| is_due(query)).map(|(&number, _)| number).collect()
     }
 
-    /// The numbers of the queries that have no answer yet: those that have to be repeated when a command was, which may
-    /// have been meant to precede them.
+    /// The numbers of the queries without an answer. All of them are to be repeated when a command is: it may have been meant
+    /// to precede them, and its new timestamp is above theirs.
     pub fn unanswered(&self) -> Vec<u64> {
         self.open.iter().filter(|(_, query)| !query.answered).map(|(&number, _)| number).collect()
     }
 
     /// Repeats a query that is open, with a new id and timestamp.
     pub fn ask_again(&mut self, now: Timestamp, timestamp: Timestamp, number: u64) -> Option<OutgoingQuery> {
-        let (id, until) = (self.next_id(), now.after(self.patience()));
+        let (id, until) = (self.next_id(), now.after(self.attempt_limit()));
         let query = self.open.get_mut(&number)?;
         (query.id, query.timestamp, query.until) = (id, timestamp, until);
         query.refused = LinkSet::EMPTY;
-        Some(query.asking())
+        Some(query.outgoing())
     }
 
-    /// When [`OpenQueries::due`] will name something.
+    /// When [`OpenQueries::due`] will return a query; `None` while there is none to repeat or no link in reach.
     pub fn deadline(&self) -> Option<Timestamp> {
         let unanswered = self.open.values().filter(|query| !query.answered);
         unanswered.map(|query| query.until).min().filter(|_| !self.reach.is_empty())
@@ -161,21 +159,22 @@ impl OpenQueries {
         self.next - 1
     }
 
-    fn patience(&self) -> Duration {
+    /// How long an attempt may go unanswered: the same as a command's (`Session::overdue_at`).
+    fn attempt_limit(&self) -> Duration {
         self.delivery_bound * 2 + Duration::from_secs(1)
     }
 }
 
 impl OpenQuery {
-    /// Brings the repetition forward when there is no link left that could answer.
-    fn hurry_if_refused(&mut self, now: Timestamp, reach: LinkSet) {
+    /// Brings the repetition forward when every link in reach has refused the attempt.
+    fn retry_soon_if_refused(&mut self, now: Timestamp, reach: LinkSet) {
         if !self.refused.is_empty() && reach.is_within(self.refused) {
             self.until = self.until.min(now.after(self.backoff));
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         }
     }
 
-    fn asking(&self) -> OutgoingQuery {
+    fn outgoing(&self) -> OutgoingQuery {
         OutgoingQuery { id: self.id, timestamp: self.timestamp, query: self.query.clone() }
     }
 }
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_answer_ends_repetitions_but_others_are_still_known() {
+    fn the_first_answer_ends_repetitions_and_later_ones_are_recognized_until_it_is_closed() {
         let (mut queries, number) = queries();
         assert_eq!(queries.deadline(), Some(at(3000)));
         assert_eq!(queries.on_answer(number), Some(number));
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_has_a_new_id_and_the_old_one_is_no_longer_known() {
+    fn a_repetition_has_a_new_id_and_an_answer_to_the_old_one_is_ignored() {
         let (mut queries, number) = queries();
         assert!(queries.due(at(2999)).is_empty());
         assert_eq!(queries.due(at(3000)), [number]);
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_by_all_is_repeated_soon() {
+    fn a_query_that_all_links_refused_is_repeated_after_the_backoff() {
         let (mut queries, number) = queries();
         queries.on_refused(at(1), 0, number);
         assert_eq!(queries.deadline(), Some(at(3000)));

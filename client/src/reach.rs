@@ -1,34 +1,29 @@
 //! Sets of links: which replicas are in reach, and which of them have refused something.
 
-/// A set of links, by their numbers: the positions of their replicas in the cluster file, below 64.
+/// A set of links, by their numbers: the positions of their replicas in the cluster file, which are below 64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkSet(u64);
 
 impl LinkSet {
-    /// The set without links.
     pub const EMPTY: LinkSet = LinkSet(0);
 
-    /// Adds a link.
     pub fn insert(&mut self, link: usize) {
         self.0 |= 1 << link;
     }
 
-    /// Removes a link.
     pub fn remove(&mut self, link: usize) {
         self.0 &= !(1 << link);
     }
 
-    /// Whether the link is in the set.
     pub fn contains(self, link: usize) -> bool {
         self.0 & (1 << link) != 0
     }
 
-    /// Whether there is no link in the set.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether all links of this set are in the other too.
+    /// Whether all links of this set are also in the other.
     pub fn is_within(self, other: LinkSet) -> bool {
         self.0 & !other.0 == 0
     }
@@ -39,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_come_and_go() {
+    fn links_are_inserted_removed_and_compared() {
         let (mut one, mut both) = (LinkSet::EMPTY, LinkSet::EMPTY);
         one.insert(2);
         both.insert(2);

@@ -3,15 +3,15 @@
 //! The problem: every command goes to every replica in reach, any of which may refuse it, die with it, or answer late; yet
 //! commands must take effect in the order in which they were issued, each at most once. Replicas see to "in order" and "at
 //! most once" by the session's sequence numbers, so a command may be repeated freely under its own number. What is left to
-//! do here is to know when to repeat, and what: a command that every link in reach has refused, or that has not been
-//! answered for too long, is issued again with a new timestamp, and everything behind it as well, since it cannot take
-//! effect before.
+//! do here is to decide when to repeat which commands: a command that every link in reach has refused, or that has not been
+//! answered for too long, is issued again with a new timestamp. So are all commands behind it, since none of them can take
+//! effect before it does.
 //!
-//! Pure: time is an argument, sending is a return value, and nothing is random. The driver of a session tells it what
-//! happens on the links, sends what it returns, and calls [`Session::due`] when [`Session::deadline`] has come.
+//! Pure: time is an argument, sending is a return value, and nothing is random. The driver of a session reports
+//! the events of the links to it, sends the commands it returns, and calls [`Session::due`] when [`Session::deadline`] has come.
 //!
-//! Left out: the account that the session speaks for. All its commands must go out under one login, because replicas bind a session to
-//! the actor of its first command.
+//! Left out: the account that issues the commands. All commands of a session must go out under one login, because replicas
+//! bind a session to the actor of its first command.
 
 use crate::reach::LinkSet;
 use stablechat_protocol::answer::{Answer, Rejection};
@@ -22,53 +22,45 @@ use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long to wait before repeating a command that was refused by all; doubles from one repetition to the next.
+/// How long to wait before repeating a command that every link refused; doubles from one repetition to the next.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// The longest such wait.
+/// Where the doubling of [`BACKOFF_MIN`] stops.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// A command to be sent as `ToReplica::Request`, in the order in which it is returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Its place in the session.
     pub sequence: u64,
     /// The timestamp of this attempt.
     pub timestamp: Timestamp,
-    /// What to do.
     pub command: Command,
 }
 
-/// What an answer means.
+/// How an answer compares with the answers that came before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerKind {
-    /// The first answer to the command, which is hereby done.
+    /// The first answer to the command, which is no longer in flight.
     Answered,
     /// The same as the first answer, from another link or again.
     Repeated,
-    /// Another answer than the first one, which came from `link`. The replicas disagree.
-    Differs {
-        /// Which link gave the first answer.
-        link: usize,
-        /// The first answer.
-        answer: Answer,
-    },
-    /// It says nothing about the command itself: only that an attempt came too early, or that its answer is forgotten.
-    Passed,
+    /// The replicas disagree: the first answer was `answer`, from `link`, and this one is another.
+    Differs { link: usize, answer: Answer },
+    /// It says nothing about the command's effect: only that an attempt came too early, or that the replica has forgotten
+    /// its answer.
+    Uninformative,
 }
 
-/// A command whose answer has changed since it was given.
+/// A command whose answer has changed since it was first given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The command.
     pub command: Command,
-    /// The answer that was known until now.
+    /// The answer before the change.
     pub before: Answer,
 }
 
-/// A session. Invariant: sequence numbers in flight lie within one [`WINDOW`], and their timestamps increase with them.
+/// Invariant: sequence numbers in flight lie within one [`WINDOW`], and their timestamps increase with them.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// The session's identity.
     client: ClientId,
     /// Δ of the cluster.
     delivery_bound: Duration,
@@ -76,52 +68,49 @@ pub struct Session {
     next: u64,
     /// How far the replicas' clocks are ahead of the one that `now` is read from, in nanoseconds.
     offset: i64,
-    /// The highest timestamp that was issued or seen.
+    /// The highest timestamp that was issued here or seen in an answer or a message.
     highest: Timestamp,
-    /// Commands without an answer.
     in_flight: BTreeMap<u64, InFlight>,
-    /// The last commands that were answered, at most [`WINDOW`], to compare later answers with the first.
+    /// The commands that were answered last, at most [`WINDOW`]: later answers are compared with the first.
     answered: BTreeMap<u64, Answered>,
     /// The links that are ready.
     reach: LinkSet,
-    /// The links whose replicas lack commands that others have answered, as far as they have said.
-    lacking: LinkSet,
+    /// The links whose replicas have said that they lack a command that another replica has answered. They reject every later
+    /// command of this session.
+    gaps: LinkSet,
     /// When a command was last answered for the first time.
     progress: Timestamp,
-    /// When to repeat what all links have refused; only while there is such a command.
+    /// When to repeat the commands that all links have refused; `None` while there is none.
     retry_at: Option<Timestamp>,
-    /// How long to wait before the next such repetition.
+    /// How long the next such repetition waits.
     backoff: Duration,
 }
 
-/// A command with an answer.
 #[derive(Clone, Debug)]
 struct Answered {
-    /// What to do.
     command: Command,
     /// The link that answered first.
     link: usize,
-    /// What it said, or what it is since it has changed.
+    /// The first answer, or the latest that replaced it through [`Session::on_changed`].
     answer: Answer,
 }
 
 /// A command without an answer.
 #[derive(Clone, Debug)]
 struct InFlight {
-    /// What to do.
     command: Command,
     /// The timestamp of the current attempt.
     timestamp: Timestamp,
-    /// When the current attempt began, by our clock.
+    /// When the current attempt began, by the uncorrected clock.
     begun: Timestamp,
     /// The links that refused the current attempt.
     refused: LinkSet,
-    /// Whether any attempt was given to a link, so that it may have taken effect.
-    told: bool,
+    /// Whether any attempt was sent on a link, so that the command may have taken effect.
+    was_sent: bool,
 }
 
 impl Session {
-    /// A session that has not begun, with no link in reach.
+    /// A session without commands, with no link in reach.
     pub fn new(client: ClientId, delivery_bound: Duration) -> Session {
         Session {
             client,
@@ -132,28 +121,30 @@ impl Session {
             in_flight: BTreeMap::new(),
             answered: BTreeMap::new(),
             reach: LinkSet::EMPTY,
-            lacking: LinkSet::EMPTY,
+            gaps: LinkSet::EMPTY,
             progress: Timestamp::ZERO,
             retry_at: None,
             backoff: BACKOFF_MIN,
         }
     }
 
-    /// A session under another client id that continues in time where this one is, on the same links.
+    /// A session under another client id, on the same links, whose timestamps are above all of this one's.
     pub fn successor(&self, client: ClientId) -> Session {
         let mut session = Session::new(client, self.delivery_bound);
         session.resume_after(self);
         session
     }
 
-    /// Continues in time where another session is, on the links that are in reach for that one. Nothing may be in flight here.
+    /// Takes over another session's links, clock offset and highest timestamp.
+    ///
+    /// # Panics
+    /// A command is in flight here: it would never be sent on the links that became ready for the other session.
     pub fn resume_after(&mut self, other: &Session) {
-        assert!(self.is_idle(), "what is in flight must not change its links unnoticed");
+        assert!(self.is_idle(), "the links must not change while commands are in flight");
         self.observe(other.highest);
         (self.offset, self.reach) = (other.offset, other.reach);
     }
 
-    /// The session's identity.
     pub fn client(&self) -> ClientId {
         self.client
     }
@@ -163,35 +154,35 @@ impl Session {
         self.next
     }
 
-    /// The highest timestamp that was issued or seen: what a session that follows this one should observe.
+    /// The highest timestamp that was issued or seen. A session that follows this one should [`Session::observe`] it.
     pub fn highest(&self) -> Timestamp {
         self.highest
     }
 
-    /// When the session last got an answer to a command for the first time.
+    /// When a command was last answered for the first time.
     pub fn progress(&self) -> Timestamp {
         self.progress
     }
 
-    /// Whether no command is without an answer.
+    /// Whether no command is in flight.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }
 
-    /// Whether this command is without an answer and may have taken effect: a link was given it.
+    /// Whether this command is in flight and may have taken effect, because it was sent on a link.
     pub fn is_in_doubt(&self, sequence: u64) -> bool {
-        self.in_flight.get(&sequence).is_some_and(|request| request.told)
+        self.in_flight.get(&sequence).is_some_and(|request| request.was_sent)
     }
 
-    /// Whether a replica in this session lacks commands that others have answered, so that it cannot take any further ones.
-    /// Once the session is idle it is better continued as a new one, which that replica can follow too.
-    pub fn is_torn(&self) -> bool {
-        !self.lacking.is_empty()
+    /// Whether a replica lacks a command of this session that others have answered, so that it rejects all later ones.
+    /// Once the session is idle, a new session should replace it: that replica can take part in the new one from its start.
+    pub fn has_gap(&self) -> bool {
+        !self.gaps.is_empty()
     }
 
-    /// Whether that holds for all replicas in reach while commands are without an answer: they will get none.
+    /// Whether [`Session::has_gap`] holds for every replica in reach while commands are in flight: nobody will answer them.
     pub fn is_stranded(&self) -> bool {
-        !self.is_idle() && !self.reach.is_empty() && self.reach.is_within(self.lacking)
+        !self.is_idle() && !self.reach.is_empty() && self.reach.is_within(self.gaps)
     }
 
     /// Whether a command may be issued: the oldest one in flight is less than a window back.
@@ -210,20 +201,23 @@ impl Session {
         self.offset = offset;
     }
 
-    /// A timestamp for something outside the session that shall come after everything issued and seen: a query.
+    /// A timestamp above all that were issued and seen, for a query, which has no place in the session.
     pub fn stamp(&mut self, now: Timestamp) -> Timestamp {
         self.highest = now.offset_by(self.offset).max(self.highest.next());
         self.highest
     }
 
-    /// Issues a command. [`Session::can_issue`] must hold.
+    /// Issues a command, to be sent on every link in reach.
+    ///
+    /// # Panics
+    /// [`Session::can_issue`] does not hold.
     pub fn issue(&mut self, now: Timestamp, command: Command) -> Outgoing {
-        assert!(self.can_issue(), "a full window must be waited for");
+        assert!(self.can_issue(), "a full window takes no commands");
         let sequence = self.next;
         self.next += 1;
         let timestamp = self.stamp(now);
-        let told = !self.reach.is_empty();
-        let request = InFlight { command, timestamp, begun: now, refused: LinkSet::EMPTY, told };
+        let was_sent = !self.reach.is_empty();
+        let request = InFlight { command, timestamp, begun: now, refused: LinkSet::EMPTY, was_sent };
         let outgoing = request.outgoing(sequence);
         self.in_flight.insert(sequence, request);
         self.check_invariants();
@@ -234,16 +228,17 @@ impl Session {
     pub fn on_answer(&mut self, now: Timestamp, link: usize, sequence: u64, uid: Uid, answer: &Answer) -> AnswerKind {
         self.observe(uid.timestamp);
         if let Answer::Rejected { reason: Rejection::OutOfSequence { expected } } = answer {
-            // About this attempt only: a command before it did not take effect in time, at this replica. Others may have
-            // it, so it counts like a refusal.
+            // This says something about this attempt only: at this replica, an earlier command has not taken effect yet.
+            // Other replicas may have it, so the answer counts as a refusal.
             let oldest = self.in_flight.first_key_value().map_or(self.next, |(&oldest, _)| oldest);
             if *expected < oldest {
-                self.lacking.insert(link);
+                self.gaps.insert(link);
             }
             self.on_refused(now, link, sequence, uid.timestamp);
-            return AnswerKind::Passed;
+            return AnswerKind::Uninformative;
         }
-        self.lacking.remove(link);
+
+        self.gaps.remove(link);
         let Some(InFlight { command, .. }) = self.in_flight.remove(&sequence) else {
             return self.compare(sequence, answer);
         };
@@ -251,14 +246,15 @@ impl Session {
         if self.answered.len() as u64 > WINDOW {
             self.answered.pop_first();
         }
+
         self.progress = now;
         self.backoff = BACKOFF_MIN;
         self.check_invariants();
         AnswerKind::Answered
     }
 
-    /// A replica says that the answer to a command is this now. Returns what has changed, if that is news: every replica
-    /// that changes its answer says so.
+    /// A replica says that the answer to a command is now `answer`. Returns the change on its first report only: every
+    /// replica that changes its answer reports it.
     pub fn on_changed(&mut self, sequence: u64, uid: Uid, answer: &Answer) -> Option<Change> {
         self.observe(uid.timestamp);
         let answered = self.answered.get_mut(&sequence)?;
@@ -269,7 +265,7 @@ impl Session {
         Some(Change { command: answered.command.clone(), before })
     }
 
-    /// Takes a refusal of an attempt.
+    /// A replica refused the attempt with this timestamp. Refusals of earlier attempts are ignored.
     pub fn on_refused(&mut self, now: Timestamp, link: usize, sequence: u64, timestamp: Timestamp) {
         if let Some(request) = self.in_flight.get_mut(&sequence)
             && request.timestamp == timestamp
@@ -281,23 +277,23 @@ impl Session {
         }
     }
 
-    /// Whether a command is refused by all links in reach.
+    /// Whether every link in reach has refused some command.
     pub fn is_refused(&self) -> bool {
         self.refused_by_all().is_some()
     }
 
-    /// A link became ready. Returns what it has to be sent: everything in flight, in order, with the timestamps it has.
-    /// (Replicas recognize what they have already.)
+    /// A link became ready. Returns the commands to send on it: all in flight, in order, with the timestamps they have, so
+    /// that replicas recognize those that they hold already.
     pub fn on_link_ready(&mut self, link: usize) -> Vec<Outgoing> {
         self.reach.insert(link);
         for request in self.in_flight.values_mut() {
             request.refused.remove(link);
-            request.told = true;
+            request.was_sent = true;
         }
         self.in_flight.iter().map(|(&sequence, request)| request.outgoing(sequence)).collect()
     }
 
-    /// A link is no longer in reach: what it would have said is not waited for.
+    /// A link is no longer in reach, so its answer is no longer waited for: if all others have refused, a retry is due.
     pub fn on_link_lost(&mut self, now: Timestamp, link: usize) {
         self.reach.remove(link);
         if self.refused_by_all().is_some() {
@@ -305,11 +301,12 @@ impl Session {
         }
     }
 
-    /// What is to be repeated now, to every link in reach. Empty before [`Session::deadline`].
+    /// The commands to repeat now on every link in reach, with new timestamps. Empty before [`Session::deadline`].
     pub fn due(&mut self, now: Timestamp) -> Vec<Outgoing> {
         if self.reach.is_empty() {
             return Vec::new();
         }
+
         let mut first = None;
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
@@ -319,6 +316,8 @@ impl Session {
             first = self.in_flight.first_key_value().map(|(&oldest, _)| oldest);
         }
         let Some(first) = first else { return Vec::new() };
+
+        // Everything behind the first as well, or its timestamp would be above theirs.
         let mut repeated = Vec::new();
         let clock = now.offset_by(self.offset);
         for (&sequence, request) in self.in_flight.range_mut(first..) {
@@ -326,7 +325,7 @@ impl Session {
             request.timestamp = self.highest;
             request.begun = now;
             request.refused = LinkSet::EMPTY;
-            request.told = true;
+            request.was_sent = true;
             repeated.push(request.outgoing(sequence));
         }
         self.check_invariants();
@@ -341,8 +340,8 @@ impl Session {
         self.overdue_at().into_iter().chain(self.retry_at).min()
     }
 
-    /// When the oldest command has been without an answer for too long: two delivery bounds and a second after it was
-    /// sent, or after anything else was answered. (Replicas that are merely slow must not get everything again.)
+    /// When the oldest command has been in flight for too long: two delivery bounds and a second after it was sent, or
+    /// after any other was answered. (Replicas that answer slowly but steadily must not be sent everything again.)
     fn overdue_at(&self) -> Option<Timestamp> {
         let (_, oldest) = self.in_flight.first_key_value()?;
         Some(oldest.begun.max(self.progress).after(self.delivery_bound * 2 + Duration::from_secs(1)))
@@ -354,7 +353,7 @@ impl Session {
         self.in_flight.iter().find(|(_, request)| refused(request)).map(|(&sequence, _)| sequence)
     }
 
-    /// Repeats what was refused by all after a while, unless that is planned already.
+    /// Has the refused commands repeated after the backoff, unless that is planned already.
     fn plan_retry(&mut self, now: Timestamp) {
         if self.retry_at.is_none() {
             self.retry_at = Some(now.after(self.backoff));
@@ -369,11 +368,11 @@ impl Session {
             Some(first) if !is_about_session(&first.answer) && !is_about_session(answer) => {
                 AnswerKind::Differs { link: first.link, answer: first.answer.clone() }
             }
-            _ => AnswerKind::Passed,
+            _ => AnswerKind::Uninformative,
         }
     }
 
-    /// What must hold between any two calls.
+    /// Asserts what must hold between any two calls.
     fn check_invariants(&self) {
         if cfg!(debug_assertions) {
             let mut before = Timestamp::ZERO;
@@ -388,13 +387,12 @@ impl Session {
 }
 
 impl InFlight {
-    /// The current attempt.
     fn outgoing(&self, sequence: u64) -> Outgoing {
         Outgoing { sequence, timestamp: self.timestamp, command: self.command.clone() }
     }
 }
 
-/// Whether an answer tells of what a replica remembers of the session, rather than of the command.
+/// Whether an answer describes what a replica remembers of the session, rather than the command's effect.
 fn is_about_session(answer: &Answer) -> bool {
     matches!(answer, Answer::Rejected { reason: Rejection::AnswerForgotten | Rejection::NotYourSession })
 }

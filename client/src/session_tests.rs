@@ -1,4 +1,4 @@
-//! What a session does when links answer, refuse, die and return.
+//! A session whose links answer, refuse, die and return.
 
 use super::*;
 use stablechat_protocol::name::AccountName;
@@ -33,7 +33,7 @@ fn sequences(outgoing: &[Outgoing]) -> Vec<u64> {
 }
 
 #[test]
-fn timestamps_increase_whatever_the_clock_does_and_exceed_what_was_seen() {
+fn timestamps_increase_when_the_clock_jumps_back_and_exceed_those_seen() {
     let mut session = session(1);
     let first = session.issue(at(5), Command::Delete);
     let second = session.issue(at(5), Command::Delete);
@@ -65,13 +65,13 @@ fn the_first_answer_counts_and_later_ones_are_compared() {
     let differs = AnswerKind::Differs { link: 1, answer: Answer::Done };
     assert_eq!(session.on_answer(at(9), 2, 1, uid(sent.timestamp), &taken()), differs);
     let forgotten = Answer::Rejected { reason: Rejection::AnswerForgotten };
-    assert_eq!(session.on_answer(at(9), 2, 1, uid(sent.timestamp), &forgotten), AnswerKind::Passed);
-    assert_eq!(session.on_answer(at(9), 2, 7, uid(sent.timestamp), &taken()), AnswerKind::Passed);
+    assert_eq!(session.on_answer(at(9), 2, 1, uid(sent.timestamp), &forgotten), AnswerKind::Uninformative);
+    assert_eq!(session.on_answer(at(9), 2, 7, uid(sent.timestamp), &taken()), AnswerKind::Uninformative);
     assert_eq!(session.deadline(), None);
 }
 
 #[test]
-fn a_refusal_by_some_is_no_refusal() {
+fn a_command_is_not_repeated_while_one_link_has_not_refused() {
     let mut session = session(2);
     let sent = session.issue(at(0), Command::Delete);
     session.on_refused(at(1), 0, 1, sent.timestamp);
@@ -82,7 +82,7 @@ fn a_refusal_by_some_is_no_refusal() {
 }
 
 #[test]
-fn what_all_refused_is_repeated_from_the_gap_on_after_a_pause() {
+fn commands_that_all_links_refused_are_repeated_after_the_backoff() {
     let mut session = session(2);
     let sent: Vec<Outgoing> = (0..4).map(|_| session.issue(at(0), Command::Delete)).collect();
     for link in 0..2 {
@@ -92,11 +92,11 @@ fn what_all_refused_is_repeated_from_the_gap_on_after_a_pause() {
     assert_eq!(session.deadline(), Some(at(51)));
     assert!(session.due(at(50)).is_empty());
     let again = session.due(at(51));
-    assert_eq!(sequences(&again), [3, 4], "the gap and what cannot take effect before it");
+    assert_eq!(sequences(&again), [3, 4], "the refused command, and the one that cannot take effect before it");
     assert!(again[0].timestamp >= at(51) && again[0].timestamp < again[1].timestamp);
     assert!(session.due(at(51)).is_empty());
 
-    // The pause grows until something is answered.
+    // The backoff grows until a command is answered.
     (0..2).for_each(|link| session.on_refused(at(60), link, 3, again[0].timestamp));
     assert_eq!(session.deadline(), Some(at(160)));
     let again = session.due(at(160));
@@ -111,33 +111,39 @@ fn out_of_sequence_from_one_replica_does_not_matter_while_another_answers() {
     for round in 0..5 {
         let sent = session.issue(at(round), Command::Delete);
         let answer = out_of_sequence(1);
-        assert_eq!(session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer), AnswerKind::Passed);
+        assert_eq!(
+            session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer),
+            AnswerKind::Uninformative
+        );
         assert!(!session.is_idle());
         let kind = session.on_answer(at(round), 1, sent.sequence, uid(sent.timestamp), &Answer::Done);
         assert_eq!(kind, AnswerKind::Answered);
-        assert_eq!(session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer), AnswerKind::Passed);
+        assert_eq!(
+            session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer),
+            AnswerKind::Uninformative
+        );
     }
     assert!(session.is_idle() && session.due(at(99_999)).is_empty());
 }
 
 #[test]
-fn a_session_that_a_replica_cannot_follow_is_torn_and_without_others_stranded() {
+fn a_session_has_a_gap_at_a_replica_that_lacks_a_command_and_is_stranded_without_others() {
     let mut session = session(2);
     let first = session.issue(at(0), Command::Delete);
     session.on_answer(at(1), 0, 1, uid(first.timestamp), &Answer::Done);
     let second = session.issue(at(2), Command::Delete);
     session.on_answer(at(3), 1, 2, uid(second.timestamp), &out_of_sequence(1));
-    assert!(session.is_torn() && !session.is_stranded(), "the other can answer");
+    assert!(session.has_gap() && !session.is_stranded(), "the other replica can answer");
     session.on_link_lost(at(4), 0);
     assert!(session.is_stranded());
     session.on_link_ready(0);
     assert!(!session.is_stranded());
     session.on_answer(at(5), 1, 1, uid(first.timestamp), &Answer::Done);
-    assert!(!session.is_torn(), "it has caught up");
+    assert!(!session.has_gap(), "it has caught up");
 }
 
 #[test]
-fn out_of_sequence_from_all_repeats_and_an_older_attempts_is_ignored() {
+fn out_of_sequence_from_all_repeats_the_command_unless_it_is_about_an_older_attempt() {
     let mut session = session(1);
     let sent: Vec<Outgoing> = (0..2).map(|_| session.issue(at(0), Command::Delete)).collect();
     session.on_refused(at(1), 0, 1, sent[0].timestamp);
@@ -145,7 +151,7 @@ fn out_of_sequence_from_all_repeats_and_an_older_attempts_is_ignored() {
     assert_eq!(sequences(&again), [1, 2]);
     // The first attempt of 2 was accepted, and is applied before the second attempt of 1.
     session.on_answer(at(1000), 0, 2, uid(sent[1].timestamp), &out_of_sequence(1));
-    assert_eq!(session.deadline(), Some(at(3051)), "nothing is repeated for that");
+    assert_eq!(session.deadline(), Some(at(3051)), "an answer to an older attempt repeats nothing");
     assert_eq!(session.on_answer(at(1051), 0, 1, uid(again[0].timestamp), &Answer::Done), AnswerKind::Answered);
     assert_eq!(session.on_answer(at(1051), 0, 2, uid(again[1].timestamp), &Answer::Done), AnswerKind::Answered);
 
@@ -155,7 +161,7 @@ fn out_of_sequence_from_all_repeats_and_an_older_attempts_is_ignored() {
 }
 
 #[test]
-fn an_unanswered_command_is_repeated_with_what_follows_but_not_while_answers_flow() {
+fn an_unanswered_command_and_those_behind_it_are_repeated_but_not_while_answers_come() {
     let mut session = session(1);
     let sent: Vec<Outgoing> = (0..3).map(|_| session.issue(at(0), Command::Delete)).collect();
     session.on_answer(at(2900), 0, 1, uid(sent[0].timestamp), &Answer::Done);
@@ -168,24 +174,24 @@ fn an_unanswered_command_is_repeated_with_what_follows_but_not_while_answers_flo
 }
 
 #[test]
-fn a_link_that_returns_gets_everything_in_flight_and_its_refusals_are_forgotten() {
+fn a_link_that_returns_is_sent_everything_in_flight_and_its_refusals_are_forgotten() {
     let mut session = session(2);
     let sent: Vec<Outgoing> = (0..2).map(|_| session.issue(at(0), Command::Delete)).collect();
     session.on_refused(at(1), 0, 1, sent[0].timestamp);
     session.on_link_lost(at(2), 1);
-    assert_eq!(session.deadline(), Some(at(52)), "all that is in reach has refused");
+    assert_eq!(session.deadline(), Some(at(52)), "every link in reach has refused");
     assert_eq!(session.on_link_ready(1), sent);
-    assert!(session.due(at(52)).is_empty(), "the other may accept it");
+    assert!(session.due(at(52)).is_empty(), "the link that returned may accept it");
     session.on_link_lost(at(60), 0);
     assert_eq!(session.on_link_ready(0), sent);
     session.on_link_lost(at(61), 0);
     session.on_link_lost(at(61), 1);
-    assert_eq!(session.deadline(), None, "with no link there is nothing to do");
+    assert_eq!(session.deadline(), None, "without a link there is nothing to do");
     assert!(session.due(at(99_999)).is_empty());
 }
 
 #[test]
-fn doubt_begins_when_a_command_reaches_a_link() {
+fn a_command_is_in_doubt_once_it_was_sent_on_a_link() {
     let mut session = session(0);
     session.issue(at(0), Command::Delete);
     assert!(!session.is_idle() && !session.is_in_doubt(1));
@@ -195,7 +201,7 @@ fn doubt_begins_when_a_command_reaches_a_link() {
 }
 
 #[test]
-fn the_window_is_counted_from_the_oldest() {
+fn the_window_is_counted_from_the_oldest_command_in_flight() {
     let mut session = session(1);
     let sent: Vec<Outgoing> = (0..WINDOW).map(|_| session.issue(at(0), Command::Delete)).collect();
     assert!(!session.can_issue());
@@ -206,7 +212,7 @@ fn the_window_is_counted_from_the_oldest() {
 }
 
 #[test]
-fn a_change_is_news_once() {
+fn a_changed_answer_is_reported_once() {
     let mut session = session(2);
     let sent = session.issue(at(0), Command::Delete);
     assert_eq!(session.on_changed(1, uid(sent.timestamp), &taken()), None, "it was not answered");
@@ -219,15 +225,15 @@ fn a_change_is_news_once() {
     let forgotten = Answer::Rejected { reason: Rejection::AnswerForgotten };
     assert_eq!(session.on_changed(1, uid(sent.timestamp), &forgotten), None);
     assert_eq!(session.on_changed(2, uid(at(99)), &taken()), None);
-    assert!(session.stamp(at(0)) > at(99), "what was seen comes before what follows");
+    assert!(session.stamp(at(0)) > at(99), "later timestamps are above those seen");
 }
 
 #[test]
-fn a_successor_continues_in_time_and_on_the_same_links() {
+fn a_successor_has_the_same_links_and_later_timestamps() {
     let mut session = session(1);
     session.observe(at(60));
     let mut next = session.successor(ClientId([2; 16]));
     let outgoing = next.issue(at(5), Command::Delete);
     assert_eq!((outgoing.sequence, outgoing.timestamp), (1, at(60).next()));
-    assert!(next.is_in_doubt(1), "its link was given the command");
+    assert!(next.is_in_doubt(1), "its link was sent the command");
 }

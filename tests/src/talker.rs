@@ -321,7 +321,7 @@ impl Talking {
                     AnswerKind::Differs { link: other, answer: first } => self.told.faults.push(format!(
                         "replica {link} answers {answer:?} to {sequence}, but replica {other} {first:?}"
                     )),
-                    AnswerKind::Repeated | AnswerKind::Passed => {}
+                    AnswerKind::Repeated | AnswerKind::Uninformative => {}
                 }
             }
             ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, reason, .. }
