@@ -1,8 +1,8 @@
-//! Standard input that is not a terminal: a pipe or socket, a regular file, or nothing.
+//! Standard input that is not a terminal: a pipe or socket, a regular file, or `/dev/null`.
 //!
-//! Pipes are polled. Other processes may have the same pipe open, so it is not made non-blocking: after each
-//! readiness event there is one read, and then the poll is armed again. Regular files and `/dev/null`, which epoll
-//! refuses, are always ready.
+//! Pipes are polled. A pipe is not made non-blocking, because that would change it for other processes that have it open.
+//! Instead there is one read per readiness event, which cannot block, and then the poll is armed again. Regular files and
+//! `/dev/null` are always ready; epoll refuses them.
 
 use crate::cli::lines::{LineBuffer, LineError};
 use mio::unix::SourceFd;
@@ -14,25 +14,23 @@ use std::os::fd::{AsFd, AsRawFd};
 /// How many bytes are read at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// Standard input.
 pub struct Input {
-    /// A descriptor of our own for it.
+    /// A duplicate of the descriptor, so that dropping it leaves standard input open.
     file: File,
-    /// How the poll tells of it; `None` when it is always ready.
+    /// Where the poll reports readiness; `None` for input that is always ready.
     polled: Option<(Registry, Token)>,
     /// Whether a read will not block.
     is_ready: bool,
-    /// Bytes that are not a line yet.
     lines: LineBuffer,
-    /// Whether it is at its end.
+    /// Whether the end was reached, or a read failed.
     has_ended: bool,
 }
 
 impl Input {
-    /// Standard input, under a token of a poll.
+    /// Registers standard input with a poll.
     ///
     /// # Errors
-    /// It cannot be polled although it is of a kind that can.
+    /// Registration fails for another reason than that this kind of file cannot be polled.
     pub fn open(registry: Registry, token: Token) -> io::Result<Input> {
         let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         let polled = match registry.register(&mut SourceFd(&file.as_raw_fd()), token, Interest::READABLE) {
@@ -44,7 +42,7 @@ impl Input {
         Ok(Input { file, polled, is_ready, lines: LineBuffer::default(), has_ended: false })
     }
 
-    /// The poll says that it is ready.
+    /// The poll reports that the next read will not block.
     pub fn on_ready(&mut self) {
         self.is_ready = true;
     }
@@ -54,10 +52,10 @@ impl Input {
         self.is_ready && !self.has_ended
     }
 
-    /// Reads once, and gives the lines to `each`. Returns whether the end is reached.
+    /// Reads once, and passes the lines to `each`. Returns whether the end is reached.
     ///
     /// # Errors
-    /// It cannot be read, and ends here.
+    /// The read fails. There are no more lines then.
     pub fn read(&mut self, mut each: impl FnMut(Result<String, LineError>)) -> io::Result<bool> {
         let mut chunk = [0; CHUNK];
         let length = match self.file.read(&mut chunk) {
@@ -71,6 +69,7 @@ impl Input {
                 return Err(error);
             }
         };
+
         if length == 0 {
             self.has_ended = true;
             self.lines.finish().into_iter().for_each(each);
@@ -79,12 +78,13 @@ impl Input {
             }
             return Ok(true);
         }
+
         self.lines.push(&chunk[..length], &mut each);
         self.arm()?;
         Ok(false)
     }
 
-    /// Has the poll tell again when there is something to read, also when there is already.
+    /// Has the poll report readiness once more. Registering again makes it report bytes that have already arrived, too.
     fn arm(&mut self) -> io::Result<()> {
         if let Some((registry, token)) = &self.polled {
             self.is_ready = false;

@@ -1,16 +1,15 @@
-//! Lines out of the bytes of standard input.
+//! Cuts the bytes of standard input into lines.
 
 use std::fmt;
 
-/// The most bytes of a line. The longest that makes sense, a message with its verb, is a fraction of this.
+/// The most bytes of a line. The longest useful one, a `send` of a 4,096-byte text, takes a fraction of this.
 pub const LINE_MAX: usize = 64 * 1024;
 
-/// Why a line cannot be used. Nothing of it was.
+/// Why a line was dropped, as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineError {
-    /// It is longer than [`LINE_MAX`]; its rest was skipped.
+    /// It is longer than [`LINE_MAX`].
     TooLong,
-    /// It is not UTF-8.
     NotUtf8,
 }
 
@@ -23,17 +22,16 @@ impl fmt::Display for LineError {
     }
 }
 
-/// Bytes that came and are not yet a line: at most [`LINE_MAX`], whatever comes.
+/// The beginning of a line whose end has not arrived. Never more than [`LINE_MAX`] bytes.
 #[derive(Debug, Default)]
 pub struct LineBuffer {
-    /// The beginning of the line.
     partial: Vec<u8>,
-    /// Whether the line is too long already, so that its bytes are not kept.
+    /// Whether the line is already too long, so that its bytes are dropped up to its end.
     is_too_long: bool,
 }
 
 impl LineBuffer {
-    /// Takes bytes, and gives the lines that they complete, without their ends, to `each`.
+    /// Takes bytes, and passes the lines that they complete to `each`, without newlines.
     pub fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Result<String, LineError>)) {
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             self.extend(&bytes[..end]);
@@ -43,7 +41,7 @@ impl LineBuffer {
         self.extend(bytes);
     }
 
-    /// The last line, when it has no end.
+    /// At the end of the input: the last line, if it has no newline.
     pub fn finish(&mut self) -> Option<Result<String, LineError>> {
         (self.is_too_long || !self.partial.is_empty()).then(|| self.take())
     }
@@ -79,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_out_however_their_bytes_arrive() {
+    fn lines_do_not_depend_on_how_their_bytes_are_chunked() {
         for chunk in [1, 2, 3, 100] {
             let expected: Vec<_> = ["one", "", " t\u{e9}n ", "end"].map(|line| Ok(line.to_string())).into();
             assert_eq!(lines("one\n\n t\u{e9}n \nend".as_bytes(), chunk), expected);
@@ -89,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_lines_are_errors_and_the_next_is_good() {
+    fn a_bad_line_is_an_error_and_the_next_line_is_read() {
         let mut input = vec![b'x'; LINE_MAX + 1];
         input.extend(b"\n\xff\xfe\ngood\n");
         let expected = [Err(LineError::TooLong), Err(LineError::NotUtf8), Ok("good".to_string())];

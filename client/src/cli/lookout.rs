@@ -1,4 +1,5 @@
-//! Links to all replicas, a clock and signals, for commands that read no lines and keep no session: they ask, and listen.
+//! Links to all replicas, a clock and signals, for commands that read no lines and issue no requests: `probe` and
+//! `status --watch`.
 
 use crate::cli::signals::Signals;
 use crate::clock::LocalClock;
@@ -16,14 +17,14 @@ use std::time::Duration;
 const WAKER: Token = Token(REPLICAS_MAX);
 const SIGNALS: Token = Token(REPLICAS_MAX + 1);
 
-/// A connection to each replica, with what is needed to wait for all of them.
+/// A link to each replica, and the poll that waits for all of them.
 pub struct Lookout {
     poll: Poll,
     events: Events,
     clock: LocalClock,
     links: Links,
     signals: Signals,
-    /// Whether a signal has asked for the end.
+    /// Whether SIGINT or SIGTERM has come.
     is_ended: bool,
 }
 
@@ -50,7 +51,7 @@ impl Lookout {
         &self.links
     }
 
-    /// Whether a signal has asked for the end.
+    /// Whether SIGINT or SIGTERM has come.
     pub fn is_ended(&self) -> bool {
         self.is_ended
     }
@@ -60,7 +61,7 @@ impl Lookout {
         self.links.send(link, message);
     }
 
-    /// Waits until something happens or it is time, and appends what was heard.
+    /// Waits until something happens on a link, a signal comes, or it is `until`. Appends the links' events.
     ///
     /// # Errors
     /// The poll failed.
@@ -70,10 +71,12 @@ impl Lookout {
         self.links.flush(now, heard);
         let until = self.links.deadline().map_or(until, |deadline| deadline.min(until));
         let timeout = if heard.is_empty() { until.since(self.now()) } else { Duration::ZERO };
+
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
         }
+
         let now = self.now();
         for event in &self.events {
             match event.token() {

@@ -1,8 +1,8 @@
 //! The prompt at a terminal: rustyline on a thread of its own.
 //!
-//! The thread reads one line in each turn that it is given, so that the prompt can show the account in use, and wakes the
-//! poll with it. What is printed meanwhile goes through rustyline's external printer, on another thread: it blocks when
-//! the line is finished at that very moment, until the next line is begun.
+//! The thread reads one line per turn, so that each prompt can show the account in use, and wakes the poll with the line.
+//! Text that is printed while a line is being read goes through rustyline's external printer. That printer has a thread of
+//! its own, because it blocks if the line is finished at that very moment, until the next line is begun.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use mio::Waker;
@@ -19,32 +19,31 @@ use std::time::Duration;
 
 /// How many lines the history file keeps.
 const HISTORY_LINES: usize = 1000;
-/// How many texts wait for the printer. When it is full, the one who prints waits.
+/// How many texts may wait for the printer. When the queue is full, [`Prompt::print`] waits.
 const PRINTER_QUEUE: usize = 1024;
-/// How long the end waits for what is still to be printed.
+/// How long [`Prompt::close`] waits for the printer's queue to drain.
 const PRINTER_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How the terminal was before the prompt changed it.
+/// The terminal's settings before the prompt changed them.
 static ORIGINAL: OnceLock<Termios> = OnceLock::new();
 
-/// What comes from the prompt.
+/// What the prompt's thread reports.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Typed {
-    /// A line. The next is read when [`Prompt::give_turn`] is called.
+    /// A line was typed. The next is read when [`Prompt::give_turn`] is called.
     Line(String),
-    /// Something a person should know.
+    /// A remark to show to the user.
     Notice(String),
     /// There will be no more lines.
     End,
 }
 
-/// A prompt.
 pub struct Prompt {
-    /// What was typed; at most one line, since the next waits for its turn.
+    /// Lines and notices; at most one line, since the next waits for its turn.
     typed: Receiver<Typed>,
     /// Turns to read a line, with the prompt that is shown.
     turns: Sender<String>,
-    /// Whether a line is being read.
+    /// Whether the thread has a turn that has not yet ended with a line.
     is_reading: bool,
     /// Texts for the printer; `None` when the terminal is too simple for one.
     texts: Option<Sender<String>>,
@@ -56,11 +55,11 @@ impl Prompt {
     /// Takes over the terminal.
     ///
     /// # Errors
-    /// The terminal cannot be used, or a thread not be started.
+    /// The terminal cannot be used, or a thread cannot be started.
     pub fn open(waker: Arc<Waker>, history: Option<PathBuf>) -> io::Result<Prompt> {
         ORIGINAL.get_or_init(|| tcgetattr(io::stdin()).expect("standard input was found to be a terminal"));
         let config = Config::builder().max_history_size(HISTORY_LINES).map_err(io::Error::other)?;
-        // Pasted lines are commands like others; and a mode less that an untimely end leaves behind.
+        // Without bracketed paste, pasted lines are commands like any others, and a killed client cannot leave that mode on.
         let mut editor: Editor<(), FileHistory> =
             Editor::with_config(config.bracketed_paste(false).build()).map_err(io::Error::other)?;
         let printer = editor.create_external_printer().ok();
@@ -72,7 +71,7 @@ impl Prompt {
         Ok(Prompt { typed, turns, is_reading: false, texts, printed })
     }
 
-    /// Takes what was typed.
+    /// Takes the next line or notice, if there is one.
     pub fn take(&mut self) -> Option<Typed> {
         let typed = self.typed.try_recv().ok()?;
         if !matches!(typed, Typed::Notice(_)) {
@@ -81,12 +80,11 @@ impl Prompt {
         Some(typed)
     }
 
-    /// Whether a line is being read.
     pub fn is_reading(&self) -> bool {
         self.is_reading
     }
 
-    /// Reads a line, behind this prompt, unless one is being read.
+    /// Has the next line read, with this prompt, unless a line is being read.
     pub fn give_turn(&mut self, prompt: String) {
         if !self.is_reading && self.turns.try_send(prompt).is_ok() {
             self.is_reading = true;
@@ -102,7 +100,7 @@ impl Prompt {
         let sent = match texts.try_send(text) {
             Ok(()) => return Ok(()),
             Err(TrySendError::Full(text)) => {
-                // The printer may wait for the next line to begin, and it for us.
+                // The printer may be blocked until the next line begins. Begin it, or both wait for ever.
                 let texts = texts.clone();
                 self.give_turn(String::new());
                 texts.send(text).is_ok()
@@ -112,30 +110,30 @@ impl Prompt {
         if sent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     }
 
-    /// Prints what is still to be printed, and gives the terminal back.
+    /// Waits for the printer, but not for long, and restores the terminal.
     pub fn close(mut self) {
         drop(self.texts.take());
         if self.printed.recv_timeout(PRINTER_PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            log::debug!("not everything could be printed");
+            log::debug!("the printer did not finish within {PRINTER_PATIENCE:?}; the last output is lost");
         }
         restore_terminal();
         if self.is_reading {
-            // The cursor stands behind the prompt. If the terminal is gone, so is the cursor.
+            // Moves the cursor off the prompt's line. If the terminal is gone, nobody sees the difference.
             drop(io::stdout().write_all(b"\n"));
         }
     }
 }
 
-/// Gives the terminal back as it was found, if it was taken over. From any thread, at any time.
+/// Restores the terminal's settings, if the prompt has changed them. May be called from any thread, at any time.
 pub fn restore_terminal() {
     if let Some(original) = ORIGINAL.get()
         && let Err(error) = tcsetattr(io::stdin(), OptionalActions::Now, original)
     {
-        log::debug!("the terminal cannot be restored: {error}");
+        log::debug!("cannot restore the terminal: {error}");
     }
 }
 
-/// Starts the printer's thread: gives where it takes texts, and a channel that ends with it.
+/// Starts the printer's thread. Returns the queue of its texts, and a channel that is disconnected when the thread ends.
 fn start_printer(
     printer: Option<impl ExternalPrinter + Send + 'static>,
 ) -> io::Result<(Option<Sender<String>>, Receiver<()>)> {
@@ -146,7 +144,7 @@ fn start_printer(
         let _ends_with_this_thread: Sender<()> = ended;
         for text in take_text {
             if let Err(error) = printer.print(text) {
-                log::debug!("the terminal cannot be printed to: {error}");
+                log::debug!("cannot print to the terminal: {error}");
                 break;
             }
         }
@@ -154,7 +152,7 @@ fn start_printer(
     Ok((Some(texts), printed))
 }
 
-/// What reads lines.
+/// The prompt's thread.
 struct Reader {
     editor: Editor<(), FileHistory>,
     history: Option<PathBuf>,
@@ -165,9 +163,9 @@ struct Reader {
 
 impl Reader {
     fn run(mut self) {
-        if let Err(fault) = self.open_history() {
+        if let Err(problem) = self.open_history() {
             self.history = None;
-            self.tell(Typed::Notice(format!("what is typed is not remembered: {fault}")));
+            self.report(Typed::Notice(format!("the history is not kept: {problem}")));
         }
         while let Ok(prompt) = self.turns.recv() {
             let typed = loop {
@@ -176,7 +174,7 @@ impl Reader {
                     Err(ReadlineError::Interrupted) => {}
                     Err(ReadlineError::Eof) => break Typed::End,
                     Err(error) => {
-                        self.tell(Typed::Notice(format!("the terminal cannot be read: {error}")));
+                        self.report(Typed::Notice(format!("cannot read the terminal, so the client ends: {error}")));
                         break Typed::End;
                     }
                 }
@@ -185,7 +183,7 @@ impl Reader {
                 self.remember(line);
             }
             let is_end = typed == Typed::End;
-            self.tell(typed);
+            self.report(typed);
             if is_end {
                 break;
             }
@@ -207,17 +205,17 @@ impl Reader {
         if let (true, Some(path)) = (added, &self.history)
             && let Err(error) = self.editor.append_history(path)
         {
-            let fault = format!("what is typed is not remembered: {}: {error}", path.display());
+            let problem = format!("the history is not kept: {}: {error}", path.display());
             self.history = None;
-            self.tell(Typed::Notice(fault));
+            self.report(Typed::Notice(problem));
         }
     }
 
-    fn tell(&self, typed: Typed) {
+    fn report(&self, typed: Typed) {
         if self.typed.send(typed).is_ok()
             && let Err(error) = self.waker.wake()
         {
-            log::warn!("the poll cannot be woken: {error}");
+            log::warn!("cannot wake the poll, which delays a typed line: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where results and remarks go: the two standard streams, or the terminal that a prompt has taken over.
+//! Writes results and remarks: to the two standard streams, or to the terminal that the prompt has taken over.
 
 use crate::cli::print::{Output, Printer, Written};
 use crate::cli::prompt::Prompt;
@@ -7,33 +7,31 @@ use std::io::{self, IsTerminal, Write};
 /// How many bytes of results are gathered before they are written.
 const BUFFER_MAX: usize = 64 * 1024;
 
-/// What is shown.
 pub struct Screen {
-    /// How it is written.
     printer: Printer,
-    /// Results that are not written yet.
+    /// Results that are gathered and not written yet.
     results: String,
-    /// Whether remarks are seen on the terminal that results go to, and so must not tear the prompt.
+    /// Whether standard error is a terminal. With a prompt it is the prompt's terminal, so remarks must go through the prompt or
+    /// they would overwrite its line.
     remarks_to_terminal: bool,
 }
 
 impl Screen {
-    /// A screen on which nothing is shown yet.
     pub fn new(printer: Printer) -> Screen {
         Screen { printer, results: String::new(), remarks_to_terminal: io::stderr().is_terminal() }
     }
 
-    /// Shows something.
+    /// Gathers a result, or writes a remark at once.
     ///
     /// # Errors
-    /// Nobody reads the results any more, or they cannot be written.
+    /// Standard output is closed at its other end, or cannot be written.
     pub fn show(&mut self, output: &Output, mut prompt: Option<&mut Prompt>) -> io::Result<()> {
         for written in self.printer.write(output) {
             match (written, &prompt) {
                 (Written::Result(text), _) => self.results.push_str(&text),
                 (Written::Remark(text), Some(_)) if self.remarks_to_terminal => self.results.push_str(&text),
                 (Written::Remark(text), _) => {
-                    // What was done before is shown before.
+                    // Earlier results are written before the remark.
                     self.flush(prompt.as_deref_mut())?;
                     remark(&text);
                 }
@@ -45,7 +43,7 @@ impl Screen {
         Ok(())
     }
 
-    /// Writes what was gathered.
+    /// Writes the gathered results.
     ///
     /// # Errors
     /// As with [`Screen::show`].
@@ -65,7 +63,7 @@ impl Screen {
     }
 }
 
-/// Writes to standard error. There is nobody to tell when that fails.
+/// Writes to standard error. A failure is ignored: there is nowhere left to report it.
 pub fn remark(text: &str) {
     drop(io::stderr().write_all(text.as_bytes()));
 }

@@ -1,20 +1,19 @@
-//! SIGTERM and SIGINT as something to be polled.
+//! Makes SIGTERM and SIGINT readable on a stream, so that a poll can wait for them.
 
 use mio::net::UnixStream;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, Read};
 
-/// A stream that becomes readable at a signal.
 pub struct Signals {
-    /// The end to be polled.
+    /// Has one byte per signal.
     stream: UnixStream,
 }
 
 impl Signals {
-    /// Catches SIGTERM and SIGINT from here on.
+    /// Installs handlers of SIGTERM and SIGINT for the rest of the process's life.
     ///
     /// # Errors
-    /// The system refuses a socket or a handler.
+    /// The operating system refuses a socket or a handler.
     pub fn catch() -> io::Result<Signals> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -23,12 +22,11 @@ impl Signals {
         Ok(Signals { stream: UnixStream::from_std(ours) })
     }
 
-    /// The stream to poll.
     pub fn source(&mut self) -> &mut UnixStream {
         &mut self.stream
     }
 
-    /// How many signals came, for a person who insists.
+    /// How many signals have come since the last call, at most 64. The first asks for an orderly end, a second for one at once.
     pub fn take(&mut self) -> usize {
         self.stream.read(&mut [0; 64]).unwrap_or(0)
     }

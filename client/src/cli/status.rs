@@ -46,7 +46,7 @@ impl ClusterStatus {
     }
 
     /// Whether the replicas that serve are the same.
-    pub fn verdict(&self) -> Comparison {
+    pub fn compare(&self) -> Comparison {
         let serving: Vec<&StatusReport> = self.serving().collect();
         match serving.as_slice() {
             [] if self.reports().next().is_none() => return Comparison::Unknown("no replica is in reach".into()),
@@ -77,27 +77,27 @@ impl ClusterStatus {
 
     /// The exit code: done when all replicas serve and are the same.
     pub fn code(&self) -> u8 {
-        match self.verdict() {
+        match self.compare() {
             _ if self.reports().next().is_none() => exit::UNREACHABLE,
             Comparison::Same { .. } if self.serving().count() == self.replicas.len() => exit::DONE,
             _ => exit::REFUSED,
         }
     }
 
-    /// For people: a table of at most 80 columns, and the verdict. Ends without a line's end.
+    /// For people: a table of at most 80 columns, and the comparison. Ends without a line's end.
     pub fn to_text(&self) -> String {
-        format!("{}{}", table::table(self), self.verdict_line())
+        format!("{}{}", table::table(self), self.comparison_line())
     }
 
-    /// One JSON object a line: one for each replica, and the verdict. Ends with a line's end.
+    /// One JSON object a line: one for each replica, and the comparison. Ends with a line's end.
     pub fn to_json_lines(&self) -> String {
         json::lines(self)
     }
 
-    /// The verdict for people.
-    fn verdict_line(&self) -> String {
+    /// The comparison as a sentence.
+    fn comparison_line(&self) -> String {
         let (serving, all) = (self.serving().count(), self.replicas.len());
-        match self.verdict() {
+        match self.compare() {
             Comparison::Same { second } if serving < all => {
                 format!("state: same at the {serving} of {all} that serve, as of {}", moment(second))
             }

@@ -1,31 +1,32 @@
-//! The status of a cluster as JSON: an object a line, with everything that a replica reports.
+//! The status of a cluster as JSON: one object a line, with everything that a replica reports.
 
 use super::{ClusterStatus, Comparison, clock_offset_ns, phase_in_words};
 use serde_json::{Value, json};
 use stablechat_protocol::status::{Counters, PeerReport, ReportedPeerState, StatusReport};
 
-/// One object for each replica, and one for the verdict, each with a line's end.
+/// One object for each replica, and one that says whether they are the same. Each ends with a newline.
 pub fn lines(cluster_status: &ClusterStatus) -> String {
     let replicas = cluster_status.replicas.iter().map(|(name, report)| match report {
         Some(report) => replica(report),
         None => json!({"type": "status", "replica": name.as_str(), "in_reach": false}),
     });
-    replicas.chain([verdict(cluster_status)]).map(|object| format!("{object}\n")).collect()
+    replicas.chain([comparison(cluster_status)]).map(|object| format!("{object}\n")).collect()
 }
 
-/// The verdict.
-fn verdict(cluster_status: &ClusterStatus) -> Value {
-    let verdict = cluster_status.verdict();
+/// Whether the replicas are the same; its type in JSON is `verdict`.
+fn comparison(cluster_status: &ClusterStatus) -> Value {
+    let comparison = cluster_status.compare();
     let (serving, replicas) = (cluster_status.serving().count(), cluster_status.replicas.len());
-    let mut object = json!({"type": "verdict", "state": verdict.to_string(), "serving": serving, "replicas": replicas});
-    match verdict {
+    let mut object =
+        json!({"type": "verdict", "state": comparison.to_string(), "serving": serving, "replicas": replicas});
+    match comparison {
         Comparison::Same { second } => object["as_of_s"] = json!(second),
         Comparison::Different(detail) | Comparison::Unknown(detail) => object["detail"] = json!(detail),
     }
     object
 }
 
-/// A replica that was in reach.
+/// The report of a replica in reach.
 fn replica(report: &StatusReport) -> Value {
     json!({
         "type": "status",
@@ -66,7 +67,6 @@ fn replica(report: &StatusReport) -> Value {
     })
 }
 
-/// One of its peers.
 fn peer(report: &StatusReport, peer: &PeerReport) -> Value {
     json!({
         "replica": peer.replica.as_str(),
@@ -83,7 +83,6 @@ fn peer(report: &StatusReport, peer: &PeerReport) -> Value {
     })
 }
 
-/// What it has counted.
 fn counters(counters: &Counters) -> Value {
     json!({
         "closed": counters.closed,

@@ -1,5 +1,5 @@
-//! The status of a cluster as a table, in two parts that lie below each other, so that it fits every screen: what a replica has come to, and how
-//! it works.
+//! The status of a cluster as two tables, one below the other, so that they fit in 80 columns: where each replica is in the
+//! log, and how it has been working.
 
 use super::{ClusterStatus, clock_offset_ns, phase_in_words};
 use crate::cli::columns::{Heading, Row, WIDTH_MAX, lay_out, shorten};
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 /// The most columns that a replica's name takes; a longer one is cut.
 const NAME_MAX: usize = 12;
-/// How much of a digest is shown: enough to see that two are not the same.
+/// How many digits of a digest are shown: enough to see that two differ.
 const DIGEST_SHOWN: usize = 8;
 
-/// What a replica has come to.
+/// Where a replica is in the log.
 const STATE: [Heading; 7] = [
     ("replica", false),
     ("status", false),
@@ -22,7 +22,7 @@ const STATE: [Heading; 7] = [
     ("state", false),
 ];
 
-/// How it works.
+/// How a replica has been working.
 const WORK: [Heading; 7] = [
     ("replica", false),
     ("lag", true),
@@ -33,7 +33,7 @@ const WORK: [Heading; 7] = [
     ("repairs", true),
 ];
 
-/// The table, and a line for each replica that has found a fault. Each line has its end.
+/// Both tables, and a line for each replica whose state differed from a peer's. Each line ends with a newline.
 pub fn table(cluster_status: &ClusterStatus) -> String {
     let replicas = cluster_status.replicas.iter();
     let state = |report: &Option<_>, name: &str| report.as_ref().map_or_else(|| absent_row(name), state_row);
@@ -44,7 +44,10 @@ pub fn table(cluster_status: &ClusterStatus) -> String {
         lay_out(&WORK, &rows)
     };
     let fits = |text: &String| text.lines().all(|line| line.chars().count() <= WIDTH_MAX);
+
+    // Names of peers, if they fit, or else how many of them are linked.
     text += &Some(work(link_names)).filter(fits).unwrap_or_else(|| work(link_count));
+
     for report in cluster_status.reports() {
         let count = report.counters.state_disagreements;
         if count > 0 {
@@ -55,7 +58,6 @@ pub fn table(cluster_status: &ClusterStatus) -> String {
     text
 }
 
-/// What a replica has come to.
 fn state_row(report: &StatusReport) -> Row {
     vec![
         shorten(report.replica.as_str(), NAME_MAX),
@@ -68,7 +70,6 @@ fn state_row(report: &StatusReport) -> Row {
     ]
 }
 
-/// How a replica works.
 fn work_row(report: &StatusReport, links: String) -> Row {
     let counters = &report.counters;
     vec![
@@ -82,12 +83,12 @@ fn work_row(report: &StatusReport, links: String) -> Row {
     ]
 }
 
-/// What is shown of a replica that was not in reach.
+/// The row of a replica that was not in reach.
 fn absent_row(name: &str) -> Row {
     vec![shorten(name, NAME_MAX), "not in reach".into()]
 }
 
-/// What a replica does.
+/// The phase, with the progress of a catch-up, or why the replica answers nothing.
 fn status(report: &StatusReport) -> String {
     match (&report.catching_up, report.is_muted) {
         (_, true) if report.clock_is_off => "clock off".into(),
@@ -99,23 +100,23 @@ fn status(report: &StatusReport) -> String {
     }
 }
 
-/// The peers by name, a dash before those that are not consulted or not connected.
+/// The names of the peers, with a dash before those that are not linked.
 fn link_names(report: &StatusReport) -> String {
     let name = |peer: &PeerReport| format!("{}{}", if is_linked(peer) { "" } else { "-" }, peer.replica);
     report.peers.iter().map(name).collect::<Vec<String>>().join(" ")
 }
 
-/// How many of the peers are consulted and connected.
+/// How many of the peers are linked, of how many.
 fn link_count(report: &StatusReport) -> String {
     format!("{}/{}", report.peers.iter().filter(|peer| is_linked(peer)).count(), report.peers.len())
 }
 
-/// Whether a peer is consulted and connected.
+/// Whether the closed test consults a peer, and it is connected.
 fn is_linked(peer: &PeerReport) -> bool {
     peer.state == ReportedPeerState::Linked && peer.is_connected
 }
 
-/// A count in at most five characters, at least its first digits exact.
+/// A count in at most five characters, rounded down to thousands, millions or billions.
 fn short_count(count: u64) -> String {
     match count {
         0..100_000 => count.to_string(),
@@ -125,10 +126,10 @@ fn short_count(count: u64) -> String {
     }
 }
 
-/// How far a clock is ahead, in at most eight characters.
+/// How far a clock is ahead, with its sign, in at most eight characters.
 fn short_offset(offset_ns: i64) -> String {
     let sign = match offset_ns {
-        // Less than what is shown of it.
+        // Shown as 0.0 ms, which has no sign.
         -49_999..50_000 => "",
         ..-49_999 => "-",
         50_000.. => "+",

@@ -1,4 +1,4 @@
-//! Reports for tests.
+//! Status reports for tests.
 
 use super::ClusterStatus;
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
@@ -9,20 +9,20 @@ use stablechat_protocol::status::{
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
-/// The last second that reports know.
+/// The latest second that the reports have boundary digests of.
 pub const SECOND: u64 = 1_795_336_205;
 
 pub fn name(text: &str) -> ReplicaName {
     ReplicaName::parse(text).expect("a name")
 }
 
-/// Digests as of a second, made from two numbers.
+/// Boundary digests that consist of these bytes.
 pub fn boundary(second: u64, log: u8, state: u8) -> BoundaryDigests {
     let (log_digest, state_digest) = (Digest([log; 32]), Digest([state; 32]));
     BoundaryDigests { second, position: 40, log_digest, state_digest }
 }
 
-/// A replica that serves, with these peers.
+/// The report of a serving replica that is linked with these peers.
 pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
     let clock = Timestamp((SECOND + 2) * 1_000_000_000);
     let uid = Uid { timestamp: Timestamp(clock.0 - 5_000), digest: [7; 16] };
@@ -62,13 +62,13 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
     }
 }
 
-/// A while after it has begun to catch up with a.
+/// A catch-up from replica a, at 24 %.
 pub fn catching_up() -> CatchUpProgress {
     let (received_bytes, bytes_per_second) = (65_536, 256);
     CatchUpProgress { from: name("a"), is_snapshot: false, received_bytes, bytes_per_second, done_percent: 24 }
 }
 
-/// Three replicas that serve and are the same.
+/// Three replicas that serve and have the same digests.
 pub fn cluster_status() -> ClusterStatus {
     let reports = [report("a", &["b", "c"]), report("b", &["a", "c"]), report("c", &["a", "b"])];
     ClusterStatus { replicas: reports.into_iter().map(|report| (report.replica.clone(), Some(report))).collect() }

@@ -1,74 +1,78 @@
-//! The verdict, the table and JSON.
+//! The comparison of replicas, the tables and JSON.
 
 use super::testing::{SECOND, boundary, catching_up, change, cluster_status, name, report};
 use super::*;
 use serde_json::{Value, json};
 use stablechat_protocol::status::ReportedPeerState;
 
-/// The verdict in words, how many serve, and the exit code.
+/// The comparison as a sentence, how many replicas serve, and the exit code.
 fn outcome(cluster_status: &ClusterStatus) -> (String, usize, u8) {
-    (cluster_status.verdict_line(), cluster_status.serving().count(), cluster_status.code())
+    (cluster_status.comparison_line(), cluster_status.serving().count(), cluster_status.code())
 }
 
-fn said(text: &str, serving: usize, code: u8) -> (String, usize, u8) {
+fn expected_outcome(text: &str, serving: usize, code: u8) -> (String, usize, u8) {
     (text.into(), serving, code)
 }
 
 #[test]
-fn same_is_what_all_know_to_be_the_same() {
+fn replicas_are_same_as_of_the_latest_second_that_all_know() {
     let same = "state: same, as of 2026-11-22 08:30:05 UTC";
-    assert_eq!(outcome(&cluster_status()), said(same, 3, 0));
+    assert_eq!(outcome(&cluster_status()), expected_outcome(same, 3, 0));
     let mut cluster_status = cluster_status();
     change(&mut cluster_status, 1, |report| report.boundaries.retain(|digests| digests.second < SECOND - 1));
     change(&mut cluster_status, 2, |report| report.boundaries[7] = boundary(SECOND, 9, 9));
     let earlier = "state: same, as of 2026-11-22 08:30:03 UTC";
-    assert_eq!(outcome(&cluster_status), said(earlier, 3, 0), "a second that one of them does not know says nothing");
+    assert_eq!(
+        outcome(&cluster_status),
+        expected_outcome(earlier, 3, 0),
+        "a second that one replica does not know is not compared"
+    );
 }
 
 #[test]
-fn who_does_not_serve_is_not_compared_and_is_missed() {
+fn replicas_that_do_not_serve_are_left_out_and_the_exit_code_is_1() {
     let same = "state: same at the 2 of 3 that serve, as of 2026-11-22 08:30:05 UTC";
     let mut absent = cluster_status();
     absent.replicas[2].1 = None;
-    assert_eq!(outcome(&absent), said(same, 2, 1));
+    assert_eq!(outcome(&absent), expected_outcome(same, 2, 1));
     let mut behind = cluster_status();
     change(&mut behind, 0, |report| (report.phase, report.boundaries) = (ReportedPhase::CatchingUp, Vec::new()));
-    assert_eq!(outcome(&behind), said(same, 2, 1));
+    assert_eq!(outcome(&behind), expected_outcome(same, 2, 1));
     let mut mute = cluster_status();
     change(&mut mute, 1, |report| report.is_muted = true);
-    assert_eq!(outcome(&mute), said(same, 2, 1));
+    assert_eq!(outcome(&mute), expected_outcome(same, 2, 1));
 }
 
 #[test]
-fn different_says_who_and_in_what() {
+fn a_difference_names_the_replicas_and_whether_logs_or_states_differ() {
     let mut logs = cluster_status();
     change(&mut logs, 1, |report| report.boundaries[7] = boundary(SECOND, 9, 9));
     let text = "state: different: a c and b have applied different requests, as of 2026-11-22 08:30:05 UTC";
-    assert_eq!(outcome(&logs), said(text, 3, 1));
+    assert_eq!(outcome(&logs), expected_outcome(text, 3, 1));
     let mut states = cluster_status();
     change(&mut states, 0, |report| report.boundaries[7] = boundary(SECOND, 1, 9));
     let text = "state: different: a and b c have come to different states after the same log, which is a bug, \
                 as of 2026-11-22 08:30:05 UTC";
-    assert_eq!(outcome(&states), said(text, 3, 1));
+    assert_eq!(outcome(&states), expected_outcome(text, 3, 1));
 }
 
 #[test]
-fn what_cannot_be_compared_is_unknown() {
+fn replicas_that_cannot_be_compared_are_unknown() {
     let mut none_in_reach = cluster_status();
     none_in_reach.replicas.iter_mut().for_each(|(_, report)| *report = None);
-    assert_eq!(outcome(&none_in_reach), said("state: unknown: no replica is in reach", 0, 69));
+    assert_eq!(outcome(&none_in_reach), expected_outcome("state: unknown: no replica is in reach", 0, 69));
     let mut none_serves = cluster_status();
     (0..3).for_each(|place| change(&mut none_serves, place, |report| report.phase = ReportedPhase::Joining));
-    assert_eq!(outcome(&none_serves), said("state: unknown: no replica serves", 0, 1));
+    assert_eq!(outcome(&none_serves), expected_outcome("state: unknown: no replica serves", 0, 1));
     let mut one_serves = cluster_status();
     one_serves.replicas[0].1 = None;
     change(&mut one_serves, 1, |report| report.phase = ReportedPhase::Stopping);
     let text = "state: unknown: only c serves, and there is none to compare it with";
-    assert_eq!(outcome(&one_serves), said(text, 1, 1));
+    assert_eq!(outcome(&one_serves), expected_outcome(text, 1, 1));
     let mut nothing_in_common = cluster_status();
     change(&mut nothing_in_common, 2, |report| report.boundaries = vec![boundary(SECOND + 1, 1, 2)]);
     let text = "state: unknown: the replicas that serve know no second in common";
-    assert_eq!(outcome(&nothing_in_common), said(text, 3, 1));
+    assert_eq!(outcome(&nothing_in_common), expected_outcome(text, 3, 1));
 }
 
 #[test]
@@ -102,7 +106,7 @@ state: unknown: only a serves, and there is none to compare it with";
 }
 
 #[test]
-fn the_table_fits_its_width_whatever_is_in_it() {
+fn the_table_fits_80_columns_with_long_names_and_numbers() {
     let names = ["a-very-long-name-of-a-replica", "another-very-long-name", "c"];
     let mut cluster_status = cluster_status();
     for place in 0..3 {
@@ -111,7 +115,7 @@ fn the_table_fits_its_width_whatever_is_in_it() {
             *report = super::testing::report(names[place], &names);
             (report.phase, report.closed) =
                 (ReportedPhase::CatchingUp, Timestamp::ZERO.after(std::time::Duration::from_secs(1)));
-            (report.epoch, report.applied.position, report.settled) = (1_795_345_825, 99_999_999, 99_999_999);
+            (report.epoch, report.applied.position, report.settled) = (1_795_345_825, 9_999_999, 9_999_999);
             report.peers.iter_mut().for_each(|peer| peer.clock = Some(Timestamp(report.clock.0 + 999_999_999)));
             report.catching_up = Some(catching_up());
             (report.counters.closed, report.counters.real_time) = (9_999_999_999, 9_999_999);
@@ -120,6 +124,8 @@ fn the_table_fits_its_width_whatever_is_in_it() {
     }
     let text = cluster_status.to_text();
     assert!(text.contains("a-very-long\u{2026}") && text.contains(" 3/3 "), "{text}");
+    let mut tables = text.lines().filter(|line| !line.contains("its state differed from a peer's"));
+    assert!(tables.all(|line| line.chars().count() <= 80), "{text}");
     let faults = text.lines().filter(|line| line.contains("its state differed from a peer's")).count();
     assert_eq!(faults, 3, "{text}");
     change(&mut cluster_status, 0, |report| report.closed = report.clock);
@@ -127,7 +133,7 @@ fn the_table_fits_its_width_whatever_is_in_it() {
 }
 
 #[test]
-fn json_is_a_line_for_each_replica_and_the_verdict() {
+fn json_is_a_line_for_each_replica_and_one_for_the_comparison() {
     let mut cluster_status = cluster_status();
     change(&mut cluster_status, 1, |report| report.catching_up = Some(catching_up()));
     cluster_status.replicas[2].1 = None;
