@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# What is installed, and where. To be sourced after common.sh, by bash; used by scripts/install and scripts/uninstall.
+# The files that an installation has, and their places. To be sourced after common.sh, by bash.
 
-# Where manual pages and completions are made.
+# The directory that stablechat-manual writes manual pages and shell completions to.
 SHARE="$CARGO_TARGET_DIR/debug/share"
 
-# Prints a line for each file: its mode, where it is built, and where it goes.
+# Prints a line for each file: its mode, its path in the build, and its path when installed.
 installed_files() {
     local program
     for program in stablechat stablechatd; do
@@ -21,23 +21,24 @@ installed_files() {
         644 "$ROOT/scripts/systemd/stablechat.target" /usr/local/lib/systemd/system/stablechat.target
 }
 
-# Builds everything that is installed.
+# Builds the files that an installation has.
 build_installed() {
     build_programs && "$CARGO_TARGET_DIR/debug/stablechat-manual" "$SHARE"
 }
 
-# Where replicas have their configuration and their data.
-# shellcheck disable=SC2034 # for those who source this
+# The directories of the replicas' configuration and data. systemd keeps the data of a unit with DynamicUser=yes below
+# /var/lib/private, and makes a symbolic link to it in /var/lib.
+# shellcheck disable=SC2034 # used by the scripts that source this file
 CONFIGURATION=/etc/stablechat
-# shellcheck disable=SC2034 # for those who source this
+# shellcheck disable=SC2034 # used by the scripts that source this file
 DATA=(/var/lib/stablechat /var/lib/private/stablechat)
 
-# Tells systemd that units have changed, if it runs.
+# Makes systemd read the units again, if this machine runs systemd.
 reload_systemd() {
     [[ ! -d /run/systemd/system ]] || systemctl daemon-reload
 }
 
-# Ends the script unless root runs it.
+# Ends the script unless the user is root. The arguments are those of the script, for the message.
 need_root() {
-    ((EUID == 0)) || die "only root can do this; try: sudo $0 $*"
+    ((EUID == 0)) || die "only root can change the installation; run: sudo $0 $*"
 }

@@ -1,22 +1,23 @@
 # shellcheck shell=bash
-# Functions for a cluster on this machine. To be sourced after common.sh, by bash; used by scripts/cluster and scripts/demo.
+# Functions for a cluster on this machine. To be sourced after common.sh, by bash.
 #
-# Everything is in one directory: the cluster file, and for each replica its data (NAME), its log (NAME.log) and its process
-# id (NAME.pid). The system may have given the id to another process since, so it counts only if that process is a stablechatd
-# with this data directory.
+# A cluster has one directory, with the cluster file and, for each replica, its data (NAME), its log (NAME.log) and its process
+# id (NAME.pid). After a crash, the system may have given that process id to another process. Therefore a process counts as the
+# replica only if it is a stablechatd with the replica's data directory.
 
-# How long a replica may take until it listens, and to stop when it is asked to.
+# The longest time from starting a replica until it listens, and from SIGTERM or SIGKILL until its process has ended.
 START_LIMIT_S=20
 STOP_LIMIT_S=10
 
-# Selects the cluster in the directory $1. Unless there is a cluster file, makes one: $4 replicas named a, b, c and so on, on
-# loopback, at consecutive ports from $2 on, with a delivery bound of $3 milliseconds.
+# Selects the cluster in the directory $1. If the directory has no cluster file, makes one: $4 replicas named a, b, c and so on,
+# on loopback, at consecutive ports from $2 on, with a delivery bound of $3 milliseconds.
 use_cluster() {
     local directory=$1 base_port=$2 delivery_bound_ms=$3 count=$4
-    [[ $count =~ ^[1-9]$ ]] || die "$count is not a number of replicas from 1 to 9"
+    [[ $count =~ ^[1-9]$ ]] || die "$count is not a number of replicas; give 1 to 9"
     [[ $base_port =~ ^[1-9][0-9]{0,4}$ && $((base_port + count - 1)) -le 65535 ]] ||
-        die "there are no $count ports from $base_port on"
-    [[ $delivery_bound_ms =~ ^[1-9][0-9]{0,4}$ ]] || die "$delivery_bound_ms is not a delivery bound in milliseconds"
+        die "$base_port cannot be the first of $count consecutive ports; give 1 to $((65536 - count))"
+    [[ $delivery_bound_ms =~ ^[1-9][0-9]{0,4}$ ]] ||
+        die "$delivery_bound_ms is not a delivery bound in milliseconds; give a number such as 1000"
     mkdir -p -- "$directory" || return
     CLUSTER_DIRECTORY=$(cd -- "$directory" && pwd) || return
     CLUSTER_FILE="$CLUSTER_DIRECTORY/cluster.toml"
@@ -35,8 +36,8 @@ write_cluster_file() {
     done
 }
 
-# Reads the replicas' names and addresses: REPLICAS in the order of the file, and ADDRESSES by name. This understands only as
-# much TOML as write_cluster_file uses.
+# Reads the cluster file: REPLICAS gets the names of the replicas in the order of the file, and ADDRESSES their addresses by
+# name. It understands only the part of TOML that write_cluster_file uses.
 read_cluster_file() {
     REPLICAS=()
     declare -gA ADDRESSES=()
@@ -54,14 +55,16 @@ read_cluster_file() {
             fi
         fi
     done <"$CLUSTER_FILE"
-    ((${#REPLICAS[@]} > 0)) || die "$CLUSTER_FILE names no replicas"
+    ((${#REPLICAS[@]} > 0)) || die "the cluster file $CLUSTER_FILE has no [[replica]]; correct it, or remove it to get a new one"
     for name in "${REPLICAS[@]}"; do
-        [[ $name =~ ^[a-z0-9][a-z0-9._-]*$ ]] || die "$CLUSTER_FILE: $name is not a replica's name"
-        [[ ${ADDRESSES[$name]-} =~ ^.+:[0-9]+$ ]] || die "$CLUSTER_FILE: replica $name has no address, HOST:PORT"
+        [[ $name =~ ^[a-z0-9][a-z0-9._-]*$ ]] ||
+            die "the cluster file $CLUSTER_FILE has a replica $name, which is not a valid name"
+        [[ ${ADDRESSES[$name]-} =~ ^.+:[0-9]+$ ]] ||
+            die "in the cluster file $CLUSTER_FILE, replica $name has no address HOST:PORT"
     done
 }
 
-# Prints the process id of a replica; fails if the replica does not run.
+# Prints the process id of a replica. Fails if the replica does not run.
 replica_pid() {
     local name=$1 pid arguments
     read -r pid 2>/dev/null <"$CLUSTER_DIRECTORY/$name.pid" || return 1
@@ -78,12 +81,12 @@ replica_pid() {
     return 1
 }
 
-# Whether something accepts connections at HOST:PORT.
+# Whether a process accepts connections at HOST:PORT.
 accepts() {
     (exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null
 }
 
-# Starts a replica and waits until it accepts connections. If it does not, prints the reason and fails.
+# Starts a replica and waits until it accepts connections. If it does not, prints why with the end of its log, and fails.
 start_replica() {
     local name=$1 pid
     local address=${ADDRESSES[$name]} log="$CLUSTER_DIRECTORY/$name.log" pid_file="$CLUSTER_DIRECTORY/$name.pid"
@@ -92,7 +95,7 @@ start_replica() {
         return 0
     fi
     if accepts "$address"; then
-        say "replica $name cannot start: another process listens at $address"
+        say "replica $name cannot start, because another process listens at $address; stop that process first"
         return 1
     fi
     rm -f -- "$pid_file"
@@ -100,20 +103,21 @@ start_replica() {
     local log_before
     log_before=$(wc -c <"$log") || return
 
-    # A session of its own, so that neither the terminal's signals nor its end reach the replica. The inner shell writes its own
-    # process id, which exec keeps: setsid may or may not have forked, so the id of the background job can be another.
+    # setsid, so that the replica gets neither the terminal's signals (Ctrl-C) nor a SIGHUP when the terminal is closed. setsid
+    # forks in some cases, so the process id of the background job may not be the replica's. The inner shell therefore writes
+    # its own process id, which stays the same through exec.
     # shellcheck disable=SC2016 # for the inner shell
     setsid bash -c 'echo "$$" >"$1" && shift && exec "$@"' start_replica "$pid_file" \
         "$STABLECHATD" run --cluster "$CLUSTER_FILE" --name "$name" --data "$CLUSTER_DIRECTORY/$name" \
         >>"$log" 2>&1 </dev/null &
     disown
 
-    local deadline=$((SECONDS + START_LIMIT_S)) why="does not listen at $address after $START_LIMIT_S s"
+    local deadline=$((SECONDS + START_LIMIT_S)) why="does not listen at $address $START_LIMIT_S s after its start"
     while ((SECONDS < deadline)); do
         if replica_pid "$name" >/dev/null; then
             accepts "$address" && return 0
         elif read -r pid 2>/dev/null <"$pid_file" && ! kill -0 "$pid" 2>/dev/null; then
-            why="ended right after its start"
+            why="ended before it listened at $address"
             break
         fi
         sleep 0.05
@@ -124,13 +128,13 @@ start_replica() {
     return 1
 }
 
-# Sends a signal to a replica; fails if the replica does not run.
+# Sends the signal $2 to replica $1. Fails if the replica does not run.
 signal_replica() {
     local pid
     pid=$(replica_pid "$1") && kill -s "$2" "$pid" 2>/dev/null
 }
 
-# Waits until the process of a replica has ended; fails after STOP_LIMIT_S.
+# Waits until the process of a replica has ended. Fails after STOP_LIMIT_S.
 wait_for_end() {
     local name=$1 deadline=$((SECONDS + STOP_LIMIT_S))
     while replica_pid "$name" >/dev/null; do
@@ -140,7 +144,8 @@ wait_for_end() {
     rm -f -- "$CLUSTER_DIRECTORY/$name.pid"
 }
 
-# Asks replicas to stop, all at the same time, and waits until they have. Names those that have not, and fails.
+# Sends SIGTERM to all given replicas at once, and waits until their processes have ended. Prints the names of replicas that
+# are still running after STOP_LIMIT_S, and fails if there are any.
 stop_replicas() {
     local name status=0
     for name in "$@"; do
@@ -148,14 +153,14 @@ stop_replicas() {
     done
     for name in "$@"; do
         wait_for_end "$name" || {
-            say "replica $name has not stopped after $STOP_LIMIT_S s; scripts/cluster kill $name ends it"
+            say "replica $name is still running $STOP_LIMIT_S s after SIGTERM; to end it: scripts/cluster kill $name"
             status=1
         }
     done
     return "$status"
 }
 
-# Ends replicas with SIGKILL, as a power failure would, and waits until they are gone.
+# Ends replicas with SIGKILL, so that they can neither hand over nor say goodbye, and waits until their processes have ended.
 kill_replicas() {
     local name status=0
     for name in "$@"; do
@@ -170,12 +175,12 @@ kill_replicas() {
     return "$status"
 }
 
-# Removes the data of replicas. Refuses if any of them runs.
+# Removes the data of replicas. Removes nothing and fails if one of them is running.
 wipe_replicas() {
     local name
     for name in "$@"; do
         if replica_pid "$name" >/dev/null; then
-            say "replica $name is running; stop it first"
+            say "replica $name is running, so no data was removed; stop it first: scripts/cluster stop $name"
             return 1
         fi
     done
