@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# ssh and scp, by the name under which it is called, as far as docs/OPERATIONS.md uses them, to machines that are namespaces: a
-# machine's process 1 has its number in the file $STABLECHAT_PIDS/ADDRESS.
+# Stands in for ssh and scp in scripts/test-operations, whose machines are sets of namespaces. It implements the part of both that
+# docs/OPERATIONS.md uses, and acts as the one by whose name it is called. The file $STABLECHAT_PIDS/ADDRESS has the id of the
+# machine's process 1.
 #
 # usage: ssh root@ADDRESS COMMAND...
-#        scp [-r] FILE... TO, of which one may be root@ADDRESS:[PATH]
+#        scp [-r] FILE... TARGET, where each may be root@ADDRESS:[PATH]
 set -euo pipefail
 
 main() {
     local name=${0##*/}
     case "$name" in
     ssh | scp) "$name" "$@" ;;
-    *) fail "call it ssh or scp" ;;
+    *) fail "this script acts as ssh or scp; call it by one of these names" ;;
     esac
 }
 
@@ -25,7 +26,7 @@ ssh() {
 }
 
 scp() {
-    (($# >= 2)) || fail "usage: scp [-r] FILE... root@ADDRESS:[PATH], or root@ADDRESS:FILE to take it from there"
+    (($# >= 2)) || fail "usage: scp [-r] FILE... TARGET, where each may be root@ADDRESS:[PATH]"
     local word words=()
     for word in "$@"; do
         [[ $word == root@*:* ]] && word=$(path_of "$word")
@@ -34,7 +35,7 @@ scp() {
     exec cp "${words[@]}"
 }
 
-# Where a file of another machine, root@ADDRESS:[PATH], is seen from here.
+# Prints the path by which this machine can access the file root@ADDRESS:[PATH].
 path_of() {
     local pid path=${1#*:}
     pid=$(process_1 "$(cut -d: -f1 <<<"${1#root@}")")
@@ -42,7 +43,7 @@ path_of() {
     echo "/proc/$pid/root$path"
 }
 
-# The number of the process 1 of the machine at address $1.
+# Prints the id of process 1 of the machine at address $1.
 process_1() {
     cat -- "$STABLECHAT_PIDS/$1" 2>/dev/null || fail "no machine answers at $1"
 }
