@@ -6,8 +6,9 @@ use crate::cli::columns::{Heading, Row, WIDTH_MAX, lay_out, shorten};
 use stablechat_protocol::status::{PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
 use std::time::Duration;
 
-/// The most columns that a replica's name takes; a longer one is cut.
-const NAME_MAX: usize = 12;
+/// The most columns of a replica's name; a longer one is cut. With 10, a replica that catches up at position 99,999,999 still
+/// fits in 80 columns.
+const NAME_MAX: usize = 10;
 /// How many digits of a digest are shown: enough to see that two differ.
 const DIGEST_SHOWN: usize = 8;
 
