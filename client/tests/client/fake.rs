@@ -19,7 +19,8 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -62,6 +63,24 @@ pub struct Replica {
     shared: Arc<(Mutex<State>, Condvar)>,
 }
 
+/// The next port to be tried.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(2000);
+
+/// Listens where no other test listens, and goes on to do so for as long as this process lives: a replica that was killed must not
+/// find another one at its port. The address is made from the number of the process (all of 127.0.0.0/8 is loopback on Linux),
+/// ports are counted up, and connections come from 127.0.0.1, so none of them takes such a port.
+fn bind() -> TcpListener {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, 64 + high % 64, middle, low);
+    loop {
+        let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 32_000, "no port is free");
+        if let Ok(listener) = TcpListener::bind((host, port)) {
+            return listener;
+        }
+    }
+}
+
 /// What it knows.
 #[derive(Default)]
 pub struct State {
@@ -92,7 +111,7 @@ struct Connection {
 impl Replica {
     /// A replica that listens on a port of its own.
     pub fn start(name: &str) -> Replica {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let listener = bind();
         let replica = Replica {
             name: ReplicaName::parse(name).expect("a name"),
             address: listener.local_addr().expect("an address"),
