@@ -45,7 +45,7 @@ pub struct Dial<T> {
     address: String,
     pacing: Pacing,
     state: State<T>,
-    /// Addresses that this attempt has not tried yet.
+    /// Addresses from the last lookup that were not tried yet.
     untried: VecDeque<SocketAddr>,
     /// How many attempts in a row have failed.
     failures: u32,
@@ -156,23 +156,26 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
         }
     }
 
-    /// The connection has proved to be of use: the next failure is the first in a row.
+    /// The connection has proved to be of use: the next failure is the first in a row, and the next attempt looks up the name anew.
     pub fn on_success(&mut self) {
         self.failures = 0;
+        self.untried.clear();
     }
 
-    /// The caller's connection is lost, or came to nothing: schedules the next attempt.
+    /// The caller's connection is lost, or came to nothing: schedules the next attempt. Unless [`Dial::on_success`] was called, it
+    /// begins with the address after the one that was connected to. Otherwise an address where something else answers, or where
+    /// nothing answers although it connects, would keep the others from ever being tried.
     pub fn retry(&mut self, now: T) {
         let mut random = [0];
         // Without a random number the wait is the shortest. It is still long enough to be polite.
         let jitter = getrandom::fill(&mut random).map_or(0, |()| random[0]);
-        self.untried.clear();
         self.state = State::Waiting { until: now + self.pacing.wait(self.failures, jitter) };
         self.failures = self.failures.saturating_add(1);
     }
 
     /// Schedules the next attempt as after many failures: the other side has said that it does not want us.
     pub fn retry_slowly(&mut self, now: T) {
+        self.untried.clear();
         self.failures = u32::MAX;
         self.retry(now);
     }

@@ -96,6 +96,34 @@ fn an_address_that_refuses_is_not_the_last() {
 }
 
 #[test]
+fn an_address_that_came_to_nothing_is_followed_by_the_next() {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let addresses = listeners.each_ref().map(|listener| listener.local_addr().expect("bound"));
+    let mut rig = Rig::new("no-port-here");
+    rig.dial.state = State::Waiting { until: Instant::now() };
+    rig.dial.untried = addresses.into();
+    for address in addresses {
+        let socket = rig.attempt().expect("it connects");
+        assert_eq!(socket.peer_addr().expect("connected"), address);
+        rig.dial.retry(Instant::now());
+    }
+    rig.attempt().expect_err("after the last one the name is looked up again");
+}
+
+#[test]
+fn after_a_success_the_name_is_looked_up_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let mut rig = Rig::new("no-port-here");
+    rig.dial.state = State::Waiting { until: Instant::now() };
+    rig.dial.untried = [address, address].into();
+    rig.attempt().expect("it connects");
+    rig.dial.on_success();
+    rig.dial.retry(Instant::now());
+    rig.attempt().expect_err("the name has no address");
+}
+
+#[test]
 fn a_refusal_is_an_error_and_another_attempt_follows() {
     let mut rig = Rig::new(&format!("127.0.0.1:{}", closed_port()));
     let why = rig.attempt().expect_err("nobody listens");
