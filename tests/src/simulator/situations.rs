@@ -51,7 +51,9 @@ impl Situations {
     ) {
         let (PeerMessage::LogEntries { requests, is_end, .. }, Some(store)) = (message, store) else { return };
         let lacks = |uid| store.log().contains(uid).is_ok_and(|is_there| !is_there);
-        if requests.iter().any(|stamped| stamped.uid <= store.log().settled() && lacks(stamped.uid)) {
+        // What comes before the base was in the log, and has been truncated.
+        let (base, settled) = (store.log().base().uid, store.log().settled());
+        if requests.iter().any(|stamped| stamped.uid > base && stamped.uid <= settled && lacks(stamped.uid)) {
             tally.count(UNPLACEABLE);
         }
         if *is_end
