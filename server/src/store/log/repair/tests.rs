@@ -283,6 +283,28 @@ fn check_finds_what_a_repair_must_not_leave() {
     assert_eq!(faults(&|db| db.put_cf(family(db, schema::UNDONE), key, b"")), 1);
 }
 
+/// A replica that catches up does a batch in each wake, and takes a wake of more than half the delivery bound for a pause.
+#[test]
+fn a_batch_of_short_messages_is_done_soon() {
+    let ann = actor("ann", 1);
+    let late = held(2, 2, 1, &ann, send(&ann, "late"));
+    let sent = (3..1000).map(|at| held(at, 1, at - 1, &ann, send(&ann, "a message of thirty characters")));
+    let early: Vec<StampedRequest> = std::iter::once(held(1, 1, 1, &ann, create(&ann))).chain(sent).collect();
+    let mut store = store_of(&early);
+    store.begin_inserting(vec![late]).expect("memory does not fail");
+
+    let (mut most_undone, mut most_applied, mut is_done) = (0, 0, false);
+    while !is_done {
+        let before = store.applied().position;
+        is_done = store.go_on_inserting().expect("memory does not fail").1;
+        most_undone = most_undone.max(before.saturating_sub(store.applied().position));
+        most_applied = most_applied.max(store.applied().position.saturating_sub(before));
+    }
+    assert!((500..900).contains(&most_undone), "{most_undone} requests undone in one batch");
+    assert!((200..400).contains(&most_applied), "{most_applied} requests applied in one batch");
+    assert_eq!(store.applied().position, early.len() as u64 + 1);
+}
+
 /// A batch that is bounded by bytes, not by requests: a few long messages fill it, many short requests do not.
 #[test]
 fn a_batch_is_full_when_it_has_many_bytes() {
