@@ -1,35 +1,36 @@
-//! From pings and their answers to delays one way and distances of clocks.
+//! Computes one-way delays and clock offsets from pings and their answers.
 //!
-//! An exchange gives three readings of two clocks, and the unknowns are three: how long the ping took, how long its answer
-//! took, and how far one clock is ahead of the other. So something has to be assumed, and as in Cristian's *Probabilistic clock
-//! synchronization* (1989) it is that the fastest exchange took equally long both ways. Whatever is true, the clock was read
-//! somewhere between sending and receiving: the distance of the clocks is known up to half of the round trip.
+//! An exchange consists of three readings of two clocks: when the ping was sent, when it was answered, and when the answer
+//! was received. Two differences cannot determine three unknowns: the delay of the ping, the delay of the answer, and the
+//! offset of the clocks. So an assumption is needed. As in Cristian's *Probabilistic clock synchronization* (1989), it is that
+//! the fastest exchange took equally long both ways. Even if it did not, the other clock was read between sending and
+//! receiving, so the offset is wrong by at most half of the round trip.
 //!
-//! Clocks drift and are slewed, so an exchange says less of the distance the longer ago it was. Each is measured by the one that
-//! bounds the distance best at its time: half of the round trip, and what the clocks may have drifted since (RFC 5905 ages its
-//! samples in this way, section 10).
+//! Clocks drift and are slewed, so an exchange says less about the offset the longer ago it was. Each exchange therefore uses
+//! the offset of the exchange with the smallest error at its time: half of that one's round trip, plus what the clocks may have
+//! drifted in between (RFC 5905 ages its samples in this way, section 10).
 
 use stablechat_protocol::clock_offset::{Exchange, signed_difference};
 use stablechat_protocol::time::Timestamp;
 
-/// By how much two clocks may part in a second, in nanoseconds: two replicas that slew towards their wall clocks in opposite
+/// By how much the offset of two clocks may change in a second, in nanoseconds: two replicas that slew towards their wall clocks in opposite
 /// directions, by 500 ppm each.
 const DRIFT_NS_PER_S: u64 = 1_000_000;
 
-/// What an exchange says, in nanoseconds.
+/// The delays of one exchange, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delay {
     /// How long the ping took.
     pub there: u64,
     /// How long the answer took.
     pub back: u64,
-    /// How far the clock of who answers is ahead.
+    /// How far the answering clock is ahead.
     pub offset: i64,
-    /// By how much that may be wrong, either way.
+    /// By how much `offset` may be wrong, either way. `there` and `back` are wrong by as much.
     pub error: u64,
 }
 
-/// How far a clock is ahead, as bounded at some time.
+/// How far a clock is ahead at a time: `offset` ± `error`, in nanoseconds.
 #[derive(Clone, Copy)]
 struct Bound {
     at: Timestamp,
@@ -38,12 +39,12 @@ struct Bound {
 }
 
 impl Bound {
-    /// What one exchange alone says of the clocks.
+    /// From one exchange alone.
     fn of(exchange: &Exchange) -> Bound {
         Bound { at: exchange.sent, offset: exchange.offset_ns(), error: exchange.error_ns() }
     }
 
-    /// The same at another time.
+    /// The bound at another time, before or after: the same offset, with a larger error.
     fn aged_to(self, at: Timestamp) -> Bound {
         let age = u128::from(at.0.abs_diff(self.at.0));
         let drift = u64::try_from(age * u128::from(DRIFT_NS_PER_S) / 1_000_000_000).unwrap_or(u64::MAX);
@@ -55,10 +56,10 @@ impl Bound {
     }
 }
 
-/// Measures exchanges of one pair, in the order in which they were sent.
+/// The delays of one pair's exchanges. Both are in the order in which the pings were sent.
 pub fn measure(exchanges: &[Exchange]) -> Vec<Delay> {
     let mut bounds: Vec<Bound> = exchanges.iter().map(Bound::of).collect();
-    // What ages from one to the next in both directions has met all.
+    // One pass in each direction compares every bound with every other, since errors grow linearly with time.
     for at in 1..bounds.len() {
         bounds[at] = bounds[at].better(bounds[at - 1].aged_to(bounds[at].at));
     }
@@ -73,9 +74,9 @@ pub fn measure(exchanges: &[Exchange]) -> Vec<Delay> {
     exchanges.iter().zip(&bounds).map(delay).collect()
 }
 
-/// How long it would have taken, either way, to say something, to be asked for it and to send it: three messages, each sent when the
-/// one before it had come, as found in these delays of one pair's exchanges. The last message is the first that was sent after
-/// that; where none was, half of all are shorter than what is taken for it.
+/// How long three messages would have taken, each sent when the one before it arrived: an announcement, a fetch and a body, in
+/// either direction. Every exchange gives two of them; its third message has the delay of the next ping that was sent after the
+/// exchange, or the median delay where there is no such ping.
 pub fn hops(exchanges: &[Exchange], delays: &[Delay]) -> Vec<u64> {
     let median = |of: fn(&Delay) -> u64| {
         let mut all: Vec<u64> = delays.iter().map(of).collect();
@@ -92,8 +93,11 @@ pub fn hops(exchanges: &[Exchange], delays: &[Delay]) -> Vec<u64> {
     hops.collect()
 }
 
-/// The value that this share of them does not exceed, by the nearest rank: of fewer than 1,000, the largest is their p99.9. They
-/// are sorted, and there are some.
+/// The value that this share of the values does not exceed, by nearest rank: of fewer than 1,000 values, the largest is their
+/// p99.9.
+///
+/// # Panics
+/// There are no values.
 pub fn quantile<T: Copy>(sorted: &[T], share: f64) -> T {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted[rank.clamp(1, sorted.len()) - 1]
@@ -114,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn known_delays_and_a_known_offset_are_found() {
+    fn delays_and_an_offset_are_found_from_one_symmetric_exchange() {
         let ahead = -7 * MS as i64;
         let sent: Vec<Exchange> = (0..100)
             .map(|number| match number {
@@ -127,14 +131,14 @@ mod tests {
         assert_eq!(delays[40], Delay { there: 2 * MS, back: 2 * MS, offset: ahead, error: 2 * MS });
         assert_eq!((delays[70].there, delays[70].back), (2 * MS, 300 * MS));
         for delay in &delays {
-            assert_eq!(delay.offset, ahead, "the fastest exchange is the best for all within a second");
+            assert_eq!(delay.offset, ahead, "the fastest exchange bounds the offset of all within a second");
             assert!(delay.error <= 2 * MS + 600_000 && delay.error >= 2 * MS, "{delay:?}");
         }
         assert_eq!((delays[0].there, delays[0].back), (9 * MS, 3 * MS));
     }
 
     #[test]
-    fn what_is_true_lies_within_the_error_however_unequal_the_ways_are() {
+    fn the_true_offset_lies_within_the_error_with_asymmetric_delays() {
         let mut random = 12_345_u64;
         let mut next = move |most: u64| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -159,7 +163,7 @@ mod tests {
         for (second, delay) in (0_i64..).zip(measure(&sent)) {
             assert_eq!((delay.offset, delay.error), (second * 100_000, MS));
         }
-        // Between fast ones that are far apart, a slow one is bounded by the nearest and by the drift.
+        // A slow exchange takes its offset from the nearest fast one, plus the drift since then.
         let rare = [exchange(0, 0, MS, MS), exchange(1000 * MS, 50_000, 500 * MS, MS), exchange(9000 * MS, 0, MS, MS)];
         let delay = measure(&rare)[1];
         assert_eq!((delay.offset, delay.error), (0, 2 * MS));
@@ -167,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_lengthens_a_hop_once() {
+    fn a_pause_delays_only_one_of_three_messages() {
         let late = |number: u64| if (50..60).contains(&number) { (60 - number) * 10 * MS } else { MS };
         let exchanges: Vec<Exchange> =
             (0..100).map(|number| exchange(number * 10 * MS, 0, late(number), 2 * MS)).collect();
@@ -180,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_readings_do_no_harm() {
+    fn extreme_clock_readings_do_not_overflow() {
         let absurd = [
             Exchange { sent: Timestamp::ZERO, clock: Timestamp::MAX, received: Timestamp::MAX },
             Exchange { sent: Timestamp::MAX, clock: Timestamp::ZERO, received: Timestamp::MAX },

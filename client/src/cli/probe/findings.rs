@@ -1,10 +1,10 @@
-//! What the measured delays and clocks mean for the delivery bound.
+//! Compares the measured delays and clock offsets with the delivery bound.
 //!
-//! The assumption is Δ ≥ N·(δ+ε). δ is the longest that it takes for a request to get from one live process to the next. Among
-//! replicas that is a hop: an announcement, a fetch and a body, hence three messages one after the other, and the moment for
-//! which a replica waits before it fetches. From a client it is one message. ε is the most by which the clocks of two replicas
-//! differ; a client's clock is corrected, so it does not matter. Both are taken at p99.9, and what cannot be told of the clocks is
-//! added to ε.
+//! The protocol assumes Δ ≥ N·(δ+ε). δ is the longest time that a request takes from one live process to the next. Between
+//! replicas that is a hop: an announcement, a fetch and a body, which are three messages in sequence, plus the delay
+//! [`FETCH_DELAY`] before a replica fetches. From a client it is one message. ε is the most by which the clocks of two replicas
+//! differ; a client's clock does not count, because the client corrects its timestamps. Both are taken at p99.9, and the
+//! measurement error of the clocks is added to ε.
 
 use super::delays::{Delay, hops, measure, quantile};
 use super::paths::{Path, Place};
@@ -14,41 +14,40 @@ use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The share of delays and distances that are within what is taken for the longest.
-const HIGH: f64 = 0.999;
-/// How many times what is needed is recommended: what was not seen while measuring may be worse than what was.
+/// The quantile that stands for the longest delay and the largest clock skew: a maximum would grow with the number of pings.
+const P999: f64 = 0.999;
+/// The recommended Δ is this many times N·(δ+ε): delays outside of the measurement may be longer than those in it.
 pub const HEADROOM: u32 = 2;
-/// The least that is recommended. A replica that is suspended for half of the bound has to begin again, and machines that are busy
-/// do not run a process for tens of milliseconds, once in a while.
+/// The least Δ that is recommended. A replica that is suspended for half of the bound has to resync, and on busy machines a
+/// process is now and then not run for tens of milliseconds.
 pub const RECOMMENDED_MIN: Duration = Duration::from_millis(200);
-/// What a person would write, in tens of the leading digit.
+/// Recommendations are these numbers times a power of ten: round, and at most a half above what is wanted.
 const ROUND: [u64; 10] = [10, 15, 20, 25, 30, 40, 50, 60, 80, 100];
 
-/// What was found.
+/// The results of a measurement.
 pub struct Findings {
-    /// The names of the replicas.
+    /// The replicas' names, in the order of the cluster file.
     names: Vec<String>,
     /// Δ.
     pub bound: Duration,
-    /// What was measured, for each two places.
+    /// One for each pair of places.
     pub legs: Vec<Leg>,
-    /// The delays of all messages, sorted, in nanoseconds.
+    /// The one-way delays of all messages, sorted, in nanoseconds.
     pub delays: Vec<u64>,
 }
 
-/// What was measured between two places.
+/// The measurements between two places, in both directions.
 pub struct Leg {
-    /// Where its pings began; on a leg between replicas, some began at the other end.
+    /// The place that pinged. On a leg between replicas, `to` has pinged as well.
     pub from: Place,
-    /// Where they were answered.
     pub to: Place,
-    /// How many were answered.
+    /// How many pings were answered.
     pub pings: usize,
-    /// What the answers say, if there are any.
+    /// `None` when no ping was answered.
     pub figures: Option<Figures>,
-    /// How long the oldest ping that was never answered has been waited for.
+    /// The age of the oldest ping that was never answered; zero if there is none.
     pub waited: Duration,
-    /// Whether it was measured all the time.
+    /// Whether it was measured from the beginning to the end, without an interrupted connection.
     pub is_whole: bool,
 }
 
@@ -58,50 +57,42 @@ pub struct Figures {
     pub there: Spread,
     /// Delays of messages to its beginning.
     pub back: Spread,
-    /// How far the clock at its end is ahead: half of the time by less, half by more.
+    /// How far the clock at its end is ahead, in the median.
     pub ahead: i64,
-    /// By how much that may be wrong, half of the time.
+    /// By how much `ahead` may be wrong, in the median.
     pub error: u64,
     /// By how much the two clocks differ at most at p99.9, error included.
     pub skew: u64,
-    /// How long three messages one after the other take at p99.9.
-    pub three: u64,
+    /// How long three messages in sequence take at p99.9.
+    pub three_messages: u64,
 }
 
 /// Delays, in nanoseconds.
 pub struct Spread {
-    /// Half of them are shorter.
     pub median: u64,
-    /// All but one in a thousand are within this.
-    pub high: u64,
-    /// The longest.
+    pub p999: u64,
     pub longest: u64,
 }
 
-/// The largest of some figures, and between which places it was seen.
+/// The largest value of a figure, and the leg where it was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Largest {
-    /// The figure.
     pub size: Duration,
-    /// From where.
     pub from: Place,
-    /// To where.
     pub to: Place,
 }
 
 /// Whether Δ ≥ N·(δ+ε).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It holds.
     Holds,
-    /// It does not.
     Fails,
-    /// It holds for what was measured, and that is not all.
+    /// It holds on the legs that were measured, but some were not, or only in part.
     Unknown,
 }
 
 impl Findings {
-    /// What follows from these paths; what is open at `now` was not answered in time.
+    /// Evaluates these paths. Pings that are open at `now` count as unanswered.
     pub fn of(cluster: &Cluster, paths: &BTreeMap<(Place, Place), Path>, now: Timestamp) -> Findings {
         let mut delays = Vec::new();
         let mut legs = Vec::new();
@@ -119,7 +110,6 @@ impl Findings {
         Findings { names, bound: cluster.delivery_bound, legs, delays }
     }
 
-    /// What a place is called.
     pub fn name(&self, place: Place) -> &str {
         match place {
             Place::Here => "here",
@@ -134,21 +124,21 @@ impl Findings {
 
     /// The longest delay of a message from here to a replica or back.
     pub fn client_message(&self) -> Option<Largest> {
-        self.largest(|leg| leg.from == Place::Here, |figures| figures.there.high.max(figures.back.high))
+        self.largest(|leg| leg.from == Place::Here, |figures| figures.there.p999.max(figures.back.p999))
     }
 
     /// The longest hop between replicas.
     pub fn hop(&self) -> Option<Largest> {
-        let three = self.largest(|leg| leg.from != Place::Here, |figures| figures.three);
-        three.map(|largest| Largest { size: largest.size + FETCH_DELAY, ..largest })
+        let three_messages = self.largest(|leg| leg.from != Place::Here, |figures| figures.three_messages);
+        three_messages.map(|largest| Largest { size: largest.size + FETCH_DELAY, ..largest })
     }
 
-    /// δ: the longer of a hop and of a client's message.
+    /// δ: the longer of a hop and a client's message.
     pub fn delta(&self) -> Duration {
         self.hop().max(self.client_message()).map(|largest| largest.size).unwrap_or_default()
     }
 
-    /// ε, and where; none when no two clocks of replicas were compared.
+    /// ε, and between which replicas; `None` when no two clocks of replicas were compared.
     pub fn epsilon(&self) -> Option<Largest> {
         let of = |leg: &Leg| {
             let size = Duration::from_nanos(leg.figures.as_ref()?.skew);
@@ -157,7 +147,7 @@ impl Findings {
         self.legs.iter().filter_map(of).max()
     }
 
-    /// Whether a ping was never answered, so that δ is not known but that it is at least so long.
+    /// Whether a ping was never answered, so that only a lower bound of δ is known.
     pub fn is_waiting(&self) -> bool {
         self.legs.iter().any(|leg| !leg.waited.is_zero())
     }
@@ -168,7 +158,7 @@ impl Findings {
         (self.delta() + epsilon) * self.replicas()
     }
 
-    /// Whether Δ is enough.
+    /// Whether Δ is long enough for what was measured.
     pub fn verdict(&self) -> Verdict {
         match self.needed() <= self.bound {
             false => Verdict::Fails,
@@ -177,7 +167,7 @@ impl Findings {
         }
     }
 
-    /// The Δ to be recommended; none when a cluster file cannot have one so long, or δ is not known.
+    /// The recommended Δ; `None` when it is longer than a cluster file allows, or δ is not known.
     pub fn recommended(&self) -> Option<Duration> {
         if self.is_waiting() {
             return None;
@@ -187,11 +177,11 @@ impl Findings {
         (milliseconds <= DELIVERY_BOUND_MAX_MS).then(|| Duration::from_millis(milliseconds))
     }
 
-    /// The largest of a figure that is a time, on these legs.
+    /// The largest value of a figure on the legs that `is_meant` selects.
     fn largest(&self, is_meant: impl Fn(&Leg) -> bool, figure: impl Fn(&Figures) -> u64) -> Option<Largest> {
         let of = |leg: &Leg| {
             let measured = leg.figures.as_ref().map(|figures| Duration::from_nanos(figure(figures)));
-            // What has not come takes at least as long as it has been waited for.
+            // An answer that has not come takes at least as long as it has been waited for.
             let size = measured.max((!leg.waited.is_zero()).then_some(leg.waited))?;
             Some(Largest { size, from: leg.from, to: leg.to })
         };
@@ -199,7 +189,7 @@ impl Findings {
     }
 }
 
-/// What was measured between two places from either end. Adds the delays of all messages to `delays`.
+/// Merges the two paths between two places into a leg. Appends the delays of their messages to `delays`.
 fn leg(
     forth: Option<&Path>,
     back: Option<&Path>,
@@ -208,28 +198,28 @@ fn leg(
     delays: &mut Vec<u64>,
 ) -> Leg {
     let turned = |delay: Delay| Delay { there: delay.back, back: delay.there, offset: -delay.offset, ..delay };
-    let (mut measured, mut three) = (Vec::new(), Vec::new());
+    let (mut measured, mut three_messages) = (Vec::new(), Vec::new());
     for (path, is_forth) in [(forth, true), (back, false)] {
         let Some(exchanges) = path.map(Path::exchanges) else { continue };
         let delays = measure(exchanges);
-        three.extend(hops(exchanges, &delays));
+        three_messages.extend(hops(exchanges, &delays));
         measured.extend(delays.into_iter().map(|delay| if is_forth { delay } else { turned(delay) }));
     }
-    three.sort_unstable();
+    three_messages.sort_unstable();
     measured.iter().for_each(|delay| delays.extend([delay.there, delay.back]));
     let paths = || [forth, back].into_iter().flatten();
     Leg {
         from,
         to,
         pings: measured.len(),
-        figures: (!measured.is_empty()).then(|| figures(&measured, &three)),
+        figures: (!measured.is_empty()).then(|| figures(&measured, &three_messages)),
         waited: paths().filter_map(|path| path.waited(now)).max().unwrap_or_default(),
         is_whole: paths().any(Path::is_whole),
     }
 }
 
-/// The figures of a leg with something measured; `three` are its hops, sorted.
-fn figures(measured: &[Delay], three: &[u64]) -> Figures {
+/// The figures of a leg that has measurements. `three_messages` is sorted.
+fn figures(measured: &[Delay], three_messages: &[u64]) -> Figures {
     let sorted = |of: fn(&Delay) -> u64| {
         let mut all: Vec<u64> = measured.iter().map(of).collect();
         all.sort_unstable();
@@ -237,7 +227,7 @@ fn figures(measured: &[Delay], three: &[u64]) -> Figures {
     };
     let spread = |all: Vec<u64>| Spread {
         median: quantile(&all, 0.5),
-        high: quantile(&all, HIGH),
+        p999: quantile(&all, P999),
         longest: quantile(&all, 1.0),
     };
     let mut offsets: Vec<i64> = measured.iter().map(|delay| delay.offset).collect();
@@ -247,16 +237,15 @@ fn figures(measured: &[Delay], three: &[u64]) -> Figures {
         back: spread(sorted(|delay| delay.back)),
         ahead: quantile(&offsets, 0.5),
         error: quantile(&sorted(|delay| delay.error), 0.5),
-        skew: quantile(&sorted(|delay| delay.offset.unsigned_abs().saturating_add(delay.error)), HIGH),
-        three: quantile(three, HIGH),
+        skew: quantile(&sorted(|delay| delay.offset.unsigned_abs().saturating_add(delay.error)), P999),
+        three_messages: quantile(three_messages, P999),
     }
 }
 
-/// The next number that a person would write.
+/// The least round number that is not below this one, from 10 on.
 fn round_up(number: u64) -> u64 {
     let mut unit = 1;
     loop {
-        // Tens of the leading digit, so that ten units are the least.
         if let Some(round) = ROUND.iter().map(|tens| tens * unit).find(|round| *round >= number) {
             return round;
         }
@@ -282,7 +271,7 @@ mod tests {
         Cluster::parse(&format!("name = 'demo'\ndelivery_bound_ms = {bound_ms}\n{entries}")).expect("a good file")
     }
 
-    /// 1,000 exchanges on a path: with these delays and a clock that is ahead, and the last ten with another delay there.
+    /// A path with 1,000 exchanges of these delays and this clock offset. In the last ten, the ping takes `late`.
     fn path(there: u64, back: u64, ahead: i64, late: u64) -> Path {
         let mut path = Path::new(true);
         for number in 0..1000 {
@@ -295,14 +284,14 @@ mod tests {
         path
     }
 
-    /// Two replicas: 1 ms from here to each, 4 ms between them but for late ones, and clocks that differ by 2 ms.
+    /// Two replicas: 1 ms from here to each, 4 ms between them except for late pings, and clocks that differ by 2 ms.
     fn two(late: u64) -> BTreeMap<(Place, Place), Path> {
         let near = || path(MS, MS, 0, MS);
         [((HERE, A), near()), ((HERE, B), near()), ((A, B), path(4 * MS, 4 * MS, 2 * MS as i64, late))].into()
     }
 
     #[test]
-    fn a_hop_is_three_messages_and_the_clocks_are_as_far_apart_as_they_may_be() {
+    fn a_hop_is_three_messages_and_epsilon_includes_the_error() {
         let findings = Findings::of(&cluster(2, 100), &two(4 * MS), START);
         let ms = Duration::from_millis;
         assert_eq!(findings.client_message().map(|largest| largest.size), Some(ms(1)));
@@ -322,8 +311,8 @@ mod tests {
         let late = Findings::of(&cluster(2, 100), &two(60 * MS), START);
         let ms = Duration::from_millis;
         let figures = late.legs[2].figures.as_ref().expect("measured");
-        assert_eq!((figures.there.median, figures.there.high, figures.back.high), (4 * MS, 60 * MS, 4 * MS));
-        // The late ones come one after the other, so a hop meets two.
+        assert_eq!((figures.there.median, figures.there.p999, figures.back.p999), (4 * MS, 60 * MS, 4 * MS));
+        // Late pings follow each other, so three messages include two of them.
         assert_eq!(late.hop().map(|hop| hop.size), Some(ms(60 + 4 + 60 + 2)));
         assert_eq!((late.verdict(), late.recommended()), (Verdict::Fails, Some(ms(600))));
         let far = Findings::of(&cluster(2, 100), &two(20_000 * MS), START);
@@ -331,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn pings_from_both_ends_are_of_one_leg() {
+    fn pings_from_both_ends_belong_to_one_leg() {
         let mut paths = two(4 * MS);
         // The same two clocks, seen from the other end, and another delay.
         paths.insert((B, A), path(7 * MS, 4 * MS, -2 * MS as i64, 7 * MS));
@@ -339,13 +328,13 @@ mod tests {
         let leg = &findings.legs[2];
         let figures = leg.figures.as_ref().expect("measured");
         assert_eq!((leg.from, leg.to, leg.pings), (A, B, 2000));
-        // The ways of the second are not equal, so half of the difference is taken for the clocks'.
+        // The second path is asymmetric, so half of its difference is taken for a clock offset.
         assert_eq!((figures.there.longest, figures.back.longest), (5 * MS + MS / 2, 5 * MS + MS / 2));
         assert!((500_000..=2_000_000).contains(&figures.ahead), "{}", figures.ahead);
     }
 
     #[test]
-    fn what_was_not_measured_is_not_known_and_what_is_not_answered_is_late() {
+    fn without_a_path_the_verdict_is_unknown_and_an_open_ping_counts_as_late() {
         let mut paths = two(4 * MS);
         paths.remove(&(A, B));
         let findings = Findings::of(&cluster(2, 100), &paths, START);
@@ -357,19 +346,19 @@ mod tests {
         paths.get_mut(&(HERE, B)).expect("it is there").on_ping(START.next(), START);
         let late = Findings::of(&cluster(2, 100), &paths, START.after(Duration::from_secs(2)));
         assert_eq!((late.verdict(), late.delta()), (Verdict::Fails, Duration::from_secs(2)));
-        assert_eq!(late.recommended(), None, "nobody knows how long it takes");
+        assert_eq!(late.recommended(), None, "the delay of an unanswered ping is not known");
         assert_eq!(Findings::of(&cluster(2, 100), &BTreeMap::new(), START).verdict(), Verdict::Unknown);
     }
 
     #[test]
-    fn one_replica_needs_no_hop() {
+    fn a_cluster_of_one_replica_has_no_hop() {
         let paths = [((HERE, A), path(MS, MS, 0, MS))].into();
         let findings = Findings::of(&cluster(1, 10), &paths, START);
         assert_eq!((findings.verdict(), findings.needed()), (Verdict::Holds, Duration::from_millis(1)));
     }
 
     #[test]
-    fn recommendations_are_what_a_person_would_write() {
+    fn recommendations_are_round_numbers() {
         for (number, rounded) in [
             (0, 10),
             (10, 10),

@@ -1,16 +1,15 @@
-//! What was found, as JSON: an object a line.
+//! The findings as JSON: one object a line.
 
 use super::findings::{Findings, Largest, Leg, Spread, Verdict};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// One object for each two places, and one for the verdict, each with a line's end.
+/// One object for each leg, and one for the verdict. Each ends with a newline.
 pub fn lines(findings: &Findings) -> String {
     let legs = findings.legs.iter().map(|leg| leg_object(findings, leg));
     legs.chain([verdict(findings)]).map(|object| format!("{object}\n")).collect()
 }
 
-/// What was measured between two places.
 fn leg_object(findings: &Findings, leg: &Leg) -> Value {
     let mut object = json!({
         "type": "leg",
@@ -26,16 +25,15 @@ fn leg_object(findings: &Findings, leg: &Leg) -> Value {
         object["clock_offset_ns"] = json!(figures.ahead);
         object["clock_error_ns"] = json!(figures.error);
         object["clock_skew_p999_ns"] = json!(figures.skew);
-        object["three_messages_p999_ns"] = json!(figures.three);
+        object["three_messages_p999_ns"] = json!(figures.three_messages);
     }
     object
 }
 
 fn spread(spread: &Spread) -> Value {
-    json!({"p50": spread.median, "p999": spread.high, "max": spread.longest})
+    json!({"p50": spread.median, "p999": spread.p999, "max": spread.longest})
 }
 
-/// What follows.
 fn verdict(findings: &Findings) -> Value {
     let largest = |largest: Option<Largest>| {
         largest.map(|Largest { size, from, to }| {

@@ -1,4 +1,4 @@
-//! Who pings whom, what was answered, and what is open.
+//! The pings from one place to another: which were answered, and which are open.
 
 use stablechat_protocol::clock_offset::Exchange;
 use stablechat_protocol::time::Timestamp;
@@ -8,58 +8,58 @@ use std::time::Duration;
 /// One end of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// This machine.
+    /// The machine that runs the probe.
     Here,
-    /// The replica at this place of the cluster file.
+    /// By its position in the cluster file.
     Replica(usize),
 }
 
 /// The pings from one place to another.
 #[derive(Clone, Debug)]
 pub struct Path {
-    /// What was answered, in the order in which it was asked.
+    /// The pings that were answered, in the order in which they were sent.
     exchanges: Vec<Exchange>,
-    /// What is not: when it was sent, by the clock of who asks, and by ours.
+    /// The pings that are not: when each was sent, by the clock of the place that pings, and when we heard of it, by ours.
     open: BTreeMap<Timestamp, Timestamp>,
-    /// Whether it was measured all the time.
+    /// Whether no ping was lost, the connection never broke, and it was there when the measurement began.
     is_whole: bool,
 }
 
 impl Path {
-    /// A path of which nothing is known, and of which it is known or not that it can be measured from now on.
+    /// A path without pings. `is_whole` says whether the measurement has yet to begin.
     pub fn new(is_whole: bool) -> Path {
         Path { exchanges: Vec::new(), open: BTreeMap::new(), is_whole }
     }
 
-    /// A ping goes out, of which we know at `now`.
+    /// A ping was sent at `sent`, by the clock of the place that pings. We heard of it at `now`.
     pub fn on_ping(&mut self, sent: Timestamp, now: Timestamp) {
         self.open.insert(sent, now);
     }
 
-    /// An answer came; to other pings than these it says nothing.
+    /// An answer came. Answers to unknown pings are ignored.
     pub fn on_pong(&mut self, exchange: Exchange) {
         if self.open.remove(&exchange.sent).is_none() {
             return;
         }
-        // Answers come in order, or not at all because the connection was another.
+        // Answers come in order, so earlier pings that are still open were lost with a connection.
         let later = self.open.split_off(&exchange.sent);
         self.is_whole &= self.open.is_empty();
         self.open = later;
         self.exchanges.push(exchange);
     }
 
-    /// There is no connection on this path: what is open is not answered any more, for another reason than that it is slow.
+    /// The connection of this path broke. Open pings are dropped: they will not be answered, but not because of a delay.
     pub fn interrupt(&mut self) {
         self.open.clear();
         self.is_whole = false;
     }
 
-    /// What was answered.
+    /// The pings that were answered, in the order in which they were sent.
     pub fn exchanges(&self) -> &[Exchange] {
         &self.exchanges
     }
 
-    /// Whether it was measured all the time.
+    /// Whether there are measurements from the beginning to the end.
     pub fn is_whole(&self) -> bool {
         self.is_whole && !self.exchanges.is_empty()
     }
@@ -69,7 +69,7 @@ impl Path {
         self.open.is_empty()
     }
 
-    /// For how long the oldest of what is open has been so: a delay will have been at least that.
+    /// The age of the oldest open ping, which is a lower bound of its round trip.
     pub fn waited(&self, now: Timestamp) -> Option<Duration> {
         self.open.values().min().map(|asked| now.since(*asked))
     }
@@ -84,11 +84,11 @@ mod tests {
     }
 
     #[test]
-    fn answers_belong_to_pings_and_what_is_open_ages() {
+    fn an_answer_closes_its_ping_and_loses_the_earlier_ones() {
         let mut path = Path::new(true);
         assert!(path.is_answered() && !path.is_whole(), "nothing was measured");
         path.on_pong(answer(1));
-        assert!(path.exchanges().is_empty(), "nobody has asked");
+        assert!(path.exchanges().is_empty(), "an answer to an unknown ping");
         for sent in 1..=3 {
             path.on_ping(Timestamp(sent), Timestamp(100 + sent));
         }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_connection_nothing_is_waited_for() {
+    fn a_broken_connection_drops_open_pings() {
         let mut path = Path::new(true);
         path.on_ping(Timestamp(1), Timestamp(1));
         path.on_pong(answer(1));

@@ -1,18 +1,17 @@
-//! What was found, for people: a table, a histogram and what follows for Δ, in at most 80 columns.
+//! The findings for people: a table, a histogram and conclusions about Δ, in at most 80 columns.
 
 use super::findings::{Findings, HEADROOM, Largest, Leg, RECOMMENDED_MIN, Verdict};
 use super::paths::Place;
 use crate::cli::columns::{Heading, Row, WIDTH_MAX, lay_out, shorten};
 use std::time::Duration;
 
-/// The most columns that a replica's name takes.
+/// The most columns of a replica's name; a longer one is cut.
 const NAME_MAX: usize = 9;
 /// The longest bar of the histogram.
 const BAR_MAX: usize = 54;
-/// Where the first row of the histogram ends, in nanoseconds; each further one ends at twice that.
+/// The upper end of the histogram's first row, in nanoseconds. It doubles from row to row.
 const FIRST_ROW_NS: u64 = 16_000;
 
-/// What was measured.
 const MEASURED: [Heading; 9] = [
     ("from", false),
     ("to", false),
@@ -26,14 +25,13 @@ const MEASURED: [Heading; 9] = [
 ];
 const LEGEND: &str = "Times in ms, one way: median and p99.9. ahead: by how much the clock of \"to\" is.\n";
 
-/// Everything, each line with its end.
+/// The whole report. Each line ends with a newline.
 pub fn text(findings: &Findings) -> String {
     let row = |leg: &Leg| row(findings, leg);
     let table = lay_out(&MEASURED, &findings.legs.iter().map(row).collect::<Vec<Row>>());
     format!("{table}{LEGEND}\n{}{}", histogram(&findings.delays), conclusions(findings).concat())
 }
 
-/// A row of the table.
 fn row(findings: &Findings, leg: &Leg) -> Row {
     let names = [leg.from, leg.to].map(|place| shorten(findings.name(place), NAME_MAX));
     let mut row: Row = names.into();
@@ -42,7 +40,7 @@ fn row(findings: &Findings, leg: &Leg) -> Row {
         return row;
     };
     row.push(leg.pings.to_string());
-    let times = [figures.there.median, figures.there.high, figures.back.median, figures.back.high];
+    let times = [figures.there.median, figures.there.p999, figures.back.median, figures.back.p999];
     row.extend(times.map(|time| short_ms(Duration::from_nanos(time))));
     let sign = if figures.ahead < 0 { "-" } else { "" };
     row.push(format!("{sign}{}", short_ms(Duration::from_nanos(figures.ahead.unsigned_abs()))));
@@ -50,8 +48,7 @@ fn row(findings: &Findings, leg: &Leg) -> Row {
     row
 }
 
-/// How many of these sorted delays fall into each of some rows, of which each ends at twice the time at which the one before ends.
-/// Ends with an empty line, unless there are none.
+/// A histogram of sorted delays, with rows whose upper ends double. Followed by an empty line; empty if there are no delays.
 fn histogram(delays: &[u64]) -> String {
     if delays.is_empty() {
         return String::new();
@@ -77,7 +74,7 @@ fn histogram(delays: &[u64]) -> String {
     text + "\n"
 }
 
-/// What follows for Δ, and what to do, a sentence a line.
+/// The conclusions about Δ, and the recommendation, one sentence a line.
 fn conclusions(findings: &Findings) -> Vec<String> {
     let (bound, needed, n) = (findings.bound, findings.needed(), findings.replicas());
     let at_least = if findings.is_waiting() { "at least " } else { "" };
@@ -115,7 +112,7 @@ fn conclusions(findings: &Findings) -> Vec<String> {
     lines.iter().map(|line| shorten(line, WIDTH_MAX) + "\n").collect()
 }
 
-/// Why δ is what it is.
+/// What δ is the time of, and where it was measured.
 fn reason_of_delta(findings: &Findings) -> String {
     match (findings.hop(), findings.client_message()) {
         (Some(hop), client) if client.is_none_or(|client| client.size <= hop.size) => {
@@ -126,7 +123,7 @@ fn reason_of_delta(findings: &Findings) -> String {
     }
 }
 
-/// What was not measured, or not all the time, and what was not answered; a line for each.
+/// One line each: pings without an answer, legs that were not measured, and legs that were measured in part.
 fn unmeasured(findings: &Findings) -> Vec<String> {
     let named = |what: &str, is_meant: fn(&Leg) -> bool| {
         let legs = findings.legs.iter().filter(|leg| !leg.is_whole && is_meant(leg));
@@ -144,13 +141,13 @@ fn unmeasured(findings: &Findings) -> Vec<String> {
     waiting.chain(never).chain(partly).collect()
 }
 
-/// Two places.
+/// The names of a leg's two places.
 fn between(findings: &Findings, largest: Largest) -> String {
     let name = |place: Place| shorten(findings.name(place), NAME_MAX);
     format!("{} and {}", name(largest.from), name(largest.to))
 }
 
-/// A time in milliseconds in at most six characters, its first three digits exact, if it is shorter than a quarter of an hour.
+/// A time in milliseconds, with three significant digits or more, in at most six characters if it is shorter than 1,000 s.
 pub fn short_ms(time: Duration) -> String {
     let milliseconds = time.as_secs_f64() * 1000.0;
     match milliseconds {
@@ -171,7 +168,7 @@ mod tests {
 
     const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
-    /// What is found when 1,000 messages take 1 ms to each of these replicas, and from each to the next.
+    /// The findings when 1,000 pings take 1 ms each way: from here to each of these replicas, and from each to the next.
     fn findings(names: &[&str], bound_ms: u32) -> Findings {
         let entry = |name: &&str| format!("[[replica]]\nname = '{name}'\naddress = '{name}:1'\n");
         let entries: String = names.iter().map(entry).collect();
@@ -190,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_a_histogram_and_a_verdict() {
+    fn the_report_has_a_table_a_histogram_and_conclusions() {
         let expected = "\
 from  to  pings  there  p99.9  back  p99.9  ahead     ±
 here  a    1000   1.00   1.00  1.00   1.00  0.000  1.00
@@ -213,7 +210,7 @@ Recommended: delivery_bound_ms = 200: 2 N(δ+ε), rounded up, at least 200
     }
 
     #[test]
-    fn it_fits_a_screen_whatever_the_names_are() {
+    fn the_report_fits_80_columns_with_long_names() {
         let names = ["a-very-long-name-of-a-replica", "another-very-long-name", "a-third-name"];
         let mut findings = findings(&names, 60_000);
         findings.legs[0].pings = 10_000;
@@ -229,7 +226,7 @@ Recommended: delivery_bound_ms = 200: 2 N(δ+ε), rounded up, at least 200
     }
 
     #[test]
-    fn times_have_six_characters() {
+    fn times_have_at_most_six_characters() {
         let shown = [0, 999, 999_000, 9_990_000, 99_900_000, 100_000_000, 60_000_000_000];
         let shown = shown.map(|time| short_ms(Duration::from_nanos(time)));
         assert_eq!(shown, ["0.000", "0.001", "0.999", "9.99", "99.9", "100", "60000"]);
