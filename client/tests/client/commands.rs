@@ -12,7 +12,7 @@ fn objects(text: &str) -> Vec<Value> {
 }
 
 #[test]
-fn accounts_are_made_listed_and_ended() {
+fn accounts_are_created_listed_and_deleted() {
     let cluster = Cluster::start(3);
     cluster.run(&["create", "alice"]).says("created alice\n");
     cluster.run(&["create", "bob"]).says("created bob\n");
@@ -27,12 +27,12 @@ fn accounts_are_made_listed_and_ended() {
 }
 
 #[test]
-fn a_create_can_be_repeated_and_keeps_what_is_ours() {
+fn a_repeated_create_fails_and_keeps_the_key() {
     let cluster = Cluster::with_accounts(1, &["alice"]);
     let key = std::fs::read(cluster.key("alice")).expect("readable");
     cluster.run(&["create", "alice"]).fails(1, "the name alice is taken");
     assert_eq!(std::fs::read(cluster.key("alice")).expect("readable"), key);
-    // Somebody else has no use for a key of that name.
+    // A create that fails leaves no key file behind.
     let other = cluster.path("other");
     let keys = other.to_str().expect("UTF-8");
     cluster.run(&["--keys", keys, "create", "alice"]).fails(1, "the name alice is taken");
@@ -40,12 +40,12 @@ fn a_create_can_be_repeated_and_keeps_what_is_ours() {
 }
 
 #[test]
-fn messages_are_sent_kept_shown_and_acknowledged() {
+fn messages_are_sent_stored_shown_and_acknowledged() {
     let cluster = Cluster::with_accounts(3, &["alice", "bob"]);
     cluster.run(&["--as", "alice", "send", "bob", "hello,", " two  spaces", "-x"]).says("sent to bob\n");
     cluster.pipe(&["--as", "alice", "send", "bob"], b"from a pipe\n\n").says("sent to bob\n");
     let unread = cluster.run(&["--as", "bob", "unread"]);
-    // Two programs' clocks may differ by more than lies between the two; a fake does not refuse what comes late.
+    // Each client estimates the replicas' clock itself, so the timestamps may be in either order; a fake refuses no late ones.
     let mut texts = unread.texts();
     texts.sort_unstable();
     assert_eq!(texts, ["alice: from a pipe\u{240a}", "alice: hello,  two  spaces -x"]);
@@ -197,7 +197,7 @@ fn usage_errors_exit_2_and_help_exits_0() {
 }
 
 #[test]
-fn what_is_not_allowed_exits_77() {
+fn commands_with_a_wrong_key_exit_77() {
     let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
     // A key that is not the account's.
     let other = Cluster::with_accounts(1, &["alice"]);
@@ -249,7 +249,7 @@ fn a_new_user_is_told_what_to_do_next() {
 }
 
 #[test]
-fn another_cluster_or_version_is_said_once_and_exits_78_when_all_are() {
+fn a_wrong_cluster_or_version_is_reported_once_and_exits_78_if_all_replicas_have_one() {
     let cluster = Cluster::start(2);
     let theirs = ClusterName::parse("theirs").expect("a name");
     cluster.replicas[0].set(|manners| manners.closes = Some(CloseReason::WrongCluster { cluster: theirs }));
@@ -269,7 +269,7 @@ fn listen_shows_messages_as_they_come_and_ends_by_a_signal() {
     assert_eq!(listener.line(), "alice: before");
     cluster.run(&["--as", "alice", "send", "bob", "\x1b[31mred"]);
     assert_eq!(listener.line(), "alice: \u{241b}[31mred");
-    // Every replica has pushed it; and once more.
+    // Every replica has pushed the message. They push it once more; it is shown once.
     cluster.replicas.iter().for_each(super::fake::Replica::push_all_again);
     cluster.run(&["--as", "alice", "send", "bob", "after"]);
     assert_eq!(listener.line(), "alice: after");
@@ -283,7 +283,7 @@ fn two_clients_of_one_account_both_get_messages() {
     let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
     let listeners = [cluster.talk(&["--as", "bob", "listen"]), cluster.talk(&["--as", "bob", "listen"])];
     let mut number = 0;
-    // Until both listen, messages are fetched by one and pushed to the other, or not.
+    // Before both listen, a message could be acknowledged by the one before the other fetches it.
     wait_until("both listen", || cluster.replicas.iter().all(|replica| replica.state().listeners() == 2));
     for listener in listeners {
         number += 1;
@@ -297,7 +297,7 @@ fn two_clients_of_one_account_both_get_messages() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_fault() {
+fn a_closed_pipe_on_standard_output_is_no_error() {
     let cluster = Cluster::with_accounts(1, &["alice"]);
     let mut command = cluster.command(&["list"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client starts");

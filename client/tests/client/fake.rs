@@ -1,7 +1,7 @@
-//! A replica that is played: it greets, checks logins, applies requests as they come, and misbehaves when told to.
+//! A fake replica: it greets, checks logins, applies requests in the order of arrival, and misbehaves when a test asks for it.
 //!
-//! It keeps the rules that a client can see (sessions, ownership, pages, pushes) and nothing else: no disk, no order of
-//! timestamps, no other replicas.
+//! It follows the rules that a client can see (sessions, ownership, pages, pushes). Left out: the disk, the order of
+//! timestamps, and other replicas.
 
 use super::probe::{Peer, ping_peers};
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal, Rejection, Stability};
@@ -25,7 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How a replica misbehaves. The default does not.
+/// How a replica misbehaves. By default it does not.
 #[derive(Clone, Debug, Default)]
 pub struct Manners {
     /// It reads and says nothing.
@@ -40,21 +40,20 @@ pub struct Manners {
     pub dies_after: Option<u64>,
     /// Its clock is this far ahead, in nanoseconds.
     pub clock_offset: i64,
-    /// It ends every connection with this.
+    /// It closes every connection for this reason.
     pub closes: Option<CloseReason>,
     /// It rejects every send with this.
     pub rejects_sends: Option<Rejection>,
-    /// The most entries of its pages.
+    /// The most entries of a page; without it, the client's limit.
     pub page: Option<usize>,
-    /// It is asked to stop, and says so of itself.
+    /// It reports the phase `Stopping`.
     pub is_stopping: bool,
-    /// Its state, in the only byte that its digest has.
+    /// Every byte of the state digest that it reports.
     pub state: u8,
-    /// What it says of its peers when it shall ping them.
+    /// The peers that it claims to have pinged, and what they answered.
     pub peers: Vec<Peer>,
 }
 
-/// A replica.
 #[derive(Clone)]
 pub struct Replica {
     pub name: ReplicaName,
@@ -81,13 +80,12 @@ fn bind() -> TcpListener {
     }
 }
 
-/// What it knows.
 #[derive(Default)]
 pub struct State {
     pub manners: Manners,
     /// The texts of applied sends, in order.
     pub sent: Vec<String>,
-    /// The timestamps of everything that was asked, in the order of arrival.
+    /// The timestamps of all requests and queries, in the order of arrival.
     pub timestamps: Vec<Timestamp>,
     /// How often it was asked to ping its peers.
     pub rounds: u64,
@@ -128,12 +126,11 @@ impl Replica {
         self.shared.1.notify_all();
     }
 
-    /// What it knows.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.shared.0.lock().expect("no thread of a replica has panicked")
     }
 
-    /// Breaks all connections and takes no new ones. What it knows stays.
+    /// Breaks all connections and takes no new ones. Its state stays.
     pub fn kill(&self) {
         let mut state = self.state();
         state.is_alive = false;
@@ -158,7 +155,7 @@ impl Replica {
         self.serve(listener);
     }
 
-    /// Pushes a message again, as if it came anew.
+    /// Pushes every message once more, as if it were new.
     pub fn push_all_again(&self) {
         let mut state = self.state();
         for message in state.timeline.clone() {
@@ -166,7 +163,7 @@ impl Replica {
         }
     }
 
-    /// Tells everyone that every answer is this now.
+    /// Reports to every connection that the answers to all requests have changed to this one.
     pub fn change_answers(&self, answer: &Answer) {
         let mut state = self.state();
         let mut bytes = Vec::new();
@@ -306,7 +303,6 @@ impl Replica {
 }
 
 impl Replica {
-    /// What it says of itself.
     fn report(&self, state: &State) -> StatusReport {
         let clock = state.clock();
         let (log_digest, state_digest) = (Digest([0xd1; 32]), Digest([state.manners.state; 32]));
@@ -336,7 +332,7 @@ impl Replica {
     }
 }
 
-/// Whether there was one left.
+/// Counts down. Returns whether there was one left.
 fn take_one(rest: &mut u64) -> bool {
     let had = *rest > 0;
     *rest = rest.saturating_sub(1);
@@ -352,7 +348,7 @@ impl State {
         Timestamp::ZERO.after(time).offset_by(self.manners.clock_offset)
     }
 
-    /// Closes a connection whose other side is at its end.
+    /// Closes a connection that the client has ended.
     fn forget(&mut self, stream: &TcpStream) {
         let peer = stream.peer_addr().ok();
         self.connections.retain(|connection| connection.stream.peer_addr().ok() != peer);
@@ -360,7 +356,7 @@ impl State {
         drop(stream.shutdown(Shutdown::Both));
     }
 
-    /// How many connections receive messages.
+    /// How many connections have messages pushed.
     pub fn listeners(&self) -> usize {
         self.connections.iter().filter(|connection| connection.receives_for.is_some()).count()
     }
@@ -385,7 +381,7 @@ impl State {
         }
     }
 
-    /// Takes a request as the manners are.
+    /// Refuses a request, or applies and answers it, as the manners say.
     fn take(&mut self, timestamp: Timestamp, request: Request) -> Option<ToClient> {
         self.timestamps.push(timestamp);
         let clock = self.clock();

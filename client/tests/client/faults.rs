@@ -1,4 +1,5 @@
-//! Replicas that are down, die, hang, refuse or return, and clocks that are wrong: as long as one answers, nobody notices.
+//! Replicas that are down, die, hang, refuse or return, and clocks that are wrong: as long as one replica answers, the user
+//! notices nothing.
 
 use super::run::{Cluster, wait_until};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ fn numbers(count: usize) -> (String, Vec<String>) {
 }
 
 #[test]
-fn a_replica_that_is_down_at_the_start_is_not_missed() {
+fn replicas_that_are_down_at_the_start_are_not_waited_for() {
     let cluster = Cluster::with_accounts(3, &["alice", "bob"]);
     cluster.replicas[0].kill();
     cluster.replicas[1].kill();
@@ -48,7 +49,7 @@ fn refusals_under_load_lose_and_reorder_nothing() {
 }
 
 #[test]
-fn the_only_replica_may_die_and_return_in_between() {
+fn lines_typed_while_the_only_replica_is_down_are_sent_when_it_returns() {
     let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
     let mut talk = cluster.talk(&["--as", "alice"]);
     talk.type_line("send bob 1");
@@ -63,7 +64,7 @@ fn the_only_replica_may_die_and_return_in_between() {
 }
 
 #[test]
-fn the_only_replica_may_hang_for_a_while() {
+fn a_line_typed_while_the_only_replica_hangs_takes_effect_once() {
     let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
     let mut talk = cluster.talk(&["--as", "alice"]);
     talk.type_line("send bob 1");
@@ -79,7 +80,7 @@ fn the_only_replica_may_hang_for_a_while() {
 }
 
 #[test]
-fn a_listener_gets_what_came_while_no_replica_was_in_reach() {
+fn a_listener_gets_messages_sent_while_no_replica_was_in_reach() {
     let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
     let listener = cluster.talk(&["--as", "bob", "listen"]);
     cluster.run(&["--as", "alice", "send", "bob", "1"]);
@@ -96,7 +97,7 @@ fn a_listener_gets_what_came_while_no_replica_was_in_reach() {
 }
 
 #[test]
-fn a_replica_that_missed_something_does_not_disturb() {
+fn a_replica_that_missed_a_command_can_take_over_later() {
     let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
     let mut talk = cluster.talk(&["--as", "alice"]);
     for number in 0..20 {
@@ -107,8 +108,8 @@ fn a_replica_that_missed_something_does_not_disturb() {
         assert_eq!(talk.line(), "sent to bob");
     }
     let expected: Vec<String> = (0..20).map(|number| number.to_string()).collect();
-    wait_until("the other has them all", || cluster.replicas[1].state().sent == expected);
-    // A new session has taken the place of the one that it could not follow, so that it can take over.
+    wait_until("the other replica has them all", || cluster.replicas[1].state().sent == expected);
+    // A new session has replaced the one with a gap at the first replica, so that the first replica can take over.
     cluster.replicas[1].kill();
     talk.type_line("send bob last");
     assert_eq!(talk.line(), "sent to bob");
@@ -118,7 +119,7 @@ fn a_replica_that_missed_something_does_not_disturb() {
 }
 
 #[test]
-fn a_wrong_clock_is_corrected() {
+fn timestamps_are_corrected_when_clocks_differ_by_hours() {
     for hours in [-5, 7] {
         let cluster = Cluster::start(3);
         for replica in &cluster.replicas {
@@ -132,7 +133,7 @@ fn a_wrong_clock_is_corrected() {
 }
 
 #[test]
-fn without_a_replica_nothing_is_done_and_the_exit_code_says_so() {
+fn without_a_replica_in_reach_nothing_is_done_and_it_exits_69() {
     let cluster = Cluster::with_accounts(2, &["alice"]);
     cluster.replicas.iter().for_each(super::fake::Replica::kill);
     let said = cluster.run(&["--as", "alice", "send", "alice", "x"]);
@@ -140,20 +141,20 @@ fn without_a_replica_nothing_is_done_and_the_exit_code_says_so() {
 }
 
 #[test]
-fn lines_that_no_replica_saw_are_named() {
+fn lines_that_were_sent_to_no_replica_are_named_as_not_done() {
     let cluster = Cluster::with_accounts(1, &["alice"]);
     let mut talk = cluster.talk(&["--as", "alice"]);
     talk.type_line("send alice 1");
     while talk.line() != "sent to alice" {}
     cluster.replicas[0].set(|manners| manners.dies_after = Some(0));
     cluster.replicas[0].kill();
-    wait_until("it is gone", || std::net::TcpStream::connect(cluster.replicas[0].address).is_err());
+    wait_until("the replica is down", || std::net::TcpStream::connect(cluster.replicas[0].address).is_err());
     talk.type_line("send alice 2\nsend alice 3");
     talk.end().fails(69, "line 2: no replica of the cluster test is in reach; not done: lines 2 to 3");
 }
 
 #[test]
-fn without_an_answer_the_outcome_is_unknown() {
+fn without_an_answer_the_outcome_is_unknown_and_it_exits_75() {
     let cluster = Cluster::with_accounts(2, &["alice"]);
     cluster.replicas.iter().for_each(|replica| replica.set(|manners| manners.is_mute = true));
     let said = cluster.run(&["--as", "alice", "send", "--id", "k", "alice", "x"]);

@@ -1,4 +1,4 @@
-//! The client as a filter: standard input of every kind, and lines of every kind.
+//! The client as a filter: standard input of every kind, good and bad lines.
 
 use super::run::Cluster;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ fn a_conversation_over_a_pipe_is_answered_line_by_line() {
     ] {
         talk.type_line(line);
         let got = talk.line();
-        // A push may come before or after the answer that it comes with.
+        // A push may come before or after the answer to the send that caused it.
         assert!(got == expected || (line.is_empty() || line == "send bob 2"), "{line:?}: {got:?} is not {expected:?}");
     }
     talk.type_line("send bob 3");
@@ -47,7 +47,7 @@ fn a_conversation_over_a_pipe_is_answered_line_by_line() {
 }
 
 #[test]
-fn bad_lines_are_told_by_number_and_the_rest_is_done() {
+fn bad_lines_are_reported_by_number_and_the_rest_is_done() {
     let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
     let mut input = b"dance\n\n  \nsend nobody x\nsend bob \n\xff\xfe\nsend bob  kept, \"as typed\"  \n".to_vec();
     input.extend([b'x'; 70_000]);
@@ -70,7 +70,7 @@ fn bad_lines_are_told_by_number_and_the_rest_is_done() {
 }
 
 #[test]
-fn failures_of_lines_are_objects_too() {
+fn failures_of_lines_are_json_objects_too() {
     let cluster = Cluster::with_accounts(1, &["alice"]);
     let said = cluster.pipe(&["--json", "--as", "alice"], b"send alice x\nsend bob x\n");
     let objects: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -82,7 +82,7 @@ fn failures_of_lines_are_objects_too() {
 }
 
 #[test]
-fn results_come_in_the_order_of_the_lines_and_see_what_was_sent_before() {
+fn results_come_in_the_order_of_the_lines_and_queries_see_earlier_sends() {
     let cluster = Cluster::with_accounts(3, &["alice", "bob"]);
     let said = cluster.pipe(&["--as", "alice"], b"send bob 1\nhistory bob\nsend bob 2\nlist a*\nhistory bob 1\n");
     let expected = ["sent to bob", "alice -> bob: 1", "sent to bob", "alice", "alice -> bob: 2"];
@@ -93,7 +93,7 @@ fn results_come_in_the_order_of_the_lines_and_see_what_was_sent_before() {
 }
 
 #[test]
-fn quit_ends_and_what_follows_is_not_done() {
+fn lines_after_quit_are_not_done() {
     let cluster = Cluster::with_accounts(1, &["alice"]);
     cluster.pipe(&["--as", "alice"], b"send alice x\nquit\nsend alice y\n").fails(0, "");
     assert_eq!(cluster.replicas[0].state().sent, ["x"]);

@@ -1,5 +1,5 @@
-//! The built client against replicas that are played: what it prints, how it exits, and what it does when replicas die,
-//! hang, refuse, return or lie.
+//! The built client against fake replicas: what it prints, how it exits, and what it does when replicas die, hang, refuse,
+//! return or disagree.
 
 mod commands;
 mod fake;

@@ -1,7 +1,7 @@
-//! What `probe` finds, and `status --watch` shows.
+//! `probe` and `status --watch`.
 //!
-//! How long messages take to a replica that is played is up to the machine. What the replicas say of each other is made up, and is
-//! to be found again to the nanosecond.
+//! The delays between the client and a fake replica depend on the machine. The delays and clock offsets between fake replicas are
+//! made up, so the probe must find them to the nanosecond.
 
 use super::fake::Replica;
 use super::run::{Cluster, signal};
@@ -11,7 +11,7 @@ use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
-/// How a peer looks to a replica.
+/// A peer of a fake replica, and how its pings go.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
     pub name: &'static str,
@@ -21,7 +21,7 @@ pub struct Peer {
     pub ahead: i64,
 }
 
-/// What comes of pinging these peers: that it was done, and that all have answered.
+/// The frames that a replica sends when it has pinged these peers, and each has answered.
 pub fn ping_peers(peers: &[Peer], sent: Timestamp) -> Vec<ToClient> {
     let name = |peer: &Peer| ReplicaName::parse(peer.name).expect("a name");
     let pinged = ToClient::PeersPinged { sent, peers: peers.iter().map(name).collect() };
@@ -32,7 +32,7 @@ pub fn ping_peers(peers: &[Peer], sent: Timestamp) -> Vec<ToClient> {
     [pinged].into_iter().chain(peers.iter().map(pong)).collect()
 }
 
-/// Three replicas that say that messages between them take this long, and that c's clock is ahead by that much.
+/// Three replicas that report this delay between them, and that c's clock is `ahead` nanoseconds ahead.
 fn cluster(bound_ms: u32, delay: Duration, ahead: i64) -> Cluster {
     let cluster = Cluster::start(3);
     let file = cluster.path("cluster.toml");
@@ -48,16 +48,16 @@ fn cluster(bound_ms: u32, delay: Duration, ahead: i64) -> Cluster {
     cluster
 }
 
-/// The objects of a type, of a probe of a second.
+/// The JSON objects of a type.
 fn objects(text: &str, kind: &str) -> Vec<Value> {
     let objects = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
     objects.filter(|object: &Value| object["type"] == kind).collect()
 }
 
 #[test]
-fn what_was_made_up_is_found() {
+fn delays_and_offsets_between_replicas_are_found_exactly() {
     let (delay, ahead) = (Duration::from_millis(3), 20_000_000);
-    // The greatest bound that there is holds on whatever machine.
+    // The longest bound that a cluster file allows, so that it holds on a slow machine.
     let cluster = cluster(60_000, delay, ahead);
     let said = cluster.run(&["--json", "probe", "--seconds", "1"]);
     let legs = objects(&said.out, "leg");
@@ -74,13 +74,13 @@ fn what_was_made_up_is_found() {
     let verdict = &objects(&said.out, "verdict")[0];
     assert_eq!((said.code, &verdict["delivery_bound"]), (0, &json!("holds")), "{said:?}");
     assert_eq!((&verdict["replicas"], &verdict["epsilon_ns"]), (&json!(3), &json!(23_000_000)));
-    // A hop of three messages and 2 ms, unless this machine takes longer for one message.
+    // A hop of three messages of 3 ms and the fetch delay of 2 ms, unless a message from here takes longer on this machine.
     let (delta, needed) = (verdict["delta_ns"].as_u64(), verdict["needed_ns"].as_u64());
     assert!(delta >= Some(11_000_000) && needed == delta.map(|delta| 3 * (delta + 23_000_000)), "{verdict}");
 }
 
 #[test]
-fn a_bound_that_does_not_hold_exits_1_and_says_what_would() {
+fn a_bound_that_does_not_hold_exits_1_and_recommends_another() {
     let cluster = cluster(500, Duration::from_secs(1), 0);
     let said = cluster.run(&["probe", "--seconds", "1"]);
     assert!(said.code == 1 && said.err.is_empty(), "{said:?}");
@@ -91,7 +91,7 @@ fn a_bound_that_does_not_hold_exits_1_and_says_what_would() {
 }
 
 #[test]
-fn what_is_not_in_reach_is_not_known() {
+fn legs_of_a_replica_out_of_reach_are_listed_as_not_measured() {
     let cluster = cluster(60_000, Duration::from_millis(1), 0);
     cluster.replicas[2].kill();
     cluster.replicas[..2]
@@ -105,7 +105,7 @@ fn what_is_not_in_reach_is_not_known() {
 }
 
 #[test]
-fn a_signal_ends_it_sooner_with_what_was_found() {
+fn a_signal_ends_the_measurement_and_the_findings_are_shown() {
     let cluster = cluster(60_000, Duration::from_millis(1), 0);
     let talk = cluster.talk(&["--json", "probe", "--seconds", "3600"]);
     // Once all three have been asked for pings of their peers, it is measuring.
@@ -121,7 +121,7 @@ fn a_signal_ends_it_sooner_with_what_was_found() {
 }
 
 #[test]
-fn who_watches_sees_replicas_die_and_return() {
+fn watch_shows_replicas_die_and_return() {
     let cluster = Cluster::start(3);
     let talk = cluster.talk(&["status", "--watch"]);
     let line = |beginning: &str| while !talk.line().starts_with(beginning) {};
@@ -143,7 +143,7 @@ fn who_watches_sees_replicas_die_and_return() {
 }
 
 #[test]
-fn who_watches_gets_objects_and_the_code_of_the_last_table() {
+fn watch_prints_json_and_exits_with_the_code_of_the_last_status() {
     let cluster = Cluster::start(2);
     cluster.replicas[1].set(|manners| manners.state = 9);
     let talk = cluster.talk(&["--json", "status", "--watch"]);

@@ -1,4 +1,4 @@
-//! Running the built client.
+//! Runs the built client.
 
 use super::fake::Replica;
 use std::fs::File;
@@ -9,16 +9,16 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long anything may take: longer than the client's patience, and shorter than a tester's.
+/// After this a test fails: longer than all of the client's time limits.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// Replicas, and a user's files.
+/// Fake replicas, and a home directory with the cluster file and keys.
 pub struct Cluster {
     pub replicas: Vec<Replica>,
     home: tempfile::TempDir,
 }
 
-/// What a client has said, and how it ended.
+/// The output of a client, and its exit code.
 #[derive(Debug)]
 pub struct Said {
     pub code: i32,
@@ -27,17 +27,17 @@ pub struct Said {
 }
 
 impl Said {
-    /// Asserts what it printed, and that it had nothing to remark.
+    /// Asserts that it printed exactly this, no remarks, and exited with 0.
     pub fn says(&self, expected: &str) {
         assert_eq!((self.out.as_str(), self.err.as_str(), self.code), (expected, "", 0));
     }
 
-    /// Asserts how it failed: the code, and what its remark holds.
+    /// Asserts its exit code, and that its remarks contain this text.
     pub fn fails(&self, code: i32, remark: &str) {
         assert!(self.code == code && self.err.contains(remark), "{self:?} is not {code} {remark:?}");
     }
 
-    /// The results as lines, without times.
+    /// The printed lines, without their times.
     pub fn texts(&self) -> Vec<&str> {
         self.out.lines().map(|line| line.split_once("] ").map_or(line, |(_, text)| text)).collect()
     }
@@ -86,13 +86,13 @@ impl Cluster {
         finish(self.command(arguments))
     }
 
-    /// Runs a client to its end, with this piped in.
+    /// Runs a client to its end, with `input` on a pipe.
     pub fn pipe(&self, arguments: &[&str], input: &[u8]) -> Said {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the client starts");
         let (mut stdin, input) = (child.stdin.take().expect("a pipe"), input.to_vec());
-        // A client that has failed does not read it all.
+        // The write fails when the client exits early, which is no failure of the test.
         let writer = thread::spawn(move || drop(stdin.write_all(&input)));
         let said = Said::from(wait(child));
         writer.join().expect("it does not panic");
@@ -108,7 +108,7 @@ impl Cluster {
         finish(command)
     }
 
-    /// Starts a client and talks with it.
+    /// Starts a client, to exchange lines with it.
     pub fn talk(&self, arguments: &[&str]) -> Talk {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -126,7 +126,7 @@ impl Cluster {
     }
 }
 
-/// A client that runs.
+/// A running client.
 pub struct Talk {
     pub child: Child,
     pub stdin: Option<ChildStdin>,
@@ -145,7 +145,7 @@ impl Talk {
         line.split_once("] ").map_or(line.clone(), |(_, text)| text.to_string())
     }
 
-    /// Ends its standard input. Returns the rest of what it prints.
+    /// Closes its standard input and waits for its end. Returns the rest of its output.
     pub fn end(mut self) -> Said {
         drop(self.stdin.take());
         let mut said = Said::from(wait(self.child));
@@ -168,7 +168,7 @@ pub fn finish(mut command: Command) -> Said {
     Said::from(wait(child))
 }
 
-/// Waits for a client, within the limit.
+/// Waits for a client to end, at most for [`LIMIT`].
 fn wait(child: Child) -> Output {
     let id = child.id();
     let (sender, receiver) = channel();
@@ -182,13 +182,12 @@ fn wait(child: Child) -> Output {
     }
 }
 
-/// Sends a signal.
 pub fn signal(id: u32, name: &str) {
     let status = Command::new("kill").args(["-s", name, &id.to_string()]).status().expect("kill is everywhere");
     assert!(status.success());
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds, at most for [`LIMIT`].
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let limit = Instant::now() + LIMIT;
     while !holds() {
@@ -197,7 +196,7 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The mode of a file.
+/// The permission bits of a file.
 pub fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).expect("it exists").mode() & 0o777

@@ -1,4 +1,4 @@
-//! What `status` says of replicas, and what is said when an answer has changed.
+//! `status`, and the remark about an answer that has changed.
 
 use super::run::{Cluster, wait_until};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ fn a_replica_that_is_not_in_reach_is_listed_and_exits_1() {
     assert!(began.elapsed() < Duration::from_secs(2), "a refused connection is not waited for");
     assert!(said.code == 1 && said.out.contains("\nb        not in reach\nc        serving"), "{said:?}");
     assert!(said.out.contains("\nstate: same at the 2 of 3 that serve, as of "), "{said:?}");
-    // One that hangs is waited for, and not for long.
+    // A replica that hangs is waited for, but not for long.
     cluster.replicas[0].set(|manners| manners.hangs = true);
     let said = cluster.run(&["--json", "status"]);
     cluster.replicas[0].set(|manners| manners.hangs = false);
@@ -63,7 +63,7 @@ fn no_replica_in_reach_exits_69() {
 }
 
 #[test]
-fn lines_may_ask_too_and_go_on() {
+fn status_may_be_a_line_among_others() {
     let cluster = Cluster::with_accounts(2, &["alice"]);
     let said = cluster.pipe(&["--as", "alice"], b"status\nsend alice x\nstatus\nsend alice y\n");
     let verdicts = said.out.lines().filter(|line| line.starts_with("state: ")).count();
@@ -72,7 +72,7 @@ fn lines_may_ask_too_and_go_on() {
 }
 
 #[test]
-fn an_answer_that_changed_is_told_once() {
+fn a_changed_answer_is_reported_once() {
     let gone = Answer::Rejected { reason: Rejection::NoSuchUser { name: AccountName::parse("bob").expect("a name") } };
     for json in [false, true] {
         let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
@@ -80,13 +80,15 @@ fn an_answer_that_changed_is_told_once() {
         let mut talk = cluster.talk(options);
         talk.type_line("send bob hello");
         talk.line();
-        wait_until("both have answered", || cluster.replicas.iter().all(|replica| replica.state().sent.len() == 1));
-        // What a replica answers to this comes after its answer to the other.
+        wait_until("both replicas have applied the send", || {
+            cluster.replicas.iter().all(|replica| replica.state().sent.len() == 1)
+        });
+        // Each replica reports its status after its answer to the send, which must be received before it changes.
         talk.type_line("status");
         let is_verdict = |line: &str| line.starts_with("state: ") || line.contains("\"type\":\"verdict\"");
         while !is_verdict(&talk.line()) {}
         cluster.replicas.iter().for_each(|replica| replica.change_answers(&gone));
-        // What follows on the same connections comes after it.
+        // The next reports arrive after the changes, which were sent on the same connections.
         talk.type_line("status");
         let said = talk.end();
         let remark = "the answer to send bob \"hello\" changed: it was done, it is rejected: there is no account bob\n";
