@@ -22,6 +22,9 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+/// How long to wait for the answer to a query for the position. Shorter than the limits of the tests, which ask again.
+const POSITION_LIMIT: Duration = Duration::from_secs(20);
+
 /// A connection to a replica.
 pub struct RawClient {
     stream: TcpStream,
@@ -336,11 +339,11 @@ impl RawClient {
         self.send(&ToReplica::Query { id: timestamp.0, timestamp, query })
     }
 
-    /// How long the log was at the place of the query asked before, and its digest; none when the replica refuses to say
-    /// or the connection is gone.
+    /// The length and the digest of the log at the place of the query that was sent before; none when the replica refuses to
+    /// answer, hangs, or the connection is gone.
     pub fn position(&mut self, asked: Timestamp) -> Option<(u64, Digest)> {
         loop {
-            match self.receive_within(SOON) {
+            match self.receive_within(POSITION_LIMIT) {
                 Received::Message(ToClient::QueryAnswer { id, metadata, .. }) if id == asked.0 => {
                     return Some((metadata.position, metadata.log_digest));
                 }

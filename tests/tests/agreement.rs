@@ -12,8 +12,10 @@ use stablechat_tests::talker::{Plan, Talker};
 use std::time::{Duration, Instant};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-const DELIVERY_BOUND: Duration = Duration::from_millis(1000);
-const WHOLE: Duration = Duration::from_secs(30);
+/// Three messages in a row have to arrive within this, and no log may be repaired: even a machine that stalls for most of a second
+/// keeps this bound.
+const DELIVERY_BOUND: Duration = Duration::from_secs(3);
+const WHOLE: Duration = Duration::from_secs(120);
 /// How many requests are sent in a round, each by a client of its own. In every other round a replica is killed.
 const TRIES: usize = 10;
 /// The time over which they are spread.
@@ -27,14 +29,14 @@ fn rounds() -> usize {
 }
 
 /// A client that has logged in at one replica and will send one request.
-fn one_that_will_die(cluster: &Cluster, name: &str, mallory: &Person) -> RawClient {
+fn one_shot_client(cluster: &Cluster, name: &str, mallory: &Person) -> RawClient {
     let mut client = cluster.greet(name);
     client.login(mallory, false);
     client
 }
 
-/// The events of a round and their times: requests, each with its client, and perhaps a kill right after one of them, of the
-/// replica it was sent to or of any.
+/// The events of a round and their times: requests, each with its client, and perhaps a kill right after one of them, either of
+/// the replica that it was sent to or of a random one.
 fn plan_round(
     random: &mut fastrand::Rng,
     cluster: &Cluster,
@@ -44,7 +46,7 @@ fn plan_round(
     let mut plan: Vec<(Duration, &str, Option<RawClient>)> = (0..TRIES)
         .map(|_| {
             let name = NAMES[random.usize(0..NAMES.len())];
-            (ROUND.mul_f64(random.f64()), name, Some(one_that_will_die(cluster, name, mallory)))
+            (ROUND.mul_f64(random.f64()), name, Some(one_shot_client(cluster, name, mallory)))
         })
         .collect();
     if has_kill {
@@ -109,6 +111,8 @@ fn a_request_sent_to_one_replica_is_applied_by_all_or_none() {
     ledgers.iter().for_each(|ledger| assert_kept(ledger, &told, &bob));
     let heard = ledgers[0].unread(&dave).len();
     let load: usize = told.iter().map(|told| told.samples.len()).sum();
-    println!("{said} requests to one replica, {heard} of them applied; {kills} kills; {load} requests beside");
+    println!(
+        "{said} requests to one replica, {heard} of them applied; {kills} kills; {load} requests of the talkers beside"
+    );
     assert!(heard > said / 2 && heard <= said, "{heard} of {said} requests were applied");
 }

@@ -1,8 +1,8 @@
 //! Replicas that are down, die, hang, refuse or return, and clocks that are wrong: as long as one replica answers, the user
 //! notices nothing.
 
-use super::run::{Cluster, wait_until};
-use std::time::{Duration, Instant};
+use super::run::{Cluster, run_within, wait_until};
+use std::time::Duration;
 
 fn numbers(count: usize) -> (String, Vec<String>) {
     let expected: Vec<String> = (0..count).map(|number| number.to_string()).collect();
@@ -14,9 +14,9 @@ fn replicas_that_are_down_at_the_start_are_not_waited_for() {
     let cluster = Cluster::with_accounts(3, &["alice", "bob"]);
     cluster.replicas[0].kill();
     cluster.replicas[1].kill();
-    let began = Instant::now();
-    cluster.run(&["--as", "alice", "send", "bob", "x"]).says("sent to bob\n");
-    assert!(began.elapsed() < Duration::from_secs(5), "refused connections are not waited for");
+    // Without an answer a script gives up after 10 s.
+    let said = run_within(Duration::from_secs(5), || cluster.run(&["--as", "alice", "send", "bob", "x"]));
+    said.says("sent to bob\n");
 }
 
 #[test]
@@ -178,9 +178,10 @@ fn an_idle_client_uses_hardly_any_processor_time() {
     };
     let before = ticks();
     std::thread::sleep(Duration::from_secs(3));
-    // A loop that never sleeps would use up to 300; a client that only waits uses 1 at most on a machine of its own.
+    // A loop that never sleeps would use up to 300. A client that only waits uses 1 at most on a machine of its own, and on one
+    // that is ten times slower 10.
     let spent = ticks() - before;
-    assert!(spent <= 15, "{spent} hundredths of a second of processor time in 3 s");
+    assert!(spent <= 60, "{spent} hundredths of a second of processor time in 3 s");
     super::run::signal(listener.child.id(), "TERM");
     listener.end().says("");
 }

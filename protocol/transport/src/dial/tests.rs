@@ -47,10 +47,13 @@ impl Rig {
     }
 }
 
-/// A port on which nobody listens.
-fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
+/// A socket that is bound and does not listen: while it is open, nobody else can listen at its address.
+fn closed_port() -> std::net::TcpStream {
+    let domain = rustix::net::AddressFamily::INET;
+    let socket = rustix::net::socket(domain, rustix::net::SocketType::STREAM, None).expect("a socket");
+    let any = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0);
+    rustix::net::bind(&socket, &any).expect("a free port");
+    std::net::TcpStream::from(socket)
 }
 
 #[test]
@@ -91,7 +94,8 @@ fn an_address_that_refuses_is_not_the_last() {
     let good = listener.local_addr().expect("bound");
     let mut rig = Rig::new("unused");
     rig.dial.state = State::Waiting { until: Instant::now() };
-    rig.dial.untried = [SocketAddr::from(([127, 0, 0, 1], closed_port())), good].into();
+    let closed = closed_port();
+    rig.dial.untried = [closed.local_addr().expect("bound"), good].into();
     assert_eq!(rig.attempt().expect("the second works").peer_addr().expect("connected"), good);
 }
 
@@ -125,7 +129,8 @@ fn after_a_success_the_name_is_looked_up_again() {
 
 #[test]
 fn a_refusal_is_an_error_and_another_attempt_follows() {
-    let mut rig = Rig::new(&format!("127.0.0.1:{}", closed_port()));
+    let closed = closed_port();
+    let mut rig = Rig::new(&closed.local_addr().expect("bound").to_string());
     let why = rig.attempt().expect_err("nobody listens");
     assert!(why.contains("refused"), "{why}");
     assert!(rig.dial.deadline().is_some() && !rig.dial.is_connecting());
@@ -155,12 +160,7 @@ fn a_slow_address_is_given_up() {
 #[test]
 fn a_connection_to_itself_is_refused() {
     // The kernel connects a socket to itself when it dials the port that it is bound to.
-    let domain = rustix::net::AddressFamily::INET;
-    let kind = rustix::net::SocketType::STREAM;
-    let socket = rustix::net::socket(domain, kind, None).expect("a socket");
-    let any = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0);
-    rustix::net::bind(&socket, &any).expect("a free port");
-    let socket = std::net::TcpStream::from(socket);
+    let socket = closed_port();
     rustix::net::connect(&socket, &socket.local_addr().expect("bound")).expect("connected to itself");
 
     let socket = TcpStream::from_std(socket);

@@ -1,14 +1,12 @@
-//! Those who watch, with the test in the place of the applier.
+//! Monitoring: scrapes over HTTP, with the test in the place of the applier.
 
 use super::*;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-/// A replica that can be watched, where, and how often its store has written something.
+/// A replica with a listener for monitoring systems, the address of that, and the counter of the store's writes.
 fn watched() -> (Node, SocketAddr, Arc<AtomicU64>) {
-    let (own, own_address) = listen();
-    drop(own);
-    let cluster = cluster(&[own_address]);
+    let cluster = cluster(&unused_addresses(1));
     let listener = Listener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.address().expect("a listener has an address");
     let writes = Arc::new(AtomicU64::new(0));
@@ -39,9 +37,9 @@ fn read(mut stream: TcpStream) -> (u16, String) {
 }
 
 impl Node {
-    /// Expects to be asked how the replica is, and says so.
+    /// Expects the next event to be a scrape, and answers it.
     fn see_watched(&mut self, unready: Option<&str>) -> NetStats {
-        let NetEvent::Scrape { stats } = self.next() else { panic!("nobody watches") };
+        let NetEvent::Scrape { stats } = self.next() else { panic!("no scrape") };
         let report = ScrapeReport { unready: unready.map(Into::into), metrics: "everything 1\n".into() };
         self.mailbox.post(vec![NetCommand::ScrapeResult { report }]);
         stats
@@ -49,7 +47,7 @@ impl Node {
 }
 
 #[test]
-fn who_watches_sees_what_the_applier_says() {
+fn a_scrape_is_answered_with_the_appliers_report() {
     let (mut node, address, _) = watched();
     let metrics = get(address, "/metrics?everything=please");
     assert_eq!(node.see_watched(None), NetStats::default());
@@ -73,7 +71,7 @@ fn who_watches_sees_what_the_applier_says() {
 }
 
 #[test]
-fn what_is_not_understood_is_answered_without_the_applier() {
+fn an_invalid_http_request_is_answered_without_the_applier() {
     let (node, address, _) = watched();
     assert_eq!(read(get(address, "/")).0, 404);
     let body = "x".repeat(50_000);
@@ -85,7 +83,7 @@ fn what_is_not_understood_is_answered_without_the_applier() {
 }
 
 #[test]
-fn an_applier_that_hangs_is_told_from_one_that_is_busy() {
+fn a_hanging_applier_is_reported_and_a_busy_one_counts_as_alive() {
     let (mut node, address, writes) = watched();
     let busy = get(address, "/healthz");
     assert!(matches!(node.next(), NetEvent::Scrape { .. }));
@@ -106,7 +104,7 @@ fn an_applier_that_hangs_is_told_from_one_that_is_busy() {
 }
 
 #[test]
-fn who_says_nothing_is_not_waited_for_for_ever() {
+fn a_silent_http_connection_is_ended() {
     let (mut node, address, _) = watched();
     let mut silent: Vec<TcpStream> = (0..20).map(|_| ask(address, "GET")).collect();
     let health = get(address, "/healthz");
