@@ -32,12 +32,12 @@ pub const SMALL_DISK_MIB: usize = 48;
 pub struct Cluster {
     replicas: Vec<Replica>,
     delivery_bound: Duration,
-    /// Further lines of the cluster file.
+    /// Further lines for the head of the cluster file.
     settings: &'static str,
     directory: TempDir,
-    /// Whose hosts the replicas run on, if they have hosts of their own.
+    /// The network on whose hosts the replicas run, if each has a host of its own.
     network: Option<Network>,
-    /// Which replicas have small disks.
+    /// The replicas that have small disks.
     on_small_disks: &'static [&'static str],
 }
 
@@ -45,7 +45,7 @@ pub struct Cluster {
 struct Replica {
     name: String,
     address: SocketAddr,
-    /// Where it shows metrics, if it does.
+    /// Where monitoring systems reach it, if they can.
     metrics: Option<SocketAddr>,
     /// The versions of the protocol that it speaks, if not those of this build.
     versions: Option<Versions>,
@@ -93,17 +93,17 @@ impl Cluster {
         self
     }
 
-    /// The same with replicas that show metrics, before any is started.
+    /// The same with replicas that serve metrics, before any is started.
     pub fn with_metrics(mut self) -> Cluster {
         self.replicas.iter_mut().for_each(|replica| replica.metrics = Some(unused_address()));
         self
     }
 
-    /// The same with the data of these replicas on disks of [`SMALL_DISK_MIB`] each, in memory, which nobody else sees and which
-    /// are gone when the replica's process has ended.
+    /// The same with the data of each of these replicas on a disk of [`SMALL_DISK_MIB`]. The disk is a tmpfs in a mount namespace of
+    /// the replica's process, so it is gone when the process has ended.
     ///
     /// # Errors
-    /// Why this machine does not let us make them.
+    /// This machine does not allow mount namespaces.
     pub fn with_small_disks(mut self, names: &'static [&'static str]) -> Result<Cluster, String> {
         let nothing = with_small_disk(self.path(), &Command::new("true")).output();
         let nothing = nothing.map_err(|error| error.to_string())?;
@@ -114,7 +114,7 @@ impl Cluster {
         Ok(self)
     }
 
-    /// Where the small disk of a running replica is seen from here.
+    /// The path by which this process reaches the small disk of a running replica.
     pub fn small_disk(&mut self, name: &str) -> PathBuf {
         let root = Path::new("/proc").join(self.program(name).id().to_string()).join("root");
         root.join(self.data(name).strip_prefix("/").expect("an absolute path"))
@@ -145,12 +145,12 @@ impl Cluster {
         ClusterFile::parse(&self.text()).expect("a cluster file as it should be")
     }
 
-    /// The network that the replicas have hosts of their own on.
+    /// The network on whose hosts the replicas run.
     pub fn network(&self) -> &Network {
         self.network.as_ref().expect("a cluster on a network")
     }
 
-    /// The directory that everything of the cluster lies in.
+    /// The directory of all the cluster's files.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
@@ -170,15 +170,15 @@ impl Cluster {
         self.replica(name).address
     }
 
-    /// What a replica has logged, in all its lives.
+    /// The log lines of a replica, since its first start.
     pub fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.log_file(name)).expect("the log of a replica that was started")
     }
 
-    /// A page of what a replica shows to who watches, with its status.
+    /// A page that a replica serves to monitoring systems, with its HTTP status.
     ///
     /// # Panics
-    /// It cannot be had soon.
+    /// There is no answer within [`SOON`].
     pub fn page(&self, name: &str, path: &str) -> (u16, String) {
         let address = self.replica(name).metrics.expect("a cluster with metrics");
         wait_for("a page of a replica", SOON, || get(address, path).ok())
@@ -214,14 +214,14 @@ impl Cluster {
         command
     }
 
-    /// The command that runs the client, as nobody.
+    /// The command that runs the client, without an account.
     pub fn client(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(built("stablechat"));
         command.arg("--cluster").arg(self.file()).arg("--keys").arg(self.path().join("keys")).args(arguments);
         command
     }
 
-    /// From its next start on, a replica speaks these versions of the protocol, as one of another release would.
+    /// From its next start on, a replica speaks these versions of the protocol, like a replica of another release.
     pub fn speak(&mut self, name: &str, versions: Versions) {
         self.replica_mut(name).versions = Some(versions);
     }
@@ -261,7 +261,7 @@ impl Cluster {
         self.replica_mut(name).program.as_mut().expect("a replica that runs")
     }
 
-    /// What a running replica has cost.
+    /// The processor time and memory that a running replica has used.
     pub fn usage(&self, name: &str) -> Usage {
         self.replica(name).program.as_ref().expect("a replica that runs").usage()
     }
@@ -285,24 +285,24 @@ impl Cluster {
         self.replica_mut(name).program.take().expect("a replica that was started").wait()
     }
 
-    /// Deletes what a replica that does not run has stored.
+    /// Deletes the data of a replica that does not run.
     pub fn wipe(&mut self, name: &str) {
         assert!(self.replica(name).program.is_none(), "replica {name} runs");
         std::fs::remove_dir_all(self.data(name)).expect("the data of a replica that ran");
     }
 
-    /// Waits until all replicas answer the same query from the same log, and returns how long that is. The query has
-    /// one place in the order, so this works under load.
+    /// Waits until all replicas answer the same query from the same log, and returns the log's length. The query has one place
+    /// in the order, so this works under load.
     ///
     /// # Panics
-    /// They do not within the limit.
+    /// The replicas still differ after the limit.
     pub fn wait_until_same(&self, limit: Duration) -> u64 {
         let mut clients: Vec<Option<RawClient>> = self.replicas.iter().map(|_| None).collect();
         let deadline = Instant::now() + limit;
         loop {
             let timestamp = stamp();
             for (client, replica) in clients.iter_mut().zip(&self.replicas) {
-                // Not as `greet` does: it may listen and hang.
+                // `greet` would panic when a replica listens and does not answer.
                 if client.is_none() {
                     *client = RawClient::connect(replica.address).ok();
                     client.as_mut().and_then(|client| client.greet(CLUSTER).ok());
@@ -330,7 +330,7 @@ impl Cluster {
         }
     }
 
-    /// A connection to a replica, on which nothing has been said.
+    /// A connection to a replica, without a hello.
     pub fn connect(&self, name: &str) -> RawClient {
         let address = self.address(name);
         wait_for("a connection to a replica", SOON, || RawClient::connect(address).ok())
@@ -384,16 +384,16 @@ fn with_small_disk(directory: &Path, command: &Command) -> Command {
     mounted
 }
 
-/// An address that nobody else will ask for while this process runs.
+/// An address that no other test uses while this process runs.
 fn unused_address() -> SocketAddr {
     static NEXT_PORT: AtomicU16 = AtomicU16::new(7400);
     let [_, high, middle, low] = std::process::id().to_be_bytes();
-    // Not 127.0.x.x, where everyone else is.
+    // Not 127.0.x.x, where other programs listen.
     let host = Ipv4Addr::new(127, 128 + high % 64, middle, low);
     loop {
         let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         let address = SocketAddr::V4(SocketAddrV4::new(host, port));
-        // Someone may listen at this port of all addresses.
+        // Another program may listen at this port of all addresses.
         if TcpListener::bind(address).is_ok() {
             return address;
         }

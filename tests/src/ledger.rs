@@ -1,4 +1,4 @@
-//! What replicas have in their stores once they have stopped: compared with each other, and with what clients were told.
+//! The stores of stopped replicas: compared with each other, and with the answers that clients got.
 
 use crate::cluster::{CLUSTER, Cluster};
 use crate::session::Person;
@@ -15,7 +15,7 @@ use std::fmt;
 
 /// The store of a replica that does not run.
 pub struct Ledger {
-    /// Whose it is.
+    /// The replica's name.
     pub name: String,
     store: ChatStore,
 }
@@ -28,12 +28,12 @@ impl Ledger {
         Ledger { name: name.into(), store }
     }
 
-    /// How far it is, and what came of it.
+    /// The store's position in the log, and its digests.
     pub fn applied(&self) -> &Applied {
         self.store.applied()
     }
 
-    /// Where each request of the log stands in its session.
+    /// The session and the sequence number of each request in the log.
     pub fn log(&self) -> BTreeMap<Uid, (ClientId, u64)> {
         let entries = self.store.log().entries(Uid::MIN);
         let place = entries.map(|entry| {
@@ -63,18 +63,18 @@ impl Ledger {
     }
 }
 
-/// Opens the stores of replicas, none of which runs: each is in order, and all are the same.
+/// Opens the stores of stopped replicas, and checks that each is consistent and that all are equal.
 ///
 /// # Panics
-/// Otherwise, saying where they part.
+/// A store is not consistent, or two differ. The message lists the differences.
 pub fn assert_same(cluster: &Cluster, names: &[&str]) -> Vec<Ledger> {
     same(cluster, names).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// Opens the stores of replicas, none of which runs.
+/// Opens the stores of stopped replicas.
 ///
 /// # Errors
-/// One is not in order, or two are not the same: where they part.
+/// A store is not consistent, or two differ. The error lists the differences.
 pub fn same(cluster: &Cluster, names: &[&str]) -> Result<Vec<Ledger>, String> {
     let ledgers: Vec<Ledger> = names.iter().map(|name| Ledger::open(cluster, name)).collect();
     for ledger in &ledgers {
@@ -90,7 +90,7 @@ pub fn same(cluster: &Cluster, names: &[&str]) -> Result<Vec<Ledger>, String> {
     }
 }
 
-/// Where two stores part.
+/// The differences between two stores.
 fn difference(one: &Ledger, other: &Ledger) -> String {
     let (logs, applied) = ((one.log(), other.log()), (one.applied(), other.applied()));
     let uids = |log: &BTreeMap<Uid, (ClientId, u64)>| -> BTreeSet<Uid> { log.keys().copied().collect() };
@@ -109,10 +109,10 @@ fn difference(one: &Ledger, other: &Ledger) -> String {
     )
 }
 
-/// Checks what talkers were told against a store: everything that was answered is in the log, under the uid that was given.
+/// Checks that every request that a talker got an answer to is in the store's log, under the uid of the answer.
 ///
 /// # Panics
-/// Otherwise.
+/// A request is not, or a talker saw a fault.
 pub fn assert_logged(ledger: &Ledger, told: &[Told]) {
     let log = ledger.log();
     for told in told {
@@ -120,26 +120,29 @@ pub fn assert_logged(ledger: &Ledger, told: &[Told]) {
         for sample in &told.samples {
             let place = Some(&(told.client, sample.sequence));
             let (account, name) = (&told.account, &ledger.name);
-            assert_eq!(log.get(&sample.uid), place, "{account} was answered, and replica {name} has not got it");
+            assert_eq!(
+                log.get(&sample.uid),
+                place,
+                "{account} got an answer to a request that is not in the log of replica {name}"
+            );
         }
     }
 }
 
-/// Checks what talkers were told against a store: everything that was answered is in the log, and each of their messages is
-/// in this account's mailbox exactly once, in its session's order.
+/// [`assert_logged`] and [`assert_heard`].
 ///
 /// # Panics
-/// Otherwise.
+/// As those do.
 pub fn assert_kept(ledger: &Ledger, told: &[Told], bob: &Person) {
     assert_logged(ledger, told);
     assert_heard(ledger, told, bob);
 }
 
-/// Checks what talkers were told against a store whose log need not go back so far: each of their messages is in this
-/// account's mailbox exactly once, in its session's order.
+/// Checks that each message of the talkers is in bob's mailbox exactly once, in the order of its session. This holds for a store
+/// whose log has been cut as well.
 ///
 /// # Panics
-/// Otherwise.
+/// A message is not, or a talker saw a fault.
 pub fn assert_heard(ledger: &Ledger, told: &[Told], bob: &Person) {
     let mut heard = heard(ledger, bob);
     for told in told {
@@ -156,20 +159,20 @@ pub fn assert_heard(ledger: &Ledger, told: &[Told], bob: &Person) {
     }
 }
 
-/// What became of the messages that talkers were answered, in one account's mailbox.
+/// How the answered messages of talkers ended up in one account's mailbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// How many were answered.
+    /// Messages that were answered.
     pub answered: usize,
-    /// How many of those are there once, after those of their session that were sent before.
+    /// Answered messages that are in the mailbox once, after the earlier messages of their session.
     pub once: usize,
-    /// How many of those are not there.
+    /// Answered messages that are not in the mailbox.
     pub lost: usize,
-    /// How many of those are there more than once, or at the wrong place.
+    /// Answered messages that are in the mailbox more than once, or in the wrong order.
     pub wrong: usize,
 }
 
-/// Counts what became of what talkers were answered.
+/// Counts how the answered messages of talkers ended up in bob's mailbox.
 pub fn kept(ledger: &Ledger, told: &[Told], bob: &Person) -> Kept {
     let heard = heard(ledger, bob);
     let mut kept = Kept::default();
@@ -192,7 +195,7 @@ impl fmt::Display for Kept {
 }
 
 impl Kept {
-    /// Adds the messages of one session: these are there, and those were answered.
+    /// Adds one session: the sequence numbers in the mailbox, in its order, and those that were answered.
     fn add(&mut self, there: &[u64], answered: impl Iterator<Item = u64>) {
         let mut places: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for (place, number) in there.iter().enumerate() {
@@ -209,7 +212,7 @@ impl Kept {
     }
 }
 
-/// The numbers of what each talker has in an account's mailbox, in order.
+/// The sequence numbers of each talker's messages in an account's mailbox, in the mailbox's order.
 fn heard(ledger: &Ledger, bob: &Person) -> BTreeMap<String, Vec<u64>> {
     let mut heard: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for message in ledger.unread(bob) {
@@ -224,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_lost_or_repeated_is_counted() {
+    fn lost_and_repeated_messages_are_counted() {
         let mut kept = Kept::default();
         kept.add(&[1, 2, 2, 4, 3, 6], 1..=6);
         assert_eq!(kept, Kept { answered: 6, once: 3, lost: 1, wrong: 2 });

@@ -1,13 +1,13 @@
-//! What the tests of stablechat have in common.
+//! What the tests of stablechat share.
 //!
 //! - [`cluster`] and [`process`] run the built programs as real processes.
-//! - [`raw`] is a client that says exactly what a test wants said; [`session`] and [`pipeline`] are what it says it with.
-//! - [`talker`] is the command line's client, which goes on whatever happens; [`ledger`] compares what it was told with what
-//!   replicas have.
-//! - [`load`] keeps replicas busy and measures it.
-//! - [`manual`] makes manual pages of what the command lines say of themselves.
-//! - [`network`] puts replicas on hosts of their own, whose cables can be pulled, and can delay and lose what they carry.
-//! - [`story`] is what is done to replicas when, and [`plot`] draws what came of it over time.
+//! - [`raw`] is a client that sends exactly the bytes that a test wants; [`session`] and [`pipeline`] make its requests.
+//! - [`talker`] is a client that keeps sending while replicas fail, over the links and sessions of the command line; [`ledger`]
+//!   compares the answers that it got with the replicas' stores.
+//! - [`load`] keeps replicas busy and measures throughput and latency.
+//! - [`manual`] makes manual pages from the command lines' own descriptions.
+//! - [`network`] gives each replica a host of its own. Its cables can be pulled, and can delay and lose frames.
+//! - [`story`] says which replica is killed, stopped, paused or started when, and [`plot`] draws the effect over time.
 //! - [`wait`] waits for conditions.
 
 pub mod cluster;

@@ -19,9 +19,9 @@ pub struct Load {
     poll: Poll,
     links: Vec<Link>,
     sessions: Vec<Pipeline>,
-    /// What sessions do, one after the other and over again.
+    /// The commands that each session issues in turn, over and over.
     commands: Vec<Command>,
-    /// How many requests each session has in flight.
+    /// The number of requests that each session has in flight.
     window: usize,
     scratch: Vec<u8>,
 }
@@ -30,20 +30,20 @@ pub struct Load {
 struct Link {
     stream: TcpStream,
     inbox: FrameBuffer,
-    /// What is to be sent.
+    /// Bytes that the socket has not taken yet.
     outbox: Vec<u8>,
-    /// Whose it is, by index.
+    /// The index of its session.
     session: usize,
 }
 
-/// What a time under load came to.
+/// The measurements of a time under load.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
     /// How long it was.
     pub elapsed: Duration,
     /// From the timestamp of each answered request to its first answer, sorted.
     pub latencies: Vec<Duration>,
-    /// How often requests had to be repeated because one was refused.
+    /// How often a refusal made a session repeat requests.
     pub repetitions: u64,
 }
 
@@ -61,8 +61,8 @@ impl Measured {
 }
 
 impl Load {
-    /// Sessions that issue these commands, of which there is at least one, with `window` requests in flight each, every one over its own connections, which have
-    /// logged in and of which nothing has come since.
+    /// Sessions that issue these commands, at least one, with `window` requests in flight each. Every session has connections of
+    /// its own, which have logged in and received nothing since.
     ///
     /// # Errors
     /// The operating system refuses to watch the connections.
@@ -113,7 +113,7 @@ impl Load {
         Ok(measured)
     }
 
-    /// Issues what is missing for every session to have its window full.
+    /// Issues requests until the window of every session is full.
     fn fill(&mut self) {
         for index in 0..self.sessions.len() {
             let mut frames = Vec::new();
@@ -131,7 +131,7 @@ impl Load {
         links.for_each(|link| link.outbox.extend_from_slice(frames));
     }
 
-    /// Sends what a connection takes.
+    /// Writes as much as the connection's socket takes.
     fn flush(&mut self, link: usize) -> io::Result<()> {
         let Link { stream, outbox, .. } = &mut self.links[link];
         while !outbox.is_empty() {
@@ -144,7 +144,7 @@ impl Load {
         Ok(())
     }
 
-    /// Takes what has come on a connection.
+    /// Reads everything that has arrived on a connection.
     fn read(&mut self, link: usize, latencies: &mut Vec<Duration>) -> io::Result<()> {
         loop {
             let Link { stream, inbox, session, .. } = &mut self.links[link];
@@ -159,7 +159,7 @@ impl Load {
             while let Decoded::Frame(message) = self.links[link].inbox.decode::<ToClient>().map_err(io::Error::other)? {
                 match self.sessions[session].on_message(&message) {
                     Meaning::Settled(settled) => {
-                        assert_eq!(settled.answer, Answer::Done, "the load is nothing that is rejected");
+                        assert_eq!(settled.answer, Answer::Done, "the commands of a load are never rejected");
                         latencies.push(now.since(settled.issued));
                     }
                     Meaning::Repeat(frames) => self.queue(session, &frames),

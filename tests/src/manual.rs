@@ -1,22 +1,22 @@
-//! Manual pages, made of what the command lines say of themselves, so that the two cannot differ.
+//! Manual pages, made from the command lines' own descriptions, so that the two cannot differ.
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, PositionalInfo};
 use roff::{Inline, Roff, bold, italic, roman};
 
-/// A heading, and under it terms with what is to be said of each.
+/// A heading, and the terms under it, each with its explanation.
 pub type Section = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// The manual of a program.
 pub struct Manual {
-    /// The program.
+    /// The program's name.
     pub name: &'static str,
-    /// The section of the manual that it belongs to.
+    /// The number of the manual's section, such as 1 for commands.
     pub section: u8,
-    /// What it is, in a few words.
+    /// One line for `apropos`.
     pub summary: &'static str,
     /// Its command line.
     pub command: CommandInfoWithArgs,
-    /// What the command line does not say.
+    /// Further sections, which the command line's description lacks.
     pub sections: &'static [Section],
 }
 
@@ -27,7 +27,7 @@ impl Manual {
         let mut page = Roff::new();
         let title = [name.to_uppercase(), self.section.to_string(), String::new(), "stablechat".into()];
         page.control("TH", title.iter().map(String::as_str));
-        // Neither spread over the line nor hyphenated: options are to be found, and examples to be copied.
+        // Left-aligned and without hyphenation, so that options can be searched for and examples copied.
         page.control("ad", ["l"]);
         page.control("nh", []);
         heading(&mut page, "NAME");
@@ -71,7 +71,7 @@ fn entry(page: &mut Roff, term: impl Into<Vec<Inline>>, text: &str) {
     page.text([roman(text)]);
 }
 
-/// How a command is written.
+/// The synopsis of a command.
 fn synopsis(page: &mut Roff, name: &str, command: &CommandInfoWithArgs) {
     let mut line = vec![bold(name)];
     for flag in visible(command.flags) {
@@ -90,7 +90,7 @@ fn synopsis(page: &mut Roff, name: &str, command: &CommandInfoWithArgs) {
     page.text(line);
 }
 
-/// What shows that something may be left out, or given more than once.
+/// The brackets that mark an argument as optional or repeatable.
 fn brackets(optionality: &Optionality) -> (&'static str, &'static str) {
     match optionality {
         Optionality::Required => ("", ""),
@@ -99,7 +99,7 @@ fn brackets(optionality: &Optionality) -> (&'static str, &'static str) {
     }
 }
 
-/// What an option is given, if it is given something.
+/// The name of an option's value; none for a switch.
 fn value<'a>(flag: &FlagInfo<'a>) -> Option<&'a str> {
     match flag.kind {
         FlagInfoKind::Switch => None,
@@ -112,7 +112,7 @@ fn visible<'a>(flags: &'a [FlagInfo<'a>]) -> impl Iterator<Item = &'a FlagInfo<'
     flags.iter().filter(|flag| !flag.hidden && flag.long != "--help")
 }
 
-/// What the options and arguments of a command mean.
+/// The options and arguments of a command, each with its description.
 fn options(page: &mut Roff, command: &CommandInfoWithArgs) {
     for PositionalInfo { name, description, .. } in command.positionals {
         entry(page, [italic(*name)], description);

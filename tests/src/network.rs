@@ -1,8 +1,8 @@
-//! A network of namespaces (Linux): a host for each replica, all on one bridge, whose cables can be pulled.
+//! A network of Linux network namespaces: a host for each replica, each joined to one bridge by a cable that can be pulled.
 //!
-//! A cable is pulled at the bridge's end, so that a host still reaches itself. A thread can move into a host, and what it
-//! connects from there takes that host's cable. Cables may have a wire in their middle that delays frames and loses some
-//! (`wires`); what comes of it can be measured (`measuring`).
+//! A cable is pulled at the bridge's end, so that a host still reaches itself. A thread can move into a host's namespace; the
+//! connections that it opens there use that host's cable. A cable may have a wire in its middle that delays frames and loses
+//! some (`wires`); `measuring` measures the effect.
 
 mod measuring;
 mod wires;
@@ -22,20 +22,20 @@ use wires::Wires;
 /// The port at which replicas listen.
 const PORT: u16 = 7400;
 
-/// Held by the one network that there is of this process: its names and addresses are made from the process's number, and two
-/// clusters at a time would slow each other down where times are looked at.
+/// Held by the network of this process; there is one at a time. Its names and addresses are made from the process's number, and
+/// two clusters at a time would slow each other down in tests that look at times.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// A bridge, and hosts on it. All is gone when it is dropped.
+/// A bridge, and hosts on it. Dropping it removes them from the system.
 pub struct Network {
-    /// What its interfaces and namespaces are called: this, and the host's name.
+    /// The names of its interfaces and namespaces are this and the host's name.
     prefix: String,
     hosts: Vec<String>,
-    /// The first three bytes of all addresses.
+    /// The first three bytes of all IP addresses.
     subnet: [u8; 3],
-    /// The wires in its cables, if it has any.
+    /// The wires in its cables, if the cables have wires.
     wires: Option<Wires>,
-    /// Given up when all else is gone.
+    /// The last field, so that it is dropped after the rest.
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -43,7 +43,7 @@ impl Network {
     /// Makes a network with hosts of these names.
     ///
     /// # Errors
-    /// Why this machine does not let us.
+    /// This machine does not allow bridges or namespaces.
     pub fn new(hosts: &[&str]) -> Result<Network, String> {
         let network = Network::unmade(hosts);
         network.make(|host| {
@@ -53,11 +53,11 @@ impl Network {
         Ok(network)
     }
 
-    /// Makes a network with hosts of these names, and a wire in each cable. The wires are in a namespace of their own, where
-    /// nobody answers for addresses that are not there.
+    /// Makes a network with hosts of these names, and a wire in each cable. The wires are in a namespace of their own, so that no
+    /// other interface of this machine answers ARP queries for the hosts' addresses.
     ///
     /// # Errors
-    /// Why this machine does not let us.
+    /// This machine does not allow bridges or namespaces.
     pub fn with_wires(hosts: &[&str]) -> Result<Network, String> {
         let mut network = Network::unmade(hosts);
         let middle = network.middle();
@@ -68,7 +68,7 @@ impl Network {
             change(&format!("-n {middle} link add name {host} type veth peer name eth0 netns {namespace}"));
             change(&format!("-n {middle} link set {far} up"));
             change(&format!("-n {middle} link set dev {host} up"));
-            // A wire carries frames one by one, and loses them so: none that is cut into many only at its end.
+            // No segmentation offload: a wire loses single frames, not large ones that are cut into many behind it.
             change(&format!("-n {namespace} link set eth0 gso_max_segs 1"));
         })?;
         network.wires = Some(Wires::lay(&middle, network.hosts.iter().map(|host| (host.clone(), far_end(host)))));
@@ -76,17 +76,17 @@ impl Network {
     }
 
     fn unmade(hosts: &[&str]) -> Network {
-        // Whoever panicked in its turn has dropped its network all the same.
+        // A test that panicked has dropped its network all the same, so a poisoned lock is as good as any.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let [_, high, middle, low] = std::process::id().to_be_bytes();
         let prefix = format!("sc{:x}", std::process::id());
-        // Somewhere in 10.0.0.0/8, by the number of our process.
+        // Somewhere in 10.0.0.0/8, by the number of this process.
         let subnet = [10, middle ^ high ^ 0x55, low];
         Network { prefix, hosts: hosts.iter().map(ToString::to_string).collect(), subnet, wires: None, _turn: turn }
     }
 
-    /// Makes the bridge, the hosts' namespaces, and each host's cable, as it is told to. A machine that lets us make a bridge
-    /// and namespaces does not forbid the rest.
+    /// Makes the bridge and the hosts' namespaces, and each host's cable with `lay_cable`. Only the first steps return errors: a
+    /// machine that allows a bridge and namespaces allows the rest.
     fn make(&self, lay_cable: impl Fn(&str)) -> Result<(), String> {
         let (bridge, ours) = (self.bridge(), self.ip(254));
         ip(&format!("link add name {bridge} type bridge"))?;
@@ -104,13 +104,13 @@ impl Network {
         Ok(())
     }
 
-    /// Where the replica on a host listens.
+    /// The address at which the replica on a host listens.
     pub fn address(&self, host: &str) -> SocketAddr {
         let place = self.hosts.iter().position(|name| name == host).expect("a host of this network");
         SocketAddr::V4(SocketAddrV4::new(self.ip(place as u8 + 1), PORT))
     }
 
-    /// The command that runs another on a host. It becomes the other, so that its process is the other's.
+    /// A command that runs `command` on a host. `ip netns exec` replaces itself with it, so signals reach the process.
     pub fn on_host(&self, host: &str, command: &Command) -> Command {
         let mut inside = Command::new("ip");
         inside.args(["netns", "exec", &self.namespace(host)]).arg(command.get_program()).args(command.get_args());
@@ -132,7 +132,7 @@ impl Network {
         change(&format!("link set {} up", self.cable(host)));
     }
 
-    /// From here on the wire in a host's cable is like this.
+    /// Changes the wire in a host's cable, from now on.
     pub fn set_wire(&self, host: &str, wire: Wire) {
         self.wires.as_ref().expect("a network with wires").set(host, wire);
     }
@@ -154,7 +154,7 @@ impl Network {
         format!("{}{host}", self.prefix)
     }
 
-    /// The namespace that wires are in.
+    /// The namespace of the wires.
     fn middle(&self) -> String {
         format!("{}-wires", self.prefix)
     }
@@ -163,7 +163,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         self.wires = None;
-        // What was not made cannot be deleted; there is nobody to be told.
+        // Errors are ignored: after a failure of `make` some of these do not exist.
         for host in &self.hosts {
             ip(&format!("link del {}", self.cable(host))).ok();
             ip(&format!("netns del {}", self.namespace(host))).ok();
@@ -173,23 +173,24 @@ impl Drop for Network {
     }
 }
 
-/// Moves the calling thread into a namespace: what it connects from here on, it connects from there.
+/// Moves the calling thread into a namespace: sockets that it opens from now on are in that namespace.
 ///
 /// # Panics
 /// The operating system refuses.
 pub fn enter(namespace: &PathBuf) {
     let file = File::open(namespace).expect("the namespace of a host");
-    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("whoever made it may enter it");
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+        .expect("a process that can make namespaces can enter them");
 }
 
-/// What a wire's end towards the bridge is called; the other is called as the host.
+/// The name of the wire's end towards the bridge. The other end is named like the host.
 fn far_end(host: &str) -> String {
     format!("far-{host}")
 }
 
-/// Runs `ip`, which has to succeed.
+/// Runs `ip` on something that exists; a failure is a panic.
 fn change(arguments: &str) {
-    ip(arguments).unwrap_or_else(|error| panic!("what was made cannot be changed: {error}"));
+    ip(arguments).unwrap_or_else(|error| panic!("cannot set up the network: {error}"));
 }
 
 /// Runs `ip`.

@@ -1,8 +1,7 @@
-//! A session with many requests in flight, as a client keeps it: without any connection, so that it can be used over one or
-//! several, and outlive them.
+//! A session with many requests in flight. It has no connection, so that it can be used over one or several, and outlive them.
 //!
-//! It does what `docs/PROTOCOL.md` asks of clients: timestamps increase with sequence numbers, and whoever repeats a request
-//! repeats all unanswered ones after it as well.
+//! It does what `docs/PROTOCOL.md` asks of clients: timestamps increase with sequence numbers, and a repeated request is followed
+//! by repetitions of all unanswered requests after it.
 
 use crate::raw::frame;
 use crate::session::{Session, stamp};
@@ -18,38 +17,34 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Pipeline {
     session: Session,
-    /// By sequence number: when the last attempt was issued, and at what.
+    /// By sequence number: the timestamp of the last attempt, and the command.
     unanswered: BTreeMap<u64, (Timestamp, Command)>,
-    /// How often something had to be repeated because it was refused.
+    /// How often a refusal made requests repeat.
     repetitions: u64,
 }
 
-/// What a message means for the session.
+/// The effect of a message on the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// A request is answered for good.
     Settled(Settled),
-    /// These frames are to be sent: requests that have to be repeated.
+    /// Requests have to be repeated: send these frames.
     Repeat(Vec<u8>),
-    /// Nothing.
     Nothing,
 }
 
 /// A request that is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// Its place in the session.
     pub sequence: u64,
     /// The attempt that was answered.
     pub uid: Uid,
-    /// When the last attempt was issued.
+    /// The timestamp of the last attempt.
     pub issued: Timestamp,
-    /// The answer.
     pub answer: Answer,
 }
 
 impl Pipeline {
-    /// The session.
     pub fn session(&self) -> &Session {
         &self.session
     }
@@ -59,7 +54,7 @@ impl Pipeline {
         self.unanswered.len()
     }
 
-    /// How often something had to be repeated because it was refused.
+    /// How often a refusal made requests repeat.
     pub fn repetitions(&self) -> u64 {
         self.repetitions
     }
@@ -110,7 +105,7 @@ impl Pipeline {
         }
     }
 
-    /// Repeats a request and what follows it, unless that has happened since this attempt.
+    /// Repeats a request and those after it, unless this attempt has been repeated already.
     fn repeat_if_last(&mut self, sequence: u64, timestamp: Timestamp) -> Meaning {
         if self.unanswered.get(&sequence).is_none_or(|(last, _)| *last != timestamp) {
             return Meaning::Nothing;

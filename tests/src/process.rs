@@ -1,4 +1,4 @@
-//! Programs of this project as processes: where they are, signals to them, and what they cost.
+//! Programs of this project as processes: their paths, signals to them, and their use of processor time and memory.
 
 use crate::wait::{SOON, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,13 +26,13 @@ pub fn built(program: &str) -> PathBuf {
 /// Runs a command to its end, with nothing on standard input.
 ///
 /// # Panics
-/// It does not end soon.
+/// The command runs for longer than [`SOON`].
 pub fn run_to_end(mut command: Command) -> Output {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut program = Program::spawn(command);
     let status = program.wait();
     let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
-    // What is asked for here says less than a pipe holds, so it has ended without being read.
+    // The output is read after the end: these commands print less than the 64 KiB that a pipe holds.
     let Child { stdout, stderr, .. } = &mut program.child;
     for (pipe, bytes) in [
         (stdout.as_mut().map(|pipe| pipe as &mut dyn std::io::Read), &mut output.stdout),
@@ -43,14 +43,15 @@ pub fn run_to_end(mut command: Command) -> Output {
     output
 }
 
-/// The program of a replica with these arguments.
+/// The command `stablechatd` with these arguments.
 pub fn stablechatd(arguments: &[&str]) -> Command {
     let mut command = Command::new(built("stablechatd"));
     command.args(arguments);
     command
 }
 
-/// Runs a command, and checks how it ends and what it says on which stream. The other stream stays empty. Returns what it says.
+/// Runs a command to its end, and checks its exit code and its output. A success prints to standard output, a failure to standard
+/// error, and the other stream stays empty. Returns the output.
 pub fn assert_ends(command: Command, code: i32, says: &str) -> String {
     let shown = format!("{command:?}");
     let output = run_to_end(command);
@@ -74,24 +75,23 @@ impl Program {
         Program { child: child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")) }
     }
 
-    /// Its number.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it reads and what it writes, as pipes that it was started with.
+    /// Its standard input and output, which were requested as pipes.
     pub fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
         let Child { stdin, stdout, .. } = &mut self.child;
         stdin.take().zip(stdout.take()).expect("pipes were asked for, and not taken before")
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process has a number");
         kill_process(pid, signal).expect("the process has not been waited for, so it is there");
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the process is ours")
     }
@@ -99,12 +99,12 @@ impl Program {
     /// Waits until it has ended.
     ///
     /// # Panics
-    /// It does not end soon.
+    /// It runs for longer than [`SOON`].
     pub fn wait(&mut self) -> ExitStatus {
         wait_for("a process ends", SOON, || self.ended())
     }
 
-    /// What it has cost so far. It must still run.
+    /// Its use of processor time and memory so far. It must still run.
     pub fn usage(&self) -> Usage {
         Usage::of(&Path::new("/proc").join(self.child.id().to_string()))
     }
@@ -119,16 +119,16 @@ impl Drop for Program {
     }
 }
 
-/// What a process has cost.
+/// The processor time and memory that a process has used.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
-    /// The time that its threads ran. Those that have ended do not count.
+    /// The time that its threads ran. Threads that have ended do not count.
     pub processor: Duration,
-    /// How often its threads have stopped running to wait for something, which is how often they have been woken up.
+    /// How often its threads have been woken up: their voluntary context switches.
     pub wake_ups: u64,
-    /// The memory that it has now, in bytes.
+    /// Its resident memory now, in bytes.
     pub resident: u64,
-    /// The most memory that it ever had, in bytes.
+    /// The peak of its resident memory, in bytes.
     pub resident_peak: u64,
 }
 
@@ -154,7 +154,7 @@ impl Usage {
     }
 }
 
-/// How long a thread has run, and how often it has waited, from its directory in `/proc`.
+/// The time that a thread has run, and how often it has waited, from its directory in `/proc`.
 fn thread_usage(thread: &Path) -> Option<(Duration, u64)> {
     // The first field of schedstat: nanoseconds on a processor.
     let statistics = std::fs::read_to_string(thread.join("schedstat")).ok()?;

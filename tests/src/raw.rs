@@ -1,6 +1,6 @@
-//! A client that says on a connection exactly what a test wants said, whether it is right or not.
+//! A client that sends exactly what a test wants, whether it is valid or not.
 //!
-//! It blocks, with limits. For tests that want to be understood it also has the usual steps: greeting, login, a request and
+//! It blocks, with limits. For the parts of tests that keep to the protocol it has the usual steps: greeting, login, a request and
 //! its answer.
 
 use crate::pipeline::{Meaning, Pipeline, Settled};
@@ -29,9 +29,9 @@ const POSITION_LIMIT: Duration = Duration::from_secs(20);
 pub struct RawClient {
     stream: TcpStream,
     inbox: FrameBuffer,
-    /// Who answered the greeting, and with which challenge.
+    /// The cluster, the replica and its challenge, from the answer to our hello.
     welcome: Option<(ClusterName, ReplicaName, Challenge)>,
-    /// Messages that came while something else was waited for.
+    /// Deliveries that came before the message that the test waited for.
     deliveries: VecDeque<Message>,
     /// The session of [`RawClient::call`].
     session: Session,
@@ -39,33 +39,30 @@ pub struct RawClient {
     query: u64,
 }
 
-/// What came from a replica.
+/// The result of waiting for a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// A message.
     Message(ToClient),
-    /// The end of the connection, be it in order or not.
+    /// The connection has ended or broken.
     End,
-    /// Nothing, for as long as it was waited for.
+    /// No message came within the limit.
     Nothing,
 }
 
-/// An answer to a command, with what is said about it.
+/// An answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
-    /// The answer.
     pub answer: Answer,
-    /// The attempt that it answers.
+    /// The uid of the attempt that was answered.
     pub uid: Uid,
-    /// What the replica says around it.
     pub metadata: AnswerMetadata,
 }
 
 impl RawClient {
-    /// Opens a connection and says nothing.
+    /// Opens a connection and sends nothing.
     ///
     /// # Errors
-    /// Nobody listens.
+    /// The replica does not listen.
     pub fn connect(address: SocketAddr) -> io::Result<RawClient> {
         let stream = TcpStream::connect_timeout(&address, SOON)?;
         stream.set_nodelay(true)?;
@@ -75,22 +72,21 @@ impl RawClient {
         Ok(RawClient { stream, inbox, welcome: None, deliveries: VecDeque::new(), session, query: 0 })
     }
 
-    /// The socket.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// The socket alone, which does not block any more. Everything that came has been received.
+    /// The bare socket, made non-blocking. No part of a frame must be left in the client.
     ///
     /// # Errors
     /// The operating system refuses.
     pub fn into_stream(self) -> io::Result<TcpStream> {
-        assert!(!self.inbox.is_mid_frame(), "something came that was not received");
+        assert!(!self.inbox.is_mid_frame(), "part of a frame is left");
         self.stream.set_nonblocking(true)?;
         Ok(self.stream)
     }
 
-    /// Sends bytes, whatever they are.
+    /// Sends bytes, valid or not.
     ///
     /// # Errors
     /// The connection is gone.
@@ -115,7 +111,7 @@ impl RawClient {
         self.send_bytes(&frames.concat())
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes our direction of the connection.
     ///
     /// # Errors
     /// The connection is gone.
@@ -123,7 +119,7 @@ impl RawClient {
         self.stream.shutdown(Shutdown::Write)
     }
 
-    /// What comes next, within a limit.
+    /// Waits for the next message, up to a limit.
     pub fn receive_within(&mut self, limit: Duration) -> Received {
         let deadline = Instant::now() + limit;
         loop {
@@ -146,7 +142,7 @@ impl RawClient {
         }
     }
 
-    /// What has come and comes within a limit, at least one message unless nothing comes; and whether the connection stands.
+    /// Waits for a message, up to a limit. Returns it with all that have arrived behind it, and whether the connection is open.
     pub fn receive_some(&mut self, limit: Duration) -> (Vec<ToClient>, bool) {
         let mut messages = Vec::new();
         match self.receive_within(limit) {
@@ -168,10 +164,10 @@ impl RawClient {
         Ok(length)
     }
 
-    /// What comes next.
+    /// The next message.
     ///
     /// # Panics
-    /// Nothing comes, or the end.
+    /// None comes within [`SOON`], or the connection ends.
     pub fn receive(&mut self) -> ToClient {
         match self.receive_within(SOON) {
             Received::Message(message) => message,
@@ -179,10 +175,10 @@ impl RawClient {
         }
     }
 
-    /// Why the replica ends the connection, which is the last thing that it says.
+    /// The reason with which the replica ends the connection. The end follows it.
     ///
     /// # Panics
-    /// It says something else, or does not end the connection.
+    /// The replica sends another message, or does not end the connection.
     pub fn closing(&mut self) -> CloseReason {
         match self.receive() {
             ToClient::Closing { reason } => {
@@ -193,10 +189,10 @@ impl RawClient {
         }
     }
 
-    /// Waits until the replica has ended the connection, and returns what came before.
+    /// Waits until the replica has ended the connection, and returns the messages that came before.
     ///
     /// # Panics
-    /// It goes on for too long.
+    /// The connection is open and silent for [`SOON`].
     pub fn until_end(&mut self) -> Vec<ToClient> {
         let mut messages = Vec::new();
         loop {
@@ -208,12 +204,12 @@ impl RawClient {
         }
     }
 
-    /// Says hello, as a client does.
+    /// Sends a client's hello.
     ///
     /// # Errors
-    /// Why the replica ends the connection instead.
+    /// The replica refuses it: the reason.
     pub fn greet(&mut self, cluster: &str) -> Result<ReplicaName, CloseReason> {
-        // Whoever is refused may find the connection ended already; the reason comes all the same.
+        // A replica that is full may have ended the connection already; its reason can be read all the same.
         self.send(&hello(cluster)).ok();
         match self.receive() {
             ToClient::Welcome { replica, challenge, .. } => {
@@ -243,12 +239,12 @@ impl RawClient {
         assert_eq!(self.receive_other(), ToClient::LoggedIn { account });
     }
 
-    /// Has a command done, and returns the answer.
+    /// Sends a command, and returns the answer.
     pub fn call(&mut self, command: Command) -> Answer {
         self.call_at_length(command).answer
     }
 
-    /// Has a command done, as often as it takes, and returns the answer with what is said about it.
+    /// Sends a command, again after each refusal that passes, and returns the answer with its uid and metadata.
     pub fn call_at_length(&mut self, command: Command) -> Answered {
         let request = self.session.next(command.clone());
         self.send(&request).expect("the connection stands");
@@ -266,7 +262,7 @@ impl RawClient {
         }
     }
 
-    /// Has a command done under this number of a session, in as many attempts as it takes, and returns the answer.
+    /// Sends a command with this sequence number, again while attempts are refused as late, and returns the answer.
     pub fn attempt(&mut self, session: &Session, sequence: u64, command: &Command) -> Answer {
         loop {
             self.send(&session.attempt(sequence, stamp(), command.clone())).expect("the connection stands");
@@ -278,8 +274,8 @@ impl RawClient {
         }
     }
 
-    /// Has commands done that are all in flight at a time, repeating what is refused and what follows it, and returns their
-    /// answers in order.
+    /// Sends commands that are all in flight at the same time, and returns their answers in order. After a refusal it repeats the
+    /// refused request and those after it.
     pub fn call_all(&mut self, commands: impl IntoIterator<Item = Command>) -> Vec<Settled> {
         let (mut pipeline, mut frames) = (Pipeline::default(), Vec::new());
         commands.into_iter().for_each(|command| pipeline.issue(command, &mut frames));
@@ -313,7 +309,7 @@ impl RawClient {
         }
     }
 
-    /// Asks something, as often as it takes, and returns the answer.
+    /// Sends a query, again while it is refused as late, and returns the answer.
     pub fn ask(&mut self, query: Query) -> QueryAnswer {
         loop {
             self.query += 1;
@@ -330,7 +326,7 @@ impl RawClient {
         }
     }
 
-    /// Asks something, the answer to which matters less than what is said around it; see [`RawClient::position`].
+    /// Sends a query of which only the answer's metadata matters; see [`RawClient::position`].
     ///
     /// # Errors
     /// The connection is gone.
@@ -389,12 +385,12 @@ impl RawClient {
         }
     }
 
-    /// Messages that were delivered and not yet taken with [`RawClient::delivery`].
+    /// The number of deliveries that came and were not taken with [`RawClient::delivery`].
     pub fn delivered(&self) -> usize {
         self.deliveries.len()
     }
 
-    /// The next that comes apart from deliveries.
+    /// The next message that is not a delivery.
     pub fn receive_other(&mut self) -> ToClient {
         loop {
             match self.receive() {
@@ -418,8 +414,8 @@ pub fn hello(cluster: &str) -> ToReplica {
     ToReplica::Hello { magic: MAGIC.into(), version_min: 1, version_max: 1, role: Role::Client, cluster }
 }
 
-/// Has a command done at several replicas as clients do: the same request goes to all, and again to who refuses it. All have to
-/// answer that it is done.
+/// Sends a command to several replicas as clients do: the same request goes to all, and again to a replica that refuses it. All
+/// have to answer `Done`.
 pub fn call_everywhere(clients: &mut [RawClient], command: &Command) {
     let mut session = Session::default();
     let request = session.next(command.clone());
@@ -440,7 +436,7 @@ pub fn call_everywhere(clients: &mut [RawClient], command: &Command) {
     }
 }
 
-/// Makes accounts, and says so when one cannot be made.
+/// Creates accounts, and checks that each is created.
 pub fn create_accounts(client: &mut RawClient, people: &[&Person]) {
     for person in people {
         assert_eq!(client.call(person.create()), Answer::Done, "{}", person.account);

@@ -1,4 +1,4 @@
-//! Who the tests' clients are: people with keys, and sessions of requests.
+//! The accounts and sessions of the tests' clients: people with keys, and sessions that number requests.
 
 use stablechat_protocol::command::{Command, Recipient};
 use stablechat_protocol::login::SecretKey;
@@ -10,7 +10,7 @@ use stablechat_protocol::time::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The wall clock, which is that of replicas on this machine; later than anything that was returned before.
+/// The wall clock, which the replicas on this machine share. Each call returns a later timestamp than the calls before.
 pub fn stamp() -> Timestamp {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = wall_clock().0;
@@ -19,8 +19,8 @@ pub fn stamp() -> Timestamp {
     Timestamp(next(before.expect("it is always updated")))
 }
 
-/// A while ahead of the wall clock, but not as far as replicas refuse: what is sent at once is not late, even when the machine
-/// is busy and the replicas have seen no delays.
+/// 40 ms ahead of the wall clock, less than what replicas refuse. A request with this timestamp that is sent at once is not late,
+/// even when the machine is busy and the replicas have seen no delays yet.
 pub fn stamp_ahead() -> Timestamp {
     stamp().after(Duration::from_millis(40))
 }
@@ -32,43 +32,41 @@ pub fn wall_clock() -> Timestamp {
 
 /// An account with its key.
 pub struct Person {
-    /// The account.
     pub account: AccountName,
     /// The key that owns it.
     pub secret: SecretKey,
 }
 
 impl Person {
-    /// Someone of this name, with a new key.
+    /// A person with an account name and a new key.
     pub fn new(name: &str) -> Person {
         Person { account: account(name), secret: SecretKey::from_seed(&std::array::from_fn(|_| fastrand::u8(..))) }
     }
 
-    /// What makes the account.
+    /// The command that creates the account.
     pub fn create(&self) -> Command {
         Command::Create { name: self.account.clone(), key: self.secret.public(), password: None }
     }
 }
 
-/// An account's name.
+/// Parses an account's name.
 pub fn account(name: &str) -> AccountName {
     AccountName::parse(name).expect("a name by the rules")
 }
 
-/// What sends a message to an account.
+/// The command that sends a message to an account.
 pub fn send(to: &str, text: impl Into<String>) -> Command {
     Command::Send { to: recipient(to), text: MessageText::parse(text).expect("a text by the rules") }
 }
 
-/// An account that messages go to.
+/// An account as the recipient of messages.
 pub fn recipient(name: &str) -> Recipient {
     Recipient::Account { name: account(name) }
 }
 
-/// A session: where its next request stands.
+/// A session, which numbers its requests.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// Its identity.
     pub client: ClientId,
     /// The sequence number of the last request.
     pub sequence: u64,

@@ -1,4 +1,4 @@
-//! What is done to the replicas of a cluster, and when.
+//! Stories: timed steps that kill, stop, pause or start the replicas of a cluster.
 
 use crate::plot::{Lane, State};
 use std::collections::BTreeMap;
@@ -6,19 +6,19 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The latest that something may be done, in seconds.
+/// The latest time of a step, in seconds.
 const LATEST_S: f64 = 600.0;
 
-/// What is done to a replica.
+/// An action on a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// SIGKILL.
     Kill,
-    /// SIGTERM, after which it hands over and ends.
+    /// SIGTERM: the replica hands over its pending requests and ends.
     Stop,
-    /// It is started.
+    /// Starts its process.
     Start,
-    /// SIGSTOP: it is there, and does nothing.
+    /// SIGSTOP: its process is suspended, and its connections stay open.
     Pause,
     /// SIGCONT.
     Resume,
@@ -27,7 +27,7 @@ pub enum Deed {
 impl Deed {
     const ALL: [Deed; 5] = [Deed::Kill, Deed::Stop, Deed::Start, Deed::Pause, Deed::Resume];
 
-    /// What it is done to, if that makes sense, and what comes of it.
+    /// The states in which a replica can be for this, and the state that follows.
     fn change(self) -> (&'static [State], State) {
         match self {
             Deed::Kill => (&[State::Runs, State::Paused], State::Down),
@@ -51,14 +51,13 @@ impl fmt::Display for Deed {
     }
 }
 
-/// One thing that is done.
+/// One step of a story.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// When, from the beginning.
+    /// The time from the beginning.
     pub at: Duration,
-    /// What.
     pub deed: Deed,
-    /// To which replica.
+    /// The name of the replica.
     pub replica: String,
 }
 
@@ -86,10 +85,10 @@ impl fmt::Display for Step {
     }
 }
 
-/// Puts steps in order of time, and checks that each can be done when its time comes: all replicas run in the beginning.
+/// Sorts steps by time, and checks that each is possible at its time. All replicas run in the beginning.
 ///
 /// # Errors
-/// One cannot: which, and why.
+/// A step is impossible, such as a kill of a replica that does not run.
 pub fn in_order(mut steps: Vec<Step>, replicas: &[&str]) -> Result<Vec<Step>, String> {
     steps.sort_by_key(|step| step.at);
     let mut states: BTreeMap<&str, State> = replicas.iter().map(|name| (*name, State::Runs)).collect();
@@ -112,7 +111,7 @@ pub fn in_order(mut steps: Vec<Step>, replicas: &[&str]) -> Result<Vec<Step>, St
     Ok(steps)
 }
 
-/// What became of each replica by steps that were done at these times.
+/// The states of each replica over time, after steps that were done at these times.
 pub fn lanes(done: &[(Duration, Step)], replicas: &[&str]) -> Vec<Lane> {
     let lane = |name: &&str| {
         let of_it = done.iter().filter(|(_, step)| step.replica == **name);
@@ -147,9 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_told_before_anything_is_done() {
+    fn an_impossible_story_is_refused_before_it_begins() {
         let check = |texts: &[&str]| in_order(texts.iter().map(|text| step(text)).collect(), &["a", "b"]);
-        let sorted = check(&["4 start a", "3 kill a", "5 pause b", "6 kill b"]).expect("it makes sense");
+        let sorted = check(&["4 start a", "3 kill a", "5 pause b", "6 kill b"]).expect("a possible story");
         assert_eq!(sorted[0], step("3 kill a"));
         for (texts, says) in [
             (&["3 kill c"][..], "there is no replica c, only a, b"),
@@ -157,13 +156,13 @@ mod tests {
             (&["3 start a"], "it runs by then"),
             (&["3 pause a", "4 stop a"], "it is paused by then"),
         ] {
-            let error = check(texts).expect_err("it makes no sense");
+            let error = check(texts).expect_err("an impossible story");
             assert!(error.contains(says), "{error}");
         }
     }
 
     #[test]
-    fn a_lane_has_what_was_done_to_its_replica() {
+    fn a_lane_has_the_steps_of_its_replica_only() {
         let done = [(Duration::from_secs(3), step("3 kill a")), (Duration::from_secs(4), step("4 start a"))];
         let lanes = lanes(&done, &["a", "b"]);
         assert_eq!(lanes.iter().map(|lane| lane.states.len()).collect::<Vec<_>>(), [3, 1]);

@@ -1,5 +1,5 @@
-//! A client that goes on whatever happens to the replicas: the links and the session of the command line, sending numbered
-//! messages as fast as it is told to, and remembering what became of each.
+//! A client that keeps sending while replicas fail. It uses the links and the session of the command line, sends numbered
+//! messages at a given pace, and records the answer to each.
 
 use crate::network::enter;
 use crate::session::Person;
@@ -29,28 +29,27 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The token of the waker; those of links are small.
+/// The token of the waker. The tokens of links are small numbers.
 const WAKER: Token = Token(usize::MAX);
 /// How long the last requests may take to be answered, beside four delivery bounds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a talker says, and how fast.
+/// The messages of a talker, and their pace.
 pub struct Plan {
     /// The cluster, as far as the talker can reach it.
     pub cluster: Cluster,
-    /// Whom it speaks for.
+    /// The account that sends.
     pub account: AccountName,
-    /// The account's key.
     pub secret: SecretKey,
     /// The versions of the protocol that it speaks.
     pub versions: Versions,
-    /// The network namespace that it lives in, if not ours.
+    /// The network namespace of its sockets, if not that of this process.
     pub namespace: Option<PathBuf>,
     /// How many requests it keeps in flight.
     pub window: usize,
-    /// How long it waits from one request to the next, at least.
+    /// The shortest time from one request to the next.
     pub pace: Duration,
-    /// It says no more than this.
+    /// The number of requests after which it ends by itself.
     pub messages_max: u64,
     /// The request of this number, from 1.
     pub command: fn(&AccountName, u64) -> Command,
@@ -65,43 +64,42 @@ pub struct Talker {
 /// What a talker and its owner share.
 #[derive(Default)]
 struct Shared {
-    /// Whether to issue no more.
+    /// The owner wants no more requests issued.
     is_enough: AtomicBool,
-    /// How many requests are answered.
+    /// The number of answered requests.
     answered: AtomicU64,
 }
 
-/// What became of what a talker said.
+/// The outcome of a talker's requests.
 #[derive(Clone, Debug)]
 pub struct Told {
-    /// Whom it spoke for.
+    /// The account that sent them.
     pub account: AccountName,
-    /// Its session.
+    /// The session of all its requests.
     pub client: ClientId,
     /// Every request, in the order in which they were answered.
     pub samples: Vec<Sample>,
-    /// What no client should ever see: answers that say no, that differ between replicas, or that never came.
+    /// Faults that no client should ever see: rejections, answers that differ between replicas, and answers that never came.
     pub faults: Vec<String>,
-    /// How many attempts were repeated.
+    /// The number of repeated attempts.
     pub repetitions: u64,
-    /// How many attempts a replica refused, by reason.
+    /// The number of attempts that a replica refused, by reason.
     pub refusals: BTreeMap<String, u64>,
 }
 
 /// A request and its first answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Its place in the session.
     pub sequence: u64,
-    /// The attempt that was answered.
+    /// The uid of the attempt that was answered.
     pub uid: Uid,
-    /// When it was first issued.
+    /// The time of the first attempt.
     pub issued: Instant,
-    /// How long its answer took.
+    /// The time from the first attempt to the answer.
     pub latency: Duration,
-    /// By which test it was stable where it was answered.
+    /// The test by which the request was stable at the replica that answered.
     pub stability: Stability,
-    /// Which replica answered, by its place in the cluster file.
+    /// The replica that answered, by its place in the cluster file.
     pub replica: usize,
 }
 
@@ -121,7 +119,7 @@ impl Plan {
         }
     }
 
-    /// Begins.
+    /// Starts the talker's thread.
     pub fn start(self) -> Talker {
         let shared = Arc::new(Shared::default());
         let for_thread = shared.clone();
@@ -134,29 +132,29 @@ impl Plan {
 }
 
 impl Talker {
-    /// How many requests are answered so far.
+    /// The number of requests that are answered so far.
     pub fn answered(&self) -> u64 {
         self.shared.answered.load(Ordering::Relaxed)
     }
 
-    /// Whether the talker is through, by itself or because something is wrong.
+    /// Whether the talker has ended, after its last request or because of a fault.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Lets it issue no more, waits until all is answered, and returns what became of it.
+    /// Stops issuing requests, waits until all are answered, and returns the outcome.
     pub fn finish(self) -> Told {
         self.shared.is_enough.store(true, Ordering::Relaxed);
         self.join()
     }
 
-    /// Waits until it has said all that it was to say.
+    /// Waits until all the requests of the plan are answered, and returns the outcome.
     pub fn join(self) -> Told {
         self.thread.join().expect("the talker does not panic").expect("sockets can be polled")
     }
 }
 
-/// The talker's inside.
+/// The state of a talker's thread.
 struct Talking {
     plan: Plan,
     shared: Arc<Shared>,
@@ -165,11 +163,11 @@ struct Talking {
     clock: LocalClock,
     offsets: Offsets,
     session: Session,
-    /// When what is unanswered was first issued.
+    /// The unanswered requests, each with the time of its first attempt.
     issued: BTreeMap<u64, Instant>,
-    /// When the next may be issued.
+    /// The time at which the next request may be issued.
     next_at: Instant,
-    /// When something was last answered.
+    /// The time of the last answer.
     progress: Instant,
     told: Told,
 }
@@ -231,7 +229,7 @@ impl Talking {
         }
     }
 
-    /// Whether everything is said and answered, or an answer will never come.
+    /// Whether everything is issued and answered, or an answer is overdue for so long that it will never come.
     fn is_over(&mut self) -> bool {
         let said_all = self.session.next_sequence() > self.plan.messages_max;
         let is_enough = said_all || self.shared.is_enough.load(Ordering::Relaxed);
@@ -248,7 +246,7 @@ impl Talking {
         false
     }
 
-    /// How long nothing has to be done unless something happens. Short, since the owner may say that it is enough.
+    /// The time to wait for events. It is short, since the owner may end the talker without an event.
     fn timeout(&self) -> Duration {
         let now = self.clock.now();
         let deadlines = self.links.deadline().into_iter().chain(self.session.deadline());
@@ -260,7 +258,7 @@ impl Talking {
         deadline.min(next).min(Duration::from_millis(20))
     }
 
-    /// Issues what the plan wants issued now.
+    /// Issues the requests that are due by the plan.
     fn issue(&mut self, now: Timestamp) {
         while self.issued.len() < self.plan.window
             && self.session.can_issue()

@@ -1,17 +1,17 @@
-//! Waiting for something to become so, with a limit.
+//! Waiting for conditions, with a limit.
 
 use std::time::{Duration, Instant};
 
 /// How long anything may take that takes a fraction of a second on a machine of its own: some hundred times that, since the
 /// machine may be slow, or busy with other things.
 pub const SOON: Duration = Duration::from_secs(60);
-/// How often a condition is looked at.
+/// The time between two checks of a condition.
 const INTERVAL: Duration = Duration::from_millis(5);
 
 /// Waits until a condition holds.
 ///
 /// # Panics
-/// When it does not within the limit; `what` says what was waited for.
+/// The condition does not hold within the limit. `what` names it in the message.
 pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     wait_for(what, limit, || condition().then_some(()));
 }
@@ -19,7 +19,7 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
 /// Waits until there is a value.
 ///
 /// # Panics
-/// When there is none within the limit; `what` says what was waited for.
+/// There is none within the limit. `what` names it in the message.
 pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {

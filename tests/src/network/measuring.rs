@@ -1,4 +1,4 @@
-//! Measuring what a network does to datagrams, so that a test knows that what it tries is really there.
+//! Measuring loss and delay of datagrams, so that a test knows that the faults it sets do occur.
 
 use super::{Network, enter};
 use crate::wait::SOON;
@@ -8,25 +8,25 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long to wait from one datagram to the next.
+/// The time between two datagrams.
 const PACE: Duration = Duration::from_millis(1);
-/// How many say that all the others have been sent, in case that some of them are lost.
+/// The number of datagrams that mark the end: several, because some of them may be lost.
 const LAST_ONES: usize = 100;
 
-/// What became of datagrams from one host to another.
+/// Loss and delays of datagrams from one host to another.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// The share that was lost.
+    /// The share of datagrams that was lost.
     pub lost: f64,
-    /// How long the others took, sorted.
+    /// The delays of the others, sorted.
     pub delays: Vec<Duration>,
 }
 
 impl Network {
-    /// Sends so many datagrams from one host to another, and sees what becomes of them.
+    /// Sends so many datagrams from one host to another, and measures their loss and delays.
     ///
     /// # Panics
-    /// Hardly any arrives.
+    /// None of the datagrams that mark the end arrives.
     pub fn measure(&self, from: &str, to: &str, datagrams: u32) -> Measured {
         let (from, to, target) = (self.path(from), self.path(to), self.address(to).ip());
         let (tell_port, port) = mpsc::channel();

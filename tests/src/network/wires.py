@@ -7,7 +7,7 @@ others.
 arguments: the two interfaces at the ends of each wire, as NEAR:FAR. Its name is that of the near end.
 input:     lines of NEAR DELAY JITTER LOSS: from here on the wire is like that, both ways. The times are in seconds, the loss
            is a share. Its end is the end of the program.
-output:    a line when the wires are there, and one after each change.
+output:    a line when the wires work, and one after each change.
 """
 
 import collections
@@ -17,16 +17,16 @@ import socket
 import sys
 import time
 
-# From <linux/if_packet.h>: what stands before each frame says whether its checksum is still to be computed, which the kernel
-# leaves to the last interface, and whether it is still to be cut into pieces.
+# From <linux/if_packet.h>: each frame comes with a header (struct virtio_net_hdr). It says whether the checksum is still to be
+# computed, which the kernel leaves to the last interface, and whether the frame is still to be segmented.
 SOL_PACKET = 263
 PACKET_VNET_HDR = 15
 ETH_P_ALL = 3
 # From <asm-generic/socket.h>: SO_RCVBUF beyond the system's limit.
 SO_RCVBUFFORCE = 33
-# What may wait to be read. A frame that does not fit would be lost beside the loss that is asked for.
+# Bytes that may wait to be read. A frame that does not fit would be lost in addition to the configured loss.
 WAITING_MAX = 32 << 20
-# More than a frame has that is still to be cut into pieces, and what stands before it.
+# More than the largest frame that is still to be segmented, with its header.
 FRAME_MAX = 1 << 17
 
 
@@ -38,7 +38,7 @@ class Wire:
 
 
 class Way:
-    """What is under way from one end of a wire to the other."""
+    """The frames in flight from one end of a wire to the other."""
 
     def __init__(self, wire, source, sink):
         self.wire, self.source, self.sink = wire, source, sink
@@ -46,13 +46,13 @@ class Way:
         self.frames = collections.deque()
 
     def take_in(self):
-        """Reads what has come in."""
+        """Reads the frames that have arrived."""
         while True:
             try:
                 frame, (_, _, kind, *_) = self.source.recvfrom(FRAME_MAX)
             except BlockingIOError:
                 return
-            # What leaves by an interface is shown as well.
+            # A packet socket also gets the frames that leave by its interface.
             if kind == socket.PACKET_OUTGOING or random.random() < self.wire.loss:
                 continue
             # The clock is read for each: more may come in while these are read.
@@ -62,7 +62,7 @@ class Way:
             self.frames.append((arrival, frame))
 
     def let_out(self, now):
-        """Sends what arrives by now. Returns when the next does."""
+        """Sends the frames that are due. Returns when the next one is."""
         while self.frames and self.frames[0][0] <= now:
             self.sink.send(self.frames.popleft()[1])
         return self.frames[0][0] if self.frames else None

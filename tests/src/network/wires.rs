@@ -1,5 +1,5 @@
-//! Wires that delay frames and lose some: a program between the hosts' cables and the bridge, since not every kernel has a
-//! queueing discipline that does it.
+//! Wires that delay frames and lose some: a program between the hosts' cables and the bridge. The queueing discipline `netem` would
+//! do the same, but not every kernel has it.
 
 use crate::process::Program;
 use std::io::{BufRead, BufReader, Write};
@@ -7,7 +7,7 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// The program, in Python: sockets that take whole frames are not to be had in safe Rust.
+/// The program is in Python, because packet sockets are not available in safe Rust.
 const PROGRAM: &str = include_str!("wires.py");
 
 /// How a host's cable carries frames, each way. A frame between two hosts takes the cables of both.
@@ -23,12 +23,12 @@ pub struct Wire {
 
 /// The wires of a network, while their program runs.
 pub struct Wires {
-    /// The program, with what it reads and what it says.
+    /// The program, with its standard input and output.
     program: Mutex<(Program, ChildStdin, BufReader<ChildStdout>)>,
 }
 
 impl Wires {
-    /// Joins pairs of interfaces of a namespace by a wire each, named as its near end, the first.
+    /// Joins each pair of interfaces of a namespace by a wire. The first of a pair is the near end, and names the wire.
     ///
     /// # Panics
     /// The program does not run.
@@ -44,7 +44,7 @@ impl Wires {
         Wires { program: Mutex::new((program, stdin, stdout)) }
     }
 
-    /// From here on a wire is like this.
+    /// Changes a wire, from now on.
     pub fn set(&self, near: &str, wire: Wire) {
         let Wire { delay, jitter, loss } = wire;
         let order = format!("{near} {} {} {loss}\n", delay.as_secs_f64(), jitter.as_secs_f64());
@@ -54,9 +54,9 @@ impl Wires {
     }
 }
 
-/// Waits until the program says something.
+/// Waits for a line of the program.
 fn expect_line(stdout: &mut BufReader<ChildStdout>, expected: &str) {
     let mut line = String::new();
     stdout.read_line(&mut line).expect("the program of the wires can be heard");
-    assert_eq!(line.trim_end(), expected, "the program of the wires has ended; what it said stands above");
+    assert_eq!(line.trim_end(), expected, "the program of the wires has ended; its error is above");
 }
