@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 
-/// The most bytes of an item: 1 MiB. A sender splits what is longer over several messages.
+/// The most bytes of an item: 1 MiB. A sender splits longer content over several messages.
 pub const FRAME_MAX: usize = 1024 * 1024;
 /// The bytes of a frame before its item: the length.
 const HEADER: usize = 4;

@@ -1,6 +1,6 @@
-//! The applier: performs the outputs of the replication protocol on the store, and gathers what is to be sent.
+//! The applier: performs the outputs of the replication protocol on the store, and gathers the messages to send.
 //!
-//! [`Applier::wake`] is one wake: take in what the poll loop read, tell the peers what is new, apply what became stable,
+//! [`Applier::wake`] is one wake: take in the events of the poll loop, announce new requests to the peers, apply the stable ones,
 //! commit it with one sync, and only then let the answers out, since an answer promises durability. It has no thread and no
 //! channel, so that the simulator can drive it; [`run`] is the thread around it.
 //!
@@ -163,7 +163,7 @@ impl Applier {
         self.stopped
     }
 
-    /// Takes in batches of the poll loop, in their order, and posts what is to be sent. Everything that a posted answer says
+    /// Takes in batches of the poll loop, in their order, and posts the messages to send. Everything that a posted answer says
     /// is durable. `clock` reads the replica's clock.
     ///
     /// # Errors
@@ -265,7 +265,7 @@ impl Applier {
         Ok(())
     }
 
-    /// Drops what is still to be done for a connection to a peer that is gone. The peer asks again on the next one.
+    /// Drops the work that is still to be done for a lost connection to a peer. The peer asks again on the next one.
     fn drop_stale(&mut self, peer: PeerId) {
         let is_stale = |change: &StoreChange| match change {
             StoreChange::TakeSnapshotPart { from, .. } => *from == peer,
@@ -276,8 +276,8 @@ impl Applier {
         self.outputs.retain(|output| !matches!(output, Output::Change(change) if is_stale(change)));
     }
 
-    /// Performs the outputs of the protocol: effects at once, then the changes, then the reads of the log. Hands over what has
-    /// gathered when it is much.
+    /// Performs the outputs of the protocol: effects at once, then the changes, then the reads of the log. Hands over the
+    /// gathered messages when they are many.
     fn perform(
         &mut self,
         clock: &impl Fn() -> Timestamp,

@@ -1,12 +1,13 @@
 //! One test for each golden script of a directory, named after its file.
 //!
-//! The test harness only knows tests that the compiler has seen, so the names are written out. A file that is not among them
-//! would never run: one more test compares the names with the directory.
+//! The test harness needs one test function per script, so the names of the scripts are written out. A script without a test
+//! would never run, so another test compares the names with the files in the directory.
 
 use std::collections::BTreeSet;
 
 /// `golden_scripts!("DIRECTORY", RUNNER, NAME, ...)` makes a module `scripts` with a test for each script of a directory of this
-/// crate. `RUNNER` is a function that returns a new `goldenscript::Runner`. `UPDATE_GOLDENFILES=1` writes their output anew.
+/// crate. `RUNNER` is a function that returns a new `goldenscript::Runner`. With `UPDATE_GOLDENFILES=1`,
+/// the tests write the output into the scripts instead of comparing it.
 macro_rules! golden_scripts {
     ($directory:literal, $runner:path, $($name:ident),+ $(,)?) => {
         mod scripts {
@@ -32,7 +33,7 @@ macro_rules! golden_scripts {
 
 pub(crate) use golden_scripts;
 
-/// Fails unless these are the names of the files in a directory.
+/// Panics unless these are the names of the files in a directory.
 pub fn assert_names(directory: &str, names: &[&str]) {
     let entries = std::fs::read_dir(directory).expect("the scripts are there");
     let name = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -40,5 +41,5 @@ pub fn assert_names(directory: &str, names: &[&str]) {
     };
     let found: BTreeSet<String> = entries.map(name).collect();
     let listed: BTreeSet<String> = names.iter().map(|name| name.to_string()).collect();
-    assert_eq!(found, listed, "the scripts of {directory}, and those that golden_scripts! names");
+    assert_eq!(found, listed, "the files in {directory} (left) and the tests (right) differ");
 }

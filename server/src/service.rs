@@ -8,7 +8,7 @@
 //! | systemd | reports to systemd, when the replica runs under it |
 //!
 //! On SIGTERM or SIGINT the poll loop tells the applier to stop. The applier hands its pending requests to its peers, returns,
-//! and so drops its side of the channels. The poll loop sends what is left and returns as well. The threads are joined, so
+//! and so drops its side of the channels. The poll loop writes its write buffers and returns as well. The threads are joined, so
 //! nothing is lost in a buffer. When the applier fails, the same happens without the handing over.
 
 use crate::applier::{self, Applier};

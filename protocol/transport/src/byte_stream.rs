@@ -66,7 +66,7 @@ impl ByteStream {
         self.unwritten.len()
     }
 
-    /// Reads what has arrived, at most about [`READ_MAX`] bytes, in pieces of at most the length of `scratch`, and hands each
+    /// Reads the bytes that have arrived, at most about [`READ_MAX`], in pieces of at most the length of `scratch`, and hands each
     /// piece to `take`.
     pub fn read(&mut self, scratch: &mut [u8], mut take: impl FnMut(&[u8])) -> Read {
         let mut bytes = 0;
@@ -96,13 +96,13 @@ impl ByteStream {
         }
     }
 
-    /// Drops what waits to be written, except for messages that have begun.
+    /// Drops the messages that wait to be written, except one of which a part is written already.
     pub fn drop_unwritten(&mut self) {
         self.unwritten.drop_unwritten();
     }
 
     /// Closes our direction as soon as everything that is queued is written. The other side reads all of it and then the end;
-    /// to drop the socket at once could take back what is under way.
+    /// dropping the socket at once could discard bytes that are still in flight.
     pub fn finish(&mut self) {
         if self.half_close == HalfClose::Open {
             self.half_close = HalfClose::Wanted;

@@ -88,7 +88,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
         }
     }
 
-    /// Does what is due: begins an attempt, or gives up on an address that takes too long.
+    /// Begins the next attempt if it is due, or gives up on an address that takes too long.
     ///
     /// # Errors
     /// The attempt has failed.

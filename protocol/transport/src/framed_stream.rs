@@ -8,8 +8,8 @@ use stablechat_protocol::frame::{Decoded, FRAME_MAX, FrameBuffer, FrameError, en
 use std::fmt;
 use std::io;
 
-/// A connection that carries frames, with bounded buffers both ways: at most one frame and one read's bytes of what came, and
-/// at most the write limit of what is to be sent.
+/// A connection that carries frames, with bounded buffers both ways: it holds at most one frame and the bytes of one read of
+/// the incoming stream, and at most the write limit of outgoing bytes.
 #[derive(Debug)]
 pub struct FramedStream {
     bytes: ByteStream,
@@ -51,14 +51,14 @@ impl FramedStream {
         self.bytes.unwritten()
     }
 
-    /// Reads what has arrived, see [`ByteStream::read`]. Messages come out of [`FramedStream::next_message`]; take all of them
-    /// before reading again, which bounds the memory.
+    /// Reads the bytes that have arrived, see [`ByteStream::read`]. Messages come out of [`FramedStream::next_message`]; take
+    /// all of them before reading again, which bounds the memory.
     pub fn read(&mut self, scratch: &mut [u8]) -> Read {
         self.bytes.read(scratch, |piece| self.incoming.push(piece))
     }
 
-    /// Reads what has arrived and drops it: for a connection that we have ended, whose socket is read only so that closing it
-    /// does not take back what we have sent.
+    /// Reads and drops the bytes that have arrived. For a connection that we have ended: closing a socket with unread bytes
+    /// resets the connection, and the other side could lose the bytes that we have sent.
     pub fn discard(&mut self, scratch: &mut [u8]) -> Read {
         self.bytes.read(scratch, |_| {})
     }

@@ -36,7 +36,7 @@ pub fn read_until(stream: &mut ByteStream, mut take: impl FnMut(&[u8]), is_end: 
 pub fn wait(mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {
-        assert!(begin.elapsed() < LIMIT, "what was waited for did not happen within {LIMIT:?}");
+        assert!(begin.elapsed() < LIMIT, "the condition did not hold within {LIMIT:?}");
         std::thread::yield_now();
     }
 }

@@ -1,4 +1,4 @@
-//! Inserting requests into the log, batch by batch, and telling clients and subscribers what came of it.
+//! Inserting requests into the log, batch by batch, and telling clients and subscribers the results.
 
 use super::Applier;
 use super::outbox::Outbox;

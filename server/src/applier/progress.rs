@@ -12,7 +12,7 @@ use std::time::Duration;
 /// How often progress is logged.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 
-/// The transfer that is under way, and what is known of the peers' logs.
+/// The transfer that is under way, and how the peers' logs compare with ours.
 #[derive(Default)]
 pub struct Progress {
     /// How many requests each peer's log had after what both have, when it was last compared with ours.
@@ -27,7 +27,7 @@ struct Transfer {
     began: Timestamp,
     /// When it was last logged.
     told: Timestamp,
-    /// Of what has come so far.
+    /// The size of everything received so far.
     bytes: u64,
     /// How many requests or rows have come.
     done: u64,

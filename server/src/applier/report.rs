@@ -149,7 +149,7 @@ mod tests {
         Applier::start(us, settings, store, START).expect("it starts")
     }
 
-    /// A wake at a time by which everything was read. Returns what is sent to clients.
+    /// A wake at a time by which everything was read. Returns the messages to clients.
     fn wake(applier: &mut Applier, time: Timestamp, events: Vec<NetEvent>) -> Vec<(ConnectionId, ToClient)> {
         let mut sent = Vec::new();
         let rounds = [EventBatch { events, drained: Some(time) }];

@@ -13,7 +13,7 @@ pub struct StateLog {
 }
 
 impl StateLog {
-    /// Logs what has changed. `position` is that of the last applied request.
+    /// Logs the changes since the last call. `position` is that of the last applied request.
     pub fn note(&mut self, replica: &Replica, identity: &ReplicaIdentity, position: u64) {
         let phase = replica.phase();
         if self.phase.replace(phase) != Some(phase) {

@@ -99,7 +99,7 @@ impl Cluster {
         }
     }
 
-    /// Lets time pass; what is sent arrives at the next wake.
+    /// Lets time pass. Messages sent meanwhile arrive at the next wake.
     fn run(&mut self, span: Duration) {
         let end = self.now.after(span);
         while self.now < end {

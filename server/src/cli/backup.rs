@@ -23,7 +23,7 @@ checkpoint that this program reads: run it as the replica's user or as root. One
 restore all.",
     error_code(0, "backed up"),
     error_code(2, "the command line was not understood"),
-    error_code(69, "another backup is being made, or the replica is about to start or stop"),
+    error_code(69, "another backup is being made, or the replica is starting or stopping"),
     error_code(74, "the data cannot be read, or the backup cannot be written"),
     error_code(78, "there is no store, or the directory is not for this replica's backups")
 )]
@@ -31,10 +31,10 @@ pub struct Backup {
     /// the replica's data directory
     #[argh(option)]
     data: PathBuf,
-    /// the directory for this replica's backups, made when it is not there
+    /// the directory for this replica's backups; it is made if it does not exist
     #[argh(option)]
     to: PathBuf,
-    /// how many backups to keep there, the last ones; all when absent
+    /// how many backups to keep in the directory, the last ones (all of them)
     #[argh(option, from_str_fn(at_least_one))]
     keep: Option<usize>,
 }
@@ -43,7 +43,7 @@ impl Backup {
     /// Makes a backup.
     ///
     /// # Errors
-    /// It could not be made. Earlier backups are not affected.
+    /// The backup could not be made. Earlier backups are not affected.
     pub fn execute(self) -> Result<(), Failure> {
         keep_private();
         let began = Instant::now();
@@ -77,11 +77,11 @@ impl Backup {
     }
 }
 
-/// A database that nobody changes while it is backed up. The fields are dropped in this order: the database is closed before the
+/// A database that no process changes while it is backed up. The fields are dropped in this order: the database is closed before the
 /// checkpoint is deleted or the lock released.
 struct Source {
     db: DB,
-    /// Lent by the replica, when one runs.
+    /// The checkpoint that the running replica has made for this backup.
     _checkpoint: Option<Checkpoint>,
     /// The lock on the data directory, when no replica runs.
     _lock: Option<File>,
@@ -95,7 +95,7 @@ impl Source {
                 data.remove_copy().map_err(|error| Failure {
                     code: exit::IO,
                     message: format!(
-                        "cannot delete {}, a checkpoint that an earlier backup has left: {error}",
+                        "cannot delete {}, a checkpoint that an interrupted backup has left: {error}",
                         data.copy().display()
                     ),
                 })?;
@@ -145,7 +145,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Something that the command needs is in use by another process.
+/// The data directory or the backups are in use by another process.
 fn unavailable(message: String) -> Failure {
     Failure { code: exit::UNAVAILABLE, message }
 }

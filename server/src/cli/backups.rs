@@ -28,7 +28,7 @@ impl ListBackups {
     /// Prints a line for each backup.
     ///
     /// # Errors
-    /// They could not be read.
+    /// The backups could not be read.
     pub fn execute(self) -> Result<(), Failure> {
         let backups = Backups::open(&self.directory)?;
         println!("backups of {}:", backups.owner());

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
     name = "check",
     example = "{command_name} /var/lib/stablechat/a",
     note = "Reads everything, and verifies the hash chain of the log, the digest of the state, and that rows agree with each other.",
-    error_code(0, "everything is as it should be"),
+    error_code(0, "no damage was found"),
     error_code(2, "the command line was not understood"),
-    error_code(65, "something is damaged; the output says what"),
-    error_code(69, "a replica runs, or has to complete first what it had begun"),
+    error_code(65, "the data is damaged; the output lists the faults"),
+    error_code(69, "a replica is running, or must be started first, to complete an interrupted change"),
     error_code(74, "the directory cannot be read"),
     error_code(78, "there is no store, or it is of a newer format")
 )]
@@ -36,7 +36,7 @@ impl Check {
     /// Checks the data, and prints the result.
     ///
     /// # Errors
-    /// Something is damaged, or cannot be read.
+    /// The data is damaged or cannot be read.
     pub fn execute(self) -> Result<(), Failure> {
         let began = Instant::now();
         let data = with_store(self.directory)?;

@@ -1,4 +1,4 @@
-//! What the subcommands share that work on a data directory or on backups.
+//! Functions shared by the subcommands that work on a data directory or on backups.
 
 use super::Failure;
 use crate::exit;

@@ -18,7 +18,7 @@ pub fn optional<T: FromStr<Err: Display>>(given: Option<T>, variable: &str) -> R
 /// Like [`optional`], for an option that must be given.
 ///
 /// # Errors
-/// It is given neither way, or the variable is not a `T`.
+/// Neither the option nor the variable is given, or the variable is not a `T`.
 pub fn required<T: FromStr<Err: Display>>(given: Option<T>, option: &str, variable: &str) -> Result<T, Failure> {
     let missing = || Failure::usage(format!("{option} is missing: give it, or set {variable}"));
     optional(given, variable)?.ok_or_else(missing)

@@ -25,9 +25,9 @@ const CLIENTS: &str = "clients";
     example = "{command_name} --dir demo --replica a=10.0.0.1:7400 --replica b=10.0.0.2:7400 --replica c=10.0.0.3:7400",
     note = "It makes DIR/replica-NAME for each replica, to be copied to /etc/stablechat/NAME on its machine, and DIR/clients
 with the cluster file for everyone who chats. Nothing that exists is overwritten.",
-    error_code(0, "all of it was written"),
-    error_code(2, "the command line was not understood, or makes no cluster"),
-    error_code(73, "the directory has something in it already, or cannot be written")
+    error_code(0, "all files were written"),
+    error_code(2, "the command line was not understood, or describes no valid cluster"),
+    error_code(73, "the directory is not empty, or cannot be written")
 )]
 pub struct Init {
     /// the directory to make; it must not exist, or be empty
@@ -36,7 +36,7 @@ pub struct Init {
     /// a replica's name, and where it listens: NAME=HOST:PORT. Once for each replica
     #[argh(option, long = "replica", arg_name = "name=host:port")]
     replicas: Vec<Replica>,
-    /// what the cluster is called (stablechat), to keep it apart from others
+    /// the name of the cluster, which keeps it apart from other clusters (stablechat)
     #[argh(option)]
     name: Option<ClusterName>,
     /// the delivery bound in milliseconds (1000)
@@ -114,7 +114,7 @@ impl Init {
         self.dir.join(format!("replica-{name}"))
     }
 
-    /// What to do next, with commands to copy.
+    /// The commands to run next.
     fn what_next(&self, cluster: &Cluster) -> String {
         let Cluster { name, replicas, delivery_bound, .. } = cluster;
         let milliseconds = delivery_bound.as_millis();
@@ -151,7 +151,7 @@ fn environment(name: &ReplicaName) -> String {
     )
 }
 
-/// Whether the directory has something in it, which must not be overwritten.
+/// Whether the directory exists and is not empty. Its files must not be overwritten.
 fn is_taken(directory: &Path) -> io::Result<bool> {
     match fs::read_dir(directory) {
         Ok(mut entries) => Ok(entries.next().transpose()?.is_some()),
@@ -160,7 +160,7 @@ fn is_taken(directory: &Path) -> io::Result<bool> {
     }
 }
 
-/// A file that could not be written, and why.
+/// A file that could not be written, and the reason.
 struct WriteError(PathBuf, io::Error);
 
 impl std::fmt::Display for WriteError {

@@ -46,7 +46,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The command line makes no sense.
+    /// The command line is not valid.
     fn usage(message: String) -> Failure {
         Failure { code: exit::USAGE, message }
     }
@@ -61,7 +61,7 @@ impl Arguments {
     /// Runs the subcommand.
     ///
     /// # Errors
-    /// Whatever made it fail.
+    /// The reason why the subcommand failed.
     pub fn execute(self) -> Result<(), Failure> {
         match self.subcommand {
             Subcommand::Init(init) => init.execute(),

@@ -30,10 +30,10 @@ pub struct Restore {
     /// the replica's data directory, which is new or empty
     #[argh(option)]
     data: PathBuf,
-    /// which backup to restore, by its number in `stablechatd backups`; the last when absent
+    /// the number of the backup to restore, as `stablechatd backups` shows it (the last one)
     #[argh(option)]
     backup: Option<u32>,
-    /// the replica that it is for; the one that was backed up when absent
+    /// the name of the replica to restore it for (the replica that was backed up)
     #[argh(option)]
     name: Option<ReplicaName>,
 }
@@ -42,7 +42,7 @@ impl Restore {
     /// Restores a backup.
     ///
     /// # Errors
-    /// It could not be restored. The data directory has no store then.
+    /// The backup could not be restored. The data directory has no store then.
     pub fn execute(self) -> Result<(), Failure> {
         keep_private();
         let began = Instant::now();

@@ -22,7 +22,7 @@ use std::path::PathBuf;
     error_code(2, "the command line was not understood"),
     error_code(69, "the address or the data directory is in use"),
     error_code(74, "storage or the network failed"),
-    error_code(78, "the cluster file or the data directory is not right for this replica")
+    error_code(78, "the cluster file or the data directory is not valid, or not for this replica")
 )]
 pub struct Run {
     /// the cluster file (or $STABLECHAT_CLUSTER)
@@ -31,7 +31,7 @@ pub struct Run {
     /// which replica of the cluster file this is (or $STABLECHAT_NAME)
     #[argh(option)]
     name: Option<ReplicaName>,
-    /// the directory for the replica's data, made when it is not there (or $STABLECHAT_DATA)
+    /// the directory for the replica's data; it is made if it does not exist (or $STABLECHAT_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// HOST:PORT where to serve /metrics, /healthz and /readyz over HTTP (or $STABLECHAT_METRICS), unencrypted and for
@@ -44,7 +44,7 @@ impl Run {
     /// Reads the cluster file and runs the replica.
     ///
     /// # Errors
-    /// It could not start, or had to stop.
+    /// The replica could not start, or had to stop.
     pub fn execute(self) -> Result<(), Failure> {
         keep_private();
         let cluster = required(self.cluster, "--cluster", "STABLECHAT_CLUSTER")?;

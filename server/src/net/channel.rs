@@ -12,7 +12,7 @@ const EVENT_BATCHES: usize = 8;
 /// this ends.
 const COMMAND_BATCHES: usize = 64;
 
-/// The applier's handle on the poll loop. When it is dropped, the loop writes what is left and ends.
+/// The applier's handle on the poll loop. When it is dropped, the loop writes its write buffers and ends.
 pub struct NetHandle {
     commands: Option<Sender<Vec<NetCommand>>>,
     flags: Arc<LoopFlags>,
@@ -99,9 +99,9 @@ impl Drop for NetHandle {
 
 /// The poll loop's side of the channels.
 pub struct ToApplier {
-    /// Takes what was read.
+    /// Takes the events that the loop has read.
     pub batches: Sender<EventBatch>,
-    /// Gives what is to be done.
+    /// Gives the commands that the applier has posted.
     pub commands: Receiver<Vec<NetCommand>>,
     pub flags: Arc<LoopFlags>,
 }

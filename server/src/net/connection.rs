@@ -17,7 +17,7 @@ const CLIENT_WRITE_MAX: usize = 8 * 1024 * 1024;
 const PEER_WRITE_MAX: usize = 64 * 1024 * 1024;
 /// The most bytes of a frame before the greeting, so that a stranger cannot make the replica hold more.
 const GREETING_FRAME_MAX: usize = 4096;
-/// How long a connection that we end stays open to take what is still to be written, the reason among it.
+/// How long a connection that we end stays open, so that the rest of its write buffer, with the reason, is still written.
 pub const LINGER: Duration = Duration::from_secs(2);
 
 /// A connected socket and its state.
@@ -75,7 +75,7 @@ impl Connection {
         self.stream.set_write_limit(PEER_WRITE_MAX);
     }
 
-    /// Reads some of what has arrived.
+    /// Reads some of the bytes that have arrived.
     pub fn read(&mut self, scratch: &mut [u8], now: Instant) -> Read {
         // After we have ended the connection it is read only so that closing it does not take back the reason.
         let read = if self.is_closing() { self.stream.discard(scratch) } else { self.stream.read(scratch) };

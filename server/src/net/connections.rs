@@ -85,7 +85,7 @@ impl Connections {
         self.all.insert(id, (connection, remote));
     }
 
-    /// Drops a connection, and returns what was at its other end.
+    /// Drops a connection, and returns its other end.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Remote> {
         self.all.remove(&id).map(|(_, remote)| remote)
     }
@@ -193,8 +193,8 @@ impl Connections {
 
     /// Goes on writing after [`Connections::stop`]. Returns whether everybody has got everything.
     ///
-    /// A peer's connection is kept until the peer has ended it: to drop one with something unread would take back what is under
-    /// way, and the peer must get the leave that tells it not to wait for us.
+    /// A peer's connection is kept until the peer has ended it: dropping a socket with unread bytes would discard bytes in
+    /// flight, and the peer must get the leave that tells it not to wait for us.
     pub fn finish(&mut self, scratch: &mut [u8], now: Instant) -> bool {
         self.all.retain(|_, (connection, remote)| {
             connection.flush()

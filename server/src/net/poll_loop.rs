@@ -1,4 +1,4 @@
-//! The loop itself: wait, write what the applier wants sent, read what came, hand it to the applier.
+//! The loop itself: wait, write the messages that the applier has posted, read, and hand the events to the applier.
 
 mod peers;
 
@@ -105,7 +105,7 @@ impl PollLoop {
         Ok((poll_loop, batches, handle))
     }
 
-    /// Runs until the applier has dropped its handle, and then writes what is left.
+    /// Runs until the applier has dropped its handle, and then writes the write buffers.
     ///
     /// # Errors
     /// The poll itself failed. A failure of one connection, or of accepting one, ends only that connection.
@@ -391,7 +391,7 @@ impl PollLoop {
         }
     }
 
-    /// Tells everybody that the replica stops, and waits a moment until they have got what is still to be written.
+    /// Tells everybody that the replica stops, and waits a moment until the write buffers are written.
     fn say_goodbye(mut self) {
         let until = Instant::now() + LINGER;
         self.connections.stop(Instant::now());

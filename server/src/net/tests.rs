@@ -1,5 +1,5 @@
-//! Poll loops that talk to one another over loopback, with the tests in the place of their appliers; and the tests in the
-//! place of a peer, with a bare socket.
+//! Real poll loops connected over loopback, with the tests acting as their appliers. Some tests also act as a peer, with a bare
+//! socket.
 
 use super::*;
 use crate::clock::Clock;
@@ -64,10 +64,10 @@ fn listed(number: u64) -> PeerMessage {
     PeerMessage::Listed { uids: vec![Uid { timestamp: Timestamp(number), digest: [0; 16] }] }
 }
 
-/// A replica of which only the poll loop is real.
+/// A replica whose poll loop is real, and whose applier is the test.
 struct Node {
-    rounds: Receiver<EventBatch>,
-    mailbox: NetHandle,
+    batches: Receiver<EventBatch>,
+    handle: NetHandle,
     thread: JoinHandle<io::Result<()>>,
     events: VecDeque<NetEvent>,
     /// The loop watches the other end.
@@ -92,21 +92,21 @@ impl Node {
             }
         };
         let (watched, stop) = UnixStream::pair().expect("two sockets");
-        let (poll_loop, rounds, mailbox) =
+        let (poll_loop, batches, handle) =
             PollLoop::new(listener, monitor, watched, identity, Clock::start(Duration::from_secs(1)))
                 .expect("room for a poll");
         let thread = std::thread::spawn(move || poll_loop.run());
-        Node { rounds, mailbox, thread, events: VecDeque::new(), _stop: stop.into() }
+        Node { batches, handle, thread, events: VecDeque::new(), _stop: stop.into() }
     }
 
-    /// The next event.
+    /// Takes the next event.
     fn next(&mut self) -> NetEvent {
         loop {
             match self.events.pop_front() {
                 Some(event) => return event,
                 None => {
-                    self.events.extend(self.rounds.recv_timeout(LIMIT).expect("an event in time").events);
-                    self.mailbox.resume();
+                    self.events.extend(self.batches.recv_timeout(LIMIT).expect("an event in time").events);
+                    self.handle.resume();
                 }
             }
         }
@@ -115,7 +115,7 @@ impl Node {
     /// Expects the next event to be a connection, and tells the loop that it has seen it.
     fn see_connected(&mut self, expected: PeerId) {
         assert_eq!(self.next(), NetEvent::PeerConnected { peer: expected });
-        self.mailbox.post(vec![NetCommand::ConnectionSeen { peer: expected }]);
+        self.handle.post(vec![NetCommand::ConnectionSeen { peer: expected }]);
     }
 
     /// Expects the next event to be the loss of a connection.
@@ -132,18 +132,18 @@ impl Node {
     }
 
     fn send(&self, to: PeerId, message: PeerMessage) {
-        self.mailbox.post(vec![NetCommand::ToPeer { to, message }]);
+        self.handle.post(vec![NetCommand::ToPeer { to, message }]);
     }
 
-    /// Stops the loop, which says goodbye.
+    /// Stops the loop and waits until it has said goodbye.
     fn stop(self) {
-        drop(self.mailbox);
-        drop(self.rounds);
+        drop(self.handle);
+        drop(self.batches);
         self.thread.join().expect("the loop does not panic").expect("the loop does not fail");
     }
 }
 
-/// One end of a connection with a loop, in the hands of the test.
+/// The test's end of a connection with a poll loop.
 struct Wire {
     stream: TcpStream,
     inbox: FrameBuffer,
@@ -156,7 +156,7 @@ impl Wire {
         Wire { stream, inbox: FrameBuffer::default() }
     }
 
-    /// Dials a replica and says hello, by this cluster file.
+    /// Dials a replica and sends a hello with the digest of this cluster file.
     fn dial(cluster: &Cluster, to: usize, replica: &str, file: &Cluster) -> Wire {
         let cluster_file = file.digest_between(&name(replica), &cluster.replicas[to].name);
         let mut wire = Wire::new(TcpStream::connect(&cluster.replicas[to].address).expect("it listens"));
@@ -170,7 +170,7 @@ impl Wire {
         wire
     }
 
-    /// Takes a replica that dials, and its hello.
+    /// Accepts a connection of a replica that dials, and reads its hello.
     fn accept(listener: &TcpListener) -> (Wire, ToReplica) {
         let mut wire = Wire::new(listener.accept().expect("it dials").0);
         let hello = wire.receive().expect("it says hello");
@@ -222,7 +222,7 @@ fn three_replicas_connect_and_their_messages_arrive_in_order() {
     // Only now: a loop reads nothing more, not even a hello, while nobody takes the events that it has.
     for (us, node) in everyone.into_iter().zip(&nodes) {
         for peer in others(us) {
-            node.mailbox.post(vec![NetCommand::ConnectionSeen { peer }]);
+            node.handle.post(vec![NetCommand::ConnectionSeen { peer }]);
             (0..5000).for_each(|number| node.send(peer, listed(number)));
         }
     }
@@ -246,7 +246,7 @@ fn all_messages_of_a_stopped_replica_arrive_and_it_connects_again() {
     let (mut a, mut b) = (Node::start(&cluster, "a"), Node::start(&cluster, "b"));
     a.see_connected(B);
     b.see_connected(A);
-    // Both ways: first the one that is dialed stops, then the one that dials.
+    // Both directions: first the replica that is dialed stops, then the replica that dials.
     (0..1000).for_each(|number| b.send(A, listed(number)));
     b.send(A, PeerMessage::Leave);
     b.stop();
@@ -264,8 +264,8 @@ fn all_messages_of_a_stopped_replica_arrive_and_it_connects_again() {
     a = Node::start(&cluster, "a");
     a.see_connected(B);
     b.see_connected(A);
-    // And when an applier wants to begin again.
-    b.mailbox.post(vec![NetCommand::Disconnect { peer: A }, NetCommand::ToPeer { to: A, message: listed(8) }]);
+    // The same when an applier resyncs.
+    b.handle.post(vec![NetCommand::Disconnect { peer: A }, NetCommand::ToPeer { to: A, message: listed(8) }]);
     a.see_disconnected(B);
     b.see_disconnected(A);
     a.see_connected(B);
@@ -290,9 +290,9 @@ fn a_peer_that_connects_again_replaces_its_earlier_connection() {
     let mut second = Wire::dial(&cluster, 1, "a", &cluster);
     assert_eq!(second.receive(), Some(greeting));
     assert_eq!(first.receive::<PeerMessage>(), None);
-    // The applier has not seen yet that there is another connection: it means the first one.
+    // The applier has not yet seen the second connection, so this message is meant for the first one.
     b.send(A, listed(2));
-    b.mailbox.post(vec![NetCommand::Disconnect { peer: A }]);
+    b.handle.post(vec![NetCommand::Disconnect { peer: A }]);
     b.see_disconnected(A);
     b.see_connected(A);
     b.send(A, listed(3));
@@ -318,7 +318,7 @@ fn a_replica_that_is_no_peer_is_refused_with_the_reason() {
     assert_eq!(refusal("d", &ours), CloseReason::OtherClusterFile);
     assert!(matches!(refusal("c", &ours), CloseReason::OutOfPlace { .. }));
     assert!(matches!(refusal("b", &ours), CloseReason::OutOfPlace { .. }));
-    assert!(b.rounds.is_empty());
+    assert!(b.batches.is_empty());
     b.stop();
 }
 
@@ -369,7 +369,7 @@ fn a_peer_that_does_not_read_loses_its_connection_and_may_come_back() {
     let large = PeerMessage::Listed { uids };
     // Half a megabyte each, until the write buffer of 64 MiB and the socket's buffers are full, however large those are.
     let limit = Instant::now() + LIMIT;
-    while b.rounds.is_empty() {
+    while b.batches.is_empty() {
         assert!(Instant::now() < limit, "a peer that reads nothing keeps its connection");
         (0..10).for_each(|_| b.send(A, large.clone()));
         std::thread::sleep(Duration::from_millis(1));

@@ -152,7 +152,7 @@ impl Replica {
         }
     }
 
-    /// Inserts the requests of this wake that belong before what is applied. All at once: each repair undoes and applies again
+    /// Inserts the requests of this wake that belong before the last applied one. All at once: each repair undoes and applies again
     /// everything that follows.
     pub(super) fn insert_late(&mut self, outputs: &mut Vec<Output>) {
         let late = std::mem::take(&mut self.late);
@@ -183,7 +183,7 @@ impl Replica {
         }
     }
 
-    /// Tells all peers what is new, if there is something or if it is time to show that we live.
+    /// Announces new requests and timestamps to all peers, if there are any or if it is time to show that we live.
     pub(super) fn announce(&mut self, outputs: &mut Vec<Output>) {
         // Closing alone is no news, unless a pending request waits for it.
         let first_unclosed = self.pending.first_above(self.announcer.closed());

@@ -5,7 +5,7 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::time::Duration;
 
-/// Gathers what is to be announced.
+/// Gathers the uids of the next announcement.
 #[derive(Debug)]
 pub struct Announcer {
     /// What we hold since the last announcement, in the order in which it came.

@@ -15,11 +15,12 @@ use std::collections::BTreeSet;
 /// read until empty, and then an [`Input::Handled`]. A `time` is the replica's clock when the message or the piece was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// The replica runs, and is about to take in what was read. Begins each wake, so that a pause is noticed before anything else.
+    /// Begins each wake, before the events that were read are taken in, so that a pause of the replica is noticed before anything
+    /// else.
     Woken { time: Timestamp },
     /// A client issued a request or a query.
     Request(Submission),
-    /// A peer is connected: what is sent to it arrives in order, until it is disconnected.
+    /// A peer is connected: messages to it arrive in order, until it is disconnected.
     PeerConnected { peer: PeerId },
     /// A peer is no longer connected. This alone says nothing of the peer.
     PeerDisconnected { peer: PeerId },
@@ -47,7 +48,7 @@ pub enum Input {
     },
     /// Everything that had arrived at this time has been put in. The reading was taken before the sockets were read until empty.
     Drained { time: Timestamp },
-    /// Everything that was read is put in. Ends each wake: what there is to say is said, and what is stable is applied.
+    /// Everything that was read is put in. Ends each wake: announcements are sent, and stable requests are applied.
     Handled { time: Timestamp },
     /// At a boundary our log differs from a peer's, which it does only after the assumption of the protocol broke.
     LogsDiffer {
@@ -74,7 +75,7 @@ pub enum Input {
     NotInstalled { peer: PeerId },
     /// Whether there is room on the disk for what clients may want to write.
     Room { has_room: bool },
-    /// Nothing can be written, and the replica is to be dropped as in a crash: what is pending is refused.
+    /// Nothing can be written, and the replica is to be dropped as in a crash: the pending requests are refused.
     Halted,
     /// The replica shall stop, once everything that it holds is applied or held by others.
     Stop,

@@ -32,14 +32,17 @@ impl Replica {
         }
     }
 
-    /// Checks all rules, also those that take time proportional to what is held.
+    /// Checks all rules, also those that take time proportional to the number of held requests.
     ///
     /// # Errors
     /// The rule that is broken.
     pub fn check_invariants_fully(&self) -> Result<(), &'static str> {
         let rules = [
-            (self.pending.is_sound_fully(), "the heap, the map and the byte count of what is pending agree"),
-            (self.missing.is_sound(), "what is missing is listed by a peer, and only such peers are asked for it"),
+            (self.pending.is_sound_fully(), "the heap, the map and the byte count of the pending requests agree"),
+            (
+                self.missing.is_sound(),
+                "a missing request is listed by a peer, and fetched only from peers that list it",
+            ),
             (self.catch_up.is_sound(), "a transfer counts the bytes that it has gathered, and moves on"),
             (self.missing.iter().all(|uid| !self.is_known(uid)), "nothing is missing that is pending or applied"),
             (self.pending.iter().all(|(uid, _)| !self.recent.contains(uid)), "nothing is pending that is applied"),
@@ -47,14 +50,14 @@ impl Replica {
                 self.refused.iter().all(|uid| self.pending.get(uid).is_none()),
                 "no connection waits among the refused for a request that is pending",
             ),
-            (self.is_announced_held(), "what is announced is held"),
+            (self.is_announced_held(), "announced requests are held"),
         ];
         self.broken_rule().or(first_broken(&rules)).map_or(Ok(()), Err)
     }
 
-    /// Panics unless everything that is about to be announced is held: peers count on getting it from us.
+    /// Panics unless all requests that are about to be announced are held: peers expect to get them from us.
     pub(super) fn check_announced(&self) {
-        debug_assert!(self.is_announced_held(), "what is announced is held");
+        debug_assert!(self.is_announced_held(), "announced requests are held");
     }
 
     /// Whether everything that is to be announced is pending, or applied as far as we remember.
@@ -75,25 +78,25 @@ impl Replica {
             (now.drained >= before.drained, "the drained reading never moves back"),
             (now.now >= before.now, "the clock reading never moves back"),
             (now.horizon >= before.horizon, "the horizon never moves back"),
-            (self.announcer.closed() <= closed, "what was announced as closed is closed"),
-            (self.applied.timestamp <= closed, "what is applied is closed"),
+            (self.announcer.closed() <= closed, "an announced closed timestamp is closed"),
+            (self.applied.timestamp <= closed, "the applied requests are closed"),
             (
                 self.closing.grace.current() <= self.closing.grace.max(),
                 "the grace is at most the bound's share of a hop",
             ),
             (
                 self.pending.first().is_none_or(|(uid, _)| uid > self.applied),
-                "what is pending comes after what is applied",
+                "pending requests come after the applied ones",
             ),
-            (self.pending.is_sound(), "the heap and the map of what is pending agree"),
+            (self.pending.is_sound(), "the heap and the map of the pending requests agree"),
             (
                 self.missing.first().is_none_or(|uid| !self.is_known(uid)),
                 "nothing is missing that is pending or applied",
             ),
-            (self.recent.last().is_none_or(|uid| uid <= self.applied), "what is remembered as applied is applied"),
+            (self.recent.last().is_none_or(|uid| uid <= self.applied), "uids remembered as applied are applied"),
             (
                 is_catching_up || now.applied == before.applied || self.is_last_remembered(),
-                "what we apply is remembered",
+                "applied uids are remembered",
             ),
             (self.are_peers_met(), "a peer is consulted or catches up only under an epoch that we have met"),
             (!is_catching_up || self.pending.is_empty(), "nothing is pending while we catch up"),

@@ -15,7 +15,7 @@ use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
 
 impl Replica {
-    /// Begins an incarnation: only what is applied survives.
+    /// Begins an incarnation: only the applied requests survive.
     pub(super) fn begin(&mut self) {
         self.phase = Phase::CatchingUp;
         self.closing.follow(self.now);
@@ -57,7 +57,7 @@ impl Replica {
         self.begin();
     }
 
-    /// Drops what is pending, and tells the connections that wait for it.
+    /// Drops the pending requests, and tells the connections that wait for them.
     pub(super) fn refuse_pending(&mut self, reason: Refusal, outputs: &mut Vec<Output>) {
         // Peers would count on getting it from us.
         self.announcer.clear();

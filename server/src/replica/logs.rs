@@ -114,7 +114,7 @@ impl Replica {
     }
 
     /// Takes in requests that a peer has applied. While we catch up they need no test of our own; afterwards those that come
-    /// after what we have applied take their turn with what is pending.
+    /// after the last one that we have applied take their turn with the pending ones.
     fn take_applied(&mut self, peer: PeerId, requests: Vec<StampedRequest>, outputs: &mut Vec<Output>) {
         let mut inserted = Vec::new();
 
@@ -174,7 +174,7 @@ impl Replica {
         match peer.log {
             LogSync::Diverged if is_ours_shorter && peer.state == PeerState::Linked => self.rejoin(outputs),
             LogSync::Diverged | LogSync::InSync(_) => {
-                // It may have inserted something below the end of what has been transferred.
+                // The peer may have inserted a request below the end of the part that has been transferred.
                 peer.compare_anew();
                 outputs.push(Output::read(id, LogPart::Marks));
             }

@@ -67,7 +67,7 @@ impl MissingRequests {
         self.0.clear();
     }
 
-    /// Asks for everything again at once: what was asked for on a connection that has ended may never come.
+    /// Fetches every missing request again at once: the answers to fetches on a connection that has ended may never come.
     pub fn fetch_all_at(&mut self, now: Timestamp) {
         self.0.values_mut().for_each(|missing| missing.fetch_at = missing.fetch_at.min(now));
     }

@@ -22,7 +22,7 @@
 //! | `logs`, `catch_up` | comparing logs, and transferring what ours lacks | Bayou 1995: undo, insert, apply again |
 //! | `snapshot` | catching up when the logs cannot be brought together | |
 //! | `clocks` | noticing that our own clock is off | Cristian 1989: the fastest round trip |
-//! | `invariants` | what holds after every step | |
+//! | `invariants` | the rules that hold after every step | |
 //!
 //! The other modules are objects with their own invariants: `peers`, `pending`, `missing`, `refused`, `recent`, `announcer`.
 //!
@@ -198,7 +198,7 @@ pub struct Replica {
     pending: PendingRequests,
     missing: MissingRequests,
     refused: RefusedRequests,
-    /// Requests of this wake that belong before what is applied, and the connections that wait for them.
+    /// Requests of this wake that belong before the last applied one, and the connections that wait for them.
     late: Vec<(StampedRequest, Vec<ConnectionId>)>,
     catch_up: CatchUp,
     announcer: Announcer,
@@ -250,7 +250,7 @@ impl Replica {
         replica
     }
 
-    /// Takes one input, and appends what is to be done about it.
+    /// Takes one input, and appends the outputs that it causes.
     pub fn step(&mut self, input: Input, outputs: &mut Vec<Output>) {
         match input {
             Input::Woken { time } => self.notice_pause(time, outputs),

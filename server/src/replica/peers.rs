@@ -69,7 +69,7 @@ impl Peer {
         }
     }
 
-    /// Compares its log with ours from the beginning: what was transferred before says nothing any more.
+    /// Compares its log with ours from the beginning: how far it was transferred before no longer tells where to resume.
     pub fn compare_anew(&mut self) {
         (self.log, self.transferred_to) = (LogSync::Comparing, Uid::MIN);
     }

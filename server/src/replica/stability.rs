@@ -60,7 +60,7 @@ impl Replica {
             && self.missing.is_empty_up_to(timestamp)
     }
 
-    /// Closes, says what there is to say, and applies what is stable.
+    /// Closes, sends announcements, and applies the stable requests.
     pub(super) fn on_handled(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
         self.insert_late(outputs);
         self.notice_pause(time, outputs);
@@ -97,7 +97,7 @@ impl Replica {
         [real_time, closing, heartbeat, silence, fetch].into_iter().flatten().min()
     }
 
-    /// Applies what is stable, in order.
+    /// Applies the stable requests, in order.
     fn apply_stable(&mut self, outputs: &mut Vec<Output>) {
         while let Some(stability) = self.pending.first().and_then(|(uid, pending)| self.stability(uid, pending)) {
             let Some((uid, Pending { body, waiting, held_by })) = self.pending.pop() else { break };

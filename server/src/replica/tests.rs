@@ -69,7 +69,7 @@ impl Script {
         }
     }
 
-    /// What is to be done, for a script; nothing for what comes with the clock.
+    /// An output as a script shows it; none for outputs that only follow the clock.
     fn describe(&self, output: &Output) -> Option<String> {
         Some(match output {
             Output::Change(StoreChange::Apply { uid, body, stability, copies, waiting }) => {
@@ -177,7 +177,7 @@ impl Runner for Script {
         let inputs = match command.name.as_str() {
             "request" => vec![self.arrive(false, &mut arguments)?],
             "query" => vec![self.arrive(true, &mut arguments)?],
-            // A wake: what came before is drained as of its time, unless it says as of when.
+            // A wake. All messages before it count as drained at its time, unless the command gives another time.
             "wake" => {
                 let now = time(arguments.next_pos().ok_or("the time is missing")?)?;
                 let drained = arguments.take_key("drained").map_or(Ok(now), time)?;
@@ -426,19 +426,19 @@ fn each_broken_rule_is_noticed() {
         ("the horizon never moves back", |replica, _| {
             replica.recent = RecentlyApplied::new(Timestamp::ZERO, BTreeSet::new());
         }),
-        ("what was announced as closed is closed", |replica, _| {
+        ("an announced closed timestamp is closed", |replica, _| {
             replica.announcer.announce(replica.now, Timestamp::MAX);
         }),
-        ("what is applied is closed", |replica, _| replica.applied = Uid::new(Timestamp::MAX, b"")),
-        ("what is pending comes after what is applied", |replica, uid| {
+        ("the applied requests are closed", |replica, _| replica.applied = Uid::new(Timestamp::MAX, b"")),
+        ("pending requests come after the applied ones", |replica, uid| {
             replica.closing.raise(uid.timestamp);
             replica.applied = uid;
         }),
         ("nothing is missing that is pending or applied", |replica, uid| {
             replica.missing.list(uid, PeerId(1), replica.now);
         }),
-        ("what is remembered as applied is applied", |replica, uid| replica.recent.insert(uid)),
-        ("what we apply is remembered", |replica, _| {
+        ("uids remembered as applied are applied", |replica, uid| replica.recent.insert(uid)),
+        ("applied uids are remembered", |replica, _| {
             replica.applied = Uid::new(replica.closing.closed(), b"");
         }),
         ("a peer is consulted or catches up only under", |replica, _| {
@@ -456,7 +456,7 @@ fn each_broken_rule_is_noticed() {
         }),
         ("a snapshot is taken only while we catch up", |replica, _| replica.catch_up.begin_snapshot(PeerId(1))),
         ("no connection waits among the refused", |replica, uid| replica.refused.insert(uid, ConnectionId(1))),
-        ("what is announced is held", |replica, _| {
+        ("announced requests are held", |replica, _| {
             replica.announcer.add(Uid::new(Timestamp(10_020 * MILLISECOND), b"nobody's"));
         }),
     ];

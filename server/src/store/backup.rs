@@ -112,7 +112,7 @@ impl fmt::Display for BackupError {
             }
             BackupError::NotEmpty { data, found } => write!(
                 formatter,
-                "the data directory {} has {found} in it; give a new or empty one, or move away what is there",
+                "the data directory {} has {found} in it; give a new or empty one, or move its contents away",
                 data.display()
             ),
             BackupError::System { doing, error } => write!(formatter, "cannot {doing}: {error}"),

@@ -7,16 +7,16 @@ use std::path::PathBuf;
 /// The storage failed, or contradicts itself.
 #[derive(Debug)]
 pub enum StoreError {
-    /// RocksDB reported a failure: what was being done, and its report.
+    /// RocksDB reported a failure: the operation that failed, and the report.
     Rocks(&'static str, rocksdb::Error),
     /// Rows contradict the schema or each other; which, and how.
     Corrupt(String),
-    /// The operating system refused something: what was being done, and its reason.
+    /// The operating system refused an operation: the operation, and the reason.
     System(&'static str, std::io::Error),
 }
 
 impl StoreError {
-    /// Whether the disk is full. Then nothing is lost: what was committed before is stored, and the replica can go on as soon as there
+    /// Whether the disk is full. Then nothing is lost: all earlier commits are stored, and the replica can go on as soon as there
     /// is room.
     pub fn is_no_room(&self) -> bool {
         // The bindings of RocksDB pass on no error code, only the text.

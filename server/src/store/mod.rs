@@ -7,13 +7,13 @@
 //! |---|---|
 //! | `state` | the state machine: commands and queries on rows. New commands go here |
 //! | `log` | the requests that were applied, in order; undo, repair, truncation, orphans |
-//! | `snapshot` | log and state as of one moment, for a replica that lacks what was truncated |
+//! | `snapshot` | log and state as of one moment, for a replica that lacks truncated requests |
 //! | `schema` | column families and facts; those of the state are in `state::keys` |
 //! | `database`, `open`, `directory` | RocksDB, its settings, and the data directory |
 //! | `check`, `sizes`, `backup` | what operators ask for |
 //!
-//! Requests are applied on top of what is committed and stay in memory until [`ChatStore::commit`] writes everything in one synced
-//! batch: rows, log entries, undo records, and how far the log has been applied. The last must never be written apart from the
+//! Requests are applied on top of the committed state and stay in memory until [`ChatStore::commit`] writes everything in one
+//! synced batch: rows, log entries, undo records, and how far the log has been applied. The last must never be written apart from the
 //! rest, or a crash would leave a request applied twice or not at all. An answer may leave the replica only after the commit,
 //! since it promises durability.
 //!
@@ -194,14 +194,14 @@ impl ChatStore {
         self.log.put_applied(&mut self.batch);
         let mut writes = self.batch.take();
         self.rows.drain_into(&mut writes);
-        self.database.write("writing what was applied", writes)?;
+        self.database.write("writing the applied requests", writes)?;
         self.log.on_committed();
         self.assert_invariants();
         Ok(())
     }
 
-    /// Recomputes everything that can be recomputed, and compares it with what is stored: the log's chain, the state digest, counts,
-    /// and what rows of different column families say about each other. Reads everything. A row that cannot be read is a fault, too.
+    /// Recomputes everything that can be recomputed, and compares it with the stored values: the log's chain, the state digest, counts, and
+    /// rows of different column families that have to agree. Reads everything. A row that cannot be read is a fault, too.
     pub fn check(&self) -> CheckReport {
         self.check_and_tell(&mut |_| {})
     }

@@ -224,7 +224,7 @@ fn a_directory_belongs_to_one_replica() {
     assert!(matches!(refused(&other), OpenError::OtherReplica { .. }));
 
     let store = ChatStore::open(&location, &identity("a")).expect("its owner opens it");
-    assert_eq!((store.epoch(), store.applied()), (2, &applied), "who was refused changed nothing");
+    assert_eq!((store.epoch(), store.applied()), (2, &applied), "opening it for another replica has changed nothing");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Checking a store against itself: reads everything, recomputes what can be recomputed, and compares what is stored twice.
+//! Checking a store against itself: reads everything, recomputes all values that can be recomputed, and compares values that
+//! are stored twice.
 //!
 //! RocksDB keeps a checksum of each block, so a byte that the disk has changed is found by reading it. A change that was made
 //! through RocksDB is found by the other checks.

@@ -17,7 +17,7 @@
 //! Everything up to `settled` is the same on all replicas, for good: nothing is inserted there, and the undo records are gone.
 //! Everything up to `base` has been dropped, since the log must not grow for ever. A replica that lacks it gets a snapshot.
 //!
-//! All reading sees what is committed and nothing else, so what a replica tells others of its log still holds after a crash.
+//! All reads see committed data and nothing else, so what a replica tells others about its log still holds after a crash.
 
 pub mod boundaries;
 pub mod entries;

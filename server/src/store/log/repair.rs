@@ -141,7 +141,7 @@ impl ChatStore {
     /// all is done, nothing else may be applied, and positions and chain hashes of the log must not be told to anybody.
     ///
     /// # Errors
-    /// Storage failed, or is corrupt; the store must not be used any more. Opening it again completes what was begun.
+    /// Storage failed, or is corrupt; the store must not be used any more. Opening it again completes the insertion.
     pub fn begin_inserting(&mut self, requests: Vec<StampedRequest>) -> Result<(), StoreError> {
         debug_assert!(!self.is_inserting(), "an insertion is under way");
         self.commit()?;
@@ -164,7 +164,7 @@ impl ChatStore {
         Ok(())
     }
 
-    /// Does one batch of the insertion, durably. Returns what came of it, and whether the insertion is complete.
+    /// Does one batch of the insertion, durably. Returns the effects of the batch, and whether the insertion is complete.
     ///
     /// # Errors
     /// As for [`ChatStore::begin_inserting`].

@@ -49,7 +49,7 @@ fn the_common_mark_is_the_newest_with_the_same_log_before_it() {
     let (store, requests) = log_at(1..100);
     let other = store_of(requests.iter().filter(|held| held.uid != requests[85].uid));
     let common = store.log().common(&other.log().marks().expect("it reads")).expect("it reads").expect("there is one");
-    assert_eq!(common.position, 82, "the marks are at 99, 97, 96, 94, 90 and 82 s, and what is missing at 86 s");
+    assert_eq!(common.position, 82, "the marks are at 99, 97, 96, 94, 90 and 82 s, and the missing request is at 86 s");
     assert_eq!(
         store.log().common(&store.log().marks().expect("it reads")).expect("it reads"),
         Some(store.log().last_mark())

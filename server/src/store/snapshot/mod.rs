@@ -1,4 +1,4 @@
-//! Snapshots: log and state as of one moment, in parts, for a replica that lacks what was truncated.
+//! Snapshots: log and state as of one moment, in parts, for a replica that lacks truncated requests.
 //!
 //! A snapshot has every row of the replicated state, the log from the last settled request on, and the undo records after it. So
 //! the replica that installs it can repair as far back as the one that sent it.

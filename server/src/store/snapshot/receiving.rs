@@ -19,7 +19,7 @@ use stablechat_protocol::wire::to_cbor;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// A key after all keys: none is so long and begins like this.
 const AFTER_ALL: [u8; 64] = [0xff; 64];
-/// For errors: what was being done when a write failed.
+/// For errors: the operation during which a write failed.
 const WRITING: &str = "writing a snapshot";
 
 /// A snapshot that is being received: the sums over the rows that have come so far. The rows are in [`schema::INCOMING`].
@@ -117,7 +117,7 @@ impl ChatStore {
     ///
     /// # Errors
     /// Its rows do not give the sums in `end`, and the snapshot has to be fetched anew; or storage failed, and the store must not be
-    /// used any more. Opening it again completes what was begun.
+    /// used any more. Opening it again completes the installation.
     pub fn install_snapshot(&mut self, receiver: SnapshotReceiver, end: &SnapshotEnd) -> Result<(), SnapshotError> {
         let (is_begin, last) = match receiver.log {
             None => (true, end.base),

@@ -160,11 +160,11 @@ fn a_snapshot_makes_the_same_store() {
         stream(random, 20).iter().for_each(|held| drop(apply(&mut store, held)));
         store.commit().expect("memory does not fail");
         let parts = std::iter::from_fn(|| reader.next_part().expect("memory does not fail")).collect();
-        install(&mut store, parts).expect("it is what was sent");
+        install(&mut store, parts).expect("the parts are unchanged");
         drop(store);
         let mut store = ChatStore::open(&location, &identity()).expect("the store opens");
         assert_sound(&store);
-        assert_eq!(contents(&store), before, "seed {seed}: what came after the export is not in it");
+        assert_eq!(contents(&store), before, "seed {seed}: requests applied after the export are not in it");
         assert_eq!(store.log().settled(), most[settled].uid);
         let (late, rest) = last.split_at(5);
         rest.iter().for_each(|held| drop(apply(&mut store, held)));
@@ -177,7 +177,7 @@ fn a_snapshot_makes_the_same_store() {
 #[test]
 fn an_empty_store_can_be_sent() {
     let mut store = store_of(&stream(&mut Random(1), 5));
-    install(&mut store, parts(&crate::store::testing::store())).expect("it is what was sent");
+    install(&mut store, parts(&crate::store::testing::store())).expect("the parts are unchanged");
     assert_sound(&store);
     assert_eq!((store.applied(), contents(&store)), (&Applied::NOTHING, Vec::new()));
 }
@@ -192,7 +192,7 @@ fn a_snapshot_that_was_changed_on_its_way_is_not_installed() {
         let mut parts = all.clone();
         let (rows, end) = parts.last_mut().expect("there is one");
         damage(rows, end.as_mut().expect("it is the last"));
-        let error = install(&mut store, parts).expect_err("it is not what was sent");
+        let error = install(&mut store, parts).expect_err("the parts were changed");
         assert!(matches!(error, SnapshotError::Invalid(_)), "{error:?}");
         assert_eq!(contents(&store), before);
         assert_sound(&store);
@@ -261,7 +261,7 @@ fn requests_that_have_no_effect_in_a_snapshot_become_orphans() {
     // Whose snapshot it is has the third without the second, so that it skips a number.
     let source = store_of([&all[0], &all[2]]);
     let mut store = store_of(&all);
-    install(&mut store, parts(&source)).expect("it is what was sent");
+    install(&mut store, parts(&source)).expect("the parts are unchanged");
     assert_eq!(store.orphans(100).expect("it reads"), all[1..]);
     assert!(!store.has_effect(&all[2]).expect("it reads"));
 }

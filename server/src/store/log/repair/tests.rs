@@ -40,7 +40,8 @@ fn insert(store: &mut ChatStore, requests: Vec<StampedRequest>) -> Repair {
     store.insert(requests).expect("memory does not fail")
 }
 
-/// Applies the stream with a third of it late, in random groups, and returns what was told and how much was undone.
+/// Applies the stream with a third of it late, in random groups. Returns what the store has told, and how many requests were undone
+/// and how many answers changed.
 fn apply_late(store: &mut ChatStore, stream: &[StampedRequest], random: &mut Random) -> (Told, u64, u64) {
     let mut told = Told::default();
     let (mut undone, mut changed) = (0, 0);
@@ -263,7 +264,7 @@ fn nothing_is_inserted_into_the_settled_prefix() {
     assert_eq!(repair.inserted.into_iter().map(|(held, _)| held).collect::<Vec<_>>(), placed);
     assert_sound(&store);
     store.settle(Uid::MAX);
-    assert_eq!(store.log().settled(), store.applied().uid, "what is not applied is not settled");
+    assert_eq!(store.log().settled(), store.applied().uid, "requests that are not applied are not settled");
     store.commit().expect("memory does not fail");
     assert_sound(&store);
 }
