@@ -41,7 +41,7 @@ impl Node {
     fn see_watched(&mut self, unready: Option<&str>) -> NetStats {
         let NetEvent::Scrape { stats } = self.next() else { panic!("no scrape") };
         let report = ScrapeReport { unready: unready.map(Into::into), metrics: "everything 1\n".into() };
-        self.mailbox.post(vec![NetCommand::ScrapeResult { report }]);
+        self.handle.post(vec![NetCommand::ScrapeResult { report }]);
         stats
     }
 }
@@ -78,7 +78,7 @@ fn an_invalid_http_request_is_answered_without_the_applier() {
     assert_eq!(read(ask(address, &format!("POST /metrics HTTP/1.1\r\nContent-Length: 50000\r\n\r\n{body}"))).0, 405);
     assert_eq!(read(ask(address, "\x16\x03\x01\x02\r\n\r\n")).0, 400);
     assert_eq!(read(ask(address, &format!("GET /{} HTTP/1.1\r\n", "x".repeat(9000)))).0, 431);
-    assert!(node.rounds.try_recv().is_err(), "the applier is not bothered");
+    assert!(node.batches.try_recv().is_err(), "the applier is not bothered");
     node.stop();
 }
 
@@ -94,9 +94,8 @@ fn a_hanging_applier_is_reported_and_a_busy_one_counts_as_alive() {
         assert_eq!(read(page), (503, "the applier does not answer\n".into()));
     }
     // It is not asked again before it has answered, and then it is.
-    assert!(node.rounds.try_recv().is_err(), "once is enough");
-    node.mailbox
-        .post(vec![NetCommand::ScrapeResult { report: ScrapeReport { unready: None, metrics: String::new() } }]);
+    assert!(node.batches.try_recv().is_err(), "once is enough");
+    node.handle.post(vec![NetCommand::ScrapeResult { report: ScrapeReport { unready: None, metrics: String::new() } }]);
     let health = get(address, "/healthz");
     node.see_watched(None);
     assert_eq!(read(health), (200, "alive\n".into()));
