@@ -133,7 +133,7 @@ fn a_replica_with_a_full_disk_delays_no_other_and_recovers_by_itself() {
         let heard = asking.receive_within(PATIENCE);
         matches!(heard, Received::Message(ToClient::Refused { reason: Refusal::NoRoom, .. }))
     });
-    assert!(cluster.log("b").contains("so the replica cannot go on for now"), "{}", cluster.log("b"));
+    assert!(cluster.log("b").contains("the replica refuses everything until there is room"), "{}", cluster.log("b"));
     assert!(at(&cluster, "c", &bob).unread().len() >= sent);
 
     filler.remove();
