@@ -24,7 +24,7 @@ fn with_accounts<const N: usize>(people: [&Person; N]) -> (Cluster, [RawClient; 
     (cluster, clients)
 }
 
-/// A connection of this person's that receives messages.
+/// A connection that has logged in as this person and receives messages.
 fn logged_in(cluster: &Cluster, person: &Person) -> RawClient {
     let mut client = cluster.greet("a");
     client.login(person, true);
@@ -46,7 +46,7 @@ fn only_its_owner_speaks_for_an_account() {
     send_message(&mut bob_client, "alice", "for alice only");
     assert_eq!(alice_client.delivery().text.as_str(), "for alice only");
 
-    // Someone else's key signs, which proves that key and no more.
+    // Mallory's key signs, which proves that key and nothing about the account.
     let impostor = Person::new("alice");
     let mut client = logged_in(&cluster, &impostor);
     let not_owner = || Rejection::NotOwner { name: account("alice") };
@@ -58,7 +58,7 @@ fn only_its_owner_speaks_for_an_account() {
         assert_eq!(client.ask(query), QueryAnswer::Rejected { reason: not_owner() });
     }
 
-    // Nobody in particular.
+    // Without a login.
     let mut client = cluster.greet("a");
     for command in [send("bob", "as nobody"), Command::Delete, Command::Ack { uids: vec![] }] {
         assert_eq!(client.call(command), rejected(Rejection::LoginRequired));
@@ -96,7 +96,7 @@ fn a_login_needs_a_signature_of_this_connection() {
         *name = account("bob");
     }
     for attempt in [&flipped, &empty, &overheard, &renamed] {
-        // A login that fails ends the one before it.
+        // A failed login ends the login before it.
         client.login(&alice, true);
         client.send(attempt).expect("the connection stands");
         assert!(matches!(client.receive(), ToClient::LoginRefused { .. }), "{attempt:?}");
@@ -106,7 +106,7 @@ fn a_login_needs_a_signature_of_this_connection() {
     client.send(&ToReplica::Logout).expect("the connection stands");
     assert_eq!(client.attempt(&Session::default(), 1, &send("bob", "x")), rejected(Rejection::LoginRequired));
 
-    // Who has logged out gets no messages any more.
+    // After a logout the connection gets no messages.
     send_message(&mut bob_client, "alice", "too late");
     client.ping();
     assert_eq!(client.delivered(), 0);
@@ -164,7 +164,7 @@ fn timestamps_far_from_the_clock_are_refused_with_the_clock() {
                 panic!("not refused")
             };
             assert_eq!((refused, reason), (timestamp, expected));
-            // The replica has kept its clock by itself since it started.
+            // The replica read the wall clock at its start, and has counted by itself since.
             let second = Duration::from_secs(1);
             assert!(clock >= before.before(second) && clock <= wall_clock().after(second), "{clock} after {before}");
         }
@@ -177,7 +177,7 @@ fn timestamps_far_from_the_clock_are_refused_with_the_clock() {
 fn requests_take_effect_in_the_order_of_their_timestamps() {
     let alice = Person::new("alice");
     let (cluster, [mut client]) = with_accounts([&alice]);
-    // Sent backwards, over connections of their own.
+    // Sent in reverse order, each over a connection of its own.
     let mut senders: Vec<RawClient> = (0..5).map(|_| logged_in(&cluster, &alice)).collect();
     let base = stamp_ahead().0;
     for (number, sender) in senders.iter_mut().enumerate().rev() {
@@ -218,7 +218,7 @@ fn names_are_listed_in_pages() {
     assert_eq!(list("*-2*", 2).concat(), all[20..]);
     assert_eq!(list("nobody", 10), [[""; 0]]);
 
-    // Parameters are made up for those who have none, always the same.
+    // For a name without password parameters the replica makes some up, always the same for the same name.
     let mut look_up = |name: &str| client.ask(Query::KeyLookup { name: account(name) });
     assert!(matches!(look_up("user-00"), QueryAnswer::Key { .. }));
     assert_eq!(look_up("nobody"), look_up("nobody"));
@@ -246,19 +246,19 @@ fn messages_are_read_in_pages_and_acknowledged_one_by_one() {
     assert_eq!(page(Query::Unread { after: None, limit: 0 }), (uids[..1].to_vec(), true));
     assert_eq!(page(Query::History { with: with(), before: None, limit: 30 }), (uids[170..].to_vec(), true));
     assert_eq!(page(Query::History { with: with(), before: Some(uids[30]), limit: 60 }), (uids[..30].to_vec(), false));
-    // A page has an end also in bytes.
+    // A page has a limit in bytes as well.
     let (greatest, more) = page(Query::Unread { after: None, limit: u16::MAX });
     assert!(more && greatest.len() * 4000 <= PAGE_BYTES && greatest.len() > 100, "{} messages", greatest.len());
     assert_eq!(greatest, uids[..greatest.len()]);
 
-    // Exactly these, wherever they are; and what is not there is passed over.
+    // Exactly these are acknowledged, wherever they are in the mailbox; unknown uids are ignored.
     let some = vec![uids[5], uids[100], uids[199], Uid::MAX];
     for _ in 0..2 {
         assert_eq!(bob_client.call(Command::Ack { uids: some.clone() }), Answer::Done);
     }
     let left: Vec<Uid> = uids.iter().copied().filter(|uid| !some.contains(uid)).collect();
     assert_eq!(bob_client.unread().iter().map(|message| message.uid).collect::<Vec<_>>(), left);
-    // Nobody else can acknowledge them.
+    // Another account cannot acknowledge them.
     assert_eq!(alice_client.call(Command::Ack { uids: left.clone() }), Answer::Done);
     assert_eq!(bob_client.unread().len(), left.len());
 }
@@ -289,7 +289,7 @@ fn a_new_account_of_a_name_sees_nothing_of_the_old() {
     let mut new_client = logged_in(&cluster, &new);
     let mut creator = cluster.greet("a");
 
-    // All of it is pending at a time, and what the timestamps say counts, not what comes first.
+    // All requests are pending at the same time, so their timestamps decide, not the order in which they come.
     let base = stamp_ahead().0;
     let at = |step: u64| Timestamp(base + step);
     let session = Session::default();
@@ -370,7 +370,7 @@ fn sessions_keep_their_order_their_owner_and_the_last_answers() {
     assert_eq!(attempt(&mut other, WINDOW + 1), rejected(Rejection::NotYourSession));
     assert_eq!(attempt(&mut client, 1), Answer::Done);
     assert!(matches!(attempt(&mut client, 0), Answer::Rejected { .. }), "there is no request 0");
-    // One more, and the first answer is the one too many.
+    // One more than a session keeps answers: the first answer is dropped.
     assert_eq!(attempt(&mut client, WINDOW + 1), Answer::Done);
     assert_eq!(attempt(&mut client, 1), rejected(Rejection::AnswerForgotten));
     assert_eq!(attempt(&mut client, 2), Answer::Done);

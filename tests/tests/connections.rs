@@ -47,12 +47,12 @@ fn silent_connections_are_ended() {
         }
     }
     // A connection without a hello is ended after 10 s, one that has said hello after 30 s of silence. On a machine that is busy
-    // with other things either may take longer, but not less.
+    // with other things either may take longer, but never less.
     assert!(matches!(ended, [Some(9..29), Some(9..29), Some(29..)]), "{ended:?}");
     pinging.ping();
 }
 
-/// Makes bob a mailbox with enough for a page of the greatest size.
+/// Fills bob's mailbox with enough messages for a page of the greatest size.
 fn fill_mailbox(cluster: &Cluster, alice: &Person) {
     let mut client = cluster.greet("a");
     client.login(alice, false);
@@ -60,7 +60,7 @@ fn fill_mailbox(cluster: &Cluster, alice: &Person) {
     assert!(settled.iter().all(|settled| settled.answer == Answer::Done));
 }
 
-/// Waits until the replica has dropped a connection: until sending on it fails. What has come on it is not read.
+/// Waits until the replica has dropped a connection, without reading from it: until sending on it fails.
 fn wait_until_dropped(client: &mut RawClient) {
     let ping = ToReplica::Ping { sent: Timestamp(0) };
     wait_until("the replica drops a connection", SOON, || client.send(&ping).is_err());
@@ -78,7 +78,7 @@ fn a_connection_that_asks_and_does_not_read_is_ended() {
 
     let mut deaf = cluster.greet("a");
     deaf.login(&bob, false);
-    // Half a gigabyte of answers, of which the buffers of the sockets take some.
+    // Half a gigabyte of answers, far more than the buffers of the sockets hold.
     let query = |id| ToReplica::Query { id, timestamp: stamp(), query: Query::Unread { after: None, limit: 1000 } };
     let queries: Vec<ToReplica> = (0..1000).map(query).collect();
     deaf.send_all(&queries).expect("the connection stands");
@@ -89,7 +89,7 @@ fn a_connection_that_asks_and_does_not_read_is_ended() {
     let peak = cluster.usage("a").resident_peak;
     println!("resident before: {} MiB, at most: {} MiB", before.resident / MEBIBYTE, peak / MEBIBYTE);
     assert!(peak < before.resident + 400 * MEBIBYTE, "{} MiB", peak / MEBIBYTE);
-    // It learns why, if it reads after all.
+    // A client that reads after all gets the reason.
     let last = std::iter::from_fn(|| match deaf.receive_within(SOON) {
         Received::Message(message) => Some(message),
         _ => None,
@@ -114,7 +114,7 @@ fn a_connection_that_does_not_read_its_deliveries_is_ended_and_others_get_theirs
     let mut sent = 0;
     // Batches, until the connection is gone.
     let ping = ToReplica::Ping { sent: Timestamp(0) };
-    // What a slow disk needs for the messages that a connection may have in its write buffer and in those of the system.
+    // Enough for a slow disk to store as many messages as the connection's write buffer and the system's socket buffers hold.
     let deadline = Instant::now() + Duration::from_secs(120);
     while deaf.send(&ping).is_ok() {
         assert!(Instant::now() < deadline, "{} MiB wait for a connection that does not read", sent / 256);
@@ -132,7 +132,7 @@ fn a_connection_that_does_not_read_its_deliveries_is_ended_and_others_get_theirs
     println!("{sent} messages; resident before: {} MiB, at most: {} MiB", before.resident / MEBIBYTE, peak / MEBIBYTE);
     assert!(peak < before.resident + 100 * MEBIBYTE, "{} MiB", peak / MEBIBYTE);
     reader.login(&bob, false);
-    assert_eq!(reader.unread().len(), sent, "what the deaf one did not take is still unread");
+    assert_eq!(reader.unread().len(), sent, "messages that the deaf connection did not take are still unread");
 }
 
 /// Lets this process have as many files as a replica's connections need.
@@ -142,7 +142,7 @@ fn allow_many_files() {
     assert!(maximum.is_none_or(|maximum| maximum > 2048), "this test opens {CONNECTIONS_MAX} connections");
 }
 
-/// Starts replica a under a limit to its files, as `ulimit` takes it.
+/// Starts replica a with a limit on its open files, an argument of `ulimit -n`.
 fn start_with_files(cluster: &Cluster, limit: &str) -> Program {
     let replica = cluster.command("a");
     let mut command = Command::new("sh");
@@ -161,11 +161,11 @@ fn connections_beyond_the_limit_are_told_so() {
     for _ in 0..300 {
         assert_eq!(cluster.connect("a").greet(CLUSTER), Err(CloseReason::Full));
     }
-    // Those that have a place are served, and storage works.
+    // The connections within the limit are served, and the store can open files.
     let alice = Person::new("alice");
     assert_eq!(clients[0].call(alice.create()), Answer::Done);
     clients.iter_mut().for_each(RawClient::ping);
-    // A place that becomes free is given away again.
+    // When a connection ends, another can take its place.
     drop(clients.pop());
     let mut late = wait_for("a place becomes free", SOON, || {
         let mut client = cluster.connect("a");
@@ -183,7 +183,7 @@ fn a_replica_without_free_file_descriptors_serves_its_connections() {
     let alice = Person::new("alice");
     let mut client = cluster.greet("a");
     assert_eq!(client.call(alice.create()), Answer::Done);
-    // More than there are files for: the listening socket's queue takes them.
+    // More connections than there are file descriptors: they wait in the listening socket's queue.
     let crowd: Vec<RawClient> = (0..150).map(|_| cluster.connect("a")).collect();
     client.login(&alice, true);
     for number in 0..10 {
@@ -240,7 +240,7 @@ fn a_history_can_be_asked_for_by_many_at_once() {
             client.send(&query).expect("the connection stands");
         }
     }
-    // Who reads gets all of it, though it is more than may wait for one connection at a time were it slow.
+    // A client that reads gets all of it, although it is more than the write buffer of a connection may hold.
     for client in &mut clients {
         for _ in 0..10 {
             assert!(matches!(client.receive(), ToClient::QueryAnswer { .. }));

@@ -24,7 +24,7 @@ struct Place {
 }
 
 impl Place {
-    /// Replicas that run, with two accounts.
+    /// Starts the replicas, and creates two accounts.
     fn start(names: &[&str]) -> Place {
         let place = Place {
             cluster: Cluster::start(names, DELIVERY_BOUND),
@@ -39,7 +39,7 @@ impl Place {
         self.cluster.path().join("backups").join(name)
     }
 
-    /// Alice at a replica.
+    /// A connection to a replica, logged in as alice.
     fn alice_at(&self, name: &str) -> RawClient {
         let mut client = self.cluster.greet(name);
         client.login(&self.alice, false);
@@ -53,7 +53,7 @@ impl Place {
         assert!(answers.iter().all(|settled| settled.answer == Answer::Done));
     }
 
-    /// How many messages bob has not acknowledged.
+    /// The number of messages that bob has not acknowledged.
     fn unread(&self, at: &str) -> usize {
         let mut client = self.cluster.greet(at);
         client.login(&self.bob, false);
@@ -65,7 +65,7 @@ impl Place {
         with_paths("backup", &[("--data", &self.cluster.data(name)), ("--to", &self.backups(name))])
     }
 
-    /// The command that restores a replica from the last backup of one.
+    /// The command that restores a replica from the last backup of a replica, itself or another.
     fn restore(&self, name: &str, from: &str) -> Command {
         let mut command =
             with_paths("restore", &[("--from", &self.backups(from)), ("--data", &self.cluster.data(name))]);
@@ -126,7 +126,7 @@ fn all_replicas_are_restored_from_the_backup_of_one() {
     names.iter().for_each(|name| place.cluster.start_replica(name));
     assert_eq!(place.cluster.wait_until_same(SAME), position);
     assert_eq!(names.map(|name| place.unread(name)), [50; 3]);
-    // A session that is ahead of what was restored is told so, and a new one goes on.
+    // A session that is ahead of the backup gets an error, and a new session works.
     let answer = place.alice_at("c").attempt(&ahead, 10, &send("bob", "ahead"));
     assert_eq!(answer, Answer::Rejected { reason: Rejection::OutOfSequence { expected: 1 } });
     let answer = place.alice_at("c").attempt(&Session::default(), 1, &send("bob", "anew"));
@@ -140,7 +140,7 @@ fn all_replicas_are_restored_from_the_backup_of_one() {
 }
 
 #[test]
-fn a_killed_backup_leaves_the_others_as_they_are() {
+fn a_killed_backup_leaves_complete_backups_intact() {
     let place = Place::start(&["a"]);
     place.send("a", 500);
     let first = position_in(&assert_ends(place.backup("a"), 0, "1 backups there"));
@@ -158,7 +158,7 @@ fn a_killed_backup_leaves_the_others_as_they_are() {
             backup.signal(Signal::KILL);
             backup.wait();
         }
-        wait_until("the replica removes the copy that it has lent", SOON, || !copy.exists());
+        wait_until("the replica removes its checkpoint", SOON, || !copy.exists());
     }
     let said = assert_ends(list(&place.backups("a")), 0, "backups of replica a of cluster test:");
     let complete = said.lines().count() - 1;
@@ -175,7 +175,7 @@ fn a_killed_backup_leaves_the_others_as_they_are() {
 }
 
 #[test]
-fn a_replica_that_does_not_run_is_backed_up_too_and_old_backups_go() {
+fn a_stopped_replica_can_be_backed_up_and_old_backups_are_deleted() {
     let mut place = Place::start(&["a"]);
     place.send("a", 20);
     place.cluster.kill("a");
@@ -187,7 +187,7 @@ fn a_replica_that_does_not_run_is_backed_up_too_and_old_backups_go() {
     let said = assert_ends(list(&place.backups("a")), 0, "backups of replica a of cluster test:");
     let ids: Vec<&str> = said.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(ids, ["2", "3"]);
-    // The epoch is the replica's own, which a backup does not touch.
+    // A backup does not change the replica's epoch.
     place.cluster.start_replica("a");
     assert_eq!(place.unread("a"), 20);
 }
@@ -243,7 +243,7 @@ fn a_damaged_store_is_found() {
     assert!(stderr.contains("is damaged") && stderr.contains("restore a backup"), "{stderr}");
 }
 
-/// The position that a subcommand has said. Under load it is more than what was asked for: what had to be repeated counts.
+/// The position in the output of a subcommand. Under load it is larger than the number of requests, since repeated attempts count.
 fn position_in(said: &str) -> u64 {
     let after = said.split("position ").nth(1).and_then(|rest| rest.split_whitespace().next());
     after.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("there is no position in: {said}"))

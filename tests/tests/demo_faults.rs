@@ -35,7 +35,7 @@ fn a_contradictory_story_is_refused_before_it_begins() {
         (&["--at", "3", "kill", "d"][..], "there is no replica d, only a, b, c"),
         (&["--at", "3 start a"], "cannot start a after 3 s: it runs by then"),
         (&["--at", "3", "kill"], "is not SECONDS DEED REPLICA"),
-        (&["--at", "3", "kill", "a", "--seconds", "2"], "it has to take more than 3 s"),
+        (&["--at", "3", "kill", "a", "--seconds", "2"], "--seconds has to be more than 3"),
         (&["--people", "0"], "from 1 to 64 people"),
         (&["--fast"], "--fast"),
     ] {

@@ -1,4 +1,4 @@
-//! Replicas whose disks are full. The disks are small file systems in memory, which the tests fill up.
+//! Replicas with full disks. The disks are small file systems in memory, which the tests fill up.
 
 use stablechat_protocol::answer::{Answer, Refusal};
 use stablechat_protocol::message::ToClient;
@@ -14,12 +14,12 @@ use std::process::Command;
 use std::time::Duration;
 
 const DELIVERY_BOUND: Duration = Duration::from_millis(300);
-/// How long anything may take that has to be noticed first, or caught up with.
+/// How long a replica may take to notice a full disk or free space, or to catch up.
 const LATER: Duration = Duration::from_secs(60);
-/// How long to wait for an answer that may not come. Who waits in vain asks again.
+/// How long to wait for an answer that may not come. After that the test asks again.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A cluster of three, with these replicas on small disks, and accounts; none where there can be no small disks.
+/// A cluster of three, with these replicas on small disks, and accounts; none on a machine that does not allow small disks.
 fn start(small: &'static [&'static str]) -> Option<(Cluster, Person, Person)> {
     let prepared = Cluster::prepare(&["a", "b", "c"], DELIVERY_BOUND).with_small_disks(small);
     let prepared = prepared.inspect_err(|why| println!("SKIPPED: this machine does not let us mount a disk: {why}"));
@@ -30,7 +30,7 @@ fn start(small: &'static [&'static str]) -> Option<(Cluster, Person, Person)> {
     Some((cluster, alice, bob))
 }
 
-/// A file that takes all room on the disk of a replica.
+/// A file that takes all free space on a replica's disk.
 struct Filler {
     path: PathBuf,
     file: File,
@@ -44,7 +44,7 @@ impl Filler {
         filler
     }
 
-    /// Takes what room there is, to the last byte. A store that is closed gives back what it had set aside.
+    /// Takes the free space, to the last byte. A store that is closed releases the space that it had preallocated.
     fn grow(&mut self) {
         for size in [64 * 1024, 1] {
             let bytes = vec![7; size];
@@ -62,15 +62,14 @@ impl Filler {
     }
 }
 
-/// A connection of someone to a replica.
+/// A connection to a replica, logged in as a person.
 fn at(cluster: &Cluster, name: &str, person: &Person) -> RawClient {
     let mut client = cluster.greet(name);
     client.login(person, false);
     client
 }
 
-/// What a replica says to an attempt: whether it is done or refused; none when it says nothing of this attempt, since it may have
-/// halted when it was about to.
+/// A replica's answer to an attempt: done or refused. None without an answer, since the replica may have halted before it.
 fn attempt(client: &mut RawClient, session: &Session, number: u64) -> Option<Result<(), Refusal>> {
     client.send(&session.attempt(number, stamp(), send("bob", "hello"))).expect("the connection stands");
     match client.receive_within(PATIENCE) {
@@ -84,7 +83,7 @@ fn attempt(client: &mut RawClient, session: &Session, number: u64) -> Option<Res
     }
 }
 
-/// Waits until a replica refuses commands since its disk is full. What it takes before is done. Returns how much that is.
+/// Sends commands until a replica refuses one because its disk is full. Returns the number of commands that were done before.
 fn wait_until_refused(client: &mut RawClient, filler: &mut Filler) -> usize {
     let session = Session::default();
     let mut done = 0;
@@ -100,13 +99,14 @@ fn wait_until_refused(client: &mut RawClient, filler: &mut Filler) -> usize {
     done as usize
 }
 
-/// Waits until a replica does again what it is asked to.
+/// Waits until a replica answers a command again.
 fn wait_until_done(client: &mut RawClient) {
     let session = Session::default();
     wait_until("a replica takes commands again", LATER, || attempt(client, &session, 1) == Some(Ok(())));
 }
 
-/// All replicas have the same messages for bob: all that were answered, and perhaps one that each took just before it halted.
+/// Checks that all replicas have the same messages for bob: all that were answered, and at most one more for each replica, which it
+/// accepted just before it halted.
 fn assert_all_there(cluster: &Cluster, bob: &Person, answered: usize) {
     cluster.wait_until_same(LATER);
     let unread = ["a", "b", "c"].map(|name| at(cluster, name, bob).unread().len());
@@ -120,7 +120,8 @@ fn a_replica_with_a_full_disk_delays_no_other_and_recovers_by_itself() {
     let mut alice_at_b = at(&cluster, "b", &alice);
     let mut sent = wait_until_refused(&mut alice_at_b, &mut filler);
 
-    // The others go on, and in the end there is no room even for what they accept. Then not even a query has its place.
+    // The other replicas go on, and b has to apply their requests too. When there is no space for those either, b cannot even
+    // answer a query, since a query needs its place in the order.
     let text = "x".repeat(4096);
     let mut alice_at_a = at(&cluster, "a", &alice);
     let mut asking = cluster.greet("b");
@@ -174,7 +175,7 @@ fn stablechat(cluster: &Cluster, arguments: &[&str]) -> Command {
     command
 }
 
-/// The data of a running replica is in order: that of a backup of it is.
+/// Checks the store of a running replica, by checking a backup of it.
 fn assert_sound(cluster: &mut Cluster, name: &str) {
     let (data, backups) = (cluster.small_disk(name), cluster.path().join("backups").join(name));
     let restored = cluster.path().join("restored").join(name);

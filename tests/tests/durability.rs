@@ -25,7 +25,7 @@ const WINDOW: usize = 64;
 // Nobody reads the messages before the end. In each life the awaited answers and two windows of requests are issued at most.
 const _: () = assert!(((KILLS * (ANSWERS_MAX + 2 * WINDOW)) as u64) < MAILBOX_MAX);
 
-/// A client that sends numbered messages, and what it was answered.
+/// A client that sends numbered messages and keeps the answers.
 struct Sender {
     alice: Person,
     pipeline: Pipeline,
@@ -34,7 +34,7 @@ struct Sender {
 }
 
 impl Sender {
-    /// Connects to a replica that has just started, and repeats what is unanswered.
+    /// Connects to a replica that has just started, and repeats the unanswered requests.
     fn connect(&mut self, cluster: &Cluster) -> RawClient {
         let mut client = cluster.greet("a");
         client.login(&self.alice, false);
@@ -66,7 +66,7 @@ impl Sender {
         client.send_bytes(&frames).expect("the connection stands");
     }
 
-    /// Takes what comes within a limit. Returns whether the connection stands.
+    /// Waits for answers, up to a limit. Returns whether the connection is open.
     fn take_answers(&mut self, client: &mut RawClient, limit: Duration) -> bool {
         let (messages, stands) = client.receive_some(limit);
         for message in &messages {
@@ -84,7 +84,7 @@ impl Sender {
     }
 }
 
-/// Opens the store of a replica that was killed, checks it, and looks for everything that was answered.
+/// Opens the store of a replica that was killed, checks it, and checks that each answered request is in its log.
 fn check_store(cluster: &Cluster, settled: &[Settled]) {
     let identity = StoreIdentity { cluster: CLUSTER.into(), replica: "a".into() };
     let store = ChatStore::open(&Location::Directory(cluster.data("a")), &identity).expect("a store");
@@ -132,7 +132,7 @@ fn answered_requests_survive_fifty_kills_under_load() {
         cluster.start_replica("a");
     }
 
-    // What was not answered is repeated, and then everything is there once and in order.
+    // The unanswered requests are repeated. After that each message is there once, in order.
     let mut client = sender.connect(&cluster);
     while sender.pipeline.in_flight() > 0 {
         assert!(sender.take_answers(&mut client, SOON), "the replica ended a connection");

@@ -4,7 +4,7 @@ use stablechat_command_line::help::{COLUMNS, LINES};
 use stablechat_tests::process::{built, run_to_end};
 use std::process::Command;
 
-/// What a program shows for these words and `--help`.
+/// The output of a program for these words and `--help`.
 fn help(program: &str, words: &[String]) -> String {
     let mut command = Command::new(built(program));
     command.args(words).arg("--help");
@@ -13,16 +13,16 @@ fn help(program: &str, words: &[String]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// The subcommands that a help names.
+/// The subcommands that a help text names.
 fn subcommands(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1);
     let listed = listed.take_while(|line| line.starts_with("  "));
-    // A description goes on in lines that begin further right.
+    // The continuation lines of a description are indented further.
     let named = listed.filter(|line| !line.starts_with("   "));
     named.filter_map(|line| line.split_whitespace().next().map(String::from)).collect()
 }
 
-/// Checks a help and those of the subcommands that it names. Returns how many there were.
+/// Checks a help text and those of the subcommands that it names. Returns the number of texts.
 fn check(program: &str, words: &[String]) -> usize {
     let text = help(program, words);
     let shown = format!("{program} {} --help:\n{text}", words.join(" "));
@@ -37,7 +37,7 @@ fn check(program: &str, words: &[String]) -> usize {
 
 #[test]
 fn every_help_fits_a_screen_and_has_an_example() {
-    // Not how many there are, but that they were found.
+    // The numbers are lower limits: they show that subcommands were found.
     assert!(check("stablechat", &[]) >= 10);
     assert!(check("stablechatd", &[]) >= 2);
 }

@@ -23,13 +23,13 @@ fn lone_replica() -> Cluster {
     Cluster::start(&["a"], DELIVERY_BOUND)
 }
 
-/// The frame of any bytes.
+/// A frame with these bytes, valid or not.
 fn frame_of(item: &[u8]) -> Vec<u8> {
     let length = u32::try_from(item.len()).expect("short");
     [&length.to_be_bytes()[..], item].concat()
 }
 
-/// Why the replica ends a connection on which the first thing said is this.
+/// The reason with which the replica ends a connection that begins with these bytes.
 fn reason_after(cluster: &Cluster, bytes: &[u8]) -> CloseReason {
     let mut client = cluster.connect("a");
     client.send_bytes(bytes).expect("the connection stands");
@@ -60,7 +60,7 @@ fn a_refused_hello_is_told_the_reason() {
     let stranger = Role::Replica { name, cluster_file: Digest::ZERO };
     assert_eq!(reason_after(&cluster, &hello(MAGIC, 1, 1, stranger, CLUSTER)), CloseReason::OtherClusterFile);
 
-    // Someone who speaks other versions as well is welcome.
+    // A client that speaks other versions as well is welcome.
     let mut newer = cluster.connect("a");
     newer.send_bytes(&hello(MAGIC, 0, u16::MAX, Role::Client, CLUSTER)).expect("the connection stands");
     assert!(matches!(newer.receive(), ToClient::Welcome { version: VERSION_MAX, .. }));
@@ -77,9 +77,9 @@ fn connections_of_other_protocols_are_told_what_this_is() {
         &[0; 4],
         &[0xff; 4096],
         &frame_of(b"\xff"),
-        // Well-formed CBOR that is no message.
+        // Well-formed CBOR that is not a message.
         &frame_of(b"\xa1\x65hello\x65world"),
-        // What is good later is too much before the greeting.
+        // A frame of a length that is allowed only after the greeting.
         &4097u32.to_be_bytes(),
     ];
     for stranger in strangers {
@@ -97,7 +97,7 @@ fn frames_out_of_place_end_the_connection() {
         assert!(matches!(reason_after(&cluster, first), CloseReason::OutOfPlace { .. }));
     }
     let mut client = cluster.greet("a");
-    // What follows the frame that ends the connection is not looked at.
+    // Frames behind the one that ends the connection are ignored.
     client.send_bytes(&[&hello[..], &ping, &ping].concat()).expect("the connection stands");
     assert!(matches!(client.closing(), CloseReason::OutOfPlace { .. }));
 }
@@ -111,7 +111,7 @@ fn frames_beyond_the_limit_are_refused_by_their_header() {
         let limit = FRAME_MAX as u64;
         assert_eq!(client.closing(), CloseReason::TooLarge { length: length as u64, limit });
     }
-    // The greatest frame is read whole before it is found to be none.
+    // A frame of the greatest length is read whole before it is found to be malformed.
     let mut client = cluster.greet("a");
     let greatest = frame_of(&vec![0xff; FRAME_MAX]);
     client.send_bytes(&greatest[..FRAME_MAX]).expect("the connection stands");
@@ -120,7 +120,7 @@ fn frames_beyond_the_limit_are_refused_by_their_header() {
     cluster.greet("a").ping();
 }
 
-/// CBOR, item by item, so that it can be made wrong.
+/// CBOR, item by item, so that tests can make malformed items.
 mod cbor {
     /// The head of an item (RFC 8949, section 3).
     pub fn head(major: u8, value: u64) -> Vec<u8> {
@@ -149,7 +149,7 @@ mod cbor {
 
 use cbor::{array, bytes, head, number, text};
 
-/// A request that sends a text to a name.
+/// A request that sends a message with these words to a name.
 fn send_item(to: &[u8], words: &[u8]) -> Vec<u8> {
     let command = array(&[number(2), array(&[number(0), text(to)]), text(words)]);
     array(&[number(3), bytes(&[7; 16]), number(1), number(stamp().0), command])
@@ -187,7 +187,7 @@ fn malformed_frames_end_the_connection() {
         array(&[number(5), vec![0xf6]]),
         // A map instead of an array.
         [head(5, 1), number(5), number(1)].concat(),
-        // Lengths that nothing follows.
+        // Lengths without the bytes that they announce.
         head(4, u64::MAX),
         [head(4, 2), number(5)].concat(),
         array(&[number(3), head(2, u64::MAX)]),
@@ -219,7 +219,7 @@ fn malformed_frames_end_the_connection() {
         assert!(matches!(reason, CloseReason::Malformed { .. }), "{reason}");
     }
 
-    // The same items without their faults are in order, also with fields that a later version may append.
+    // The same items without the faults are valid, also with fields that a later version may append.
     let mut client = cluster.greet("a");
     let longer = array(&[number(5), number(1), text(b"more"), vec![0xf6]]);
     for item in [ping, longer, send_item(b"bob", b"x"), list_item(b"*"), ack_item(ACK_MAX)] {
@@ -255,7 +255,7 @@ fn a_connection_may_close_at_any_byte() {
             client.until_end();
         }
     }
-    // Nothing of what was half sent took effect, and what is sent whole still does.
+    // No request that was sent in part took effect, and complete requests still do.
     let mut client = cluster.greet("a");
     client.login(&bob, true);
     assert_eq!(client.unread(), []);
@@ -284,7 +284,7 @@ fn a_client_may_send_byte_by_byte_or_all_at_once() {
         assert!(matches!(byte_by_byte.receive(), ToClient::Pong { sent: Timestamp(number), .. } if number == sent));
     }
 
-    // Requests need not wait for the login, nor for each other.
+    // Requests may be sent before the login is answered, and before the requests ahead of them are.
     let mut at_once = cluster.greet("a");
     let (mut pipeline, mut frames) = (Pipeline::default(), frame(&at_once.login_message(&alice, true)));
     (0..100).for_each(|number| pipeline.issue(send("alice", format!("number {number}")), &mut frames));

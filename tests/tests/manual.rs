@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-/// What a command prints. It must not fail, nor complain.
+/// The standard output of a command, which must succeed and print nothing to standard error.
 fn printed(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(arguments);
@@ -19,7 +19,7 @@ fn printed(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The options that a text speaks of.
+/// The options that a text mentions.
 fn options(text: &str) -> BTreeSet<&str> {
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-');
     words.filter(|word| word.len() > 2 && word.starts_with("--")).collect()
@@ -32,7 +32,7 @@ fn commands(help: &str) -> Vec<&str> {
         .skip_while(|line| *line != "Commands:")
         .skip(1)
         .take_while(|line| line.starts_with(char::is_whitespace));
-    // Lines that go on with a description are indented further.
+    // The continuation lines of a description are indented further.
     list.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()).collect()
 }
 
@@ -42,7 +42,7 @@ fn the_manual_has_every_command_and_option_of_the_help_and_completions_load() {
     printed(built("stablechat-manual"), &[&room.path().to_string_lossy()]);
     let read = |name: &str| std::fs::read_to_string(room.path().join(name)).expect("it was written");
     for (program, page) in [("stablechat", "stablechat.1"), ("stablechatd", "stablechatd.8")] {
-        // Without its fonts and escapes.
+        // The page without fonts and escapes.
         let plain =
             ["\\fB", "\\fI", "\\fR"].iter().fold(read(page), |text, font| text.replace(font, " ")).replace('\\', "");
         let help = printed(built(program), &["--help"]);

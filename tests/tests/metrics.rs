@@ -18,7 +18,7 @@ use std::time::Duration;
 
 const DELIVERY_BOUND: Duration = Duration::from_millis(200);
 
-/// A replica's metrics: each value by its name, with labels as they are written.
+/// A replica's metrics: the values by name, with the labels as they are on the page.
 struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
@@ -37,7 +37,7 @@ impl Metrics {
         *self.0.get(name).unwrap_or_else(|| panic!("there is no {name} in {:?}", self.0.keys()))
     }
 
-    /// All values of a metric together.
+    /// The sum of all values of a metric, over its labels.
     fn sum(&self, metric: &str) -> f64 {
         let of_metric = self.0.iter().filter(|(name, _)| name.split('{').next() == Some(metric));
         of_metric.map(|(_, value)| value).sum()
@@ -115,7 +115,7 @@ fn a_muted_replica_is_not_ready() {
 fn an_address_that_is_in_use_is_named() {
     let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
     create_accounts(&mut cluster.greet("a"), &[&Person::new("alice")]);
-    assert!(!cluster.log("a").contains("metrics"), "nobody has asked for them: {}", cluster.log("a"));
+    assert!(!cluster.log("a").contains("metrics"), "metrics were not asked for: {}", cluster.log("a"));
     let (address, other) = (cluster.address("a").to_string(), Cluster::prepare(&["a"], DELIVERY_BOUND));
     let mut command = Command::new(built("stablechatd"));
     command.arg("run").arg("--cluster").arg(other.file()).args(["--name", "a", "--metrics", &address]);
@@ -136,7 +136,7 @@ fn alerts_fire_when_they_should() {
 fn promtool_accepts_the_expressions_of_the_dashboard() {
     let expressions = dashboard_expressions();
     assert!(expressions.len() > 30, "only {} expressions", expressions.len());
-    // As recording rules, since those are what the tool checks.
+    // As recording rules, since promtool checks expressions only in rules.
     let rule = |(number, text): (usize, &String)| serde_json::json!({ "record": format!("e{number}"), "expr": text });
     let rules: Vec<Value> = expressions.iter().enumerate().map(rule).collect();
     let groups = serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
@@ -146,7 +146,7 @@ fn promtool_accepts_the_expressions_of_the_dashboard() {
     promtool(&["check", "rules", &path.to_string_lossy()], "");
 }
 
-/// Every metric that the alerts, their descriptions and the dashboard name is one of a real replica, which shows this page.
+/// Checks that this page of a real replica has each metric that the alerts, their descriptions and the dashboard name.
 fn assert_alerts_and_dashboard_go_by(page: &str) {
     let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let mut there: BTreeSet<String> = BTreeSet::new();
@@ -168,7 +168,7 @@ fn assert_alerts_and_dashboard_go_by(page: &str) {
     }
 }
 
-/// Operators find each metric in their document, and none there that no replica has.
+/// Checks that the operators' document has each metric of this page, and no other.
 fn assert_operators_are_told_of_all(page: &str) {
     let there: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
@@ -178,7 +178,7 @@ fn assert_operators_are_told_of_all(page: &str) {
     assert_eq!(named.collect::<BTreeSet<_>>(), there);
 }
 
-/// The expressions of the dashboard, with values in the place of its variables.
+/// The expressions of the dashboard, with its variables replaced by values.
 fn dashboard_expressions() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(&read("docs/grafana-dashboard.json")).expect("the dashboard is JSON");
     let panels = dashboard["panels"].as_array().expect("it has panels");
@@ -199,12 +199,12 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
 }
 
-/// Prometheus' own tool finds nothing wrong.
+/// Runs promtool, the checker of Prometheus.
 ///
 /// # Panics
-/// It does, or it is not there.
+/// It reports an error, or it is not installed.
 fn promtool(arguments: &[&str], input: &str) {
-    // Where scripts/setup puts it, or where the package does.
+    // The path of scripts/setup, or that of the package.
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
     let prepared = cache.map(|cache| cache.join("stablechat/bin/promtool")).filter(|path| path.is_file());

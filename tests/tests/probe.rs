@@ -1,4 +1,4 @@
-//! What `stablechat probe` reports about real replicas: it finds pauses and delays that are really there, and where they are.
+//! `stablechat probe` with real replicas: it finds pauses and delays that the tests make, and attributes them to the right link.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -13,11 +13,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-/// Long, so that nobody has to begin again because it was suspended.
+/// Long, so that no replica has to resync because it was suspended.
 const DELIVERY_BOUND: Duration = Duration::from_secs(3);
 const WHOLE: Duration = Duration::from_secs(60);
 
-/// Runs a probe to its end, and does something as long as it runs. Returns the objects that it printed.
+/// Runs a probe to its end, and calls `meanwhile` over and over while it runs. Returns the objects that it printed.
 fn probe(mut command: Command, mut meanwhile: impl FnMut()) -> Vec<Value> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut program = Program::spawn(command);
@@ -31,13 +31,13 @@ fn probe(mut command: Command, mut meanwhile: impl FnMut()) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-/// What was measured between two places.
+/// The measurements from one replica or client to another.
 fn leg<'a>(objects: &'a [Value], from: &str, to: &str) -> &'a Value {
     let found = objects.iter().find(|object| object["from"] == from && object["to"] == to);
     found.unwrap_or_else(|| panic!("{from} {to} is not in {objects:?}"))
 }
 
-/// A figure that is a time.
+/// A figure in nanoseconds.
 fn time(value: &Value) -> Duration {
     Duration::from_nanos(value.as_u64().unwrap_or_else(|| panic!("{value} is not a time")))
 }
@@ -63,7 +63,7 @@ fn the_pauses_of_a_replica_show_in_every_leg_to_it() {
     cluster.wait_until_same(WHOLE);
     let pause = Duration::from_millis(300);
     let found = probe(cluster.client(&["--json", "probe", "--seconds", "3"]), || {
-        // Again and again, so that some pause begins and ends while it is measured.
+        // Over and over, so that at least one pause lies within the measurement.
         for signal in [Signal::STOP, Signal::CONT] {
             cluster.program("c").signal(signal);
             std::thread::sleep(pause);
@@ -93,11 +93,12 @@ fn network_delays_are_attributed_to_the_right_links() {
         let leg = leg(&found, from, to);
         println!("{leg}");
         let offset = Duration::from_nanos(leg["clock_offset_ns"].as_i64().expect("a number").unsigned_abs());
-        // All have the clock of this machine, which their own follow to within a millisecond or so.
+        // All replicas share this machine's clock, and their own clocks follow it to within a millisecond or so.
         assert!(offset <= time(&leg["clock_error_ns"]) + Duration::from_millis(5), "{leg}");
         time(&leg["there_ns"]["p50"]) + time(&leg["back_ns"]["p50"])
     };
-    // The frames themselves are delayed, so it cannot be less; half of the way may be taken for the other half.
+    // Frames are delayed each way, so a round trip cannot take less. The probe may attribute a part of one way to the other way, so
+    // only sums are checked.
     for (from, to) in [("here", "a"), ("a", "b"), ("a", "c")] {
         assert!(both_ways(from, to) >= delay * 2 - Duration::from_millis(10), "{from} {to}");
     }

@@ -37,7 +37,7 @@ fn a_wrong_cluster_file_is_named() {
         std::fs::write(&malformed, text).expect("temporary files can be written");
         assert_ends(run(&malformed, "a"), 78, says);
     }
-    assert!(!cluster.data("a").exists(), "nothing is made for a replica that cannot run");
+    assert!(!cluster.data("a").exists(), "no data directory is created for a replica that cannot run");
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_data_directory_belongs_to_one_process_and_one_replica() {
     cluster.greet("a").ping();
     cluster.greet("b").ping();
 
-    // A directory that cannot be one.
+    // A file in the place of the directory.
     let mut command = stablechatd(&["run", "--name", "a"]);
     command.arg("--cluster").arg(cluster.file()).arg("--data").arg(cluster.file());
     assert_ends(command, 74, "cannot create the data directory");
@@ -87,7 +87,7 @@ fn a_stop_answers_what_was_accepted_and_says_goodbye() {
         let request = |number: u64| session.attempt(number, stamp_ahead(), send("alice", number.to_string()));
         let requests: Vec<ToReplica> = (1..=500).map(request).collect();
         client.send_all(&requests).expect("the connection stands");
-        // The pong says that they were read.
+        // The pong shows that the requests before it were read.
         client.ping();
         cluster.program("a").signal(signal);
         let messages = client.until_end();
@@ -105,8 +105,8 @@ fn a_stop_answers_what_was_accepted_and_says_goodbye() {
     }
 }
 
-/// How many answers there are that something is done; how many requests were refused as late, or came out of sequence because
-/// one before them was; and how many messages were delivered.
+/// The number of `Done` answers, of requests that were refused as late or out of sequence after one that was late, and of delivered
+/// messages.
 fn count(messages: &[ToClient]) -> (usize, usize, usize) {
     let number = |kind: fn(&ToClient) -> bool| messages.iter().filter(|message| kind(message)).count();
     let is_late = |message: &ToClient| match message {
@@ -133,7 +133,7 @@ fn a_killed_replica_comes_back_at_once_with_everything_it_answered() {
         let mut client = cluster.greet("a");
         client.login(&alice, true);
         send_message(&mut client, "bob", round.to_string());
-        // Kept open, so that the port is not at rest when the replica is gone.
+        // Kept open, so that the replica's port is in use by this connection when the replica starts again.
         connections.push(client);
         let program = cluster.program("a");
         program.signal(Signal::KILL);
@@ -154,12 +154,12 @@ fn requests_while_stopping_are_refused() {
     let (alice, bob) = (Person::new("alice"), Person::new("bob"));
     let mut client = cluster.greet("a");
     create_accounts(&mut client, &[&alice]);
-    // The other replica is suspended, so what is accepted now is not stable before the delivery bound has passed.
+    // The other replica is suspended, so a request that is accepted now is not stable before the delivery bound has passed.
     cluster.program("b").signal(Signal::STOP);
     client.send(&Session::default().next(bob.create())).expect("the connection stands");
     client.ping();
     cluster.program("a").signal(Signal::TERM);
-    // Until what was accepted is stable, the replica is there and says that it stops.
+    // Until that request is stable, the replica keeps its connections and refuses further requests.
     let deadline = Instant::now() + Duration::from_secs(4);
     let refusal = loop {
         assert!(Instant::now() < deadline, "requests are accepted while stopping");

@@ -1,7 +1,7 @@
 //! Replicas that are killed, wiped, paused and stopped under load, come back by themselves and are equal to the others, and
-//! no client has any trouble.
+//! no client sees a fault.
 //!
-//! The scenarios run one after the other on one cluster: each begins with what the one before has left.
+//! The scenarios run one after the other on one cluster: each begins with the state that the one before has left.
 
 use rustix::process::Signal;
 use stablechat_protocol::answer::Answer;
@@ -18,7 +18,7 @@ const DELIVERY_BOUND: Duration = Duration::from_millis(500);
 /// How long a cluster may take to be whole again, on a machine that is busy with other things.
 const WHOLE: Duration = Duration::from_secs(120);
 
-/// A cluster with people who talk all the time.
+/// A cluster with people who send messages all the time.
 struct Scene {
     cluster: Cluster,
     bob: Person,
@@ -27,7 +27,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Starts replicas, and people who talk: one message at a time, and many.
+    /// Starts the replicas, and people who send messages: some one at a time, some many at a time.
     fn begin() -> Scene {
         Scene::begin_in(Cluster::prepare(&NAMES, DELIVERY_BOUND))
     }
@@ -67,7 +67,7 @@ impl Scene {
         println!("{:>6.1} s  {what}: whole after {:?}", self.began.elapsed().as_secs_f64(), start.elapsed());
     }
 
-    /// Lets everyone finish, stops all replicas, and compares what they have and what people were told.
+    /// Lets everyone finish, stops all replicas, and compares their stores with the answers that people got.
     fn end(self) {
         self.end_with(assert_kept);
     }
@@ -92,7 +92,7 @@ impl Scene {
     }
 }
 
-/// Every two replicas in either order, and how the first comes back.
+/// Every two replicas, in either order.
 const PAIRS: [(&str, &str); 6] = [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")];
 
 #[test]
@@ -104,7 +104,7 @@ fn any_two_replicas_are_killed_and_come_back() {
         scene.go_on(Duration::from_millis(200));
         scene.cluster.kill(second);
         if round % 2 == 0 {
-            // Late: the last one carries on alone, at full speed again.
+            // Late: by then the last replica serves alone, at full speed again.
             scene.go_on(3 * DELIVERY_BOUND);
         }
         scene.cluster.start_replica(first);
@@ -166,7 +166,7 @@ fn replicas_are_stopped_and_started_in_turn() {
     scene.end();
 }
 
-/// Sends messages of the greatest length to someone who does not read them, about so many MiB.
+/// Sends about so many MiB of messages of the greatest length to an account that does not read them.
 fn send_much(cluster: &Cluster, mebibytes: usize) {
     let mut clients: Vec<RawClient> = NAMES[..2].iter().map(|name| cluster.greet(name)).collect();
     let [mallory, victim] = ["mallory", "victim"].map(Person::new);
@@ -182,12 +182,13 @@ fn a_replica_down_for_longer_than_the_log_reaches_comes_back_by_a_snapshot() {
     scene.go_on(Duration::from_millis(500));
     scene.cluster.kill("c");
     send_much(&scene.cluster, 8);
-    // What is settled is dropped: what the two that are there have said to be the same, a second and the bound ago.
+    // The log drops entries that are settled: those that the two running replicas have found to be equal, a second and the delivery
+    // bound ago.
     scene.go_on(3 * DELIVERY_BOUND + Duration::from_secs(2));
     scene.cluster.start_replica("c");
     scene.heal("kill c, and start it when the others have dropped what it lacks");
     assert!(scene.cluster.log("c").contains("the snapshot is complete"), "{}", scene.cluster.log("c"));
-    // And again, killed in the middle of it: it has the old state or the new.
+    // And again, but killed in the middle of the snapshot: the replica then has the old state or the new one.
     scene.cluster.kill("c");
     scene.cluster.wipe("c");
     for _ in 0..4 {

@@ -14,20 +14,20 @@ use std::time::{Duration, Instant};
 
 const DELIVERY_BOUND: Duration = Duration::from_millis(200);
 
-/// Runs `stablechatd init`, and returns how it ended and what it said.
+/// Runs `stablechatd init`, and returns its exit status and output.
 fn init(directory: &Path, options: &[&str]) -> Output {
     let mut command = Command::new(built("stablechatd"));
     command.arg("init").arg("--dir").arg(directory).args(options);
     run_to_end(command)
 }
 
-/// The exit code, and what was said on standard error.
+/// The exit code, and standard error.
 fn failure(output: Output) -> (Option<i32>, String) {
     assert!(output.stdout.is_empty());
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// The files below a directory, and what is in them.
+/// The files below a directory, with their contents.
 fn files(directory: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(directory).expect("a directory") {
@@ -143,15 +143,15 @@ fn options_come_from_the_environment_unless_they_are_given() {
     assert!(cluster.data("a").exists());
 }
 
-/// What a replica tells systemd, as systemd gets it.
+/// The test in the place of systemd: the socket that a replica reports to, and its reports.
 struct Manager {
     socket: UnixDatagram,
-    /// All that it was told, a line each.
+    /// All reports so far, a line each.
     told: Vec<String>,
 }
 
 impl Manager {
-    /// Listens in a directory, for a command that is to be run by it.
+    /// Opens the socket in a directory, and makes a command report to it.
     fn of(directory: &Path, command: &mut Command) -> Manager {
         let path = directory.join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket can be made");
@@ -160,7 +160,7 @@ impl Manager {
         Manager { socket, told: Vec::new() }
     }
 
-    /// Takes in what has come.
+    /// Receives the reports that have arrived.
     fn listen(&mut self) {
         let mut bytes = [0; 4096];
         loop {
@@ -172,7 +172,7 @@ impl Manager {
         }
     }
 
-    /// Waits until it has been told this, and returns its place among all.
+    /// Waits for a report, and returns its index among all.
     fn wait_for(&mut self, line: &str) -> usize {
         wait_for(line, SOON, || {
             self.listen();
@@ -180,7 +180,7 @@ impl Manager {
         })
     }
 
-    /// How often the watchdog has been fed.
+    /// The number of `WATCHDOG=1` reports so far.
     fn feeds(&mut self) -> usize {
         self.listen();
         self.told.iter().filter(|told| *told == "WATCHDOG=1").count()
@@ -188,12 +188,12 @@ impl Manager {
 }
 
 #[test]
-fn systemd_is_told_that_a_replica_is_ready_what_it_does_and_that_it_stops() {
+fn a_replica_reports_to_systemd_when_it_is_ready_its_state_and_its_stop() {
     let mut cluster = Cluster::prepare(&["a", "b"], DELIVERY_BOUND);
     let mut command = cluster.command("a");
     let mut manager = Manager::of(cluster.path(), &mut command);
     let mut replica = Program::spawn(command);
-    // It is ready although nobody else is there.
+    // It is ready although no other replica runs.
     assert_eq!(manager.wait_for("READY=1"), 0);
     manager.wait_for("STATUS=serving, position 0, down: b");
     cluster.start_replica("b");
@@ -207,7 +207,7 @@ fn systemd_is_told_that_a_replica_is_ready_what_it_does_and_that_it_stops() {
 }
 
 #[test]
-fn the_watchdog_is_fed_by_a_replica_that_has_nothing_to_do_and_not_by_one_that_hangs() {
+fn the_watchdog_is_fed_by_an_idle_replica_and_not_by_one_that_hangs() {
     let cluster = Cluster::prepare(&["a"], DELIVERY_BOUND);
     let mut command = cluster.command("a");
     let mut manager = Manager::of(cluster.path(), &mut command);
@@ -215,7 +215,7 @@ fn the_watchdog_is_fed_by_a_replica_that_has_nothing_to_do_and_not_by_one_that_h
     let replica = Program::spawn(command);
     wait_for("the watchdog is fed", SOON, || (manager.feeds() >= 5).then_some(()));
     replica.signal(Signal::STOP);
-    // What is under way at that moment may still come.
+    // Reports that were under way at that moment may still come.
     let settled = wait_for("it hangs", SOON, || {
         let (before, begin) = (manager.feeds(), Instant::now());
         wait_for("time passes", SOON, || (begin.elapsed() > Duration::from_secs(1)).then_some(()));

@@ -18,7 +18,7 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 const DELIVERY_BOUND: Duration = Duration::from_millis(500);
 /// How long a cluster may take to be whole again, and everyone to be answered, on a machine that is busy with other things.
 const WHOLE: Duration = Duration::from_secs(60);
-/// The release before, its successor, and the one that knows the first no more.
+/// Three releases in a row: the old one, one that speaks its version as well, and one that does not any more.
 const OLD: Versions = Versions { min: 1, max: 1 };
 const NEW: Versions = Versions { min: 1, max: 2 };
 const NEWEST: Versions = Versions { min: 2, max: 2 };
@@ -79,7 +79,7 @@ fn replicas_without_a_common_version_refuse_each_other_and_say_who_is_older() {
         "it speaks version 1 of the protocol, this program version 2; it is older than this program: upgrade it";
     let newer =
         "it speaks version 2 of the protocol, this program version 1; it is newer than this program: upgrade this one";
-    // The replica that is named first dials.
+    // The replica that is first in the cluster file dials.
     for (first, second, at_first, at_second) in [(OLD, NEWEST, newer, older), (NEWEST, OLD, older, newer)] {
         let mut cluster = Cluster::prepare(&["a", "b"], DELIVERY_BOUND);
         for (name, versions) in [("a", first), ("b", second)] {
@@ -88,7 +88,7 @@ fn replicas_without_a_common_version_refuse_each_other_and_say_who_is_older() {
         }
         let said = |name: &str, line: String| {
             wait_until("the refusal is logged", WHOLE, || cluster.log(name).contains(&line));
-            // Although it is dialed again and again.
+            // Once, although the connection is tried again and again.
             assert_eq!(cluster.log(name).matches(&line).count(), 1, "{}", cluster.log(name));
         };
         said("a", format!("replica b refuses us: {at_first}"));
@@ -117,7 +117,7 @@ fn a_client_without_a_common_version_says_who_is_older() {
     let log = cluster.log("a");
     let line = format!("it speaks {} of the protocol, this program {later}; it is older", Versions::OURS);
     assert!(log.contains("refusing a client") && log.contains(&line), "{log}");
-    // One that is adjacent is served.
+    // A client of an adjacent version is served.
     cluster.stop("a");
     cluster.speak("a", Versions { min, max: max + 1 });
     cluster.start_replica("a");
@@ -133,7 +133,7 @@ fn a_store_of_another_format_is_refused_and_not_changed() {
         [(schema::FORMAT + 1, "run the newer program that wrote it"), (schema::FORMAT - 1, "reads format")]
     {
         let Ok(Location::Open(db)) = Location::Directory(cluster.data("a")).kept_open() else {
-            panic!("it is not in use")
+            panic!("the store is not in use")
         };
         let meta = db.cf_handle(schema::META).expect("every store has it");
         db.put_cf(meta, schema::META_FORMAT, to_cbor(&format)).expect("the store can be written");

@@ -1,4 +1,4 @@
-//! `stablechat-bench`: what replicas on this machine reach, and what it costs.
+//! `stablechat-bench`: throughput and latency of replicas on this machine, and their processor time and memory.
 
 use argh::FromArgs;
 use stablechat_tests::cluster::Cluster;
@@ -34,13 +34,13 @@ struct Arguments {
     text_bytes: usize,
 }
 
-/// The names that replicas get.
+/// The names of replicas.
 const NAMES: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
-/// How many accounts get the messages.
+/// The number of accounts that get the messages.
 const RECIPIENTS: usize = 32;
 /// How long replicas may take to find each other.
 const WHOLE: Duration = Duration::from_secs(60);
-/// Sessions, and how many requests each has in flight.
+/// The number of sessions, and of requests that each has in flight.
 const LOADS: [(usize, usize); 4] = [(1, 1), (1, 64), (1, 1024), (16, 64)];
 
 fn main() -> io::Result<()> {
@@ -53,7 +53,7 @@ fn main() -> io::Result<()> {
     let mut clients: Vec<RawClient> = names.iter().map(|name| cluster.greet(name)).collect();
     let alice = Person::new("alice");
     call_everywhere(&mut clients, &alice.create());
-    // Many, since a mailbox has a limit.
+    // Several recipients, since a mailbox has a limit.
     let recipients: Vec<Person> = (0..RECIPIENTS).map(|number| Person::new(&format!("recipient-{number}"))).collect();
     recipients.iter().for_each(|person| call_everywhere(&mut clients, &person.create()));
     drop(clients);
@@ -86,7 +86,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Prints what a load came to.
+/// Prints the measurements of a load.
 fn print_row((sessions, window): (usize, usize), measured: &Measured, before: Usage, after: Usage) {
     let at = |share: f64| format!("{:.2} ms", measured.quantile(share).as_secs_f64() * 1e3);
     let processor = (after.processor - before.processor).as_secs_f64();
@@ -106,7 +106,7 @@ fn print_row((sessions, window): (usize, usize), measured: &Measured, before: Us
     );
 }
 
-/// Prints what an idle replica costs.
+/// Prints the processor time and memory of an idle replica.
 fn print_idle(cluster: &Cluster, name: &str) {
     const WATCHED: Duration = Duration::from_secs(3);
     let before = cluster.usage(name);
@@ -119,7 +119,7 @@ fn print_idle(cluster: &Cluster, name: &str) {
     );
 }
 
-/// Prints how long this disk takes to make a small write durable, apart from any replica.
+/// Prints the time that this disk takes to make a small write durable, without any replica.
 fn print_sync_times() -> io::Result<()> {
     const WRITES: usize = 500;
     let mut file: File = tempfile::tempfile()?;

@@ -1,4 +1,5 @@
-//! `stablechat-catch-up`: how a replica catches up that was down while many messages were sent, and one that lost its disk.
+//! `stablechat-catch-up`: measures how a replica catches up after it was down while many messages were sent, and after it lost its
+//! disk.
 
 use argh::FromArgs;
 use stablechat_tests::cluster::Cluster;
@@ -8,13 +9,13 @@ use stablechat_tests::session::{Person, send};
 use stablechat_tests::talker::{Plan, Sample, Talker, Told};
 use std::time::{Duration, Instant};
 
-/// Sends messages while one of three replicas that it starts is down, and measures how that one comes back: how long it
-/// takes, how much memory that costs, and what another client notices. Then the same with its data deleted. In the end it
-/// compares what the replicas have.
+/// Starts three replicas, sends messages while one of them is down, starts that one again, and measures how long it takes to catch
+/// up, how much memory that needs, and the latency that another client sees meanwhile. Then the same with its data deleted. In the
+/// end it compares the stores of the replicas.
 #[derive(FromArgs)]
 #[argh(note = "Build with `cargo build --workspace` first.")]
 struct Arguments {
-    /// how many messages are sent (200000)
+    /// the number of messages (200000)
     #[argh(option, default = "200_000")]
     messages: u64,
     /// the delivery bound in milliseconds (1000)
@@ -23,7 +24,7 @@ struct Arguments {
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-/// How many clients send, and how many accounts get what they send: a mailbox has a limit.
+/// The number of clients that send, and of accounts that get the messages: several, since a mailbox has a limit.
 const SENDERS: u64 = 4;
 const RECIPIENTS: u64 = 8;
 /// How long the cluster may take to be whole.
@@ -84,13 +85,13 @@ fn main() {
         assert_eq!(cluster.stop(name).code(), Some(0), "{}", cluster.log(name));
         let log = cluster.log(name);
         let repairs = log.lines().filter(|line| line.contains("repaired the log"));
-        repairs.for_each(|repair| println!("replica {name}, which should not have to: {repair}"));
+        repairs.for_each(|repair| println!("replica {name} repaired its log, which must not happen: {repair}"));
     }
     assert_same(&cluster, &NAMES).iter().for_each(|ledger| assert_logged(ledger, &told));
     println!("every answered message is in all logs, and the digests are the same");
 }
 
-/// Starts replica c and waits until it serves and is the same. Returns from when to when that was.
+/// Starts replica c and waits until it serves and has the same log as the others. Returns the begin and the end of that time.
 fn come_back(cluster: &mut Cluster, what: &'static str) -> (&'static str, Instant, Instant) {
     let before = NAMES[..2].iter().map(|name| cluster.usage(name).resident).max().unwrap_or_default();
     let begin = Instant::now();
@@ -104,7 +105,7 @@ fn come_back(cluster: &mut Cluster, what: &'static str) -> (&'static str, Instan
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        (waiting.join().expect("it does not take for ever"), most)
+        (waiting.join().expect("the replica catches up"), most)
     });
     let end = Instant::now();
     let took = (end - begin).as_secs_f64();
@@ -118,7 +119,7 @@ fn come_back(cluster: &mut Cluster, what: &'static str) -> (&'static str, Instan
     (what, begin, end)
 }
 
-/// Prints how long the answers took that were asked for in a time.
+/// Prints the latency of the requests that were issued in a time.
 fn print_latencies(when: &str, samples: &[Sample], begin: Instant, end: Instant) {
     let of_time = samples.iter().filter(|sample| (begin..end).contains(&sample.issued));
     let mut latencies: Vec<Duration> = of_time.map(|sample| sample.latency).collect();

@@ -1,5 +1,5 @@
-//! `stablechat-demo-faults`: people chat while replicas are killed, stopped, paused and started, and a picture and a verdict
-//! say what came of it.
+//! `stablechat-demo-faults`: people chat while replicas are killed, stopped, paused and started. It draws latency, rate and the
+//! states of the replicas, and checks that every answered message is delivered once.
 
 use argh::FromArgs;
 use rustix::process::Signal;
@@ -17,57 +17,57 @@ use std::path::PathBuf;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
-/// Runs three replicas of its own and people who write to Bob without a break, does to the replicas what it is told to, and
-/// shows how long answers took, how many came, and whether every answered message reached Bob, once.
+/// Runs three replicas of its own and people who write to Bob without a break. It kills, stops, pauses and starts replicas as a
+/// story says, and shows the latency and rate of answers, and whether each answered message reached Bob once.
 #[derive(FromArgs)]
 #[argh(
     example = "{command_name}\n{command_name} --at 3 kill a --at 6 kill b --at 9 start a --at 10 start b",
-    note = "The replicas are a, b and c, and all run in the beginning. What can be done to one: kill (SIGKILL), stop (SIGTERM),
-start, pause (SIGSTOP), resume. In the end all run again, are stopped, and what they have is compared.",
-    error_code(0, "all is as it should be"),
-    error_code(1, "it is not: something was lost, came twice, or differs"),
+    note = "The replicas are a, b and c, and all run in the beginning. A DEED is kill (SIGKILL), stop (SIGTERM), start,
+pause (SIGSTOP) or resume (SIGCONT). In the end all replicas run again and are stopped, and their stores are compared.",
+    error_code(0, "every answered message was delivered once, and all replicas are equal"),
+    error_code(1, "a message was lost or delivered twice, or replicas differ"),
     error_code(2, "the command line was not understood")
 )]
 struct Arguments {
-    /// SECONDS DEED REPLICA, as often as you like: what is done when (a story of 20 seconds)
+    /// SECONDS DEED REPLICA, a step of the story; may be repeated (a story of 20 seconds)
     #[argh(option)]
     at: Vec<Step>,
-    /// how many seconds it takes in all (3 more than the last that is done)
+    /// the length of the story in seconds (3 more than the last step)
     #[argh(option)]
     seconds: Option<u64>,
     /// the delivery bound in milliseconds (1000)
     #[argh(option, default = "1000")]
     delivery_bound_ms: u64,
-    /// how many people write, each one message at a time (4)
+    /// the number of people who write, each one message at a time (4)
     #[argh(option, default = "4")]
     people: usize,
-    /// where to write the picture and, beside it, every answer as .tsv (demo-faults.svg)
+    /// the file for the picture; every answer goes to a .tsv beside it (demo-faults.svg)
     #[argh(option, default = "PathBuf::from(\"demo-faults.svg\")")]
     out: PathBuf,
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-/// What is done unless something else is asked for: two of three die and come back, and the third is stopped and started.
+/// The usual story: two of three replicas are killed and come back, and the third is stopped and started.
 const STORY: [&str; 6] = ["3 kill c", "6 kill b", "9 start b", "12 start c", "15 stop a", "17 start a"];
-/// How long it goes on after the last that is done.
+/// The time from the last step to the end.
 const REST: Duration = Duration::from_secs(3);
-/// How long a person pauses after a message: people, not a benchmark.
+/// The pause after each message: people, not a benchmark.
 const PACE: Duration = Duration::from_millis(5);
-/// The most that may be asked for: Bob's mailbox has to hold all messages.
+/// The longest story. Bob's mailbox, which holds 200,000 messages, has to hold all that are sent.
 const SECONDS_MAX: u64 = 600;
 const MESSAGES_MAX: u64 = 190_000;
 /// How long the cluster may take to be whole before and after.
 const WHOLE: Duration = Duration::from_secs(60);
 
-/// What happened.
+/// The course of the demonstration.
 struct Happened {
-    /// What was done, and when.
+    /// The steps that were done, each with its time.
     done: Vec<(Duration, Step)>,
-    /// When it was over.
+    /// The time of the end.
     end: Duration,
-    /// What people were told.
+    /// The outcome of each person's messages.
     told: Vec<Told>,
-    /// What else is not as it should be.
+    /// Faults, apart from messages that were lost or delivered twice.
     faults: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ fn main() -> io::Result<()> {
     std::fs::write(arguments.out.with_extension("svg"), picture.svg())?;
     std::fs::write(arguments.out.with_extension("tsv"), table(&happened, begin))?;
     println!("\nThe picture is {}.", arguments.out.with_extension("svg").display());
-    happened.faults.iter().for_each(|fault| println!("NOT AS IT SHOULD BE: {fault}"));
+    happened.faults.iter().for_each(|fault| println!("FAULT: {fault}"));
     println!("{verdict}");
     exit(if is_good(&verdict, &happened.faults) { 0 } else { 1 });
 }
@@ -126,7 +126,7 @@ fn usage(error: &str) -> ! {
     exit(2)
 }
 
-/// What is to be done, and how long all takes.
+/// The steps of the story, and its length.
 fn story(arguments: &Arguments) -> Result<(Vec<Step>, Duration), String> {
     let steps = match arguments.at.is_empty() {
         true => STORY.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
@@ -143,12 +143,14 @@ fn story(arguments: &Arguments) -> Result<(Vec<Step>, Duration), String> {
     let end = arguments.seconds.map_or(last + REST, Duration::from_secs);
     if end <= last || end > Duration::from_secs(SECONDS_MAX) {
         let last = last.as_secs_f64();
-        return Err(format!("it has to take more than {last} s, when the last is done, and at most {SECONDS_MAX} s"));
+        return Err(format!(
+            "--seconds has to be more than {last}, the time of the last step, and at most {SECONDS_MAX}"
+        ));
     }
     Ok((steps, end))
 }
 
-/// Does what the story says while people write.
+/// Plays the story while people write.
 fn play(cluster: &mut Cluster, story: &[Step], end: Duration, people: &[Person], begin: Instant) -> Happened {
     let messages_max = MESSAGES_MAX / people.len() as u64;
     let talkers: Vec<_> =
@@ -162,7 +164,7 @@ fn play(cluster: &mut Cluster, story: &[Step], end: Duration, people: &[Person],
     }
     std::thread::sleep((begin + end).saturating_duration_since(Instant::now()));
     let end = begin.elapsed();
-    println!("{:>6.1} s  that was it; all that do not run are started", end.as_secs_f64());
+    println!("{:>6.1} s  the story ends; all replicas that do not run are started", end.as_secs_f64());
     for lane in lanes(&done, &NAMES) {
         match lane.states.last() {
             Some((_, State::Down)) => cluster.spawn_replica(&lane.name),
@@ -177,7 +179,7 @@ fn play(cluster: &mut Cluster, story: &[Step], end: Duration, people: &[Person],
     Happened { done, end, told, faults }
 }
 
-/// Does something to a replica, and returns what is wrong with how it took it.
+/// Performs a step. Returns a fault if a replica that was to stop ended with an error.
 fn perform(cluster: &mut Cluster, step: &Step) -> Option<String> {
     match step.deed {
         Deed::Kill => cluster.kill(&step.replica),
@@ -192,7 +194,7 @@ fn perform(cluster: &mut Cluster, step: &Step) -> Option<String> {
     None
 }
 
-/// Waits until all replicas have the same, stops them, and compares what they have with what people were told.
+/// Waits until all replicas are equal, stops them, and compares their stores with the answers that people got.
 fn compare(cluster: &mut Cluster, bob: &Person, happened: &mut Happened) -> Kept {
     cluster.wait_until_same(WHOLE);
     for name in NAMES {
@@ -212,7 +214,7 @@ fn is_good(verdict: &Kept, faults: &[String]) -> bool {
     faults.is_empty() && verdict.answered > 0 && verdict.once == verdict.answered
 }
 
-/// All answers, in the order in which they came, each with the time of it.
+/// All answers with their times, in the order of time.
 fn answers(happened: &Happened, begin: Instant) -> Vec<(Duration, Sample)> {
     let samples = happened.told.iter().flat_map(|told| &told.samples);
     let mut answers: Vec<(Duration, Sample)> =
@@ -234,7 +236,7 @@ fn picture(happened: &Happened, verdict: &Kept, bound: Duration, begin: Instant)
     }
 }
 
-/// Prints what the time before the first thing done and after each one was like.
+/// Prints the latencies before the first step and after each step.
 fn print_phases(happened: &Happened, begin: Instant) {
     println!(
         "{:>7}  {:<10} {:>8} {:>11} {:>11} {:>11} {:>13}",
@@ -245,7 +247,7 @@ fn print_phases(happened: &Happened, begin: Instant) {
     let starts = std::iter::once((Duration::ZERO, "(calm)".to_string())).chain(names);
     let ends = happened.done.iter().map(|(at, _)| *at).chain([happened.end]);
     for ((start, name), end) in starts.zip(ends) {
-        // What was in flight when something happened took as long as it did because of that.
+        // An answer counts for the phase in which it came: a step delays the requests that are in flight.
         let of_phase: Vec<&Sample> =
             answers.iter().filter(|(at, _)| (start..end).contains(at)).map(|(_, sample)| sample).collect();
         let mut latencies: Vec<Duration> = of_phase.iter().map(|sample| sample.latency).collect();

@@ -22,7 +22,7 @@ fn main() -> std::io::Result<()> {
     write(&directory, &server())
 }
 
-/// Writes what belongs to a program.
+/// Writes the manual page and the completions of a program.
 fn write(directory: &Path, manual: &Manual) -> std::io::Result<()> {
     let Manual { name, section, .. } = manual;
     std::fs::write(directory.join(format!("{name}.{section}")), manual.page())?;
@@ -46,7 +46,10 @@ fn client() -> Manual {
                         "~/.config/stablechat/cluster.toml",
                         "The cluster file, when neither an option nor the environment gives one.",
                     ),
-                    ("~/.local/share/stablechat/keys", "The keys of your accounts. Who has a key owns the account."),
+                    (
+                        "~/.local/share/stablechat/keys",
+                        "The keys of your accounts. Anybody who has the key of an account owns it.",
+                    ),
                 ],
             ),
             ("SEE ALSO", &[("stablechatd(8)", "The replicas.")]),
@@ -67,11 +70,14 @@ fn server() -> Manual {
                     ("RUST_LOG", "What is logged at least: error, warn, info (the default) or debug."),
                     (
                         "NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM",
-                        "Set by systemd, which is told when the replica is ready, what it does and that it is alive, and whose journal gets log lines with their priorities.",
+                        "Set by systemd. The replica reports to it when it is ready, what it does and that it is alive, and log lines for the journal carry their priorities.",
                     ),
                 ],
             ),
-            ("SIGNALS", &[("SIGTERM, SIGINT", "The replica hands over what it holds to the others, and stops.")]),
+            (
+                "SIGNALS",
+                &[("SIGTERM, SIGINT", "The replica hands over its pending requests to the others, and stops.")],
+            ),
             (
                 "FILES",
                 &[

@@ -1,5 +1,5 @@
-//! A replica of another release, as far as its hello tells: it speaks the versions of the protocol that it is told to. For tests
-//! of upgrades, since a released replica speaks what it speaks.
+//! A replica that speaks given versions of the protocol, like a replica of another release. For tests of upgrades, since
+//! `stablechatd` has no option for its versions.
 
 use argh::FromArgs;
 use stablechat_protocol::cluster::Cluster;

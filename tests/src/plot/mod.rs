@@ -1,55 +1,54 @@
-//! A picture of how a cluster did over time: how long answers took, how many came, and what was done to the replicas
-//! meanwhile. As an SVG file ([`Picture::svg`]), and for a terminal ([`Picture::text`]).
+//! A picture of a cluster over time: the latency and the rate of answers, and the states of the replicas. As an SVG file
+//! ([`Picture::svg`]), and for a terminal ([`Picture::text`]).
 
 mod svg;
 mod terminal;
 
 use std::time::Duration;
 
-/// What is shown. All times count from the beginning of the picture.
+/// The data of a picture. All times count from its beginning.
 pub struct Picture {
     /// The heading.
     pub title: String,
-    /// What came of it.
+    /// The result in one sentence, below the heading.
     pub verdict: String,
-    /// When each answer came, and how long it took; by time.
+    /// The time of each answer and its latency, sorted by time.
     pub answers: Vec<(Duration, Duration)>,
-    /// What happened when, in a word or two; by time.
+    /// The time of each event and its name of a word or two, sorted by time.
     pub events: Vec<(Duration, String)>,
-    /// The replicas.
+    /// A lane for each replica.
     pub lanes: Vec<Lane>,
-    /// A latency to be marked, and what it is.
+    /// A latency to be marked, and its name.
     pub bound: (Duration, String),
-    /// When the picture ends.
+    /// The length of the picture.
     pub end: Duration,
 }
 
-/// What became of a replica.
+/// The states of a replica over time.
 pub struct Lane {
-    /// Its name.
+    /// The replica's name.
     pub name: String,
-    /// From when on it was what; by time, from the beginning on.
+    /// The time from which on each state held, sorted by time. The first is at the beginning.
     pub states: Vec<(Duration, State)>,
 }
 
-/// What a replica is.
+/// The state of a replica's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// A process.
     Runs,
-    /// A process that is suspended.
+    /// Suspended by SIGSTOP.
     Paused,
-    /// None.
+    /// There is no process.
     Down,
 }
 
 impl Lane {
-    /// What the replica was at some time.
+    /// The state at a time.
     fn at(&self, time: Duration) -> State {
         self.states.iter().rfind(|(from, _)| *from <= time).map_or(State::Down, |(_, state)| *state)
     }
 
-    /// From when to when it was what.
+    /// Each state with its begin and end.
     fn spans(&self, end: Duration) -> impl Iterator<Item = (Duration, Duration, State)> {
         let ends = self.states.iter().skip(1).map(|(from, _)| *from).chain([end]);
         self.states.iter().zip(ends).map(|((from, state), to)| (*from, to, *state))
@@ -59,24 +58,24 @@ impl Lane {
 /// The answers that came in one of some equal parts of the time.
 #[derive(Default)]
 struct Bin {
-    /// How long they took, sorted.
+    /// Their latencies, sorted.
     latencies: Vec<Duration>,
 }
 
 impl Bin {
-    /// Half of them took no longer.
+    /// The median latency; none without answers.
     fn median(&self) -> Option<Duration> {
         self.latencies.get(self.latencies.len() / 2).copied()
     }
 
-    /// None took longer.
+    /// The longest latency; none without answers.
     fn longest(&self) -> Option<Duration> {
         self.latencies.last().copied()
     }
 }
 
 impl Picture {
-    /// The answers in so many equal parts of the time, and how long one is.
+    /// The answers in `count` equal parts of the time, and the length of a part.
     fn bins(&self, count: usize) -> (Vec<Bin>, Duration) {
         let width = self.end / u32::try_from(count).expect("few parts");
         let mut bins: Vec<Bin> = std::iter::repeat_with(Bin::default).take(count).collect();
@@ -87,20 +86,20 @@ impl Picture {
         (bins, width)
     }
 
-    /// In which of so many equal parts of the time this is.
+    /// The index of the part that a time is in, of `count` equal parts.
     fn place(&self, at: Duration, count: usize) -> usize {
         let share = at.as_secs_f64() / self.end.as_secs_f64();
         ((share * count as f64) as usize).min(count - 1)
     }
 }
 
-/// How far up a latency is on a logarithmic scale that goes from and to these powers of ten, in milliseconds: from 0 to 1.
+/// The height of a latency, from 0 to 1, on a logarithmic scale between these powers of ten of milliseconds.
 fn height(latency: Duration, (from, to): (i32, i32)) -> f64 {
     let decades = (latency.as_secs_f64() * 1e3).max(1e-3).log10();
     ((decades - f64::from(from)) / f64::from(to - from)).clamp(0.0, 1.0)
 }
 
-/// How many whole seconds lie between two marks of the time, for there to be about ten.
+/// The number of seconds between two marks on the axis of time, so that there are about ten.
 fn seconds_between_marks(end: Duration) -> usize {
     [1, 2, 5, 10, 20].into_iter().find(|step| end.as_secs() / step <= 12).unwrap_or(60) as usize
 }
@@ -110,7 +109,7 @@ fn rate(bin: &Bin, width: Duration) -> f64 {
     bin.latencies.len() as f64 / width.as_secs_f64()
 }
 
-/// The next number of the form 1, 2 or 5 times a power of ten.
+/// The least number of the form 1, 2 or 5 times a power of ten that is not below the value.
 fn round_up(value: f64) -> f64 {
     let power = 10f64.powf(value.max(1.0).log10().floor());
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|digit| digit * power).find(|round| *round >= value).unwrap_or(10.0 * power)
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_put_where_they_came() {
+    fn answers_are_in_the_bins_of_their_times() {
         let (bins, width) = picture().bins(10);
         assert_eq!(width, SECOND);
         assert!(bins.iter().all(|bin| bin.latencies.len() == 1));
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_is_what_it_last_became() {
+    fn a_lane_keeps_its_state_until_the_next() {
         let lane = &picture().lanes[0];
         assert_eq!([3, 4, 7].map(|second| lane.at(SECOND * second)), [State::Runs, State::Down, State::Runs]);
         assert_eq!(lane.spans(SECOND * 10).count(), 3);

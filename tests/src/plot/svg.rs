@@ -6,24 +6,25 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 const WIDTH: f64 = 1200.0;
-/// Where the plots begin and end, from left to right.
+/// The left and right edges of the plots.
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = WIDTH - 24.0;
-/// Where the latencies' plot begins and ends, from top to bottom.
+/// The top and bottom edges of the plot of latencies.
 const LATENCIES: (f64, f64) = (132.0, 412.0);
-/// The same for the rates'.
+/// The top and bottom edges of the plot of rates.
 const RATES: (f64, f64) = (452.0, 552.0);
-/// Where the first replica's bar is, how high one is, and from one to the next.
+/// The top edge of the first replica's bar, the height of a bar, and the distance from one bar to the next.
 const LANES: f64 = 586.0;
 const LANE: f64 = 14.0;
 const LANE_STEP: f64 = 24.0;
-/// From and to which power of ten of milliseconds.
+/// The powers of ten of milliseconds between which the scale of latencies lies.
 const DECADES: (i32, i32) = (-1, 4);
-/// Answers that took longer are few, and what matters: they are drawn larger.
+/// Answers with a higher latency are drawn larger: they are few, and they are what the picture is for.
 const SLOW: Duration = Duration::from_millis(100);
-/// How many parts of the time have a rate each.
+/// The number of equal parts of the time, each with a rate.
 const BINS: usize = 120;
-/// The lines that the names of events take in turn, when they stand close, and how far apart they have to be in one.
+/// The number of lines for the names of events, and the room that a name takes in its line. Names that are close to each other
+/// go to different lines.
 const EVENT_LINES: usize = 3;
 const EVENT_ROOM: f64 = 64.0;
 
@@ -64,7 +65,7 @@ impl Picture {
         writeln!(svg, "</svg>")
     }
 
-    /// The axis of time, which is below all.
+    /// The axis of time, at the bottom.
     fn write_time(&self, svg: &mut String, height: f64) -> fmt::Result {
         for second in (0..=self.end.as_secs()).step_by(seconds_between_marks(self.end)) {
             let x = self.x_of(Duration::from_secs(second));
@@ -89,7 +90,7 @@ impl Picture {
         writeln!(svg, "<text x='{RIGHT}' y='{y:.1}' text-anchor='end' fill='{FAINT}'>{name}</text>")
     }
 
-    /// Answers that lie on the same spot are drawn once.
+    /// Answers at the same spot are drawn once, so that the file stays small.
     fn write_answers(&self, svg: &mut String) -> fmt::Result {
         let halves = |value: f64| (value * 2.0).round() as i64;
         let spot = |(at, latency): &(Duration, Duration)| (halves(self.x_of(*at)), halves(latency_y(*latency)));
@@ -139,7 +140,7 @@ impl Picture {
         Ok(())
     }
 
-    /// A bar where the replica runs; pale where it is suspended, and nothing but a line where it is dead.
+    /// A bar while the replica runs, a pale one while it is suspended, and only a line while it is down.
     fn write_lane(&self, svg: &mut String, number: usize, lane: &Lane) -> fmt::Result {
         let y = LANES + LANE_STEP * number as f64;
         let (middle, name) = (y + LANE / 2.0, escaped(&lane.name));
@@ -165,7 +166,7 @@ impl Picture {
     }
 }
 
-/// A line of a scale, and what it stands for.
+/// A line of a scale, with its label.
 fn write_grid(svg: &mut String, y: f64, label: &str) -> fmt::Result {
     writeln!(svg, "<path d='M{LEFT} {y:.1}H{RIGHT}' stroke='{GRID}'/>")?;
     let (x, y) = (LEFT - 10.0, y + 4.0);
@@ -187,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_plotted_lies_where_it_belongs() {
+    fn answers_lanes_and_events_are_drawn() {
         let svg = picture().svg();
         let halves = |value: f64| (value * 2.0).round() / 2.0;
         let (x, y) = (halves(LEFT + (RIGHT - LEFT) * 0.55), halves(latency_y(Duration::from_secs(1))));

@@ -3,17 +3,17 @@
 use super::{Lane, Picture, State, height, rate, round_up, seconds_between_marks};
 use std::time::Duration;
 
-/// The columns of the plots, after those of their scales.
+/// The columns of the plots, to the right of their scales.
 const COLUMNS: usize = 70;
-/// The rows for how long answers took: three for each power of ten.
+/// The rows of the plot of latencies: three for each power of ten.
 const LATENCY_ROWS: usize = 12;
-/// From and to which power of ten of milliseconds.
+/// The powers of ten of milliseconds between which the scale of latencies lies.
 const DECADES: (i32, i32) = (0, 4);
-/// The rows for how many came.
+/// The rows of the plot of rates.
 const RATE_ROWS: usize = 4;
-/// A row filled from its bottom, in eighths.
+/// Characters that are filled from the bottom, by eighths.
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// What events are called in the plot.
+/// The marks of events in the plots, in the order of the events.
 const MARKS: &str = "123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
 impl Picture {
@@ -45,7 +45,7 @@ impl Picture {
     fn latency_rows(&self, marks: &[Option<char>]) -> Vec<String> {
         let (bins, _) = self.bins(COLUMNS);
         let rows_of = |latency: Option<Duration>| {
-            // What came at all is seen.
+            // Even the shortest latency shows, so that a column without answers differs.
             latency.map_or(0, |latency| ((height(latency, DECADES) * LATENCY_ROWS as f64).round() as usize).max(1))
         };
         let heights: Vec<(usize, usize)> =
@@ -115,7 +115,7 @@ impl Picture {
         format!("{:>8} {text}", lane.name)
     }
 
-    /// What the marks stand for, several in a line.
+    /// The explanation of the marks, several in a line.
     fn legend(&self) -> Vec<String> {
         let each = self.events.iter().zip(MARKS.chars());
         let each: Vec<String> =
@@ -127,7 +127,7 @@ impl Picture {
     }
 }
 
-/// A row of a plot, after its part of the scale.
+/// A row of a plot, with its label on the scale.
 fn line(label: &str, cells: impl Iterator<Item = char>) -> String {
     format!("{label:>8}│{}", cells.collect::<String>())
 }
@@ -137,7 +137,7 @@ mod tests {
     use super::super::tests::picture;
 
     #[test]
-    fn it_fits_and_shows_what_happened() {
+    fn the_picture_fits_80_columns_and_shows_answers_lanes_and_events() {
         let text = picture().text();
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         let row = |label: &str| text.lines().find(|line| line.starts_with(label)).unwrap_or_default().to_string();
