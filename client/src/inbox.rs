@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_found_no_room_is_fetched() {
+    fn messages_beyond_the_limit_are_fetched() {
         let mut inbox = Inbox::default();
         inbox.begin();
         (0..=WAITING_MAX as u64).for_each(|time| assert!(inbox.on_push(message(100 + time)).is_none()));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_and_what_is_forgotten_is_not_shown_again() {
+    fn the_memory_of_shown_messages_is_bounded_and_none_is_shown_twice() {
         let mut inbox = Inbox::default();
         (0..SHOWN_MAX as u64 + 10).for_each(|time| assert!(inbox.on_push(message(time)).is_some()));
         assert_eq!(inbox.shown.len(), SHOWN_MAX);

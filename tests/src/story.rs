@@ -11,7 +11,7 @@ const LATEST_S: f64 = 600.0;
 
 /// An action on a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum Action {
     /// SIGKILL.
     Kill,
     /// SIGTERM: the replica hands over its pending requests and ends.
@@ -24,29 +24,29 @@ pub enum Deed {
     Resume,
 }
 
-impl Deed {
-    const ALL: [Deed; 5] = [Deed::Kill, Deed::Stop, Deed::Start, Deed::Pause, Deed::Resume];
+impl Action {
+    const ALL: [Action; 5] = [Action::Kill, Action::Stop, Action::Start, Action::Pause, Action::Resume];
 
     /// The states in which a replica can be for this, and the state that follows.
     fn change(self) -> (&'static [State], State) {
         match self {
-            Deed::Kill => (&[State::Runs, State::Paused], State::Down),
-            Deed::Stop => (&[State::Runs], State::Down),
-            Deed::Start => (&[State::Down], State::Runs),
-            Deed::Pause => (&[State::Runs], State::Paused),
-            Deed::Resume => (&[State::Paused], State::Runs),
+            Action::Kill => (&[State::Runs, State::Paused], State::Down),
+            Action::Stop => (&[State::Runs], State::Down),
+            Action::Start => (&[State::Down], State::Runs),
+            Action::Pause => (&[State::Runs], State::Paused),
+            Action::Resume => (&[State::Paused], State::Runs),
         }
     }
 }
 
-impl fmt::Display for Deed {
+impl fmt::Display for Action {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Deed::Kill => "kill",
-            Deed::Stop => "stop",
-            Deed::Start => "start",
-            Deed::Pause => "pause",
-            Deed::Resume => "resume",
+            Action::Kill => "kill",
+            Action::Stop => "stop",
+            Action::Start => "start",
+            Action::Pause => "pause",
+            Action::Resume => "resume",
         })
     }
 }
@@ -56,7 +56,7 @@ impl fmt::Display for Deed {
 pub struct Step {
     /// The time from the beginning.
     pub at: Duration,
-    pub deed: Deed,
+    pub action: Action,
     /// The name of the replica.
     pub replica: String,
 }
@@ -67,21 +67,21 @@ impl FromStr for Step {
     /// Reads `SECONDS DEED REPLICA`.
     fn from_str(text: &str) -> Result<Step, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
-        let &[seconds, deed, replica] = &words[..] else {
+        let &[seconds, action, replica] = &words[..] else {
             return Err(format!("{text:?} is not SECONDS DEED REPLICA, such as 3 kill a"));
         };
         let at = seconds.parse().ok().filter(|at| (0.0..=LATEST_S).contains(at));
         let at = at.ok_or_else(|| format!("{seconds} is not a number of seconds, from 0 to {LATEST_S}"))?;
-        let known = Deed::ALL.into_iter().find(|known| known.to_string() == deed);
-        let deed =
-            known.ok_or_else(|| format!("{deed:?} is not one of {}", Deed::ALL.map(|d| d.to_string()).join(", ")))?;
-        Ok(Step { at: Duration::from_secs_f64(at), deed, replica: replica.into() })
+        let known = Action::ALL.into_iter().find(|known| known.to_string() == action);
+        let action = known
+            .ok_or_else(|| format!("{action:?} is not one of {}", Action::ALL.map(|d| d.to_string()).join(", ")))?;
+        Ok(Step { at: Duration::from_secs_f64(at), action, replica: replica.into() })
     }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}", self.deed, self.replica)
+        write!(formatter, "{} {}", self.action, self.replica)
     }
 }
 
@@ -97,7 +97,7 @@ pub fn in_order(mut steps: Vec<Step>, replicas: &[&str]) -> Result<Vec<Step>, St
         let state = states.get_mut(step.replica.as_str());
         let state =
             state.ok_or_else(|| format!("there is no replica {}, only {}", step.replica, replicas.join(", ")))?;
-        let (from, to) = step.deed.change();
+        let (from, to) = step.action.change();
         if !from.contains(state) {
             let is = match state {
                 State::Runs => "runs",
@@ -115,7 +115,7 @@ pub fn in_order(mut steps: Vec<Step>, replicas: &[&str]) -> Result<Vec<Step>, St
 pub fn lanes(done: &[(Duration, Step)], replicas: &[&str]) -> Vec<Lane> {
     let lane = |name: &&str| {
         let of_it = done.iter().filter(|(_, step)| step.replica == **name);
-        let changes = of_it.map(|(at, step)| (*at, step.deed.change().1));
+        let changes = of_it.map(|(at, step)| (*at, step.action.change().1));
         Lane { name: (*name).into(), states: std::iter::once((Duration::ZERO, State::Runs)).chain(changes).collect() }
     };
     replicas.iter().map(lane).collect()
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn steps_are_read() {
-        let expected = Step { at: Duration::from_millis(2500), deed: Deed::Kill, replica: "a".into() };
+        let expected = Step { at: Duration::from_millis(2500), action: Action::Kill, replica: "a".into() };
         assert_eq!("2.5 kill a".parse(), Ok(expected));
         for (text, says) in [
             ("3 kill", "is not SECONDS DEED REPLICA"),

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fits_stays_as_it_is() {
+    fn a_help_that_fits_is_unchanged() {
         let help = "Usage: x\n\nDoes things.\n\nOptions:\n  --help, help      display usage information\n";
         assert_eq!(fit(help, None), help);
     }

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_says_why() {
+    fn an_invalid_order_says_why() {
         for (line, expected) in [
             ("--dance", "there is no option --dance"),
             ("dance", "there is no command \"dance\"; there are send, show"),

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_discarded_is_no_message() {
+    fn discarded_bytes_are_no_message() {
         let (socket, mut other) = socket_pair();
         let mut stream = FramedStream::new(socket, 100);
         let mut bytes = Vec::new();

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_another_is_counted_anew() {
+    fn a_transfer_from_another_peer_is_counted_from_zero() {
         let mut progress = Progress::default();
         progress.on_snapshot_part(NOW, PeerId(1), (1000, 10, 80), false);
         progress.on_compared(PeerId(2), 4);

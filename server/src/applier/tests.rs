@@ -171,7 +171,7 @@ fn memory() -> Location {
 }
 
 #[test]
-fn what_is_the_same_everywhere_is_settled() {
+fn boundaries_that_agree_everywhere_are_settled() {
     let mut cluster = Cluster::new(3);
     cluster.issue(create(&actor("ann", 1)));
     cluster.chat(10);
@@ -196,7 +196,7 @@ fn what_is_the_same_everywhere_is_settled() {
 }
 
 #[test]
-fn who_was_away_while_the_log_was_truncated_comes_back_by_a_snapshot() {
+fn a_replica_that_missed_truncated_entries_gets_a_snapshot() {
     let mut cluster = Cluster::new(3);
     cluster.issue(create(&actor("ann", 1)));
     cluster.chat(10);
@@ -234,7 +234,7 @@ fn who_was_away_while_the_log_was_truncated_comes_back_by_a_snapshot() {
 }
 
 #[test]
-fn what_only_a_returning_replica_held_is_submitted_again() {
+fn orphans_of_a_returning_replica_are_submitted_again() {
     let mut cluster = Cluster::new(3);
     let (ann, bob) = (actor("ann", 1), actor("bob", 2));
     cluster.issue(create(&ann));

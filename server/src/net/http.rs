@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn invalid_requests_are_refused() {
         let status = |bytes: &[u8]| parse(bytes).map_err(|(status, _)| status);
         assert_eq!(status(b"GET / HTTP/1.1\r\n\r\n"), Err(HttpStatus::NotFound));
         assert_eq!(status(b"GET /metrics/ HTTP/1.1\r\n\r\n"), Err(HttpStatus::NotFound));

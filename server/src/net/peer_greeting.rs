@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn who_dials_takes_a_greeting_from_whom_it_dialed() {
+    fn only_the_dialed_replica_may_greet() {
         let greeting = |version, replica: &str| PeerMessage::Greeting { version, replica: name(replica) };
         let a = identity("a").speaking(Versions { min: 3, max: 4 });
         for version in [3, 4] {

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_peers_say_counts_while_no_client_speaks() {
+    fn indirect_delays_count_while_no_client_sends() {
         let mut grace = Grace::new(MAX);
         grace.observe_indirect(NOW, Duration::from_millis(200));
         grace.observe_indirect(NOW, Duration::from_millis(1));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_observed_is_forgotten_with_time() {
+    fn old_delays_are_forgotten() {
         let mut grace = Grace::new(MAX);
         (0..1000).for_each(|_| grace.observe(NOW, Duration::from_millis(100)));
         grace.observe(NOW.after(STRETCH), Duration::from_micros(400));

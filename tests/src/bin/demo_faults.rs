@@ -9,7 +9,7 @@ use stablechat_tests::ledger::{Kept, kept, same};
 use stablechat_tests::plot::{Picture, State};
 use stablechat_tests::raw::{RawClient, call_everywhere};
 use stablechat_tests::session::Person;
-use stablechat_tests::story::{Deed, Step, in_order, lanes};
+use stablechat_tests::story::{Action, Step, in_order, lanes};
 use stablechat_tests::talker::{Plan, Sample, Told};
 use std::fmt::Write;
 use std::io;
@@ -181,12 +181,12 @@ fn play(cluster: &mut Cluster, story: &[Step], end: Duration, people: &[Person],
 
 /// Performs a step. Returns a fault if a replica that was to stop ended with an error.
 fn perform(cluster: &mut Cluster, step: &Step) -> Option<String> {
-    match step.deed {
-        Deed::Kill => cluster.kill(&step.replica),
-        Deed::Start => cluster.spawn_replica(&step.replica),
-        Deed::Pause => cluster.program(&step.replica).signal(Signal::STOP),
-        Deed::Resume => cluster.program(&step.replica).signal(Signal::CONT),
-        Deed::Stop => {
+    match step.action {
+        Action::Kill => cluster.kill(&step.replica),
+        Action::Start => cluster.spawn_replica(&step.replica),
+        Action::Pause => cluster.program(&step.replica).signal(Signal::STOP),
+        Action::Resume => cluster.program(&step.replica).signal(Signal::CONT),
+        Action::Stop => {
             let status = cluster.stop(&step.replica);
             return (!status.success()).then(|| format!("replica {} was asked to stop: {status}", step.replica));
         }
@@ -198,7 +198,7 @@ fn perform(cluster: &mut Cluster, step: &Step) -> Option<String> {
 fn compare(cluster: &mut Cluster, bob: &Person, happened: &mut Happened) -> Kept {
     cluster.wait_until_same(WHOLE);
     for name in NAMES {
-        let stop = Step { at: happened.end, deed: Deed::Stop, replica: name.into() };
+        let stop = Step { at: happened.end, action: Action::Stop, replica: name.into() };
         happened.faults.extend(perform(cluster, &stop));
     }
     match same(cluster, &NAMES) {

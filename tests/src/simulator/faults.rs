@@ -249,7 +249,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn what_is_drawn_in_a_mode_is_what_is_named_for_it() {
+    fn each_mode_draws_only_its_own_faults() {
         let mut random = Rng::with_seed(1);
         for mode in [Mode::Bounds, Mode::Beyond] {
             let named = Fault::NAMES.iter().filter(|(of, _)| *of == Mode::Bounds || mode == Mode::Beyond);

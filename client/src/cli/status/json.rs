@@ -72,7 +72,7 @@ fn peer(report: &StatusReport, peer: &PeerReport) -> Value {
         "replica": peer.replica.as_str(),
         "state": match peer.state {
             ReportedPeerState::Unknown => "unknown",
-            ReportedPeerState::CatchingUp => "reader",
+            ReportedPeerState::CatchingUp => "catching up",
             ReportedPeerState::Linked => "linked",
             ReportedPeerState::Down => "down",
         },

@@ -69,7 +69,7 @@ fn each_backup_is_the_store_as_it_was() {
 }
 
 #[test]
-fn what_was_there_is_not_written_again_and_old_backups_go() {
+fn unchanged_files_are_not_copied_again_and_old_backups_are_removed() {
     let place = Place::new();
     let requests = stream(&mut Random(2), 2000);
     let (first, first_new) = apply_and_back_up(&place, &requests[..1990], None);

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_the_first_known_request_is_not_known() {
+    fn boundaries_before_the_first_known_request_are_unknown() {
         let mut boundaries = BoundaryHistory::default();
         boundaries.go_on(&applied(7, 35), Timestamp(4 * SECOND));
         let last = applied(8, 40);

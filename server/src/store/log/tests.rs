@@ -16,7 +16,7 @@ fn log_at(seconds: impl IntoIterator<Item = u64>) -> (ChatStore, Vec<StampedRequ
 }
 
 #[test]
-fn what_is_not_committed_is_not_seen() {
+fn uncommitted_entries_are_not_read() {
     let (mut store, requests) = log_at(1..3);
     let (last, next) = (store.log().last_mark(), stream(&mut Random(0), 1).remove(0));
     apply(&mut store, &next);
