@@ -1,10 +1,10 @@
-//! An account in use: what it asks of the replicas, and the messages that it gets from them.
+//! An account in use: the requests that it makes, and the messages that it receives.
 //!
 //! This joins what belongs to one login: a [`Session`] of commands, [`OpenQueries`] and an [`Inbox`]. Unread messages are fetched
 //! page by page, and messages that were handed out are acknowledged in batches. A session that replicas may have forgotten, or
 //! that one of them cannot follow, is replaced by a new one.
 //!
-//! It is driven from outside: tell it what the links do and what comes on them, and send what it returns. It reads no clock and
+//! Its owner calls it when links come and go and with each frame, and sends the frames that it returns. It reads no clock and
 //! knows no socket. One process may use many accounts, each with links of its own, since a connection speaks for one account.
 //!
 //! Left out: which answers somebody waits for. The driver keeps the sequence numbers and query numbers that it was given.
@@ -27,7 +27,7 @@ use std::time::Duration;
 /// Replicas forget sessions that are unused for 24 h. A session that was idle for half of it is not used again.
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(12 * 3600);
 
-/// What an account has learned.
+/// News of an account for its owner.
 #[derive(Debug)]
 pub enum AccountEvent {
     /// A replica answered a command. Each replica does, so several answers come to one command.
@@ -132,7 +132,7 @@ impl ActiveAccount {
         self.session.resume_after(&other.session);
         self.queries.resume_after(&other.queries);
         if self.receives {
-            // What came between the two logins was not pushed.
+            // Messages that arrived between the two logins were not pushed.
             self.inbox.begin();
         }
     }
@@ -242,14 +242,14 @@ impl ActiveAccount {
         self.queries.on_link_lost(now, link);
     }
 
-    /// No replica was in reach for a while: what came meanwhile was pushed to nobody, and is fetched.
+    /// A replica is in reach again after none was. Fetches the messages that arrived meanwhile, since they were not pushed.
     pub fn on_reach_regained(&mut self) {
         if self.receives {
             self.inbox.begin();
         }
     }
 
-    /// Takes a frame of a replica, and appends what is learned from it.
+    /// Takes a frame of a replica, and appends the events that follow from it.
     pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient, events: &mut Vec<AccountEvent>) {
         match message {
             ToClient::Answer { client, sequence, uid, answer, metadata } if client == self.session.client() => {

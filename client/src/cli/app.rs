@@ -1,7 +1,7 @@
 //! The event loop: one thread, one mio poll over standard input, signals and one connection per replica.
 //!
-//! Each round receives what is there, tells the controller, and does what the controller wants done. Time is read when the poll
-//! returns, before anything is received: a client that was suspended hears what came meanwhile before it believes that
+//! Each round receives lines and frames, passes them to the controller, and performs its effects. Time is read when the poll
+//! returns, before anything is received: a client that was suspended reads the frames that came meanwhile before it believes that
 //! time has passed.
 
 use crate::cli::controller::{Controller, ControllerSettings, Effect};
@@ -39,7 +39,7 @@ const PARTING: Duration = Duration::from_secs(1);
 /// How long the prompt for the next line waits for a connect or delete, which changes the name in it.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the command line asks for.
+/// The parsed command line.
 pub struct AppSettings {
     pub mode: Mode,
     pub json: bool,
@@ -50,7 +50,7 @@ pub struct AppSettings {
     pub start: Start,
 }
 
-/// What happens first, and whether anything follows.
+/// The first action, and whether anything follows.
 #[derive(Default)]
 pub struct Start {
     /// The verb that is done before any line is read.
@@ -63,7 +63,7 @@ pub struct Start {
     pub reads_lines: bool,
 }
 
-/// Does what the command line asks for. Returns the exit code.
+/// Runs the command line. Returns the exit code.
 ///
 /// # Errors
 /// The operating system refuses something. A failure of the service or of the configuration is an exit code instead.
@@ -194,7 +194,7 @@ impl App {
         Ok(now)
     }
 
-    /// Leaves the replicas: what was sent is read by all of them, unless one takes too long.
+    /// Leaves the replicas, and waits until all have read the requests that were sent, unless one takes too long.
     fn part(&mut self, mut now: Timestamp, events: &mut Events) -> io::Result<()> {
         let limit = now.after(self.cluster.delivery_bound + PARTING);
         let mut heard = Vec::new();
@@ -209,7 +209,7 @@ impl App {
         }
     }
 
-    /// Tells the controller what happened on the links.
+    /// Passes the events of the links to the controller.
     fn hear(&mut self, now: Timestamp, heard: &mut Vec<LinkEvent>) -> io::Result<()> {
         for event in heard.drain(..) {
             match event {
@@ -268,7 +268,7 @@ impl App {
         Ok(())
     }
 
-    /// Does what the controller wants done.
+    /// Performs the controller's effects.
     fn perform(&mut self, heard: &mut Vec<LinkEvent>, now: Timestamp) -> io::Result<()> {
         for effect in self.controller.take_effects() {
             match effect {

@@ -1,11 +1,11 @@
 //! `stablechat probe`: whether Δ is enough for this network and these clocks.
 //!
-//! For some seconds this machine pings each replica, and has each replica ping its peers; what comes of both are readings of two
-//! clocks. All arithmetic is done here, in pure parts: [`delays`] makes delays and distances of clocks of the readings, and
-//! [`findings`] says what they mean for Δ.
+//! For some seconds this machine pings each replica, and has each replica ping its peers. Both yield readings of two
+//! clocks. All arithmetic is done here, in pure parts: [`delays`] computes delays and clock offsets from the readings, and
+//! [`findings`] judges Δ by them.
 //!
-//! A replica answers a client's ping where it reads its sockets, and a peer's after whatever its applier is at, as it does with
-//! what the pings stand for. So pauses and busy disks are measured too. What does not happen while we measure is not.
+//! A replica answers a client's ping in its poll loop, as it reads requests there. It answers a peer's ping in its applier, as it
+//! handles announcements there. So the measurement includes pauses and busy disks, but only those that occur while it runs.
 
 pub mod delays;
 pub mod findings;
@@ -48,7 +48,7 @@ pub struct ProbeSettings {
     pub json: bool,
 }
 
-/// Measures, and says what was found. Returns the exit code.
+/// Measures, and prints the findings. Returns the exit code.
 ///
 /// # Errors
 /// The operating system refuses something, or the results cannot be written.
@@ -81,7 +81,7 @@ pub fn run(settings: &ProbeSettings) -> io::Result<u8> {
     })
 }
 
-/// What is being measured.
+/// A measurement in progress.
 struct Probe<'a> {
     cluster: &'a Cluster,
     /// The links that are ready.

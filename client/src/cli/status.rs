@@ -1,4 +1,4 @@
-//! What all replicas say of themselves, and whether they are the same.
+//! The status of all replicas, and whether their states are equal.
 //!
 //! Replicas are compared as of a whole second of timestamps, since none of them stands still while they are asked. What
 //! cannot be compared is *unknown*, never *same*.
@@ -125,12 +125,12 @@ fn latest_common_second(reports: &[&StatusReport]) -> Option<u64> {
     first.boundaries.iter().map(|digests| digests.second).filter(known_to_all).max()
 }
 
-/// What a replica knows of a second.
+/// A replica's digests at a boundary.
 fn boundary(report: &StatusReport, second: u64) -> Option<&BoundaryDigests> {
     report.boundaries.iter().find(|digests| digests.second == second)
 }
 
-/// The replicas that are the same as of a second that all of them know, by their names.
+/// The names of replicas, grouped by equal digests as of a second that all of them know.
 fn groups<'a>(reports: &[&'a StatusReport], second: u64) -> Vec<(BoundaryDigests, Vec<&'a str>)> {
     let mut groups: Vec<(BoundaryDigests, Vec<&str>)> = Vec::new();
     for report in reports {
@@ -144,7 +144,7 @@ fn groups<'a>(reports: &[&'a StatusReport], second: u64) -> Vec<(BoundaryDigests
     groups
 }
 
-/// What tells a log from another.
+/// Two logs are equal if these are.
 fn log_of(digests: &BoundaryDigests) -> impl PartialEq {
     (digests.position, digests.log_digest)
 }
@@ -156,7 +156,7 @@ fn clock_offset_ns(report: &StatusReport) -> Option<i64> {
     offsets.get(offsets.len() / 2).map(|median| -median)
 }
 
-/// The words for what a replica does.
+/// A replica's status in words.
 fn phase_in_words(phase: ReportedPhase) -> &'static str {
     match phase {
         ReportedPhase::CatchingUp => "catching up",

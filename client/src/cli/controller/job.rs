@@ -1,4 +1,4 @@
-//! One line's worth of work: what was asked, how far it is, and what was answered.
+//! A job: the work for one input line, its progress and its answers.
 
 use crate::cli::exit::Failure;
 use crate::cli::verb::Verb;
@@ -11,18 +11,18 @@ use stablechat_protocol::uid::Uid;
 pub struct Job {
     /// The line of standard input that asked for it, from 1.
     pub line: Option<u64>,
-    /// What the line asks for; or why that cannot be done, which is told when the job's turn comes.
+    /// The parsed verb, or the error to report when the job's turn comes.
     pub task: Result<Verb, Failure>,
     pub stage: Stage,
-    /// What was answered in this stage: the first answer first, one of each link.
+    /// The answers of this stage in order of arrival, one of each link.
     pub replies: Vec<Reply>,
     /// When the first final answer of this stage came.
     pub answered_at: Timestamp,
-    /// Whether a key was made for it, which is of no use if it fails.
+    /// Whether a key file was made for it, to be withdrawn if the job fails.
     pub made_key: bool,
-    /// Whether anything was found, or a rejection told, so that nobody wonders about an empty result.
+    /// Whether any result or rejection was shown; if not, the user is told that there is none.
     pub has_results: bool,
-    /// Messages of earlier pages, for what is shown only when it is complete.
+    /// Messages of earlier pages, for results that are shown only when complete.
     pub gathered: Vec<(usize, Vec<Message>)>,
 }
 
@@ -52,7 +52,7 @@ pub struct Reply {
     pub metadata: AnswerMetadata,
 }
 
-/// What an answer says.
+/// The content of an answer.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// The answer to a command.
@@ -85,7 +85,7 @@ impl Job {
         self.task.as_ref().is_ok_and(Verb::is_barrier)
     }
 
-    /// The word for what was asked.
+    /// The verb's name.
     pub fn word(&self) -> Option<&'static str> {
         self.task.as_ref().ok().map(Verb::word)
     }
@@ -96,7 +96,7 @@ impl Job {
         self.replies.clear();
     }
 
-    /// Takes an answer. A replica that answers again has found the request's true answer only now.
+    /// Takes an answer. A replica may first answer `OutOfSequence` and later, when it has the earlier requests, finally.
     pub fn on_reply(&mut self, now: Timestamp, reply: Reply) {
         if !self.is_answered() && reply.content.is_final() {
             self.answered_at = now;
@@ -115,8 +115,8 @@ impl Job {
 }
 
 impl Content {
-    /// Whether it says what became of the request. (A replica that has missed earlier requests of a session says only that,
-    /// and may still get them.)
+    /// Whether it says if the request took effect. `OutOfSequence` does not: the replica has missed earlier requests of the
+    /// session, and may still get them.
     pub fn is_final(&self) -> bool {
         !matches!(self, Content::Command { answer: Answer::Rejected { reason: Rejection::OutOfSequence { .. } }, .. })
     }

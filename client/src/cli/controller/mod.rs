@@ -1,11 +1,11 @@
-//! What was asked, what is under way, and what is shown: the logic of the command line between its lines and its links.
+//! The logic of the command line: it turns input lines into requests, and answers into output.
 //!
 //! Lines become [`Job`]s in a queue (`queue`). Jobs are started in order, many at a time, and their results are shown in order
-//! (`work`). The account in use ([`ActiveAccount`]) issues what they ask for, and receives messages beside them. `timeouts` says
-//! when to give up, `reachability` what to tell of replicas that cannot be reached.
+//! (`work`). The account in use ([`ActiveAccount`]) issues their commands and queries, and receives messages meanwhile.
+//! `timeouts` says when to give up, `reachability` when to tell the user that no replica can be reached.
 //!
-//! The controller has no socket, terminal or clock: what happens is told to it, and what it wants done is taken from it with
-//! [`Controller::take_effects`]. It does read and write key files.
+//! The controller has no socket, terminal or clock. Its owner calls it with lines, frames and the time, and performs the effects
+//! that [`Controller::take_effects`] returns. It does read and write key files.
 
 pub mod job;
 mod queue;
@@ -50,7 +50,7 @@ pub struct ControllerSettings {
     pub new_client: fn() -> ClientId,
 }
 
-/// What the controller wants done.
+/// An action that the owner performs for the controller.
 pub enum Effect {
     /// Send a frame on one link, or on all that are ready.
     Send {
@@ -70,14 +70,13 @@ pub struct Controller {
     settings: ControllerSettings,
     /// The account in use, or nobody.
     account: ActiveAccount,
-    /// The account that was in use before a connect that may fail, or before a deletion in another account's name. Both are
-    /// alone while they run.
+    /// The account to return to after a `connect` that fails, or after another account was deleted. No other job runs meanwhile.
     previous: Option<ActiveAccount>,
     jobs: JobQueue,
     status: StatusCollection,
     reach: Reachability,
     timeouts: Timeouts,
-    /// How many lines came.
+    /// The number of lines read so far.
     lines: u64,
     /// Whether no more lines will come.
     has_ended: bool,
@@ -124,8 +123,8 @@ impl Controller {
         self.notice(format!("you are not connected as anyone; {advice}; for all verbs: help"));
     }
 
-    /// Takes what shall be done first, which is no line of standard input. After its failure nothing else is done, except
-    /// at a prompt.
+    /// Queues the verb of the command line, before any line of standard input. If it fails, nothing else is done, except at a
+    /// prompt.
     pub fn do_first(&mut self, verb: Verb) {
         self.jobs.push(Job::new(None, Ok(verb)));
     }
@@ -149,12 +148,12 @@ impl Controller {
             Ok(None) => {}
             Ok(Some(Verb::Quit)) => self.has_ended = true,
             Ok(Some(verb)) => self.jobs.push(Job::new(number, Ok(verb))),
-            // It is told when its turn comes, so that remarks are in the order of the lines.
+            // It is reported when its turn comes, so that errors appear in the order of the lines.
             Err(fault) => self.jobs.push(Job::new(number, Err(Failure::new(exit::USAGE, fault)))),
         }
     }
 
-    /// No more lines will come: what was asked is finished, and then everything is over.
+    /// No more lines will come. The client ends when all jobs are done.
     pub fn on_end_of_lines(&mut self) {
         self.has_ended = true;
     }
@@ -169,7 +168,7 @@ impl Controller {
         !self.has_ended && self.jobs.has_room()
     }
 
-    /// Whether the next line should wait for what is being done, because that changes the account.
+    /// Whether the next line has to wait for a job that changes the account.
     pub fn is_changing(&self) -> bool {
         self.jobs.has_barrier()
     }
@@ -185,7 +184,7 @@ impl Controller {
         (self.is_over || is_done).then_some(self.code)
     }
 
-    /// Lets requests be sent: the links had their chance to become ready, so that all replicas see the same requests.
+    /// Allows requests to be sent. Called once the links had time to become ready, so that all replicas get the same requests.
     pub fn open(&mut self, now: Timestamp) {
         self.reach.open();
         self.timeouts.on_progress(now);
@@ -211,7 +210,7 @@ impl Controller {
         self.account.set_clock_offset(offset);
     }
 
-    /// Takes what is to be done, in order.
+    /// Takes the effects to be performed, in order.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
@@ -224,7 +223,7 @@ impl Controller {
         let sends = frames.into_iter().chain(status).map(|message| Effect::Send { link: Some(link), message });
         self.effects.extend(sends);
 
-        // A connect that is under way fetches for itself.
+        // A `connect` in progress fetches its unread messages itself.
         if is_regained && self.previous.is_none() && self.reach.is_open() {
             self.account.on_reach_regained();
         }
@@ -249,7 +248,8 @@ impl Controller {
         }
     }
 
-    /// Does what is due, and whatever has become possible. To be called after each batch of events.
+    /// Sends repetitions that are due, starts and finishes jobs, and gives up on jobs that take too long. To be called after
+    /// each batch of events.
     pub fn on_time(&mut self, now: Timestamp) {
         for message in self.account.due(now) {
             self.send(message);

@@ -1,7 +1,7 @@
-//! The jobs that are not shown yet, in the order of their lines.
+//! The queue of jobs whose results are not shown yet, in the order of their lines.
 //!
-//! Jobs are started from the front, many at a time, and taken off the front when they are complete. One that changes the account
-//! (a barrier) is in progress alone: everything before it must be done first, and it before all that follows.
+//! Jobs are started from the front, many at a time, and leave at the front when they are complete. A job that changes the account
+//! is a *barrier*: it starts when all jobs before it are done, and the jobs after it wait until it is done.
 
 use super::job::{Job, Stage};
 use stablechat_protocol::session::WINDOW;
@@ -16,7 +16,7 @@ pub(super) struct JobQueue {
     jobs: VecDeque<Job>,
     /// How many of `jobs`, at its front, are started.
     started: usize,
-    /// How many jobs were ever taken off the front. Added to a place in `jobs`, it makes a number that stays the job's.
+    /// How many jobs have left the front. A job's number is this plus its place in `jobs`, and never changes.
     finished: u64,
     /// The numbers of the jobs whose commands are in flight, by sequence number in the account's session. There may be a
     /// thousand, so an answer must not have to look through the queue.
@@ -49,8 +49,7 @@ impl JobQueue {
         self.jobs.iter().any(Job::is_barrier)
     }
 
-    /// The job whose turn it is to be started, if no barrier holds it up. `is_quiet`: no command is in flight, and nothing is to be
-    /// acknowledged.
+    /// The next job to start, unless a barrier holds it up. `is_quiet`: no command is in flight and no acknowledgement is due.
     pub fn next(&mut self, is_quiet: bool) -> Option<&mut Job> {
         let is_held_up = self.started > 0 && self.jobs.front().is_some_and(Job::is_barrier);
         let job = self.jobs.get_mut(self.started).filter(|_| !is_held_up)?;
@@ -83,7 +82,7 @@ impl JobQueue {
         Some(job)
     }
 
-    /// Puts a job back to the front, from where it was just taken: it has asked for its next page.
+    /// Returns a job to the front, from which it was just taken, because it has asked for its next page.
     pub fn put_back(&mut self, job: Job) {
         self.jobs.push_front(job);
         self.started += 1;
@@ -101,8 +100,7 @@ impl JobQueue {
         self.jobs.iter_mut().take(self.started).find(|job| job.stage == Stage::Query { number })
     }
 
-    /// Takes all sequence numbers from the jobs that have them: the session ends in which they count. Gives the jobs that have no
-    /// answer yet to `each`.
+    /// Forgets all sequence numbers, because their session ends. Calls `each` with the jobs that have no answer yet.
     pub fn end_session(&mut self, mut each: impl FnMut(&mut Job)) {
         for number in std::mem::take(&mut self.by_sequence).into_values() {
             let place = usize::try_from(number - self.finished).expect("jobs in flight are in the queue");

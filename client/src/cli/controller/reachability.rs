@@ -1,16 +1,16 @@
-//! Which replicas are in reach, and what a person is told of that.
+//! Which replicas can be reached, and when to tell the user that none can.
 //!
-//! As long as any replica is in reach, the state of the others is no concern of the user. When none is, a person who waits gets
-//! one line, and another when that has passed.
+//! As long as one replica can be reached, the state of the others does not matter to the user. When none can, a user who waits
+//! gets one line, and another line when a replica can be reached again.
 
 use crate::reach::LinkSet;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
-/// How long no replica may be in reach before a person is told: reconnecting to one that restarts takes less.
+/// How long no replica may be in reach before the user is told. Reconnecting to a replica that restarts takes less.
 const UNREACHABLE_TOLD_AFTER: Duration = Duration::from_secs(1);
 
-/// What has changed for a person.
+/// A change that the user is told.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ReachNews {
     Lost,
@@ -24,7 +24,7 @@ pub(super) struct Reachability {
     all_tried: bool,
     /// Whether requests may be sent: the links had their chance to become ready, so that all replicas see the same requests.
     is_open: bool,
-    /// Since when no replica is in reach, if none is.
+    /// When the last replica went out of reach, while none is in reach.
     lost_since: Option<Timestamp>,
     /// Whether that was told.
     is_told: bool,
@@ -82,7 +82,7 @@ impl Reachability {
         !self.all_tried || self.ready.contains(link)
     }
 
-    /// What a person is to be told now. It counts as told.
+    /// Returns the change that the user has to be told now, once.
     pub fn news(&mut self, now: Timestamp) -> Option<ReachNews> {
         if self.is_told && !self.is_lost() {
             self.is_told = false;

@@ -1,7 +1,7 @@
 //! The collection of a status report from every replica.
 //!
-//! This is not a query: it has no place in the order, every replica answers for itself, and one that does not answer is a result
-//! too.
+//! A status request is not a query: it has no place in the order, and every replica answers for itself. A replica that does not
+//! answer is part of the result.
 
 use super::reachability::Reachability;
 use crate::cli::status::ClusterStatus;
@@ -24,7 +24,7 @@ pub(super) struct StatusCollection {
 struct Running {
     /// The reports so far, by link.
     reports: BTreeMap<usize, StatusReport>,
-    /// When the others are given up.
+    /// When to stop waiting for the other reports.
     until: Timestamp,
 }
 
@@ -33,7 +33,7 @@ impl StatusCollection {
         self.running.is_some()
     }
 
-    /// Begins. All replicas have to be asked now, and each that comes into reach until it is finished.
+    /// Begins a collection. The caller asks all replicas now, and later each replica that comes into reach until the end.
     pub fn begin(&mut self, now: Timestamp, delivery_bound: Duration) {
         let until = now.after(ANSWER_TIMEOUT.max(delivery_bound));
         self.running = Some(Running { reports: BTreeMap::new(), until });
@@ -45,7 +45,7 @@ impl StatusCollection {
         }
     }
 
-    /// Whether every replica has answered that may, or the time is over.
+    /// Whether every replica that can answer has answered, or the time is over.
     pub fn is_complete(&self, now: Timestamp, replicas: usize, reach: &Reachability) -> bool {
         let Some(running) = &self.running else { return true };
         let is_awaited = |link: usize| !running.reports.contains_key(&link) && reach.may_answer(link);
@@ -57,7 +57,7 @@ impl StatusCollection {
         self.running.as_ref().map(|running| running.until)
     }
 
-    /// Ends the collection, and returns what was collected.
+    /// Ends the collection, and returns the reports.
     pub fn finish(&mut self, cluster: &Cluster) -> Option<ClusterStatus> {
         let Running { mut reports, .. } = self.running.take()?;
         let names = cluster.replicas.iter().map(|replica| replica.name.clone());

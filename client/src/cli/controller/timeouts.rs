@@ -7,20 +7,20 @@ use crate::cli::mode::Mode;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
-/// How long nothing may be answered before a script gives up, beside four delivery bounds: a replica that died is noticed within
-/// one, and what it leaves unanswered is repeated after two and a second.
+/// A script gives up after this time without an answer, plus four delivery bounds. The client notices a dead replica within one
+/// bound, and repeats its unanswered requests after two bounds and a second.
 const UNANSWERED_MAX: Duration = Duration::from_secs(10);
-/// How long a prompt that ends waits for what is under way, beside two delivery bounds.
+/// A prompt that ends waits this long for requests in flight, plus two delivery bounds.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct Timeouts {
     mode: Mode,
     delivery_bound: Duration,
-    /// When something was last answered, or there was nothing to be answered.
+    /// The time of the last answer, or the last time at which no answer was awaited.
     progress: Timestamp,
-    /// Whether no replica in reach has had room for a command since something was last answered.
+    /// Whether all replicas in reach have refused a command for lack of room since the last answer.
     has_no_room: bool,
-    /// When no more lines could come, if that is so.
+    /// When the input ended, if it did.
     closing_since: Option<Timestamp>,
 }
 
@@ -29,13 +29,13 @@ impl Timeouts {
         Timeouts { mode, delivery_bound, progress: now, has_no_room: false, closing_since: None }
     }
 
-    /// Something was answered, or asked after there was nothing to be answered.
+    /// An answer came, or a request was made while none was in flight.
     pub fn on_progress(&mut self, now: Timestamp) {
         self.progress = now;
         self.has_no_room = false;
     }
 
-    /// All replicas in reach lack room for a command. Returns whether that is news since something was last answered.
+    /// All replicas in reach lack room for a command. Returns whether this is the first time since the last answer.
     pub fn on_no_room(&mut self) -> bool {
         !std::mem::replace(&mut self.has_no_room, true)
     }
@@ -44,7 +44,7 @@ impl Timeouts {
         self.has_no_room
     }
 
-    /// Notes the state of things. To be called when time has passed.
+    /// Updates the times from which the limits count. To be called when time has passed.
     pub fn on_time(&mut self, now: Timestamp, is_waiting: bool, is_closing: bool) {
         if !is_waiting {
             self.progress = now;
@@ -54,7 +54,7 @@ impl Timeouts {
         }
     }
 
-    /// When to give up on what is to be answered, if ever.
+    /// When to give up on unanswered requests, if ever.
     pub fn give_up_at(&self, is_waiting: bool) -> Option<Timestamp> {
         match (self.mode, self.closing_since) {
             (Mode::Prompt | Mode::Listen, Some(since)) => Some(since.after(CLOSING_MAX + self.delivery_bound * 2)),
