@@ -120,10 +120,12 @@ struct List {
     name = "send",
     example = "stablechat send --as alice bob 'hello, bob'\ndf -h | stablechat send --as alice --id disks-today bob",
     note = "With --id, giving the same command again after any failure sends the message once.
+This holds for 24 hours. Another text with the same key is an error, and is not
+sent.
 Options are taken anywhere before --; what follows that is text."
 )]
 struct Send {
-    /// a key of your choice that makes repeating safe
+    /// a key of your choice that makes repeating safe for 24 hours
     #[argh(option, arg_name = "key")]
     id: Option<String>,
     /// to whom
@@ -255,8 +257,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
             let text = if text.is_empty() { read_text()? } else { text.join(" ") };
             let text = MessageText::parse(text).map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
             let account = required(account, "send", &keys)?;
-            let client = id.map(|id| ClientId::derive(&account, &id));
-            (Mode::Once, spoken(&keys, &account, client, Verb::Send { to: name, text })?)
+            (Mode::Once, spoken(&keys, &account, id.as_deref(), Verb::Send { to: name, text })?)
         }
         Some(Subcommand::Unread(Unread {})) => {
             let account = required(account, "unread", &keys)?;
@@ -289,10 +290,11 @@ fn once(verb: Verb) -> Start {
     Start { first: Some(verb), ends: true, ..Start::default() }
 }
 
-/// One verb in an account's name.
-fn spoken(keys: &Keys, account: &AccountName, client: Option<ClientId>, verb: Verb) -> Result<Start, Failure> {
-    let account = Some((load_credentials(keys, account)?, client));
-    Ok(Start { first: Some(verb), account, ends: true, reads_lines: false })
+/// One verb in an account's name, and with a key of the user's choice in a session of its own.
+fn spoken(keys: &Keys, account: &AccountName, id: Option<&str>, verb: Verb) -> Result<Start, Failure> {
+    let credentials = load_credentials(keys, account)?;
+    let client = id.map(|id| ClientId::derive(&credentials.secret, account, id));
+    Ok(Start { first: Some(verb), account: Some((credentials, client)), ends: true, reads_lines: false })
 }
 
 fn required(account: Option<AccountName>, command: &str, keys: &Keys) -> Result<AccountName, Failure> {

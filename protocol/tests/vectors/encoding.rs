@@ -151,8 +151,8 @@ impl Vectors {
 
     pub fn add_sessions(&mut self) {
         for (name, key) in [("alice", "backup of 2024-05-01"), ("bob", "")] {
-            let client = ClientId::derive(&account(name), key).to_string();
-            self.sessions.push(DerivedSession { account: name, key, client });
+            let client = ClientId::derive(&secret_key(), &account(name), key).to_string();
+            self.sessions.push(DerivedSession { seed: hex(&SEED), account: name, key, client });
         }
     }
 }

@@ -134,9 +134,10 @@ struct Login {
     signature: String,
 }
 
-/// A session that is derived from an account and a key of the user's choice.
+/// A session that is derived from a private key, its account and a key of the user's choice.
 #[derive(Serialize)]
 struct DerivedSession {
+    seed: String,
     account: &'static str,
     key: &'static str,
     client: String,

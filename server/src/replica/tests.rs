@@ -9,6 +9,7 @@ use crate::golden::golden_scripts;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::login::SecretKey;
 use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::request::{QueryRequest, Request, RequestId};
 use stablechat_protocol::session::ClientId;
@@ -310,7 +311,7 @@ fn peer_name(PeerId(peer): PeerId) -> &'static str {
 
 /// The session of this name, or as many bytes of it as there are.
 fn client(name: &str) -> ClientId {
-    ClientId::derive(&AccountName::parse("alice").expect("a name"), name)
+    ClientId::derive(&SecretKey::from_seed(&[0; 32]), &AccountName::parse("alice").expect("a name"), name)
 }
 
 /// The request of this name: the first of its session.

@@ -11,6 +11,7 @@ use crate::store::{ChatStore, Delivery, Location, Outcome};
 use goldenscript::{Argument, ArgumentConsumer, Context, Runner};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
 use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::login::SecretKey;
 use stablechat_protocol::name::Pattern;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::session::ClientId;
@@ -237,5 +238,5 @@ fn speaker(prefix: Option<&str>, arguments: &mut ArgumentConsumer<'_>) -> Result
 
 /// The session with this name.
 fn client(session: &str) -> ClientId {
-    ClientId::derive(&account("session"), session)
+    ClientId::derive(&SecretKey::from_seed(&[0; 32]), &account("session"), session)
 }
