@@ -1,22 +1,40 @@
-//! The key directory: one file for each account whose key this user holds.
+//! The keys of this user's accounts: one file for each, in a directory of its cluster.
 //!
-//! A key file is text. It appears complete or not at all, is never overwritten, and is refused when other users can read it.
-//! Without its key an account is lost, so the client removes a key only after it has deleted the account.
+//! A key is the only thing that opens an account, and no replica has a copy. So a key file is written to the disk before it
+//! appears under its name, is never overwritten and never removed, and is refused when other users can read it. An account's
+//! files differ in what is known of the key:
+//!
+//! | file | key |
+//! |---|---|
+//! | `CLUSTER/NAME.key` | of the account: a replica has confirmed that it was created with this key |
+//! | `CLUSTER/NAME.key.new` | of a create that no replica has confirmed; the next create of this name uses it |
+//! | `CLUSTER/NAME.key.deleted-TIME` | of an account that was deleted |
+//! | `CLUSTER/NAME.key.replaced-TIME` | found in the place of a key that was confirmed |
+//!
+//! Names are per cluster, so keys are too: the account `alice` of one cluster has nothing to do with that of another.
+//!
+//! Processes that create an account of the same name at once use the same new key. The one whose create takes effect moves the
+//! file to its place, and the others leave it alone. So whoever creates the account, its key is kept. Changes of files are made
+//! under a lock of the directory, which is never held while a replica is waited for.
 
 use stablechat_protocol::login::SecretKey;
-use stablechat_protocol::name::AccountName;
+use stablechat_protocol::name::{AccountName, ClusterName};
+use stablechat_protocol::time::{Timestamp, utc};
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The first line of a key file.
 const HEADING: &str = "stablechat private key, version 1 - keep it secret, whoever has it owns the account";
 /// No key file is longer, in bytes.
 const FILE_MAX: u64 = 1024;
+/// The file in the directory that processes lock while they change others.
+const LOCK_FILE: &str = ".lock";
 
-/// A directory of keys, which need not exist yet.
+/// The directory of the keys of one cluster, which need not exist yet.
 #[derive(Clone, Debug)]
 pub struct Keys {
     /// The directory.
@@ -40,18 +58,10 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
-/// A key that [`Keys::load_or_create`] found or made.
-pub struct LoadedKey {
-    /// The key.
-    pub secret: SecretKey,
-    /// Whether it was made just now.
-    pub is_new: bool,
-}
-
 impl Keys {
-    /// The keys in a directory.
-    pub fn new(directory: PathBuf) -> Keys {
-        Keys { directory }
+    /// The keys of a cluster, in a directory that has those of all clusters.
+    pub fn new(directory: &Path, cluster: &ClusterName) -> Keys {
+        Keys { directory: directory.join(cluster.as_str()) }
     }
 
     /// Where an account's key is kept.
@@ -81,79 +91,154 @@ impl Keys {
         Ok(accounts)
     }
 
-    /// The account's key; `None` when there is no such file.
+    /// The account's key; `None` when there is none. Without a confirmed key it is that of the last create: if its answer never
+    /// came, the account may exist all the same.
     ///
     /// # Errors
     /// The file cannot be read, others may read it, or it is not a key of this account.
     pub fn load(&self, account: &AccountName) -> Result<Option<SecretKey>, KeyError> {
-        let path = self.path(account);
-        let failed = |fault: String| KeyError { path: path.clone(), fault };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error.to_string())),
-        };
-        let mode = file.metadata().map_err(|error| failed(error.to_string()))?.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(failed(format!(
-                "others than its owner have access to it (mode {mode:03o}); if nobody has used it: chmod 600"
-            )));
+        let (path, new_path) = (self.path(account), self.new_path(account));
+        // The new key may be moved to its place between two of these.
+        for path in [&path, &new_path, &path] {
+            if let Some(secret) = read(path, account)? {
+                return Ok(Some(secret));
+            }
         }
-        let mut text = String::new();
-        file.take(FILE_MAX).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
-        parse(&text, account).map(Some).map_err(|fault| failed(fault.to_string()))
+        Ok(None)
     }
 
-    /// The account's key, made when there is none.
+    /// The key to create an account with: the one that there is, or a new one.
     ///
     /// # Errors
     /// As with [`Keys::load`], or the file cannot be written.
-    pub fn load_or_create(&self, account: &AccountName) -> Result<LoadedKey, KeyError> {
+    pub fn load_or_create(&self, account: &AccountName) -> Result<SecretKey, KeyError> {
+        let _lock = self.lock()?;
         if let Some(secret) = self.load(account)? {
-            return Ok(LoadedKey { secret, is_new: false });
+            return Ok(secret);
         }
-        let path = self.path(account);
+        let path = self.new_path(account);
+        let failed = |error: io::Error| KeyError { path: path.clone(), fault: format!("cannot be written: {error}") };
         let mut seed = [0; 32];
-        let made = getrandom::fill(&mut seed).map_err(io::Error::other).and_then(|()| self.store(account, &seed));
-        match made {
-            Ok(()) => Ok(LoadedKey { secret: SecretKey::from_seed(&seed), is_new: true }),
-            // Another process was faster: its key is the account's.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.load(account)? {
-                Some(secret) => Ok(LoadedKey { secret, is_new: false }),
-                None => Err(KeyError { path, fault: "it comes and goes".into() }),
-            },
-            Err(error) => Err(KeyError { path, fault: format!("cannot be written: {error}") }),
-        }
+        getrandom::fill(&mut seed).map_err(|error| failed(io::Error::other(error)))?;
+        let secret = SecretKey::from_seed(&seed);
+        self.store(&path, account, &secret).map_err(failed)?;
+        Ok(secret)
     }
 
-    /// Removes the account's key.
+    /// A replica has confirmed that the account was created with this key: puts it into its place.
     ///
     /// # Errors
-    /// The file cannot be removed.
-    pub fn remove(&self, account: &AccountName) -> Result<(), KeyError> {
-        let path = self.path(account);
-        fs::remove_file(&path).map_err(|error| KeyError { path, fault: format!("cannot be removed: {error}") })
+    /// A file cannot be read, written or renamed.
+    pub fn confirm(&self, account: &AccountName, secret: &SecretKey) -> Result<(), KeyError> {
+        let _lock = self.lock()?;
+        let (path, new_path) = (self.path(account), self.new_path(account));
+        let failed = |error: io::Error| KeyError { path: path.clone(), fault: format!("cannot be written: {error}") };
+        match read(&path, account)? {
+            Some(present) if present.seed() == secret.seed() => return Ok(()),
+            // The account was deleted and created again, by other processes or on another machine.
+            Some(_) => drop(self.set_aside(&path, account, "replaced")?),
+            None => {}
+        }
+
+        match read(&new_path, account)? {
+            Some(new) if new.seed() == secret.seed() => fs::rename(&new_path, &path).map_err(failed)?,
+            // Another process has confirmed the key, and since then deleted the account. This one has created it again.
+            _ => self.store(&path, account, secret).map_err(failed)?,
+        }
+        self.sync().map_err(failed)
     }
 
-    /// Writes a key under another name and then links it to its own, which fails when the file exists.
-    fn store(&self, account: &AccountName, seed: &[u8; 32]) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+    /// A replica has confirmed that the account was deleted with this key: sets the key aside. Returns where it is kept, if it
+    /// was found.
+    ///
+    /// # Errors
+    /// A file cannot be read or renamed.
+    pub fn retire(&self, account: &AccountName, secret: &SecretKey) -> Result<Option<PathBuf>, KeyError> {
+        let _lock = self.lock()?;
+        for path in [self.path(account), self.new_path(account)] {
+            // Another key may be there by now, if the account was created again.
+            if read(&path, account)?.is_some_and(|present| present.seed() == secret.seed()) {
+                return self.set_aside(&path, account, "deleted").map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the key of a create that is not confirmed is kept.
+    fn new_path(&self, account: &AccountName) -> PathBuf {
+        self.directory.join(format!("{account}.key.new"))
+    }
+
+    /// Renames a key file to a name that says why and when, and that no file has. Returns it.
+    fn set_aside(&self, path: &Path, account: &AccountName, why: &str) -> Result<PathBuf, KeyError> {
+        let failed = |error: io::Error| KeyError { path: path.into(), fault: format!("cannot be renamed: {error}") };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = utc(Timestamp::ZERO.after(now)).replace(' ', "T").replace(':', "");
+        let name = |number: u64| match number {
+            0 => format!("{account}.key.{why}-{time}"),
+            _ => format!("{account}.key.{why}-{time}-{number}"),
+        };
+        let target = (0..).map(|number| self.directory.join(name(number))).find(|target| !target.exists());
+        let target = target.expect("no directory has so many files");
+        fs::rename(path, &target).and_then(|()| self.sync()).map_err(failed)?;
+        Ok(target)
+    }
+
+    /// Waits until no other process changes the directory, which never takes long, and keeps others from it until the result is
+    /// dropped. Makes the directory.
+    fn lock(&self) -> Result<File, KeyError> {
+        let path = self.directory.join(LOCK_FILE);
+        let lock = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            file.lock().map(|()| file)
+        };
+        lock().map_err(|error| KeyError { path: path.clone(), fault: format!("cannot be locked: {error}") })
+    }
+
+    /// Writes a key under a name that nothing looks for and then links it to its own, which fails when that file exists.
+    fn store(&self, path: &Path, account: &AccountName, secret: &SecretKey) -> io::Result<()> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let draft = self.directory.join(format!(".{account}.{:016x}", u64::from_ne_bytes(random)));
-        let linked = write_draft(&draft, account, seed).and_then(|()| fs::hard_link(&draft, self.path(account)));
-        fs::remove_file(&draft)?;
-        linked?;
+        let linked = write_draft(&draft, account, secret).and_then(|()| fs::hard_link(&draft, path));
+        // Why the key could not be written matters more than that there is no draft to remove.
+        let removed = fs::remove_file(&draft);
+        linked.and(removed)?;
+        self.sync()
+    }
+
+    /// Writes the names in the directory to the disk.
+    fn sync(&self) -> io::Result<()> {
         File::open(&self.directory)?.sync_all()
     }
 }
 
 /// Writes a key to a new file and to the disk.
-fn write_draft(path: &Path, account: &AccountName, seed: &[u8; 32]) -> io::Result<()> {
+fn write_draft(path: &Path, account: &AccountName, secret: &SecretKey) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let digits: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits: String = secret.seed().iter().map(|byte| format!("{byte:02x}")).collect();
     write!(file, "{HEADING}\naccount {account}\ned25519 {digits}\n")?;
     file.sync_all()
+}
+
+/// The key in a file; `None` when there is no such file.
+fn read(path: &Path, account: &AccountName) -> Result<Option<SecretKey>, KeyError> {
+    let failed = |fault: String| KeyError { path: path.into(), fault };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    let mode = file.metadata().map_err(|error| failed(error.to_string()))?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(failed(format!(
+            "others than its owner have access to it (mode {mode:03o}); if nobody has used it: chmod 600"
+        )));
+    }
+    let mut text = String::new();
+    file.take(FILE_MAX).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    parse(&text, account).map(Some).map_err(|fault| failed(fault.to_string()))
 }
 
 /// Reads a key file's text.
@@ -185,85 +270,5 @@ fn seed_from_hex(digits: &str) -> Option<[u8; 32]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn name(text: &str) -> AccountName {
-        AccountName::parse(text).expect("a name")
-    }
-
-    fn keys() -> (tempfile::TempDir, Keys) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let keys = Keys::new(directory.path().join("a").join("keys"));
-        (directory, keys)
-    }
-
-    #[test]
-    fn a_key_is_made_once_for_its_owner_only() {
-        let (_directory, keys) = keys();
-        assert!(keys.load(&name("alice")).expect("no fault").is_none());
-        let made = keys.load_or_create(&name("alice")).expect("made");
-        let found = keys.load_or_create(&name("alice")).expect("found");
-        assert!(made.is_new && !found.is_new);
-        assert_eq!(made.secret.seed(), found.secret.seed());
-        let path = keys.path(&name("alice"));
-        let mode = |path: &Path| fs::metadata(path).expect("it exists").mode() & 0o777;
-        assert_eq!(mode(&path), 0o600);
-        assert_eq!(mode(path.parent().expect("a directory")), 0o700);
-        assert_eq!(fs::read_dir(path.parent().expect("a directory")).expect("readable").count(), 1, "no drafts");
-        assert_ne!(keys.load_or_create(&name("bob")).expect("made").secret.seed(), made.secret.seed());
-    }
-
-    #[test]
-    fn accounts_are_listed_by_name_and_other_files_are_not() {
-        let (_directory, keys) = keys();
-        assert_eq!(keys.accounts().expect("no fault"), []);
-        keys.load_or_create(&name("bob")).expect("made");
-        keys.load_or_create(&name("alice")).expect("made");
-        for other in ["notes.txt", "Not A Name.key", ".alice.0123"] {
-            fs::write(keys.directory.join(other), "").expect("written");
-        }
-        assert_eq!(keys.accounts().expect("readable"), [name("alice"), name("bob")]);
-    }
-
-    #[test]
-    fn an_existing_file_is_never_overwritten() {
-        let (_directory, keys) = keys();
-        keys.load_or_create(&name("alice")).expect("made");
-        let path = keys.path(&name("alice"));
-        let before = fs::read(&path).expect("readable");
-        let error = keys.store(&name("alice"), &[1; 32]).expect_err("it is there");
-        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read(&path).expect("readable"), before);
-    }
-
-    #[test]
-    fn a_key_that_others_can_read_is_refused() {
-        let (_directory, keys) = keys();
-        keys.load_or_create(&name("alice")).expect("made");
-        fs::set_permissions(keys.path(&name("alice")), fs::Permissions::from_mode(0o640)).expect("changed");
-        let error = keys.load(&name("alice")).err().expect("refused").to_string();
-        assert!(error.contains("mode 640") && error.contains("chmod 600"), "{error}");
-    }
-
-    #[test]
-    fn a_malformed_key_says_what_is_wrong() {
-        let (_directory, keys) = keys();
-        keys.load_or_create(&name("alice")).expect("made");
-        let path = keys.path(&name("alice"));
-        let good = fs::read_to_string(&path).expect("readable");
-        for (text, fault) in [
-            (String::new(), "not a key file"),
-            (good.replace("version 1", "version 2"), "not a key file"),
-            (good.replace("account alice", "account bob"), "another account"),
-            (good.replace("ed25519 ", "ed25519 0"), "64 hexadecimal"),
-            (format!("{good}more\n"), "64 hexadecimal"),
-            (good.lines().take(2).collect::<Vec<_>>().join("\n"), "third line is missing"),
-        ] {
-            fs::write(&path, text).expect("written");
-            let error = keys.load(&name("alice")).err().expect("malformed").to_string();
-            assert!(error.contains(fault), "{error:?} lacks {fault:?}");
-        }
-    }
-}
+#[path = "keys_tests.rs"]
+mod tests;

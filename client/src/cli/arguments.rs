@@ -38,7 +38,7 @@ struct Arguments {
     /// cluster file, or $STABLECHAT_CLUSTER, or in ~/.config
     #[argh(option, arg_name = "file")]
     cluster: Option<PathBuf>,
-    /// directory of keys, or $STABLECHAT_KEYS, or in ~/.local
+    /// keys of all clusters, or $STABLECHAT_KEYS, or in ~/.local
     #[argh(option, arg_name = "dir")]
     keys: Option<PathBuf>,
     /// the account to speak as, or $STABLECHAT_USER
@@ -95,9 +95,14 @@ struct Create {
     name: AccountName,
 }
 
-/// End an account with its unread messages, and remove its key.
+/// End an account with its unread messages; set its key aside.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "delete", example = "stablechat delete alice")]
+#[argh(
+    subcommand,
+    name = "delete",
+    example = "stablechat delete alice",
+    note = "The key is renamed to NAME.key.deleted-TIME in the directory of the cluster's keys."
+)]
 struct Delete {
     /// its name
     #[argh(positional)]
@@ -234,7 +239,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     // What is wrong with the command itself is said before anything is read.
     let account = account.map_or_else(account_from_environment, |account| Ok(Some(account)))?;
     let cluster = read_cluster(places::cluster_file(cluster)?)?;
-    let keys = Keys::new(places::key_directory(keys)?);
+    let keys = Keys::new(&places::key_directory(keys)?, &cluster.name);
     let (mode, start) = match command {
         None if io::stdin().is_terminal() && io::stdout().is_terminal() => (Mode::Prompt, lines(account)),
         None => (Mode::Filter, lines(account)),

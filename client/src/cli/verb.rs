@@ -12,7 +12,7 @@ pub const HISTORY_MAX: u32 = 100_000;
 pub const HELP: &str = "\
 create NAME         make an account, and a key for it
 connect NAME        speak as NAME, and get its messages
-delete NAME         end the account NAME, and its key
+delete NAME         end the account NAME, and set its key aside
 list [GLOB]         the accounts, or those that match: list a*
 send NAME TEXT...   send a message; the text is sent as typed
 unread              show unread messages, and leave them unread

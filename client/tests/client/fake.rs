@@ -108,12 +108,12 @@ struct Connection {
 
 impl Replica {
     /// A replica that listens on a port of its own.
-    pub fn start(name: &str) -> Replica {
+    pub fn start(cluster: &str, name: &str) -> Replica {
         let listener = bind();
         let replica = Replica {
             name: ReplicaName::parse(name).expect("a name"),
             address: listener.local_addr().expect("an address"),
-            cluster: ClusterName::parse("test").expect("a name"),
+            cluster: ClusterName::parse(cluster).expect("a name"),
             shared: Arc::default(),
         };
         replica.serve(listener);
@@ -354,6 +354,16 @@ impl State {
         self.connections.retain(|connection| connection.stream.peer_addr().ok() != peer);
         // The client may have closed it by now.
         drop(stream.shutdown(Shutdown::Both));
+    }
+
+    /// The sessions in which anything was applied.
+    pub fn sessions(&self) -> Vec<ClientId> {
+        self.sessions.keys().copied().collect()
+    }
+
+    /// How many messages are unread.
+    pub fn unread(&self) -> usize {
+        self.accounts.values().map(|account| account.unread.len()).sum()
     }
 
     /// How many connections have messages pushed.

@@ -4,6 +4,7 @@
 mod commands;
 mod fake;
 mod faults;
+mod keys;
 mod lines;
 mod probe;
 mod run;

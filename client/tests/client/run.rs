@@ -15,6 +15,7 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// Fake replicas, and a home directory with the cluster file and keys.
 pub struct Cluster {
     pub replicas: Vec<Replica>,
+    name: &'static str,
     home: tempfile::TempDir,
 }
 
@@ -44,12 +45,17 @@ impl Said {
 }
 
 impl Cluster {
-    /// Replicas a, b, … with a delivery bound of 50 ms.
+    /// Replicas a, b, … of the cluster `test`, with a delivery bound of 50 ms.
     pub fn start(count: usize) -> Cluster {
+        Cluster::named("test", count)
+    }
+
+    /// The same, with another name.
+    pub fn named(name: &'static str, count: usize) -> Cluster {
         let names = ["a", "b", "c"];
-        let replicas = names[..count].iter().map(|name| Replica::start(name)).collect();
-        let cluster = Cluster { replicas, home: tempfile::tempdir().expect("a directory") };
-        let mut text = String::from("name = 'test'\ndelivery_bound_ms = 50\n");
+        let replicas = names[..count].iter().map(|replica| Replica::start(name, replica)).collect();
+        let cluster = Cluster { replicas, name, home: tempfile::tempdir().expect("a directory") };
+        let mut text = format!("name = '{name}'\ndelivery_bound_ms = 50\n");
         for replica in &cluster.replicas {
             text += &format!("[[replica]]\nname = '{}'\naddress = '{}'\n", replica.name, replica.address);
         }
@@ -69,7 +75,7 @@ impl Cluster {
     }
 
     pub fn key(&self, name: &str) -> PathBuf {
-        self.path(&format!("keys/{name}.key"))
+        self.path("keys").join(self.name).join(format!("{name}.key"))
     }
 
     /// A client that has nothing on standard input.
@@ -169,7 +175,7 @@ pub fn finish(mut command: Command) -> Said {
 }
 
 /// Waits for a client to end, at most for [`LIMIT`].
-fn wait(child: Child) -> Output {
+pub fn wait(child: Child) -> Output {
     let id = child.id();
     let (sender, receiver) = channel();
     thread::spawn(move || sender.send(child.wait_with_output()));

@@ -47,8 +47,12 @@ fn client() -> Manual {
                         "The cluster file, when neither an option nor the environment gives one.",
                     ),
                     (
-                        "~/.local/share/stablechat/keys",
-                        "The keys of your accounts. Anybody who has the key of an account owns it.",
+                        "~/.local/share/stablechat/keys/CLUSTER/NAME.key",
+                        "The keys of your accounts. Anybody who has the key of an account owns it. They are never removed.",
+                    ),
+                    (
+                        "NAME.key.new, NAME.key.deleted-TIME, NAME.key.replaced-TIME",
+                        "Beside it: the key of a create that was not confirmed, of an account that was deleted, and one that another took the place of.",
                     ),
                 ],
             ),

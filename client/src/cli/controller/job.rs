@@ -3,11 +3,11 @@
 use crate::cli::exit::Failure;
 use crate::cli::verb::Verb;
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Rejection};
+use stablechat_protocol::login::SecretKey;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
 /// The work that one line asks for.
-#[derive(Debug)]
 pub struct Job {
     /// The line of standard input that asked for it, from 1.
     pub line: Option<u64>,
@@ -18,8 +18,8 @@ pub struct Job {
     pub replies: Vec<Reply>,
     /// When the first final answer of this stage came.
     pub answered_at: Timestamp,
-    /// Whether a key file was made for it, to be withdrawn if the job fails.
-    pub made_key: bool,
+    /// The key that it creates an account with, if it does.
+    pub create_key: Option<SecretKey>,
     /// Whether any result or rejection was shown; if not, the user is told that there is none.
     pub has_results: bool,
     /// Messages of earlier pages, for results that are shown only when complete.
@@ -74,7 +74,7 @@ impl Job {
             stage: Stage::Waiting,
             replies: Vec::new(),
             answered_at: Timestamp::ZERO,
-            made_key: false,
+            create_key: None,
             has_results: false,
             gathered: Vec::new(),
         }

@@ -11,6 +11,7 @@ use crate::greeting::Credentials;
 use crate::keys::Keys;
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
 use stablechat_protocol::command::{Command, PAGE_MAX, Query};
+use stablechat_protocol::login::SecretKey;
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::time::Timestamp;
@@ -156,14 +157,15 @@ impl Controller {
         Some(Stage::Status)
     }
 
-    /// Makes a key unless there is one, so that repeating a create that failed makes no second one.
+    /// Makes a key unless there is one, so that repeating a create whose outcome is not known makes no second one.
     fn start_create(&mut self, now: Timestamp, name: AccountName) -> Result<Stage, Failure> {
         let key = self.settings.keys.load_or_create(&name);
         let key = key.map_err(|error| Failure::new(exit::CONFIGURATION, error.to_string()))?;
+        let command = Command::Create { name, key: key.public(), password: None };
         if let Some(job) = self.jobs.next(true) {
-            job.made_key = key.is_new;
+            job.create_key = Some(key);
         }
-        Ok(self.command(now, Command::Create { name, key: key.secret.public(), password: None }))
+        Ok(self.command(now, command))
     }
 
     /// Logs in, and asks for what is unread: the answer says whether the account is ours.
@@ -202,11 +204,14 @@ impl Controller {
             Verb::Help => self.show(Item::Help, None),
             Verb::Status => self.finish_status(job),
             Verb::Create { name } => {
+                // The key is in its place before anybody is told that the account exists.
+                if let (true, Some(key)) = (is_done, &job.create_key) {
+                    self.confirm_key(&name, key);
+                }
                 self.show_each(&replies, |_| Item::Created { name: name.clone() });
                 if is_done && self.settings.mode == Mode::Prompt && self.account.name().is_none() {
                     self.notice(format!("to speak as {name}: connect {name}"));
                 }
-                self.finish_create(job, &name, &replies);
             }
             Verb::Send { to, .. } => {
                 let Stage::Command { sequence } = job.stage else { return Turn::Done };
@@ -286,14 +291,6 @@ impl Controller {
         }
     }
 
-    /// A key that was made for an account that turned out to be somebody else's is of no use.
-    fn finish_create(&mut self, job: &Job, name: &AccountName, replies: &[Reply]) {
-        let is_taken = |reply: &Reply| matches!(reply.content.rejection(), Some(Rejection::AlreadyExists { .. }));
-        if job.made_key && replies.iter().all(is_taken) {
-            self.remove_key(name);
-        }
-    }
-
     fn finish_status(&mut self, job: &Job) {
         let Some(status) = self.status.finish(&self.settings.cluster) else { return };
         let code = status.code();
@@ -328,18 +325,31 @@ impl Controller {
     }
 
     fn finish_delete(&mut self, name: &AccountName, is_done: bool) {
+        let credentials = self.account.credentials();
         if !self.switch_back() && is_done {
             let nobody = self.account.successor(None, false);
             self.switch(nobody);
         }
-        if is_done {
-            self.remove_key(name);
+        if let (true, Some(credentials)) = (is_done, credentials) {
+            self.retire_key(name, &credentials.secret);
         }
     }
 
-    fn remove_key(&mut self, name: &AccountName) {
-        if let Err(error) = self.settings.keys.remove(name) {
+    /// Keeps the key of an account that a replica has created with it.
+    fn confirm_key(&mut self, name: &AccountName, key: &SecretKey) {
+        if let Err(error) = self.settings.keys.confirm(name, key) {
             self.notice(error.to_string());
+        }
+    }
+
+    /// Sets the key of a deleted account aside. A person is told where it is kept; a script knows from the manual.
+    fn retire_key(&mut self, name: &AccountName, key: &SecretKey) {
+        match self.settings.keys.retire(name, key) {
+            Ok(Some(path)) if self.settings.mode == Mode::Prompt => {
+                self.notice(format!("its key, which opens nothing any more, is kept as {}", path.display()));
+            }
+            Ok(_) => {}
+            Err(error) => self.notice(error.to_string()),
         }
     }
 
