@@ -3,7 +3,7 @@
 use crate::cli::exit::Failure;
 use crate::cli::status::ClusterStatus;
 use crate::cli::verb::HELP;
-use crate::cli::visible::visible;
+use crate::cli::visible::{json_line, visible};
 use serde_json::{Value, json};
 use stablechat_protocol::answer::{Answer, Message};
 use stablechat_protocol::command::Command;
@@ -134,7 +134,7 @@ impl Printer {
                     object["position"] = json!(by.position);
                 }
             }
-            written.push(Written::Result(format!("{object}\n")));
+            written.push(Written::Result(json_line(&object)));
         }
         written
     }

@@ -1,13 +1,14 @@
 //! The findings as JSON: one object a line.
 
 use super::findings::{Findings, Largest, Leg, Spread, Verdict};
+use crate::cli::visible::json_line;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// One object for each leg, and one for the verdict. Each ends with a newline.
 pub fn lines(findings: &Findings) -> String {
     let legs = findings.legs.iter().map(|leg| leg_object(findings, leg));
-    legs.chain([verdict(findings)]).map(|object| format!("{object}\n")).collect()
+    legs.chain([verdict(findings)]).map(|object| json_line(&object)).collect()
 }
 
 fn leg_object(findings: &Findings, leg: &Leg) -> Value {

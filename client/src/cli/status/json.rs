@@ -1,6 +1,7 @@
 //! The status of a cluster as JSON: one object a line, with everything that a replica reports.
 
 use super::{ClusterStatus, Comparison, clock_offset_ns, phase_in_words};
+use crate::cli::visible::json_line;
 use serde_json::{Value, json};
 use stablechat_protocol::status::{Counters, PeerReport, ReportedPeerState, StatusReport};
 
@@ -10,7 +11,7 @@ pub fn lines(cluster_status: &ClusterStatus) -> String {
         Some(report) => replica(report),
         None => json!({"type": "status", "replica": name.as_str(), "in_reach": false}),
     });
-    replicas.chain([comparison(cluster_status)]).map(|object| format!("{object}\n")).collect()
+    replicas.chain([comparison(cluster_status)]).map(|object| json_line(&object)).collect()
 }
 
 /// Whether the replicas are the same; its type in JSON is `verdict`.
