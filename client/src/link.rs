@@ -39,8 +39,10 @@ const SCRATCH: usize = 64 * 1024;
 pub enum LinkEvent {
     /// Requests may be sent: the replica has welcomed us, and a login is on its way ahead of them.
     Ready { link: usize },
-    /// A link that was ready is not any more.
-    Lost { link: usize },
+    /// A link that was ready is not any more, for this reason.
+    Lost { link: usize, reason: String },
+    /// An attempt to make the link ready has failed, for this reason. There will be another.
+    Unreachable { link: usize, reason: String },
     /// A message came.
     Message { link: usize, message: ToClient },
     /// The replica showed its clock; `exchange` is by our uncorrected clock.
@@ -143,15 +145,21 @@ impl Link {
             None if self.has_ended => {}
             None => {
                 let attempt = self.dial.step(now, resolver, &mut register(registry, self.number));
-                self.note_attempt(attempt);
+                self.note_attempt(attempt, events);
             }
         }
     }
 
     /// Takes the result of looking up the replica's name.
-    pub fn on_resolved(&mut self, now: Timestamp, addresses: io::Result<Vec<SocketAddr>>, registry: &Registry) {
+    pub fn on_resolved(
+        &mut self,
+        now: Timestamp,
+        addresses: io::Result<Vec<SocketAddr>>,
+        registry: &Registry,
+        events: &mut Vec<LinkEvent>,
+    ) {
         let attempt = self.dial.on_resolved(now, addresses, &mut register(registry, self.number));
-        self.note_attempt(attempt);
+        self.note_attempt(attempt, events);
     }
 
     /// Handles readiness of the link's socket.
@@ -160,7 +168,7 @@ impl Link {
             match self.dial.on_ready(now) {
                 Ok(Some(socket)) => self.connection = Some(Connection::new(socket, now, greeting)),
                 Ok(None) => {}
-                Err(reason) => self.note_attempt(Err(reason)),
+                Err(reason) => self.note_attempt(Err(reason), events),
             }
         }
         // The event that tells of the connection may tell of bytes as well, and comes once.
@@ -316,10 +324,11 @@ impl Link {
     }
 
     /// Notes how an attempt to connect has gone.
-    fn note_attempt(&mut self, attempt: Result<(), String>) {
+    fn note_attempt(&mut self, attempt: Result<(), String>, events: &mut Vec<LinkEvent>) {
         if let Err(reason) = attempt {
             log::debug!("cannot reach replica {} at {}: {reason}", self.replica.name, self.replica.address);
             self.is_tried = true;
+            events.push(LinkEvent::Unreachable { link: self.number, reason });
         }
     }
 
@@ -332,8 +341,11 @@ impl Link {
             return;
         }
 
-        if connection.challenge().is_some() {
-            events.push(LinkEvent::Lost { link: self.number });
+        let (link, reason) = (self.number, reason.to_string());
+        if connection.challenge().is_none() {
+            events.push(LinkEvent::Unreachable { link, reason });
+        } else {
+            events.push(LinkEvent::Lost { link, reason });
             // A replica that welcomes and then drops every connection does not count as well.
             if now.since(connection.since) > PACING.longest_wait {
                 self.dial.on_success();

@@ -95,7 +95,7 @@ impl Links {
     /// Does what is due: connects, pings, and gives up connections whose pings are not answered.
     pub fn on_time(&mut self, now: Timestamp, events: &mut Vec<LinkEvent>) {
         for (number, addresses) in self.resolver.done() {
-            self.links[number].on_resolved(now, addresses, &self.registry);
+            self.links[number].on_resolved(now, addresses, &self.registry, events);
         }
         for link in &mut self.links {
             link.on_time(now, self.ping_limit, &self.resolver, &self.registry, events);

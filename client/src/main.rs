@@ -4,19 +4,18 @@ use stablechat_client::cli::app;
 use stablechat_client::cli::arguments::{self, Parsed};
 use stablechat_client::cli::exit::{self, Failure};
 use stablechat_client::cli::prompt::restore_terminal;
-use stablechat_client::cli::screen::remark;
+use stablechat_client::cli::screen::{remark, write_results};
 use stablechat_client::cli::{probe, watch};
-use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     end_at_panic();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
     let result = match arguments::parse(std::env::args_os().skip(1)) {
-        Ok(Parsed::Run(settings)) => app::run(*settings).map_err(|error| app::internal(&error)),
-        Ok(Parsed::Probe(settings)) => probe::run(&settings).map_err(|error| app::internal(&error)),
-        Ok(Parsed::Watch(settings)) => watch::run(&settings).map_err(|error| app::internal(&error)),
-        Ok(Parsed::Help(text)) => show(&text).map_err(|error| app::internal(&error)),
+        Ok(Parsed::Run(settings)) => app::run(*settings),
+        Ok(Parsed::Probe(settings)) => probe::run(&settings),
+        Ok(Parsed::Watch(settings)) => watch::run(&settings),
+        Ok(Parsed::Help(text)) => write_results(&text).map(|_| exit::DONE),
         Err(failure) => Err(failure),
     };
     match result {
@@ -26,10 +25,6 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
-}
-
-fn show(text: &str) -> std::io::Result<u8> {
-    std::io::stdout().write_all(text.as_bytes()).map(|()| exit::DONE)
 }
 
 /// A panic in any thread ends the process, and leaves the terminal as it was.

@@ -1,4 +1,7 @@
-//! Sets of links: which replicas are in reach, and which of them have refused something.
+//! Sets of links: which replicas are in reach, and which of them have refused something; and why others are not in reach.
+
+use stablechat_protocol::cluster::Cluster;
+use std::collections::BTreeMap;
 
 /// A set of links, by their numbers: the positions of their replicas in the cluster file, which are below 64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +32,32 @@ impl LinkSet {
     }
 }
 
+/// Why links are not ready, by their numbers.
+#[derive(Clone, Debug, Default)]
+pub struct LinkFaults(BTreeMap<usize, String>);
+
+impl LinkFaults {
+    /// A link was lost, or an attempt to make it ready has failed.
+    pub fn on_fault(&mut self, link: usize, reason: String) {
+        self.0.insert(link, reason);
+    }
+
+    pub fn on_ready(&mut self, link: usize) {
+        self.0.remove(&link);
+    }
+
+    /// That no replica of the cluster can be reached, with the reason for each.
+    pub fn unreachable(&self, cluster: &Cluster) -> String {
+        let reason = |(link, name): (usize, _)| match self.0.get(&link) {
+            Some(reason) => format!("{name}: {reason}"),
+            None => format!("{name}: not connected yet"),
+        };
+        let names = cluster.replicas.iter().map(|replica| &replica.name);
+        let reasons: Vec<String> = names.enumerate().map(reason).collect();
+        format!("cannot reach any replica of the cluster {} ({})", cluster.name, reasons.join(", "))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +73,19 @@ mod tests {
         both.remove(8);
         assert_eq!(one, both);
         assert!(both.contains(2) && !both.contains(8));
+    }
+
+    #[test]
+    fn the_reason_is_given_for_each_replica() {
+        let text =
+            "name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n[[replica]]\nname = 'b'\naddress = 'x:2'\n";
+        let cluster = Cluster::parse(text).expect("a good file");
+        let mut faults = LinkFaults::default();
+        faults.on_fault(1, "timed out".into());
+        faults.on_fault(0, "connection refused".into());
+        let expected = "cannot reach any replica of the cluster demo (a: connection refused, b: timed out)";
+        assert_eq!(faults.unreachable(&cluster), expected);
+        faults.on_ready(0);
+        assert!(faults.unreachable(&cluster).contains("(a: not connected yet, b: timed out)"));
     }
 }

@@ -292,7 +292,8 @@ impl Talking {
                 let outgoing = self.session.on_link_ready(link);
                 self.send(Some(link), outgoing);
             }
-            LinkEvent::Lost { link } => self.session.on_link_lost(now, link),
+            LinkEvent::Lost { link, .. } => self.session.on_link_lost(now, link),
+            LinkEvent::Unreachable { .. } => {}
             LinkEvent::Message { link, message } => self.on_message(now, link, message),
             LinkEvent::Sample { link, exchange } => {
                 self.offsets.observe(link, exchange);

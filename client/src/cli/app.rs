@@ -11,7 +11,7 @@ use crate::cli::mode::Mode;
 use crate::cli::places;
 use crate::cli::print::{Item, Output, Printer};
 use crate::cli::prompt::{Prompt, Typed};
-use crate::cli::screen::Screen;
+use crate::cli::screen::{Screen, not_written};
 use crate::cli::signals::Signals;
 use crate::cli::verb::Verb;
 use crate::clock::{LocalClock, Offsets};
@@ -66,18 +66,15 @@ pub struct Start {
 /// Runs the command line. Returns the exit code.
 ///
 /// # Errors
-/// The operating system refuses something. A failure of the service or of the configuration is an exit code instead.
-pub fn run(settings: AppSettings) -> io::Result<u8> {
+/// The operating system refuses something, or results or lines are lost. A failure of the service or of the configuration is an
+/// exit code instead.
+pub fn run(settings: AppSettings) -> Result<u8, Failure> {
     let mut app = App::new(settings)?;
-    let code = match app.run() {
-        // The reader of our results has closed the pipe, as `head` does: that is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::DONE),
-        result => result,
-    };
+    let code = app.run();
     if let Some(prompt) = app.prompt.take() {
         prompt.close();
     }
-    code
+    app.account_for_loss(code?)
 }
 
 /// The event loop's state.
@@ -157,10 +154,10 @@ impl App {
         let mut now = self.began;
         loop {
             self.links.on_time(now, &mut heard);
-            self.hear(now, &mut heard)?;
-            self.read(now)?;
+            self.hear(now, &mut heard);
+            self.read(now);
             self.controller.on_time(now);
-            self.perform(&mut heard, now)?;
+            self.perform(&mut heard, now);
             self.give_turn(now);
             if let Some(code) = self.ending() {
                 self.part(now, &mut events)?;
@@ -210,11 +207,12 @@ impl App {
     }
 
     /// Passes the events of the links to the controller.
-    fn hear(&mut self, now: Timestamp, heard: &mut Vec<LinkEvent>) -> io::Result<()> {
+    fn hear(&mut self, now: Timestamp, heard: &mut Vec<LinkEvent>) {
         for event in heard.drain(..) {
             match event {
                 LinkEvent::Ready { link } => self.controller.on_ready(link),
-                LinkEvent::Lost { link } => self.controller.on_lost(now, link),
+                LinkEvent::Lost { link, reason } => self.controller.on_lost(now, link, reason),
+                LinkEvent::Unreachable { link, reason } => self.controller.on_unreachable(link, reason),
                 LinkEvent::Message { link, message } => self.controller.on_message(now, link, message),
                 LinkEvent::Sample { link, exchange } => {
                     self.offsets.observe(link, exchange);
@@ -223,8 +221,7 @@ impl App {
                 LinkEvent::Misconfigured { link, fault } => {
                     let replica = &self.cluster.replicas[link];
                     let text = format!("the replica {} at {}: {fault}", replica.name, replica.address);
-                    let output = Output { item: Item::Notice(text), by: None };
-                    self.screen.show(&output, self.prompt.as_mut())?;
+                    self.notice(text);
                 }
             }
         }
@@ -235,21 +232,16 @@ impl App {
         if !self.controller.is_open() && self.controller.has_reach() && is_gathered {
             self.controller.open(now);
         }
-        Ok(())
     }
 
     /// Takes lines, while there is room for them.
-    fn read(&mut self, now: Timestamp) -> io::Result<()> {
+    fn read(&mut self, now: Timestamp) {
         if let Some(input) = &mut self.input {
             while input.is_ready() && self.controller.has_room() {
                 match input.read(|line| self.controller.on_line(now, line)) {
                     Ok(false) => {}
                     Ok(true) => self.controller.on_end_of_lines(),
-                    Err(error) => {
-                        self.controller.on_end_of_lines();
-                        let text = format!("standard input cannot be read: {error}");
-                        self.screen.show(&Output { item: Item::Notice(text), by: None }, None)?;
-                    }
+                    Err(error) => self.controller.on_input_lost(&error.to_string()),
                 }
             }
         }
@@ -259,28 +251,38 @@ impl App {
                     self.typed_at = now;
                     self.controller.on_line(now, Ok(line));
                 }
-                Typed::Notice(text) => {
-                    self.screen.show(&Output { item: Item::Notice(text), by: None }, self.prompt.as_mut())?;
-                }
+                Typed::Notice(text) => self.notice(text),
                 Typed::End => self.controller.on_end_of_lines(),
             }
         }
-        Ok(())
     }
 
     /// Performs the controller's effects.
-    fn perform(&mut self, heard: &mut Vec<LinkEvent>, now: Timestamp) -> io::Result<()> {
+    fn perform(&mut self, heard: &mut Vec<LinkEvent>, now: Timestamp) {
+        self.do_effects();
+        self.screen.flush(self.prompt.as_mut());
+        // A message is acknowledged only when it was written: one that was not stays unread.
+        match self.screen.loss() {
+            None => self.controller.on_shown(now),
+            Some(_) => self.controller.on_output_lost(),
+        }
+        self.do_effects();
+        self.links.flush(now, heard);
+    }
+
+    fn do_effects(&mut self) {
         for effect in self.controller.take_effects() {
             match effect {
                 Effect::Send { link, message } => self.links.send(link, &message),
                 Effect::LogIn { credentials, receive } => self.links.log_in(credentials, receive),
-                Effect::Show(output) => self.screen.show(&output, self.prompt.as_mut())?,
+                Effect::Show(output) => self.screen.show(&output, self.prompt.as_mut()),
             }
         }
-        // Messages are shown before they are acknowledged.
-        self.screen.flush(self.prompt.as_mut())?;
-        self.links.flush(now, heard);
-        Ok(())
+    }
+
+    /// Tells a person something that is not the controller's.
+    fn notice(&mut self, text: String) {
+        self.screen.show(&Output { item: Item::Notice(text), by: None }, self.prompt.as_mut());
     }
 
     /// Lets the next line be typed, unless what the last one asked for changes the prompt.
@@ -315,6 +317,21 @@ impl App {
         self.controller.ending().or(self.is_killed.then_some(exit::DONE))
     }
 
+    /// The end's exit code, when the requests themselves came to `code`: a script has to know whether lines were not done, or
+    /// results are missing from a file. If all was done, and the reader has read enough and closed the pipe, as `head` does, that
+    /// is no failure.
+    fn account_for_loss(&self, code: u8) -> Result<u8, Failure> {
+        let Some(error) = self.screen.loss() else { return Ok(code) };
+        let consequence = match self.controller.undone_from() {
+            Some(line) => format!("; the lines from {line} on were not done"),
+            None if error.kind() == io::ErrorKind::BrokenPipe => return Ok(code),
+            None if code == exit::DONE => "; results are missing, but all requests were carried out".into(),
+            None => String::new(),
+        };
+        let code = if matches!(code, exit::DONE | exit::REFUSED) { exit::IO } else { code };
+        Err(Failure::new(code, not_written(error) + &consequence))
+    }
+
     /// How long nothing has to be done unless something happens.
     fn timeout(&self, now: Timestamp) -> Option<Duration> {
         if self.input.as_ref().is_some_and(Input::is_ready) && self.controller.has_room() {
@@ -335,9 +352,4 @@ fn new_client() -> ClientId {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system gives random bytes once it has begun to");
     ClientId(bytes)
-}
-
-/// An operating system error as a failure with its exit code.
-pub fn internal(error: &io::Error) -> Failure {
-    Failure::new(exit::INTERNAL, error.to_string())
 }

@@ -30,6 +30,7 @@ use std::str::FromStr;
     error_code(1, "the service said no"),
     error_code(2, "usage"),
     error_code(69, "no replica reachable"),
+    error_code(74, "input or output lost"),
     error_code(75, "outcome unknown"),
     error_code(77, "not allowed"),
     error_code(78, "configuration")

@@ -1,7 +1,7 @@
 //! How the program ends: named exit codes, after `sysexits.h` where it has one, and failures that carry them.
 
 use stablechat_protocol::answer::Rejection;
-use std::fmt;
+use std::{fmt, io};
 
 /// Everything was done.
 pub const DONE: u8 = 0;
@@ -13,6 +13,8 @@ pub const USAGE: u8 = 2;
 pub const UNREACHABLE: u8 = 69;
 /// A fault of the program or of the machine.
 pub const INTERNAL: u8 = 70;
+/// Standard input could not be read or standard output not be written, so lines are not done or results are missing.
+pub const IO: u8 = 74;
 /// It is not known whether a request took effect. Safe to repeat with the same `--id`.
 pub const UNKNOWN: u8 = 75;
 /// The account is somebody else's, or the command needs an account and none was connected.
@@ -39,6 +41,13 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.message)
+    }
+}
+
+/// An error of the operating system about something without which the program cannot work.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::new(INTERNAL, error.to_string())
     }
 }
 

@@ -13,11 +13,12 @@ mod json;
 pub mod paths;
 mod text;
 
-use crate::cli::exit;
+use crate::cli::exit::{self, Failure};
 use crate::cli::lookout::Lookout;
-use crate::cli::screen::remark;
+use crate::cli::screen::{remark, write_results};
+use crate::cli::visible::visible;
 use crate::link::LinkEvent;
-use crate::reach::LinkSet;
+use crate::reach::{LinkFaults, LinkSet};
 use findings::{Findings, Verdict};
 use paths::{Path, Place};
 use stablechat_protocol::clock_offset::Exchange;
@@ -26,7 +27,7 @@ use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 /// How many seconds are measured by default: a thousand rounds.
@@ -52,7 +53,7 @@ pub struct ProbeSettings {
 ///
 /// # Errors
 /// The operating system refuses something, or the results cannot be written.
-pub fn run(settings: &ProbeSettings) -> io::Result<u8> {
+pub fn run(settings: &ProbeSettings) -> Result<u8, Failure> {
     let mut lookout = Lookout::open(&settings.cluster)?;
     let mut probe = Probe::new(&settings.cluster);
     let limit = lookout.now().after(GATHERING);
@@ -61,7 +62,7 @@ pub fn run(settings: &ProbeSettings) -> io::Result<u8> {
         return Ok(exit::CONFIGURATION);
     }
     if probe.ready.is_empty() {
-        remark(&format!("stablechat: no replica of the cluster {} is in reach\n", settings.cluster.name));
+        remark(&format!("stablechat: {}\n", visible(&probe.faults.unreachable(&settings.cluster))));
         return Ok(exit::UNREACHABLE);
     }
     if io::stderr().is_terminal() {
@@ -70,11 +71,7 @@ pub fn run(settings: &ProbeSettings) -> io::Result<u8> {
     probe.measure(&mut lookout, Duration::from_secs(settings.seconds.into()))?;
     let findings = Findings::of(&settings.cluster, &probe.paths, lookout.now());
     let text = if settings.json { json::lines(&findings) } else { text::text(&findings) };
-    match io::stdout().write_all(text.as_bytes()) {
-        // The reader of our results has closed the pipe, as `head` does: that is no failure.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
-        _ => {}
-    }
+    write_results(&text)?;
     Ok(match findings.verdict() {
         Verdict::Holds => exit::DONE,
         Verdict::Fails | Verdict::Unknown => exit::REFUSED,
@@ -86,6 +83,8 @@ struct Probe<'a> {
     cluster: &'a Cluster,
     /// The links that are ready.
     ready: LinkSet,
+    /// Why the others are not.
+    faults: LinkFaults,
     /// Whether pings have gone out: a link that becomes ready later is not measured all the time.
     has_begun: bool,
     paths: BTreeMap<(Place, Place), Path>,
@@ -95,7 +94,14 @@ struct Probe<'a> {
 
 impl Probe<'_> {
     fn new(cluster: &Cluster) -> Probe<'_> {
-        Probe { cluster, ready: LinkSet::EMPTY, has_begun: false, paths: BTreeMap::new(), owed: LinkSet::EMPTY }
+        Probe {
+            cluster,
+            ready: LinkSet::EMPTY,
+            faults: LinkFaults::default(),
+            has_begun: false,
+            paths: BTreeMap::new(),
+            owed: LinkSet::EMPTY,
+        }
     }
 
     /// Pings for this duration, or until a signal, and waits for the answers.
@@ -145,7 +151,8 @@ impl Probe<'_> {
     fn on_event(&mut self, now: Timestamp, event: LinkEvent) {
         match event {
             LinkEvent::Ready { link } => self.on_ready(link),
-            LinkEvent::Lost { link } => self.on_lost(link),
+            LinkEvent::Lost { link, reason } => self.on_lost(link, reason),
+            LinkEvent::Unreachable { link, reason } => self.faults.on_fault(link, reason),
             LinkEvent::Sample { link, exchange } => {
                 self.on_pong(Place::Here, Place::Replica(link), exchange);
             }
@@ -167,14 +174,16 @@ impl Probe<'_> {
 
     fn on_ready(&mut self, link: usize) {
         self.ready.insert(link);
+        self.faults.on_ready(link);
         let is_whole = !self.has_begun;
         for ends in self.paths_by(link) {
             self.paths.entry(ends).or_insert_with(|| Path::new(is_whole));
         }
     }
 
-    fn on_lost(&mut self, link: usize) {
+    fn on_lost(&mut self, link: usize, reason: String) {
         self.ready.remove(link);
+        self.faults.on_fault(link, reason);
         self.owed.remove(link);
         for ends in self.paths_by(link) {
             self.paths.get_mut(&ends).into_iter().for_each(Path::interrupt);

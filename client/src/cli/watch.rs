@@ -3,9 +3,9 @@
 //! A report is shown until the next one comes, and no longer than `PATIENCE`: a replica that dies is gone from the table at once,
 //! one that hangs soon after. At a terminal each table takes the place of the one before, and the last one stays.
 
-use crate::cli::exit;
+use crate::cli::exit::{self, Failure};
 use crate::cli::lookout::Lookout;
-use crate::cli::screen::remark;
+use crate::cli::screen::{remark, write_results};
 use crate::cli::status::ClusterStatus;
 use crate::link::LinkEvent;
 use rustix::termios::tcgetwinsize;
@@ -15,7 +15,7 @@ use stablechat_protocol::status::StatusReport;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::time::utc;
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The time from one table to the next.
@@ -31,8 +31,8 @@ pub struct WatchSettings {
 /// Shows the status until a signal comes or nobody reads it. Returns the exit code: that of the last table.
 ///
 /// # Errors
-/// The operating system refuses a socket, a signal handler or the poll.
-pub fn run(settings: &WatchSettings) -> io::Result<u8> {
+/// The operating system refuses a socket, a signal handler or the poll, or the status cannot be written.
+pub fn run(settings: &WatchSettings) -> Result<u8, Failure> {
     let mut watch = Watch {
         settings,
         lookout: Lookout::open(&settings.cluster)?,
@@ -40,11 +40,7 @@ pub fn run(settings: &WatchSettings) -> io::Result<u8> {
         has_drawn: false,
         is_terminal: io::stdout().is_terminal(),
     };
-    match watch.run() {
-        // The reader of our results has closed the pipe, as `head` does: that is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::DONE),
-        result => result,
-    }
+    watch.run()
 }
 
 /// What is being watched.
@@ -60,7 +56,7 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn run(&mut self) -> io::Result<u8> {
+    fn run(&mut self) -> Result<u8, Failure> {
         // Nobody wants to see a table of replicas that are not in reach because we have only begun.
         let mut next = self.lookout.now();
         self.listen_until(next.after(PATIENCE), Watch::is_complete)?;
@@ -69,7 +65,9 @@ impl Watch<'_> {
                 return Ok(exit::CONFIGURATION);
             }
             let status = self.status();
-            self.draw(&status)?;
+            if !self.draw(&status)? {
+                return Ok(exit::DONE);
+            }
             next = next.after(INTERVAL).max(self.lookout.now());
             self.lookout.send(None, &ToReplica::Status);
             self.listen_until(next, |_| false)?;
@@ -92,11 +90,11 @@ impl Watch<'_> {
     fn on_event(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Ready { link } => self.lookout.send(Some(link), &ToReplica::Status),
-            LinkEvent::Lost { link } => drop(self.reports.remove(&link)),
+            LinkEvent::Lost { link, .. } => drop(self.reports.remove(&link)),
             LinkEvent::Message { link, message: ToClient::Status { report } } => {
                 self.reports.insert(link, (self.lookout.now(), *report));
             }
-            LinkEvent::Message { .. } | LinkEvent::Sample { .. } => {}
+            LinkEvent::Message { .. } | LinkEvent::Sample { .. } | LinkEvent::Unreachable { .. } => {}
             LinkEvent::Misconfigured { link, fault } => {
                 let replica = &self.settings.cluster.replicas[link];
                 remark(&format!("stablechat: the replica {} at {}: {fault}\n", replica.name, replica.address));
@@ -119,8 +117,8 @@ impl Watch<'_> {
         ClusterStatus { replicas: names.enumerate().map(|(link, name)| (name, report(link))).collect() }
     }
 
-    /// Shows a table, all in one write, so that nothing flickers.
-    fn draw(&mut self, status: &ClusterStatus) -> io::Result<()> {
+    /// Shows a table, all in one write, so that nothing flickers. Returns whether somebody reads it.
+    fn draw(&mut self, status: &ClusterStatus) -> Result<bool, Failure> {
         let text = match self.settings.json {
             true => status.to_json_lines(),
             false => format!("{} UTC\n\n{}\n", utc(wall_time()), status.to_text()),
@@ -131,9 +129,7 @@ impl Watch<'_> {
             (false, _) => text,
         };
         self.has_drawn = true;
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()
+        write_results(&text)
     }
 }
 

@@ -138,7 +138,8 @@ fn without_a_replica_in_reach_nothing_is_done_and_it_exits_69() {
     let cluster = Cluster::with_accounts(2, &["alice"]);
     cluster.replicas.iter().for_each(super::fake::Replica::kill);
     let said = cluster.run(&["--as", "alice", "send", "alice", "x"]);
-    said.fails(69, "no replica of the cluster test is in reach; not done: the send");
+    let reasons = "(a: connection refused, b: connection refused)";
+    said.fails(69, &format!("cannot reach any replica of the cluster test {reasons}; not done: the send"));
 }
 
 #[test]
@@ -151,7 +152,9 @@ fn lines_that_were_sent_to_no_replica_are_named_as_not_done() {
     cluster.replicas[0].kill();
     wait_until("the replica is down", || std::net::TcpStream::connect(cluster.replicas[0].address).is_err());
     talk.type_line("send alice 2\nsend alice 3");
-    talk.end().fails(69, "line 2: no replica of the cluster test is in reach; not done: lines 2 to 3");
+    let expected =
+        "line 2: cannot reach any replica of the cluster test (a: connection refused); not done: lines 2 to 3";
+    talk.end().fails(69, expected);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod fake;
 mod faults;
 mod keys;
 mod lines;
+mod output;
 mod probe;
 mod run;
 mod status;

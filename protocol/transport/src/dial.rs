@@ -109,7 +109,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
                 }
                 match resolver.resolve(self.number, &self.address) {
                     Ok(()) => self.state = State::Resolving,
-                    Err(error) => return self.fail(&error, now),
+                    Err(error) => return self.fail(&in_words(&error), now),
                 }
                 Ok(())
             }
@@ -136,7 +136,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
                 self.untried = addresses.into();
                 self.connect(now, register)
             }
-            Err(error) => self.fail(&error, now),
+            Err(error) => self.fail(&in_words(&error), now),
         }
     }
 
@@ -152,7 +152,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
                 State::Connecting { socket, .. } => Ok(Some(socket)),
                 _ => Ok(None),
             },
-            Err(error) => self.fail(&error, now).map(|()| None),
+            Err(error) => self.fail(&in_words(&error), now).map(|()| None),
         }
     }
 
@@ -189,7 +189,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
                 self.state = State::Connecting { socket, until: now + self.pacing.connect_limit };
                 Ok(())
             }
-            Err(error) => self.fail(&error, now),
+            Err(error) => self.fail(&in_words(&error), now),
         }
     }
 
@@ -201,6 +201,17 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
         }
         self.retry(now);
         Err(why.to_string())
+    }
+}
+
+/// What an error is, for a sentence: of the usual ones the name alone, without its number.
+fn in_words(error: &io::Error) -> String {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+    match error.kind() {
+        kind @ (ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut) => {
+            kind.to_string()
+        }
+        _ => error.to_string(),
     }
 }
 

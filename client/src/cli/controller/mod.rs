@@ -80,6 +80,10 @@ pub struct Controller {
     lines: u64,
     /// Whether no more lines will come.
     has_ended: bool,
+    /// Whether results cannot be written any more.
+    is_output_lost: bool,
+    /// The first line of standard input that was not done because of that.
+    undone_from: Option<u64>,
     /// Whether a failure leaves nothing more to do.
     is_over: bool,
     /// The exit code so far.
@@ -100,6 +104,8 @@ impl Controller {
             timeouts: Timeouts::new(settings.mode, bound, now),
             lines: 0,
             has_ended: false,
+            is_output_lost: false,
+            undone_from: None,
             is_over: false,
             code: exit::DONE,
             effects: Vec::new(),
@@ -158,6 +164,43 @@ impl Controller {
         self.has_ended = true;
     }
 
+    /// Standard input cannot be read any more: what was asked is finished, and then everything is over.
+    pub fn on_input_lost(&mut self, fault: &str) {
+        self.has_ended = true;
+        self.code = exit::IO;
+        self.notice(format!(
+            "cannot read standard input after line {}, so later ones are not done: {fault}",
+            self.lines
+        ));
+    }
+
+    /// Everything that was to be shown is written: messages among it are acknowledged.
+    pub fn on_shown(&mut self, now: Timestamp) {
+        if !self.reach.is_lost()
+            && let Some(acknowledgement) = self.account.acknowledge(now)
+        {
+            self.send(acknowledgement);
+        }
+    }
+
+    /// Results cannot be written any more: no line is taken, and none that waits is begun. What is under way is finished,
+    /// because nobody could say otherwise whether it took effect. Messages that were to be shown stay unread.
+    pub fn on_output_lost(&mut self) {
+        if self.is_output_lost {
+            return;
+        }
+        self.is_output_lost = true;
+        let unread = (!self.has_ended).then_some(self.lines + 1);
+        self.has_ended = true;
+        let waiting = self.jobs.drop_waiting().find_map(|job| job.line);
+        self.undone_from = waiting.or(unread).filter(|_| self.settings.mode == Mode::Filter);
+    }
+
+    /// The first line of standard input that was not done because results could not be written.
+    pub fn undone_from(&self) -> Option<u64> {
+        self.undone_from
+    }
+
     /// Whether no more lines will come.
     pub fn is_ending(&self) -> bool {
         self.has_ended
@@ -180,7 +223,12 @@ impl Controller {
 
     /// The exit code, once everything is over.
     pub fn ending(&self) -> Option<u8> {
-        let is_done = self.has_ended && self.jobs.is_empty() && self.account.is_quiet() && !self.account.is_fetching();
+        // Messages that cannot be shown are neither fetched nor acknowledged.
+        let is_settled = match self.is_output_lost {
+            true => self.account.session().is_idle(),
+            false => self.account.is_quiet() && !self.account.is_fetching(),
+        };
+        let is_done = self.has_ended && self.jobs.is_empty() && is_settled;
         (self.is_over || is_done).then_some(self.code)
     }
 
@@ -230,9 +278,14 @@ impl Controller {
     }
 
     /// A link is no longer ready.
-    pub fn on_lost(&mut self, now: Timestamp, link: usize) {
-        self.reach.on_lost(now, link);
+    pub fn on_lost(&mut self, now: Timestamp, link: usize, reason: String) {
+        self.reach.on_lost(now, link, reason);
         self.account.on_link_lost(now, link);
+    }
+
+    /// An attempt to make a link ready has failed.
+    pub fn on_unreachable(&mut self, link: usize, reason: String) {
+        self.reach.on_unreachable(link, reason);
     }
 
     /// Takes a frame that is about requests, messages or the replica's status.
@@ -342,12 +395,14 @@ impl Controller {
         if !self.is_told_of_reach() {
             return;
         }
-        let cluster = &self.settings.cluster.name;
         match self.reach.news(now) {
             Some(ReachNews::Lost) => {
-                self.notice(format!("no replica of the cluster {cluster} is in reach; trying again until one is"));
+                let fault = self.reach.unreachable(&self.settings.cluster);
+                self.notice(format!("{fault}; trying again until one answers, Ctrl-C to stop"));
             }
-            Some(ReachNews::Regained) => self.notice(format!("the cluster {cluster} is in reach again")),
+            Some(ReachNews::Regained) => {
+                self.notice(format!("the cluster {} is in reach again", self.settings.cluster.name));
+            }
             None => {}
         }
     }
@@ -384,7 +439,7 @@ impl Controller {
         };
         let (doubtful, undone): (Vec<&Job>, Vec<&Job>) = self.jobs.iter().partition(may_be_done);
         let reason = match self.reach.is_lost() {
-            true => format!("no replica of the cluster {} is in reach", self.settings.cluster.name),
+            true => self.reach.unreachable(&self.settings.cluster),
             false if self.timeouts.has_no_room() => "the disks of the replicas in reach are full".to_string(),
             false => "no replica answers".to_string(),
         };

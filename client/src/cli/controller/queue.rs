@@ -66,6 +66,11 @@ impl JobQueue {
         self.started += 1;
     }
 
+    /// Drops the jobs that are not started, and returns them.
+    pub fn drop_waiting(&mut self) -> impl Iterator<Item = Job> {
+        self.jobs.drain(self.started..)
+    }
+
     /// The first job, if it is started.
     pub fn first_started(&self) -> Option<&Job> {
         self.jobs.front().filter(|_| self.started > 0)

@@ -3,7 +3,8 @@
 //! As long as one replica can be reached, the state of the others does not matter to the user. When none can, a user who waits
 //! gets one line, and another line when a replica can be reached again.
 
-use crate::reach::LinkSet;
+use crate::reach::{LinkFaults, LinkSet};
+use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(super) enum ReachNews {
 pub(super) struct Reachability {
     /// The links that are ready.
     ready: LinkSet,
+    /// Why the others are not.
+    faults: LinkFaults,
     /// Whether all links have been ready or failed once.
     all_tried: bool,
     /// Whether requests may be sent: the links had their chance to become ready, so that all replicas see the same requests.
@@ -32,20 +35,38 @@ pub(super) struct Reachability {
 
 impl Reachability {
     pub fn new(now: Timestamp) -> Reachability {
-        let ready = LinkSet::EMPTY;
-        Reachability { ready, all_tried: false, is_open: false, lost_since: Some(now), is_told: false }
+        Reachability {
+            ready: LinkSet::EMPTY,
+            faults: LinkFaults::default(),
+            all_tried: false,
+            is_open: false,
+            lost_since: Some(now),
+            is_told: false,
+        }
     }
 
     /// A link became ready. Returns whether none was before.
     pub fn on_ready(&mut self, link: usize) -> bool {
         let is_first = self.ready.is_empty();
         self.ready.insert(link);
+        self.faults.on_ready(link);
         self.lost_since = None;
         is_first
     }
 
-    pub fn on_lost(&mut self, now: Timestamp, link: usize) {
+    /// An attempt to make a link ready has failed.
+    pub fn on_unreachable(&mut self, link: usize, reason: String) {
+        self.faults.on_fault(link, reason);
+    }
+
+    /// That no replica can be reached, with the reason for each.
+    pub fn unreachable(&self, cluster: &Cluster) -> String {
+        self.faults.unreachable(cluster)
+    }
+
+    pub fn on_lost(&mut self, now: Timestamp, link: usize, reason: String) {
         self.ready.remove(link);
+        self.faults.on_fault(link, reason);
         if self.ready.is_empty() {
             self.lost_since.get_or_insert(now);
         }
@@ -113,9 +134,9 @@ mod tests {
     fn losing_and_regaining_all_replicas_is_told_once_each() {
         let mut reach = Reachability::new(at(0));
         assert!(reach.on_ready(0) && !reach.on_ready(1));
-        reach.on_lost(at(10), 0);
+        reach.on_lost(at(10), 0, "it hangs".into());
         assert_eq!((reach.news(at(5000)), reach.deadline()), (None, None), "one is in reach");
-        reach.on_lost(at(20), 1);
+        reach.on_lost(at(20), 1, "it hangs".into());
         assert_eq!((reach.news(at(1019)), reach.deadline()), (None, Some(at(1020))));
         assert_eq!(reach.news(at(1020)), Some(ReachNews::Lost));
         assert_eq!((reach.news(at(9000)), reach.deadline()), (None, None));
@@ -128,7 +149,7 @@ mod tests {
     fn a_short_loss_is_not_told() {
         let mut reach = Reachability::new(at(0));
         reach.on_ready(0);
-        reach.on_lost(at(10), 0);
+        reach.on_lost(at(10), 0, "it hangs".into());
         reach.on_ready(0);
         assert_eq!(reach.news(at(5000)), None);
     }

@@ -41,16 +41,13 @@ impl Controller {
         Some(self.complete_at(job))
     }
 
-    /// Acknowledges messages that were shown, and fetches the next page of unread ones.
+    /// Fetches the next page of unread messages.
     fn receive(&mut self, now: Timestamp) {
-        if self.reach.is_lost() {
-            return;
-        }
-        let acknowledgement = self.account.acknowledge(now);
         // The first page of an account that is being connected is asked for by the connect itself.
-        let can_fetch = self.previous.is_none() && self.reach.is_open();
-        let page = if can_fetch { self.account.fetch(now) } else { None };
-        acknowledgement.into_iter().chain(page).for_each(|message| self.send(message));
+        let can_fetch = self.previous.is_none() && self.reach.can_send() && !self.is_output_lost;
+        if let Some(page) = can_fetch.then(|| self.account.fetch(now)).flatten() {
+            self.send(page);
+        }
     }
 
     /// Finishes jobs from the front of the queue. Returns whether there was any.
@@ -274,6 +271,8 @@ impl Controller {
         let is_first = job.line.is_none();
         match self.settings.mode {
             Mode::Prompt => {}
+            // That lines could not be read weighs more: it says nothing of them.
+            Mode::Filter if !is_first && self.code == exit::IO => {}
             Mode::Filter if !is_first => self.code = exit::REFUSED,
             Mode::Filter | Mode::Once | Mode::Listen => {
                 self.code = failure.code;
@@ -415,7 +414,8 @@ impl Controller {
 
     /// Asks for the next page of a job, if there is one.
     fn next_page(&mut self, now: Timestamp, job: &mut Job, next: Option<Query>) -> Turn {
-        if let Some(query) = next {
+        // Further pages would be shown to nobody.
+        if let Some(query) = next.filter(|_| !self.is_output_lost) {
             let stage = self.query(now, query);
             job.enter(stage);
             return Turn::Again;
