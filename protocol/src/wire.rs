@@ -129,7 +129,8 @@ macro_rules! wire_enum {
                         Ok(value)
                     }
                 }
-                deserializer.deserialize_seq(Visitor)
+                // Not as a sequence: ciborium would take a byte string for one, and so a value had a second encoding.
+                deserializer.deserialize_any(Visitor)
             }
         }
     };
@@ -166,7 +167,8 @@ macro_rules! wire_struct {
                         Ok(value)
                     }
                 }
-                deserializer.deserialize_seq(Visitor)
+                // Not as a sequence: ciborium would take a byte string for one, and so a value had a second encoding.
+                deserializer.deserialize_any(Visitor)
             }
         }
     };
@@ -250,6 +252,11 @@ mod tests {
         assert!(from_cbor::<Sample>(&[0x82, 0x07, 0x01]).expect_err("not a sample").contains("missing field"));
         assert!(from_cbor::<Sample>(&[0x80]).is_err());
         assert!(from_cbor::<Sample>(&[0x81, 0x00, 0x00]).expect_err("not a sample").contains("1 bytes follow"));
+    }
+
+    #[test]
+    fn a_byte_string_is_no_array() {
+        assert!(from_cbor::<Sample>(&[0x41, 0x00]).expect_err("not a sample").contains("expected an array"));
     }
 
     #[test]

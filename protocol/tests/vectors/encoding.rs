@@ -57,6 +57,8 @@ impl Vectors {
         self.add_refused::<ToReplica>("an array that ends early", "to-replica", &[0x82, 0x05]);
         self.add_refused::<ToReplica>("two items", "to-replica", &[0x81, 0x02, 0x81, 0x02]);
         self.add_refused::<ToReplica>("no array", "to-replica", &[0x02]);
+        self.add_refused::<ToReplica>("a byte string in the place of an array", "to-replica", &[0x41, 0x02]);
+        self.add_refused::<PeerMessage>("a byte string in the place of an array", "peer-message", &[0x42, 0x02, 0x17]);
         self.add_refused::<ToReplica>("an array without a tag", "to-replica", &[0x80]);
         self.add_refused::<ToReplica>("an unknown tag", "to-replica", &[0x81, 0x18, 0x63]);
         self.add_refused::<ToClient>("an unknown tag", "to-client", &[0x81, 0x18, 0x63]);
