@@ -165,5 +165,7 @@ wire_struct! {
         pub state_digest: Digest,
         /// How many bytes the rows of the log take.
         pub log_bytes: u64,
+        /// The exclusive or of the digests of the undo records.
+        pub undo_digest: Digest,
     }
 }

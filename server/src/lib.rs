@@ -19,6 +19,8 @@ pub mod clock;
 pub mod disk;
 pub mod exit;
 #[cfg(test)]
+mod fuzzing;
+#[cfg(test)]
 mod golden;
 pub mod metrics;
 pub mod net;

@@ -66,7 +66,8 @@ impl Vectors {
             PeerMessage::SnapshotPart { part: 0, rows: vec![row], end: None, rows_total: 24 },
         );
         let (base, settled, applied) = (mark(1), uid(2), mark(100_000));
-        let end = Some(SnapshotEnd { base, settled, applied, state_digest, log_bytes: 1 << 30 });
+        let end =
+            Some(SnapshotEnd { base, settled, applied, state_digest, log_bytes: 1 << 30, undo_digest: state_digest });
         self.add("that is the last", PeerMessage::SnapshotPart { part: 1, rows: vec![], end, rows_total: 24 });
         self.add("", PeerMessage::SnapshotBusy);
     }

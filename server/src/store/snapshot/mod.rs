@@ -17,6 +17,7 @@ pub use receiving::{SnapshotError, SnapshotReceiver};
 
 use super::schema;
 use super::state::keys::Column;
+use stablechat_protocol::digest::Digest;
 use stablechat_protocol::peer::{SnapshotEnd, SnapshotRow};
 
 /// A part of a snapshot: the next rows, and after the last ones the sums over all.
@@ -31,5 +32,15 @@ fn family_name(number: u8) -> Option<&'static str> {
     }
 }
 
+/// The digest of an undo record. The digests of all, added up, are in the snapshot's end: neither the digest of the state nor
+/// that of the log covers them.
+fn undo_digest(key: &[u8], value: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new_derive_key("stablechat undo record of a snapshot, version 1");
+    hasher.update(&(key.len() as u64).to_be_bytes()).update(key).update(value);
+    Digest(*hasher.finalize().as_bytes())
+}
+
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

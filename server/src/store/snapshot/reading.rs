@@ -1,6 +1,6 @@
 //! Reading a snapshot from a store.
 
-use super::SnapshotPart;
+use super::{SnapshotPart, undo_digest};
 use crate::store::ChatStore;
 use crate::store::database::{decode, family};
 use crate::store::error::StoreError;
@@ -10,7 +10,7 @@ use crate::store::state::keys::{Bytes, Column};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rocksdb::properties::ESTIMATE_NUM_KEYS;
 use rocksdb::{DB, Direction, IteratorMode, ReadOptions, Snapshot};
-use stablechat_protocol::digest::LogMark;
+use stablechat_protocol::digest::{Digest, LogMark};
 use stablechat_protocol::peer::{BODIES_BYTES, SnapshotEnd, SnapshotRow};
 use stablechat_protocol::uid::Uid;
 use std::thread::JoinHandle;
@@ -65,7 +65,8 @@ impl ChatStore {
         let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
             let snapshot = db.snapshot();
             drop(begun_sender);
-            Reading { db: &db, snapshot, sender, rows: Vec::new(), bytes: 0 }.run();
+            let (rows, undo_digest) = (Vec::new(), Digest::ZERO);
+            Reading { db: &db, snapshot, sender, rows, bytes: 0, undo_digest }.run();
         })?;
         // Wait until RocksDB has fixed the moment: a repair that began before that would be seen half done.
         begun.recv().unwrap_or(());
@@ -94,6 +95,8 @@ struct Reading<'a> {
     /// The rows of the next part so far, and the bytes of their keys and values.
     rows: Vec<SnapshotRow>,
     bytes: usize,
+    /// The sum of the digests of the undo records so far.
+    undo_digest: Digest,
 }
 
 /// Why reading ended before the last part.
@@ -136,7 +139,7 @@ impl Reading<'_> {
         self.send_family(schema::UNDO_NUMBER, schema::UNDO, &from)?;
 
         let (applied, state_digest) = (applied.mark(), applied.state_digest);
-        Ok(SnapshotEnd { base, settled, applied, state_digest, log_bytes })
+        Ok(SnapshotEnd { base, settled, applied, state_digest, log_bytes, undo_digest: self.undo_digest })
     }
 
     /// Sends the rows of a column family from a key on. Returns how many bytes their values take.
@@ -149,6 +152,9 @@ impl Reading<'_> {
         let mut total = 0;
         for row in self.snapshot.iterator_cf_opt(family(self.db, name), options, mode) {
             let (key, value) = row.map_err(|error| StoreError::Rocks("reading a snapshot", error))?;
+            if number == schema::UNDO_NUMBER {
+                self.undo_digest.toggle(undo_digest(&key, &value));
+            }
             total += value.len() as u64;
             self.bytes += key.len() + value.len();
             self.rows.push(SnapshotRow { family: number, key: Bytes(key.into_vec()), value: Bytes(value.into_vec()) });

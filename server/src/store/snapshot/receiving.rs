@@ -1,6 +1,6 @@
 //! Receiving a snapshot and installing it.
 
-use super::family_name;
+use super::{family_name, undo_digest};
 use crate::store::ChatStore;
 use crate::store::database::{Batch, decode, family, read_meta};
 use crate::store::error::StoreError;
@@ -28,6 +28,8 @@ pub struct SnapshotReceiver {
     last_key: Vec<u8>,
     /// The XOR of the digests of the state's rows.
     state_digest: Digest,
+    /// The XOR of the digests of the undo records.
+    undo_digest: Digest,
     /// The first and the last request of the log, once there has been one.
     log: Option<(LogMark, LogMark)>,
     log_bytes: u64,
@@ -73,6 +75,7 @@ impl ChatStore {
         Ok(SnapshotReceiver {
             last_key: Vec::new(),
             state_digest: Digest::ZERO,
+            undo_digest: Digest::ZERO,
             log: None,
             log_bytes: 0,
             bytes: 0,
@@ -98,6 +101,9 @@ impl ChatStore {
             }
             if let Some(column) = Column::from_number(number) {
                 receiver.state_digest.toggle(row_digest(column, &key, &value));
+            }
+            if number == schema::UNDO_NUMBER {
+                receiver.undo_digest.toggle(undo_digest(&key, &value));
             }
             if number == schema::LOG_NUMBER {
                 receiver.log = Some(follow(receiver.log, &key, &value).ok_or(SnapshotError::Invalid(
@@ -125,6 +131,9 @@ impl ChatStore {
         };
         if receiver.state_digest != end.state_digest {
             return Err(SnapshotError::Invalid("its state has another digest than it says"));
+        }
+        if receiver.undo_digest != end.undo_digest {
+            return Err(SnapshotError::Invalid("its undo records have another digest than it says"));
         }
         if !is_begin || (last, receiver.log_bytes) != (end.applied, end.log_bytes) {
             return Err(SnapshotError::Invalid("its log begins, ends or is long otherwise than it says"));

@@ -12,7 +12,7 @@ use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::uid::Uid;
 
 /// A store of these requests, settled up to the one at this place, that keeps so many bytes of its log.
-fn truncated(requests: &[StampedRequest], settled: usize, retention: u64) -> ChatStore {
+pub(super) fn truncated(requests: &[StampedRequest], settled: usize, retention: u64) -> ChatStore {
     let mut store = store_of(requests);
     store.retain(retention);
     store.settle(requests[settled].uid);
@@ -22,13 +22,13 @@ fn truncated(requests: &[StampedRequest], settled: usize, retention: u64) -> Cha
 }
 
 /// All parts of a snapshot.
-fn parts(store: &ChatStore) -> Vec<SnapshotPart> {
+pub(super) fn parts(store: &ChatStore) -> Vec<SnapshotPart> {
     let mut reader = store.read_snapshot().expect("there is a thread");
     std::iter::from_fn(|| reader.next_part().expect("memory does not fail")).collect()
 }
 
 /// Puts a snapshot in the place of what a store has.
-fn install(store: &mut ChatStore, parts: Vec<SnapshotPart>) -> Result<(), SnapshotError> {
+pub(super) fn install(store: &mut ChatStore, parts: Vec<SnapshotPart>) -> Result<(), SnapshotError> {
     let mut receiver = store.begin_snapshot()?;
     for (rows, end) in parts {
         store.receive_rows(&mut receiver, rows)?;
@@ -205,7 +205,9 @@ fn a_snapshot_that_was_changed_on_its_way_is_not_installed() {
         |rows: &Vec<SnapshotRow>| rows.iter().position(|row| row.family == schema::LOG_NUMBER).expect("there is a log");
     refused(&|rows, _| drop(rows.remove(log(rows))));
     refused(&|rows, _| drop(rows.remove(log(rows) + 1)));
+    refused(&|rows, _| rows.last_mut().expect("it has undo records").value.0.push(0));
     refused(&|_, end| end.state_digest = Digest::ZERO);
+    refused(&|_, end| end.undo_digest = Digest::ZERO);
     refused(&|_, end| end.base.position += 1);
     refused(&|_, end| end.applied.position += 1);
 }
