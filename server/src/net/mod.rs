@@ -16,6 +16,8 @@ mod channel;
 mod connection;
 mod connections;
 mod dialer;
+#[cfg(test)]
+mod fuzz;
 mod greeting;
 mod http;
 mod intake;
