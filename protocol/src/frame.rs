@@ -11,6 +11,10 @@ use std::fmt;
 
 /// The most bytes of an item: 1 MiB. A sender splits longer content over several messages.
 pub const FRAME_MAX: usize = 1024 * 1024;
+/// The most bytes of an item from a client to a replica: 48 KiB. The longest is an ack of [`crate::command::ACK_MAX`] messages.
+pub const CLIENT_FRAME_MAX: usize = 48 * 1024;
+/// A buffer that has grown larger than this, 4 KiB, is given back as soon as it is empty.
+const KEPT_MAX: usize = 4 * 1024;
 /// The bytes of a frame before its item: the length.
 const HEADER: usize = 4;
 
@@ -110,11 +114,17 @@ impl FrameBuffer {
         Ok(Decoded::Frame(message))
     }
 
-    /// Drops decoded bytes. After a large frame the memory is given back, because most connections never carry a second one.
+    /// How many bytes of memory it takes.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Drops decoded bytes. After a large frame the memory is given back: there may be a thousand connections, of which most never
+    /// carry a second one.
     fn compact(&mut self) {
         self.bytes.drain(..self.start);
         self.start = 0;
-        if self.bytes.is_empty() && self.bytes.capacity() > 64 * 1024 {
+        if self.bytes.is_empty() && self.bytes.capacity() > KEPT_MAX {
             self.bytes = Vec::new();
         }
     }
@@ -185,6 +195,16 @@ mod tests {
         assert_eq!(buffer.decode::<String>(), Err(error));
         assert!(encode(&"x".repeat(FRAME_MAX), &mut Vec::new()).is_err());
         assert!(encode(&"x".repeat(FRAME_MAX - 5), &mut Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn an_empty_buffer_takes_little_memory() {
+        let mut buffer = FrameBuffer::default();
+        buffer.push(&frames(&[&"x".repeat(100_000)]));
+        assert!(buffer.memory() > 100_000);
+        assert!(matches!(buffer.decode::<String>(), Ok(Decoded::Frame(_))));
+        assert_eq!(buffer.decode::<String>(), Ok(Decoded::NeedMore));
+        assert!(buffer.memory() <= KEPT_MAX);
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct ByteStream {
     socket: TcpStream,
     unwritten: WriteBuffer,
     half_close: HalfClose,
+    /// The most bytes that one call reads.
+    read_max: usize,
 }
 
 /// How far our direction of the connection is closed.
@@ -40,7 +42,7 @@ pub struct Read {
 pub enum ReadEnd {
     /// Everything that had arrived is read.
     Drained,
-    /// The call has read its share, at least [`READ_MAX`]. More may be there.
+    /// The call has read its share. More may be there.
     More,
     /// The other side has closed its direction.
     Closed,
@@ -58,7 +60,12 @@ impl ReadEnd {
 impl ByteStream {
     /// A connection over a connected socket.
     pub fn new(socket: TcpStream) -> ByteStream {
-        ByteStream { socket, unwritten: WriteBuffer::default(), half_close: HalfClose::Open }
+        ByteStream { socket, unwritten: WriteBuffer::default(), half_close: HalfClose::Open, read_max: READ_MAX }
+    }
+
+    /// Sets the most bytes that one call reads, [`READ_MAX`] otherwise.
+    pub fn set_read_max(&mut self, bytes: usize) {
+        self.read_max = bytes;
     }
 
     /// How many bytes wait to be written.
@@ -66,15 +73,16 @@ impl ByteStream {
         self.unwritten.len()
     }
 
-    /// Reads the bytes that have arrived, at most about [`READ_MAX`], in pieces of at most the length of `scratch`, and hands each
+    /// Reads the bytes that have arrived, at most its share, in pieces of at most the length of `scratch`, and hands each
     /// piece to `take`.
     pub fn read(&mut self, scratch: &mut [u8], mut take: impl FnMut(&[u8])) -> Read {
         let mut bytes = 0;
         let end = loop {
-            if bytes >= READ_MAX {
+            let piece = scratch.len().min(self.read_max - bytes);
+            if piece == 0 {
                 break ReadEnd::More;
             }
-            match io::Read::read(&mut self.socket, scratch) {
+            match io::Read::read(&mut self.socket, &mut scratch[..piece]) {
                 Ok(0) => break ReadEnd::Closed,
                 Ok(length) => {
                     bytes += length;
@@ -179,11 +187,19 @@ mod tests {
         let mut total = 0;
         while total < 4 * READ_MAX {
             let Read { bytes, end } = stream.read(&mut scratch, |_| {});
-            assert!(bytes < READ_MAX + scratch.len() && !end.is_over(), "{bytes} bytes, {end:?}");
-            assert!(end != ReadEnd::More || bytes >= READ_MAX);
+            assert!(bytes <= READ_MAX && !end.is_over(), "{bytes} bytes, {end:?}");
+            assert!(end != ReadEnd::More || bytes == READ_MAX);
             total += bytes;
         }
-        drop(writer.join().expect("no panic").expect("all is written"));
+        let mut other = writer.join().expect("no panic").expect("all is written");
+
+        stream.set_read_max(10);
+        other.write_all(&[1; 25]).expect("a small write");
+        let mut shares = Vec::new();
+        while shares.iter().sum::<usize>() < 25 {
+            shares.push(stream.read(&mut scratch, |_| {}).bytes);
+        }
+        assert!(shares.iter().all(|bytes| *bytes <= 10), "{shares:?}");
     }
 
     #[test]

@@ -46,6 +46,16 @@ impl FramedStream {
         self.write_limit = limit;
     }
 
+    /// Sets the most bytes that one call reads, see [`ByteStream::set_read_max`].
+    pub fn set_read_max(&mut self, bytes: usize) {
+        self.bytes.set_read_max(bytes);
+    }
+
+    /// How many bytes of memory the frames take that have come, in part or whole, and are not decoded.
+    pub fn incoming(&self) -> usize {
+        self.incoming.memory()
+    }
+
     /// How many bytes wait to be written.
     pub fn unwritten(&self) -> usize {
         self.bytes.unwritten()

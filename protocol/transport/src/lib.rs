@@ -24,5 +24,6 @@ pub use dial::{Dial, Pacing, Register};
 pub use framed_stream::{FramedStream, Overflow};
 pub use resolver::{Resolved, Resolver};
 
-/// The most bytes that one call reads from a connection, 256 KiB, so that one busy connection does not keep the others waiting.
+/// The most bytes that one call reads from a connection, 256 KiB unless set to less, so that one busy connection does not keep the
+/// others waiting.
 pub const READ_MAX: usize = 256 * 1024;
