@@ -7,6 +7,7 @@
 //! It never knows sockets: what it sends are messages to connections and peers, which may be gone by then.
 
 mod boundaries;
+mod clients;
 mod insertion;
 mod logs;
 mod measurements;
@@ -19,17 +20,21 @@ mod scrape;
 mod sessions;
 mod snapshots;
 mod state_log;
+mod stopwatch;
 mod subscribers;
 mod thread;
 
+pub use stopwatch::Stopwatch;
 pub use thread::run;
 
 use crate::net::{EventBatch, NetCommand, NetEvent, NetStats, ReplicaIdentity};
 use crate::replica::{
     Body, ConnectionId, Effect, Input, LogRead, Output, PeerId, Phase, ProtocolSettings, Replica, Start, StoreChange,
+    Submission,
 };
 use crate::store::{ChatStore, Outcome, StoreError};
 use boundaries::BoundaryExchange;
+use clients::Clients;
 use insertion::RunningInsertion;
 use measurements::Measurements;
 use outbox::Outbox;
@@ -38,19 +43,22 @@ use progress::Progress;
 use resubmission::Resubmission;
 use sessions::Sessions;
 use snapshots::{Snapshots, Taken};
-use stablechat_protocol::answer::{AnswerMetadata, Stability};
+use stablechat_protocol::answer::{AnswerMetadata, Refusal, Stability};
 use stablechat_protocol::message::ToClient;
+use stablechat_protocol::request::{QueryRequest, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use state_log::StateLog;
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 use subscribers::Subscribers;
 
 /// About how many bytes one wake gathers before it hands them to the poll loop. It bounds the memory that many large pages take.
-const SENT_MAX: usize = 4 * 1024 * 1024;
-/// The most batches of events that one wake takes in. Under load the channel never runs empty, and answers leave only at the end
-/// of a wake.
-const BATCHES_MAX: usize = 64;
+const SENT_MAX: usize = 2 * 1024 * 1024;
+/// How long one wake takes in events, and how long it applies what is stable: 10 ms each, and at least one batch and one change. The
+/// rest waits for the next wake. Before it applies, each wake sends the peers what they wait for, heartbeats among it, and they
+/// expect a sign of life every 50 ms at most.
+const WAKE_PART_MAX: Duration = Duration::from_millis(10);
 
 /// The protocol, the store, and everything around the two.
 pub struct Applier {
@@ -58,6 +66,7 @@ pub struct Applier {
     /// Declared before the store, so dropped before it: the store must not be closed while a snapshot of it is read.
     snapshots: Snapshots,
     store: ChatStore,
+    clients: Clients,
     subscribers: Subscribers,
     sessions: Sessions,
     boundaries: BoundaryExchange,
@@ -66,6 +75,8 @@ pub struct Applier {
     state_log: StateLog,
     peer_pings: PeerPings,
     measurements: Measurements,
+    /// Tells how long a wake and each query take.
+    stopwatch: Stopwatch,
     /// The names of this replica and of the peers.
     identity: ReplicaIdentity,
     /// The connections that have asked for the status in this wake. Each gets one report, however often it asks.
@@ -113,6 +124,7 @@ impl Applier {
             replica: Replica::new(settings, start),
             snapshots: Snapshots::default(),
             store,
+            clients: Clients::new(Stopwatch::MONOTONIC),
             subscribers: Subscribers::default(),
             sessions: Sessions::default(),
             boundaries: BoundaryExchange::default(),
@@ -121,6 +133,7 @@ impl Applier {
             state_log: StateLog::default(),
             peer_pings: PeerPings::default(),
             measurements: Measurements::default(),
+            stopwatch: Stopwatch::MONOTONIC,
             identity,
             asking_for_status: BTreeSet::new(),
             scraped: None,
@@ -130,6 +143,11 @@ impl Applier {
             insertion: None,
             stopped: false,
         })
+    }
+
+    /// The same with another stopwatch.
+    pub fn timed_by(self, stopwatch: Stopwatch) -> Applier {
+        Applier { clients: Clients::new(stopwatch), stopwatch, ..self }
     }
 
     pub fn replica(&self) -> &Replica {
@@ -219,17 +237,24 @@ impl Applier {
     /// What each event of the poll loop leads to.
     fn on_event(&mut self, event: NetEvent) -> Result<(), StoreError> {
         let input = match event {
-            NetEvent::Request(submission) => {
-                if let Body::Request(request) = &submission.body {
-                    self.sessions.on_heard(request.client, submission.from);
-                }
-                Input::Request(submission)
+            NetEvent::Request(submission) => match self.admit(submission) {
+                Some(submission) => Input::Request(submission),
+                None => return Ok(()),
+            },
+            NetEvent::Greeted { connection } => {
+                self.clients.on_greeted(connection, self.stopwatch.read());
+                return Ok(());
             }
             NetEvent::LoggedIn { connection, actor, receive } => {
                 self.subscribers.set(connection, receive.then_some(actor));
                 return Ok(());
             }
-            NetEvent::LoggedOut { connection } | NetEvent::Closed { connection } => {
+            NetEvent::LoggedOut { connection } => {
+                self.subscribers.set(connection, None);
+                return Ok(());
+            }
+            NetEvent::Closed { connection } => {
+                self.clients.on_closed(connection);
                 self.subscribers.set(connection, None);
                 return Ok(());
             }
@@ -265,6 +290,24 @@ impl Applier {
         Ok(())
     }
 
+    /// Passes on a client's request or query. Refuses a query that there is no time for, see [`Clients`].
+    fn admit(&mut self, submission: Submission) -> Option<Submission> {
+        let Submission { from, timestamp, ref body, .. } = submission;
+        let may_pass = match body {
+            Body::Request(request) => {
+                self.sessions.on_heard(request.client, from);
+                true
+            }
+            Body::Query(_) => self.clients.may_ask(from, self.replica.pending_queries(), self.stopwatch.read()),
+        };
+        if may_pass {
+            return Some(submission);
+        }
+        let (request, reason) = (body.id(), Refusal::Overloaded);
+        self.outputs.push(Output::Effect(Effect::Refuse { to: from, request, timestamp, reason }));
+        None
+    }
+
     /// Drops the work that is still to be done for a lost connection to a peer. The peer asks again on the next one.
     fn drop_stale(&mut self, peer: PeerId) {
         let is_stale = |change: &StoreChange| match change {
@@ -285,15 +328,11 @@ impl Applier {
         outbox: &mut Outbox,
         post: &mut impl FnMut(Vec<NetCommand>),
     ) -> Result<(), StoreError> {
-        for output in std::mem::take(&mut self.outputs) {
-            match output {
-                Output::Effect(effect) => self.effect(effect, now, outbox)?,
-                Output::Change(change) => self.changes.push_back(change),
-                Output::Read(read) => self.reads.push_back(read),
-            }
-        }
+        self.perform_effects(now, outbox)?;
         outbox.release(post);
         self.make_changes(clock, outbox, post)?;
+        self.replica.step(Input::Applied, &mut self.outputs);
+        self.perform_effects(clock(), outbox)?;
         while self.insertion.is_none()
             && let Some(read) = self.reads.pop_front()
         {
@@ -303,6 +342,18 @@ impl Applier {
             }
         }
         outbox.release(post);
+        Ok(())
+    }
+
+    /// Performs the effects among the outputs, and queues the rest.
+    fn perform_effects(&mut self, now: Timestamp, outbox: &mut Outbox) -> Result<(), StoreError> {
+        for output in std::mem::take(&mut self.outputs) {
+            match output {
+                Output::Effect(effect) => self.effect(effect, now, outbox)?,
+                Output::Change(change) => self.changes.push_back(change),
+                Output::Read(read) => self.reads.push_back(read),
+            }
+        }
         Ok(())
     }
 
@@ -327,15 +378,17 @@ impl Applier {
         Ok(())
     }
 
-    /// Changes the store as far as this wake gets. While we catch up, a wake does one batch of an insertion, so that other requests
-    /// are answered in between; and between two insertions, peers that have asked for our log are served first. Everything that
-    /// was done is committed when it returns.
+    /// Changes the store as far as this wake gets: first what is left of the last one, then what is stable, for
+    /// [`WAKE_PART_MAX`]. While we catch up, a wake does one batch of an insertion, so that other requests are answered in between;
+    /// and between two insertions, peers that have asked for our log are served first. Everything that was done is committed when it
+    /// returns.
     fn make_changes(
         &mut self,
         clock: &impl Fn() -> Timestamp,
         outbox: &mut Outbox,
         post: &mut impl FnMut(Vec<NetCommand>),
     ) -> Result<(), StoreError> {
+        let until = self.stopwatch.read() + WAKE_PART_MAX;
         loop {
             if self.insertion.is_some() {
                 self.go_on_inserting(clock, outbox)?;
@@ -345,6 +398,9 @@ impl Applier {
                 }
             } else if let Some(change) = self.changes.pop_front() {
                 self.change(change, clock, outbox)?;
+            } else if self.outputs.is_empty() && self.replica.has_stable() && self.stopwatch.read() < until {
+                self.replica.step(Input::ApplyNext, &mut self.outputs);
+                self.perform_effects(clock(), outbox)?;
             } else {
                 return self.commit(clock);
             }
@@ -372,10 +428,13 @@ impl Applier {
         outbox: &mut Outbox,
     ) -> Result<(), StoreError> {
         match change {
-            StoreChange::Apply { uid, body, stability, copies, waiting } => {
-                let answer = self.apply(uid, body, stability, copies, outbox)?;
+            StoreChange::Apply { uid, body: Body::Request(request), stability, copies, waiting } => {
+                let answer = self.apply(uid, &request, stability, copies, outbox)?;
                 waiting.into_iter().for_each(|to| outbox.for_client(to, answer.clone()));
                 Ok(())
+            }
+            StoreChange::Apply { uid, body: Body::Query(query), stability, copies, waiting } => {
+                self.answer(uid, &query, (stability, copies), waiting, outbox)
             }
             StoreChange::Insert { requests, waiting } => self.begin_inserting(clock(), requests, waiting),
             StoreChange::TakeSnapshotPart { from, part, rows, end } => {
@@ -395,31 +454,45 @@ impl Applier {
         }
     }
 
-    /// Applies a request or answers a query, and returns the answer for the connections that wait.
+    /// Applies a request, and returns the answer for the connections that wait.
     fn apply(
         &mut self,
         uid: Uid,
-        body: Body,
+        request: &Request,
         stability: Stability,
         copies: u8,
         outbox: &mut Outbox,
     ) -> Result<ToClient, StoreError> {
-        match body {
-            Body::Request(request) => {
-                self.measurements.on_request(uid.timestamp, stability);
-                let Outcome { answer, delivery } = self.store.apply(uid, &request)?;
-                if let Some(delivery) = delivery {
-                    self.subscribers.deliver(delivery, outbox);
-                }
-                let metadata = self.metadata(stability, copies);
-                Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata })
-            }
-            Body::Query(query) => {
-                self.measurements.on_query(uid.timestamp, stability);
-                let answer = self.store.query(&query)?;
-                Ok(ToClient::QueryAnswer { id: query.id, answer, metadata: self.metadata(stability, copies) })
-            }
+        self.measurements.on_request(uid.timestamp, stability);
+        let Outcome { answer, delivery } = self.store.apply(uid, request)?;
+        if let Some(delivery) = delivery {
+            self.subscribers.deliver(delivery, outbox);
         }
+        let metadata = self.metadata(stability, copies);
+        Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata })
+    }
+
+    /// Answers a query for the connections that wait, unless all of them are gone.
+    fn answer(
+        &mut self,
+        uid: Uid,
+        query: &QueryRequest,
+        (stability, copies): (Stability, u8),
+        mut waiting: Vec<ConnectionId>,
+        outbox: &mut Outbox,
+    ) -> Result<(), StoreError> {
+        waiting.retain(|connection| self.clients.is_there(*connection));
+        let Some(first) = waiting.first() else { return Ok(()) };
+
+        let (first, began, bytes) = (*first, self.stopwatch.read(), outbox.bytes());
+        let answer = self.store.query(query)?;
+        let took = self.stopwatch.read().saturating_sub(began);
+        self.measurements.on_query(uid.timestamp, stability);
+
+        let answer = ToClient::QueryAnswer { id: query.id, answer, metadata: self.metadata(stability, copies) };
+        waiting.into_iter().for_each(|to| outbox.for_client(to, answer.clone()));
+        self.clients.on_read(first, took, outbox.bytes() - bytes);
+        Ok(())
     }
 
     /// Gathers a report for each connection that has asked for one.

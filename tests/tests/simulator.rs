@@ -1,7 +1,7 @@
 //! Whole runs in virtual time: fixed sets of seeds within bounds and beyond, in which every kind of fault has to occur.
 
 use stablechat_tests::simulator::{
-    self, Failure, Fault, Mode, REPLICAS_MAX, Scenario, SceneKind, TWO_SLOW_LOGS, Tally, UNPLACEABLE,
+    self, CUT_SHORT, Failure, Fault, Mode, REPLICAS_MAX, Scenario, SceneKind, TWO_SLOW_LOGS, Tally, UNPLACEABLE,
 };
 use std::thread;
 
@@ -38,9 +38,8 @@ fn run_fixed_set(mode: Mode, more: &[&str]) {
     let tally = run_all(&scenarios);
 
     let faults = Fault::NAMES.iter().filter(|(of, _)| *of == Mode::Bounds || mode == Mode::Beyond);
-    for fault in
-        faults.map(|(_, name)| *name).chain(["refused late", "refused not serving"]).chain(more.iter().copied())
-    {
+    let usual = ["refused late", "refused not serving", CUT_SHORT];
+    for fault in faults.map(|(_, name)| *name).chain(usual).chain(more.iter().copied()) {
         assert!(tally.of(fault) >= SEEDS / 10, "{fault}: only {}", tally.of(fault));
     }
     let scenes = SceneKind::ALL.into_iter().filter(|scene| scene.is_possible(mode, REPLICAS_MAX));

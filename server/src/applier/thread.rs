@@ -5,12 +5,14 @@
 //! need not know of full disks. Meanwhile its clients are refused, and their connections and logins are remembered. After each wake
 //! or look at the disk the thread tells systemd's watchdog that it is alive.
 
+use super::clients::Clients;
 use super::measurements::Measurements;
 use super::outbox::Outbox;
 use super::scrape::metrics;
 use super::sessions::Sessions;
+use super::stopwatch::Stopwatch;
 use super::subscribers::Subscribers;
-use super::{Applier, BATCHES_MAX};
+use super::{Applier, WAKE_PART_MAX};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::net::{EventBatch, NetCommand, NetEvent, NetHandle, ReplicaIdentity, ScrapeReport};
@@ -92,8 +94,10 @@ fn run_with_room(
         if let Some(has_room) = disk.check_room()? {
             applier.note_room(has_room);
         }
-        let more = batches.try_iter().take(BATCHES_MAX - 1);
-        applier.wake(std::iter::once(first).chain(more), || clock.now(), |sent| net.post(sent))?;
+        let until = Stopwatch::MONOTONIC.read() + WAKE_PART_MAX;
+        let next = || (Stopwatch::MONOTONIC.read() < until).then(|| batches.try_recv().ok()).flatten();
+        let read = std::iter::once(first).chain(std::iter::from_fn(next)).inspect(|batch| net.note_taken(batch));
+        applier.wake(read, || clock.now(), |sent| net.post(sent))?;
         net.resume();
         heartbeat.beat(|| applier.summary());
     }
@@ -104,6 +108,7 @@ fn run_with_room(
 struct Halted {
     identity: ReplicaIdentity,
     settings: ProtocolSettings,
+    clients: Clients,
     subscribers: Subscribers,
     sessions: Sessions,
     measurements: Measurements,
@@ -117,11 +122,11 @@ impl Halted {
         let (report, settings) = (applier.report(), applier.replica.settings().clone());
         applier.outputs.clear();
         applier.replica.step(Input::Halted, &mut applier.outputs);
-        let Applier { subscribers, sessions, mut measurements, identity, outputs, scraped, .. } = applier;
+        let Applier { clients, subscribers, sessions, mut measurements, identity, outputs, scraped, .. } = applier;
         measurements.on_halt();
         let report =
             StatusReport { phase: ReportedPhase::CatchingUp, is_muted: true, boundaries: Vec::new(), ..report };
-        let mut halted = Halted { identity, settings, subscribers, sessions, measurements, report };
+        let mut halted = Halted { identity, settings, clients, subscribers, sessions, measurements, report };
         let mut outbox = Outbox::default();
         for output in outputs {
             if let Output::Effect(Effect::Refuse { to, request, timestamp, reason }) = output {
@@ -155,6 +160,7 @@ impl Halted {
         loop {
             match batches.recv_timeout(RETRY) {
                 Ok(batch) => {
+                    net.note_taken(&batch);
                     let mut outbox = Outbox::default();
                     let is_stop = |event: &NetEvent| matches!(event, NetEvent::Stop);
                     if batch.events.iter().any(is_stop) {
@@ -186,11 +192,16 @@ impl Halted {
                 let (request, reason) = (body.id(), Refusal::NoRoom);
                 outbox.for_client(from, ToClient::Refused { request, timestamp, reason, clock: now });
             }
+            NetEvent::Greeted { connection } => self.clients.on_greeted(connection, Stopwatch::MONOTONIC.read()),
             NetEvent::LoggedIn { connection, actor, receive } => {
-                self.subscribers.set(connection, receive.then_some(actor))
+                self.subscribers.set(connection, receive.then_some(actor));
             }
-            NetEvent::LoggedOut { connection } | NetEvent::Closed { connection } => {
-                self.subscribers.set(connection, None)
+            NetEvent::LoggedOut { connection } => {
+                self.subscribers.set(connection, None);
+            }
+            NetEvent::Closed { connection } => {
+                self.clients.on_closed(connection);
+                self.subscribers.set(connection, None);
             }
             NetEvent::Status { from } => {
                 outbox.for_client(from, ToClient::Status { report: Box::new(self.report(now)) });
@@ -216,8 +227,8 @@ impl Halted {
         let mut outbox = Outbox::default();
         self.disconnect(&mut outbox);
         outbox.release(&mut |sent| net.post(sent));
-        let Halted { identity, settings, subscribers, sessions, measurements, .. } = self;
+        let Halted { identity, settings, clients, subscribers, sessions, measurements, .. } = self;
         let applier = Applier::start(identity, settings, store, clock.now())?;
-        Ok(Applier { subscribers, sessions, measurements, ..applier })
+        Ok(Applier { clients, subscribers, sessions, measurements, ..applier })
     }
 }

@@ -221,7 +221,22 @@ impl MetricsSnapshot {
             &self.histograms.commit,
         )?;
         page.gauge("stablechat_clients", "Connections of clients.", self.net.clients)?;
-        page.gauge("stablechat_write_buffer_bytes", "Bytes queued for clients and peers.", self.net.unwritten_bytes)
+        page.gauge("stablechat_write_buffer_bytes", "Bytes queued for clients and peers.", self.net.unwritten_bytes)?;
+        page.gauge(
+            "stablechat_read_buffer_bytes",
+            "Memory of incoming frames that are incomplete or not handled.",
+            self.net.incoming_bytes,
+        )?;
+        let reasons = [
+            ([("reason", "no_hello")], self.net.strangers_dropped),
+            ([("reason", "full")], self.net.clients_ended),
+            ([("reason", "memory")], self.net.hoarders_ended),
+        ];
+        page.counters(
+            "stablechat_dropped_connections_total",
+            "Connections ended for the sake of others: without a hello; for a new client; for not reading or for their memory.",
+            reasons,
+        )
     }
 
     fn write_repairs(&self, page: &mut Page) -> fmt::Result {

@@ -4,13 +4,17 @@ use super::{EventBatch, NetCommand};
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The most event batches on their way to the applier. Beyond it the loop stops reading sockets, which is backpressure by TCP.
-const EVENT_BATCHES: usize = 8;
+const EVENT_BATCHES: usize = 32;
+/// The most events on their way to the applier, or to be handed over, while clients are read: as many as it handles in about 10 ms.
+/// Beyond it only peers are read. So their messages never wait behind more events of clients than these, and under load the
+/// clients wait in their sockets, where they can be read in turns.
+const CLIENT_EVENTS_MAX: usize = 4096;
 /// The most command batches on their way to the poll loop. Beyond it the applier waits. The loop never waits for the applier, so
 /// this ends.
-const COMMAND_BATCHES: usize = 64;
+const COMMAND_BATCHES: usize = 16;
 
 /// The applier's handle on the poll loop. When it is dropped, the loop writes its write buffers and ends.
 pub struct NetHandle {
@@ -26,8 +30,11 @@ pub struct LoopFlags {
     waker: Waker,
     /// The applier wants a clock reading.
     is_reading_wanted: AtomicBool,
-    /// The loop has stopped reading sockets because the channel to the applier was full.
+    /// The loop has stopped reading sockets because the channel to the applier was full, or clients because of
+    /// [`CLIENT_EVENTS_MAX`].
     is_stalled: AtomicBool,
+    /// How many events are on their way to the applier.
+    events: AtomicUsize,
 }
 
 impl LoopFlags {
@@ -40,6 +47,21 @@ impl LoopFlags {
     /// done so just before it was set: the loop has to try to hand over once more.
     pub fn set_stalled(&self) {
         self.is_stalled.store(true, Ordering::SeqCst);
+    }
+
+    /// So many events were handed over.
+    pub fn add_events(&self, count: usize) {
+        self.events.fetch_add(count, Ordering::SeqCst);
+    }
+
+    /// So many events were taken, or could not be handed over.
+    pub fn remove_events(&self, count: usize) {
+        self.events.fetch_sub(count, Ordering::SeqCst);
+    }
+
+    /// Whether clients may be read while so many events are yet to be handed over.
+    pub fn has_room_for_clients(&self, waiting: usize) -> bool {
+        self.events.load(Ordering::SeqCst) + waiting < CLIENT_EVENTS_MAX
     }
 
     /// Asks for a batch with a clock reading, even if it has no events.
@@ -72,6 +94,11 @@ impl NetHandle {
     /// A handle for another thread that asks for clock readings as the applier does.
     pub fn waker(&self) -> LoopWaker {
         LoopWaker(Arc::clone(&self.flags))
+    }
+
+    /// The applier has taken a batch.
+    pub fn note_taken(&self, batch: &EventBatch) {
+        self.flags.remove_events(batch.events.len());
     }
 
     /// Lets the loop go on reading sockets, if it has stopped: there is room for batches again.
@@ -111,7 +138,7 @@ pub fn connect(waker: Waker) -> (ToApplier, NetHandle, Receiver<EventBatch>) {
     let (batches, take_batches) = crossbeam_channel::bounded(EVENT_BATCHES);
     let (post, commands) = crossbeam_channel::bounded(COMMAND_BATCHES);
     let (is_reading_wanted, is_stalled) = (AtomicBool::new(false), AtomicBool::new(false));
-    let flags = Arc::new(LoopFlags { waker, is_reading_wanted, is_stalled });
+    let flags = Arc::new(LoopFlags { waker, is_reading_wanted, is_stalled, events: AtomicUsize::new(0) });
     let handle = NetHandle { commands: Some(post), flags: Arc::clone(&flags) };
     (ToApplier { batches, commands, flags }, handle, take_batches)
 }

@@ -1,12 +1,13 @@
-//! A connection of the poll loop: a framed stream, how long it has been silent, and how it is ended.
+//! A connection of the poll loop: a framed stream, how long it has been silent, what holds it up, and how it is ended.
 
+use super::Source;
 use mio::net::TcpStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stablechat_protocol::close::CloseReason;
-use stablechat_protocol::frame::{Decoded, FRAME_MAX, FrameError};
+use stablechat_protocol::frame::{CLIENT_FRAME_MAX, Decoded, FRAME_MAX, FrameError};
 use stablechat_protocol::message::ToClient;
-use stablechat_transport::{FramedStream, Overflow, Read};
+use stablechat_transport::{FramedStream, Overflow, READ_MAX, Read};
 use std::time::{Duration, Instant};
 
 /// The most bytes that may wait to be written to a client, 8 MiB. A client that does not read and lets more gather is
@@ -15,6 +16,21 @@ const CLIENT_WRITE_MAX: usize = 8 * 1024 * 1024;
 /// The most bytes that may wait to be written to a peer, 64 MiB. A peer that lets more gather is disconnected. It connects again,
 /// and the replicas compare what they hold.
 const PEER_WRITE_MAX: usize = 64 * 1024 * 1024;
+/// While more than this waits to be written to a client, 64 KiB, nothing that it sends is handled: it shall read first.
+const REPLIES_MAX: usize = 64 * 1024;
+/// The most queries of a client that are being answered, as many as our own client asks at a time. Further ones wait in the socket:
+/// pages of answers are large.
+const QUERIES_MAX: usize = 16;
+/// After this time a query counts as lost, which happens when the replica starts anew.
+const QUERIES_LOST: Duration = Duration::from_secs(10);
+/// How long a client is not read after a request or query of it was refused as overload. Doubles from one such refusal to the next.
+/// Our own client waits as long before it tries again.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Where the doubling of [`PAUSE_MIN`] stops. It begins anew when nothing was refused for twice as long.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The most bytes that are read from a client at a time, 16 KiB, so that what one connection can hold in memory is bounded by its
+/// frames.
+const CLIENT_READ_MAX: usize = 16 * 1024;
 /// The most bytes of a frame before the greeting, so that a stranger cannot make the replica hold more.
 const GREETING_FRAME_MAX: usize = 4096;
 /// How long a connection that we end stays open, so that the rest of its write buffer, with the reason, is still written.
@@ -23,20 +39,54 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// A connected socket and its state.
 pub struct Connection {
     stream: FramedStream,
+    source: Source,
     /// When it was accepted or connected.
     since: Instant,
     /// When something last came.
     heard: Instant,
+    /// When the other side last took something of what waits to be written, or nothing waited.
+    taken: Instant,
+    /// How many queries are being answered, and since when their number has not changed.
+    queries: usize,
+    queries_since: Instant,
+    /// How long nothing more is read after the last refusal as overload, and until when.
+    pause: Duration,
+    paused_until: Instant,
+    /// How often it was its turn lately, and in which stretch of time that is.
+    turns: u32,
+    stretch: u64,
+    /// Whether the other side has closed its direction. What came before that is still handled.
+    is_finished: bool,
     /// Set once we have ended the connection: nothing that comes is handled any more, and it is dropped at this time.
     linger_until: Option<Instant>,
 }
 
 impl Connection {
     /// A connection that was just accepted or connected.
-    pub fn new(socket: TcpStream, now: Instant) -> Connection {
+    pub fn new(socket: TcpStream, source: Source, now: Instant) -> Connection {
         let mut stream = FramedStream::new(socket, CLIENT_WRITE_MAX);
         stream.set_frame_limit(GREETING_FRAME_MAX);
-        Connection { stream, since: now, heard: now, linger_until: None }
+        stream.set_read_max(CLIENT_READ_MAX);
+        Connection {
+            stream,
+            source,
+            since: now,
+            heard: now,
+            taken: now,
+            queries: 0,
+            queries_since: now,
+            pause: Duration::ZERO,
+            paused_until: now,
+            turns: 0,
+            stretch: 0,
+            is_finished: false,
+            linger_until: None,
+        }
+    }
+
+    /// Where it comes from.
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// When it was accepted or connected.
@@ -49,9 +99,19 @@ impl Connection {
         self.heard
     }
 
+    /// When the other side last took something of what waits to be written, or nothing waited.
+    pub fn taken(&self) -> Instant {
+        self.taken
+    }
+
     /// How many bytes wait to be written.
     pub fn unwritten(&self) -> usize {
         self.stream.unwritten()
+    }
+
+    /// How many bytes of memory the incoming frames take that are not handled.
+    pub fn incoming(&self) -> usize {
+        self.stream.incoming()
     }
 
     /// Whether we have ended the connection.
@@ -64,25 +124,39 @@ impl Connection {
         self.linger_until.is_some_and(|until| now >= until)
     }
 
-    /// Accepts frames of full size from here on: the other side has greeted.
+    /// Accepts frames of a client's full size from here on: the other side has greeted.
     pub fn on_greeted(&mut self) {
-        self.stream.set_frame_limit(FRAME_MAX);
+        self.stream.set_frame_limit(CLIENT_FRAME_MAX);
     }
 
-    /// Accepts frames of full size from here on, and lets more wait to be written: the other side is a peer.
+    /// Accepts frames of full size from here on, reads more at a time, and lets more wait to be written: the other side is a peer.
     pub fn on_greeted_by_peer(&mut self) {
-        self.on_greeted();
+        self.stream.set_frame_limit(FRAME_MAX);
         self.stream.set_write_limit(PEER_WRITE_MAX);
+        self.stream.set_read_max(READ_MAX);
     }
 
     /// Reads some of the bytes that have arrived.
     pub fn read(&mut self, scratch: &mut [u8], now: Instant) -> Read {
         // After we have ended the connection it is read only so that closing it does not take back the reason.
-        let read = if self.is_closing() { self.stream.discard(scratch) } else { self.stream.read(scratch) };
+        let read = match self.is_closing() {
+            true => self.stream.discard(scratch),
+            false => self.stream.read(scratch),
+        };
         if read.bytes > 0 {
             self.heard = now;
         }
         read
+    }
+
+    /// The other side has closed its direction.
+    pub fn on_finished(&mut self) {
+        self.is_finished = true;
+    }
+
+    /// Whether the other side has closed its direction.
+    pub fn is_finished(&self) -> bool {
+        self.is_finished
     }
 
     /// The next whole message.
@@ -96,15 +170,75 @@ impl Connection {
         }
     }
 
+    /// Whether nothing that a client sends is handled for now: too much waits to be written to it or to be answered, or it has been
+    /// refused a moment ago.
+    pub fn is_held_up(&self, now: Instant) -> bool {
+        !self.is_closing() && (self.unwritten() > REPLIES_MAX || self.queries >= QUERIES_MAX || now < self.paused_until)
+    }
+
+    /// When it is no longer held up by a refusal; none if it is not.
+    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
+        Some(self.paused_until).filter(|until| now < *until)
+    }
+
+    /// A query was passed on.
+    pub fn on_query(&mut self, now: Instant) {
+        self.queries += 1;
+        self.queries_since = now;
+    }
+
+    /// Forgets queries that will not be answered any more.
+    pub fn forget_lost_queries(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.queries_since) > QUERIES_LOST {
+            self.queries = 0;
+        }
+    }
+
+    /// A query is answered or refused.
+    pub fn on_query_done(&mut self, now: Instant) {
+        self.queries = self.queries.saturating_sub(1);
+        self.queries_since = now;
+    }
+
+    /// Something that the client sent is refused as overload: reads no more of it for a while.
+    pub fn on_overload(&mut self, now: Instant) {
+        if now < self.paused_until {
+            return;
+        }
+        let is_new = now.saturating_duration_since(self.paused_until) > 2 * PAUSE_MAX;
+        self.pause = if is_new { PAUSE_MIN } else { (2 * self.pause).clamp(PAUSE_MIN, PAUSE_MAX) };
+        self.paused_until = now + self.pause;
+    }
+
+    /// How many turns it has had in this stretch of time.
+    pub fn turns(&self, stretch: u64) -> u32 {
+        if self.stretch == stretch { self.turns } else { 0 }
+    }
+
+    /// It has its turn.
+    pub fn on_turn(&mut self, stretch: u64) {
+        self.turns = self.turns(stretch) + 1;
+        self.stretch = stretch;
+    }
+
     /// Queues a message. Ends the connection when too much waits to be written.
     pub fn send(&mut self, message: &impl Serialize, now: Instant) {
         if self.is_closing() {
             return;
         }
+        if self.unwritten() == 0 {
+            self.taken = now;
+        }
         if self.stream.send(message) == Err(Overflow) {
             self.stream.drop_unwritten();
             self.close(CloseReason::SlowReader, now);
         }
+    }
+
+    /// Drops what waits to be written, and ends the connection.
+    pub fn give_up(&mut self, reason: CloseReason, now: Instant) {
+        self.stream.drop_unwritten();
+        self.close(reason, now);
     }
 
     /// Ends the connection: the reason is the last message that is written. Clients and peers read it alike.
@@ -117,7 +251,12 @@ impl Connection {
     }
 
     /// Writes what the socket takes. Returns whether the connection is still of use.
-    pub fn flush(&mut self) -> bool {
-        self.stream.flush().is_ok()
+    pub fn flush(&mut self, now: Instant) -> bool {
+        let before = self.unwritten();
+        let is_sound = self.stream.flush().is_ok();
+        if self.unwritten() < before {
+            self.taken = now;
+        }
+        is_sound
     }
 }

@@ -1,23 +1,37 @@
 //! The table of connections, with the limits that hold for all of them together.
+//!
+//! Anybody may connect, so each kind of connection has room of its own: those that have not said what they are, clients, and those
+//! that are being ended. Peers take none of it, so whatever strangers do, a peer can connect. When a kind has no room, the source
+//! with the most connections gives way, and there the connection that matters least. So whoever makes many connections takes
+//! places from itself.
 
 use super::connection::Connection;
 use super::greeting::Greeting;
+use super::{NetStats, Source};
 use crate::replica::{ConnectionId, PeerId};
 use stablechat_protocol::close::CloseReason;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// The most connections of clients. Further clients are told that the replica is full.
+/// The most connections of clients. Beyond it one that has not logged in gives way to a new one, or else one of a source that has
+/// more of them than the new one's; if there is none, the new one is told that the replica is full.
 pub const CLIENTS_MAX: usize = 1024;
-/// The most connections beyond [`CLIENTS_MAX`] that are being ended, or have not yet said that they are a peer's. Further ones are
-/// closed without a word.
-pub const EXTRA_MAX: usize = 256;
-/// The most bytes that may wait to be written to all clients together, 256 MiB. The connection that adds more is ended. Peers have
-/// a limit of their own for each.
-const UNWRITTEN_MAX: usize = 256 * 1024 * 1024;
+/// The most connections that have not said what they are. Beyond it the oldest of the source that has most of them is dropped
+/// without a word. A peer says hello as soon as it is connected, before as many others can connect.
+pub const STRANGERS_MAX: usize = 256;
+/// The most connections that are being ended. Beyond it the oldest is dropped, whether or not it has read the reason.
+pub const ENDED_MAX: usize = 256;
+/// The most bytes that may wait to be written to all clients together, 64 MiB. Beyond it the connection for which most waits is
+/// ended. Peers have a limit of their own for each.
+const UNWRITTEN_MAX: usize = 64 * 1024 * 1024;
+/// The most memory that frames of clients take that have come in part, or are not handled: 32 MiB. Beyond it the connection with
+/// most of it is ended.
+const INCOMING_MAX: usize = 32 * 1024 * 1024;
 /// How long a connection may take until both sides have greeted.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
-/// How long nothing may come on a connection. Clients ping every 5 s, and peers announce at least every 50 ms.
+/// How long nothing may come on a connection, or be taken by the other side of what waits to be written. Clients ping every 5 s, and
+/// peers announce at least every 50 ms.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 /// How often connections are looked at for these two limits.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,6 +40,11 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Connections {
     all: BTreeMap<ConnectionId, (Connection, Remote)>,
     next_sweep: Instant,
+    /// How many connections had to give way, by what they were.
+    strangers_dropped: u64,
+    clients_ended: u64,
+    /// How many were ended because they did not read, or because of the memory that they took.
+    hoarders_ended: u64,
 }
 
 /// The other end of a connection.
@@ -45,14 +64,12 @@ impl Remote {
     }
 }
 
-/// Whether a new connection can be taken in.
+/// Whether there is room for one more client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
-    /// Whatever it turns out to be.
+pub enum ClientRoom {
     Free,
-    /// If it turns out to be a peer's. A client is told that the replica is full.
-    ForPeers,
-    /// Not at all.
+    /// When this connection is ended.
+    InPlaceOf(ConnectionId),
     None,
 }
 
@@ -72,12 +89,14 @@ pub struct Expired {
     pub overdue: Vec<ConnectionId>,
     /// Silent for too long: to be ended.
     pub silent: Vec<ConnectionId>,
+    /// Took nothing of what waits to be written for too long: to be ended.
+    pub deaf: Vec<ConnectionId>,
 }
 
 impl Connections {
     /// An empty table.
     pub fn new(now: Instant) -> Connections {
-        Connections { all: BTreeMap::new(), next_sweep: now }
+        Connections { all: BTreeMap::new(), next_sweep: now, strangers_dropped: 0, clients_ended: 0, hoarders_ended: 0 }
     }
 
     /// Adds a connection.
@@ -95,6 +114,11 @@ impl Connections {
         self.all.get_mut(&id)
     }
 
+    /// A connection and its other end.
+    pub fn get(&self, id: ConnectionId) -> Option<&(Connection, Remote)> {
+        self.all.get(&id)
+    }
+
     /// The connection of a client.
     pub fn client_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         match self.all.get_mut(&id) {
@@ -108,34 +132,95 @@ impl Connections {
         self.all.get(&id).is_some_and(|(_, remote)| remote.is_peer())
     }
 
-    /// How many clients there are.
-    pub fn clients(&self) -> usize {
-        self.all.values().filter(|(_, remote)| !remote.is_peer()).count()
+    /// Whether this is the connection of a peer, or of a process that has not said what it is.
+    pub fn may_be_peer(&self, id: ConnectionId) -> bool {
+        self.all.get(&id).is_some_and(|(_, remote)| match remote {
+            Remote::Client(greeting) => !greeting.is_done(),
+            Remote::Dialed(_) | Remote::Peer(_) => true,
+        })
     }
 
-    /// How many bytes wait to be written, to clients and peers.
-    pub fn unwritten(&self) -> usize {
-        self.all.values().map(|(connection, _)| connection.unwritten()).sum()
+    /// The counts and sizes of a scrape.
+    pub fn note_stats(&self, stats: &mut NetStats) {
+        stats.clients = self.all.values().filter(|(_, remote)| !remote.is_peer()).count();
+        stats.unwritten_bytes = self.all.values().map(|(connection, _)| connection.unwritten()).sum();
+        stats.incoming_bytes = self.all.values().map(|(connection, _)| connection.incoming()).sum();
+        stats.strangers_dropped = self.strangers_dropped;
+        stats.clients_ended = self.clients_ended;
+        stats.hoarders_ended = self.hoarders_ended;
     }
 
-    /// Whether a new connection can be taken in.
-    pub fn room(&self) -> Room {
-        let is_open = |(connection, remote): &&(Connection, Remote)| !remote.is_peer() && !connection.is_closing();
-        if self.clients() >= CLIENTS_MAX + EXTRA_MAX {
-            Room::None
-        } else if self.all.values().filter(is_open).count() >= CLIENTS_MAX {
-            Room::ForPeers
+    /// The connections that are to be dropped before one more can be taken in that has not said what it is.
+    pub fn make_room_for_stranger(&mut self) -> Vec<ConnectionId> {
+        let mut dropped = Vec::new();
+        let strangers: Vec<(ConnectionId, Source)> = self.open(|greeting| !greeting.is_done()).collect();
+        if strangers.len() >= STRANGERS_MAX {
+            self.strangers_dropped += 1;
+            let most = most_crowded(strangers.iter().map(|(_, source)| *source));
+            // Numbers of connections grow, so the first is the oldest.
+            dropped.extend(strangers.iter().find(|(_, source)| Some(*source) == most).map(|(id, _)| *id));
+        }
+
+        let mut ended =
+            self.all.iter().filter(|(_, (connection, remote))| connection.is_closing() && !remote.is_peer());
+        if ended.clone().count() >= ENDED_MAX {
+            dropped.extend(ended.next().map(|(id, _)| *id));
+        }
+        dropped
+    }
+
+    /// Whether there is room for the client on this connection, which has just said hello.
+    pub fn room_for_client(&mut self, newcomer: ConnectionId) -> ClientRoom {
+        let others: Vec<(ConnectionId, Source)> =
+            self.open(Greeting::is_done).filter(|(id, _)| *id != newcomer).collect();
+        if others.len() < CLIENTS_MAX {
+            return ClientRoom::Free;
+        }
+
+        let idle: Vec<(ConnectionId, Source)> = self
+            .open(|greeting| greeting.is_done() && !greeting.is_logged_in())
+            .filter(|(id, _)| *id != newcomer)
+            .collect();
+        let count = |wanted: Option<Source>| others.iter().filter(|(_, source)| Some(*source) == wanted).count();
+        let ours = self.all.get(&newcomer).map(|(connection, _)| connection.source());
+        let (candidates, most) = if idle.is_empty() {
+            let most = most_crowded(others.iter().map(|(_, source)| *source));
+            if count(most) <= count(ours) + 1 {
+                return ClientRoom::None;
+            }
+            (others, most)
         } else {
-            Room::Free
+            let most = most_crowded(idle.iter().map(|(_, source)| *source));
+            (idle, most)
+        };
+
+        let heard = |id: &ConnectionId| self.all.get(id).map(|(connection, _)| connection.heard());
+        let of_most = candidates.iter().filter(|(_, source)| Some(*source) == most).map(|(id, _)| *id);
+        match of_most.min_by_key(heard) {
+            Some(victim) => {
+                self.clients_ended += 1;
+                ClientRoom::InPlaceOf(victim)
+            }
+            None => ClientRoom::None,
         }
     }
 
-    /// Writes what the sockets take, and ends the clients' connections that let too much wait.
+    /// The connections of clients and strangers that are not being ended, with their sources.
+    fn open(&self, is_wanted: impl Fn(&Greeting) -> bool) -> impl Iterator<Item = (ConnectionId, Source)> {
+        self.all.iter().filter_map(move |(id, (connection, remote))| match remote {
+            Remote::Client(greeting) if !connection.is_closing() && is_wanted(greeting) => {
+                Some((*id, connection.source()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Writes what the sockets take, and ends the clients' connections that let too much wait, or hold too much memory.
     pub fn flush(&mut self, now: Instant) -> Flushed {
         let mut flushed = Flushed::default();
-        let mut unwritten = 0;
+        let (mut unwritten, mut incoming) = (0, 0);
         for (id, (connection, remote)) in &mut self.all {
-            let is_sound = connection.flush();
+            let is_sound = connection.flush(now);
             if remote.is_peer() {
                 if !is_sound {
                     flushed.broken_peers.push(*id);
@@ -147,13 +232,47 @@ impl Connections {
                 flushed.gone.push(*id);
             }
             unwritten += connection.unwritten();
-            if unwritten > UNWRITTEN_MAX {
-                unwritten -= connection.unwritten();
-                connection.close(CloseReason::SlowReader, now);
-                flushed.gone.push(*id);
-            }
+            incoming += connection.incoming();
+        }
+
+        if unwritten > UNWRITTEN_MAX {
+            let hoarders =
+                self.end_largest(unwritten - UNWRITTEN_MAX, Connection::unwritten, CloseReason::SlowReader, now);
+            flushed.gone.extend(hoarders);
+        }
+        if incoming > INCOMING_MAX {
+            let hoarders = self.end_largest(incoming - INCOMING_MAX, Connection::incoming, CloseReason::Full, now);
+            flushed.gone.extend(hoarders);
         }
         flushed
+    }
+
+    /// Ends the clients' connections that are the largest by this measure, until they are smaller by `excess` together.
+    fn end_largest(
+        &mut self,
+        excess: usize,
+        size: fn(&Connection) -> usize,
+        reason: CloseReason,
+        now: Instant,
+    ) -> Vec<ConnectionId> {
+        let clients = self.all.iter_mut().filter(|(_, (_, remote))| !remote.is_peer());
+        let mut by_size: Vec<(usize, ConnectionId, &mut Connection)> =
+            clients.map(|(id, (connection, _))| (size(connection), *id, connection)).collect();
+        by_size.sort_by_key(|(size, id, _)| Reverse((*size, *id)));
+
+        let mut freed = 0;
+        let mut ended = Vec::new();
+        for (size, id, connection) in by_size {
+            if freed >= excess {
+                break;
+            }
+            freed += size;
+            connection.give_up(reason.clone(), now);
+            connection.flush(now);
+            ended.push(id);
+        }
+        self.hoarders_ended += ended.len() as u64;
+        ended
     }
 
     /// When [`Connections::expired`] will look next; none without connections.
@@ -170,18 +289,23 @@ impl Connections {
         }
 
         self.next_sweep = now + SWEEP_INTERVAL;
-        for (id, (connection, remote)) in &self.all {
+        for (id, (connection, remote)) in &mut self.all {
+            connection.forget_lost_queries(now);
             let limit = match remote {
                 Remote::Client(greeting) if !greeting.is_done() => connection.since() + GREETING_LIMIT,
                 Remote::Dialed(_) => connection.since() + GREETING_LIMIT,
                 Remote::Client(_) | Remote::Peer(_) => connection.heard() + SILENCE_LIMIT,
             };
+            let is_deaf = connection.unwritten() > 0 && now > connection.taken() + SILENCE_LIMIT;
             if connection.is_overdue(now) {
                 expired.overdue.push(*id);
+            } else if is_deaf && !remote.is_peer() && !connection.is_closing() {
+                expired.deaf.push(*id);
             } else if now > limit && !is_readable(*id) {
                 expired.silent.push(*id);
             }
         }
+        self.hoarders_ended += expired.deaf.len() as u64;
         expired
     }
 
@@ -197,9 +321,16 @@ impl Connections {
     /// flight, and the peer must get the leave that tells it not to wait for us.
     pub fn finish(&mut self, scratch: &mut [u8], now: Instant) -> bool {
         self.all.retain(|_, (connection, remote)| {
-            connection.flush()
+            connection.flush(now)
                 && (connection.unwritten() > 0 || remote.is_peer() && !connection.read(scratch, now).end.is_over())
         });
         self.all.is_empty()
     }
+}
+
+/// The source that occurs most often.
+fn most_crowded(sources: impl Iterator<Item = Source>) -> Option<Source> {
+    let mut counts: BTreeMap<Source, usize> = BTreeMap::new();
+    sources.for_each(|source| *counts.entry(source).or_default() += 1);
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source)
 }

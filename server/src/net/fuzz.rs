@@ -7,7 +7,7 @@ use crate::replica::Body;
 use crate::store::testing::Random;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::command::{Command, Query};
-use stablechat_protocol::frame::{Decoded, FRAME_MAX, FrameBuffer, encode};
+use stablechat_protocol::frame::{CLIENT_FRAME_MAX, Decoded, FrameBuffer, encode};
 use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement, SecretKey};
 use stablechat_protocol::message::{MAGIC, Role, ToReplica};
 use stablechat_protocol::name::{AccountName, Pattern};
@@ -75,18 +75,24 @@ fn frame(message: &ToReplica) -> Vec<u8> {
 
 /// Passes bytes to a greeting as a connection does. Returns how many messages it took.
 fn greet(us: &ReplicaIdentity, bytes: &[u8]) -> usize {
-    let (mut greeting, mut buffer) = (Greeting::new(CHALLENGE, false), FrameBuffer::with_limit(GREETING_FRAME_MAX));
+    let (mut greeting, mut buffer) = (Greeting::new(CHALLENGE), FrameBuffer::with_limit(GREETING_FRAME_MAX));
     let (mut actor, mut taken) = (None, 0);
     buffer.push(bytes);
     while let Ok(Decoded::Frame(message)) = buffer.decode::<ToReplica>() {
         let was_greeted = greeting.is_done();
-        let reaction = greeting.on_message(message, us, Timestamp(5));
+        let reaction = match greeting.on_message(message, us, Timestamp(5)) {
+            Reaction::Check(attempt) => {
+                let is_genuine = attempt.is_genuine();
+                greeting.on_checked(*attempt, is_genuine)
+            }
+            reaction => reaction,
+        };
         taken += 1;
         match reaction {
             Reaction::Close(_) | Reaction::RefusePeer(..) | Reaction::RefuseVersions(..) | Reaction::Peer(..) => break,
             Reaction::Welcome(_) => {
                 assert!(!was_greeted && greeting.is_done());
-                buffer.set_limit(FRAME_MAX);
+                buffer.set_limit(CLIENT_FRAME_MAX);
                 continue;
             }
             Reaction::LoggedIn(who, _) => {
@@ -96,7 +102,7 @@ fn greet(us: &ReplicaIdentity, bytes: &[u8]) -> usize {
             Reaction::LoggedOut(_) => actor = None,
             Reaction::Request(_, Body::Request(request)) => assert_eq!(request.actor, actor),
             Reaction::Request(_, Body::Query(query)) => assert_eq!(query.actor, actor),
-            Reaction::Reply(_) | Reaction::Status | Reaction::PingPeers => {}
+            Reaction::Reply(_) | Reaction::Check(_) | Reaction::Status | Reaction::PingPeers => {}
         }
         assert!(was_greeted, "a stranger says hello first");
     }

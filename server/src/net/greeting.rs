@@ -2,6 +2,7 @@
 //!
 //! Pure: a message goes in, and a [`Reaction`] comes out.
 
+use super::logins::LoginAttempt;
 use super::{ReplicaIdentity, peer_greeting};
 use crate::replica::{Body, PeerId};
 use stablechat_protocol::close::CloseReason;
@@ -18,12 +19,12 @@ use stablechat_protocol::version::Versions;
 pub struct Greeting {
     /// Logins on this connection sign it.
     challenge: Challenge,
-    /// Whether the replica has room for a peer, but not for one more client.
-    is_full: bool,
     /// Whether hello and welcome have been exchanged.
     is_greeted: bool,
     /// The account that the connection speaks for.
     actor: Option<Actor>,
+    /// Whether a login waits for its signature to be checked. Messages behind it have to wait as well.
+    is_logging_in: bool,
 }
 
 /// What is to be done about a message.
@@ -39,6 +40,8 @@ pub enum Reaction {
     RefusePeer(ReplicaName, CloseReason),
     /// End the connection: the other side speaks these versions of the protocol, and none of ours.
     RefuseVersions(Role, Versions),
+    /// Check the signature of a login, and report the result with [`Greeting::on_checked`].
+    Check(Box<LoginAttempt>),
     /// Confirm the login. The flag says whether messages for the account are to be pushed to the connection.
     LoggedIn(Actor, bool),
     /// The connection speaks for no account. After a failed login the message says so.
@@ -54,14 +57,24 @@ pub enum Reaction {
 }
 
 impl Greeting {
-    /// A connection on which nothing has come. With `is_full`, a client is turned away.
-    pub fn new(challenge: Challenge, is_full: bool) -> Greeting {
-        Greeting { challenge, is_full, is_greeted: false, actor: None }
+    /// A connection on which nothing has come.
+    pub fn new(challenge: Challenge) -> Greeting {
+        Greeting { challenge, is_greeted: false, actor: None, is_logging_in: false }
     }
 
     /// Whether hello and welcome have been exchanged.
     pub fn is_done(&self) -> bool {
         self.is_greeted
+    }
+
+    /// Whether the connection speaks for an account.
+    pub fn is_logged_in(&self) -> bool {
+        self.actor.is_some()
+    }
+
+    /// Whether a login waits for its signature to be checked. No message may be taken meanwhile.
+    pub fn is_logging_in(&self) -> bool {
+        self.is_logging_in
     }
 
     /// Takes a message. `now` is the replica's clock.
@@ -83,7 +96,7 @@ impl Greeting {
             ToReplica::Hello { .. } => out_of_place("a second hello"),
             _ if !self.is_greeted => out_of_place("the first frame must be a hello"),
             ToReplica::Login { account, key, receive, proof } => {
-                self.on_login(Actor { account, key }, receive, &proof, us)
+                self.on_login(Actor { account, key }, receive, proof, us)
             }
             ToReplica::Logout => {
                 self.actor = None;
@@ -110,7 +123,6 @@ impl Greeting {
     /// Takes in a client or peer of our cluster that shares a version with us.
     fn welcome(&mut self, role: Role, version: u16, us: &ReplicaIdentity, now: Timestamp) -> Reaction {
         match role {
-            Role::Client if self.is_full => Reaction::Close(CloseReason::Full),
             Role::Client => {
                 self.is_greeted = true;
                 let (replica, challenge) = (us.replica.clone(), self.challenge);
@@ -123,23 +135,33 @@ impl Greeting {
         }
     }
 
-    /// Checks that the client holds the key that it names. Whether the key owns the account is decided where requests are applied.
-    fn on_login(&mut self, actor: Actor, receive: bool, proof: &LoginProof, us: &ReplicaIdentity) -> Reaction {
+    /// Has a login's signature checked.
+    fn on_login(&mut self, actor: Actor, receive: bool, proof: LoginProof, us: &ReplicaIdentity) -> Reaction {
+        let LoginProof::Signature { signature } = proof;
         let statement = LoginStatement {
             cluster: us.cluster.clone(),
             replica: us.replica.clone(),
             challenge: self.challenge,
-            account: actor.account.clone(),
+            account: actor.account,
             key: actor.key,
             channel: None,
         };
-        let LoginProof::Signature { signature } = proof;
-        if statement.is_signed_by(signature) {
+        self.actor = None;
+        self.is_logging_in = true;
+        Reaction::Check(Box::new(LoginAttempt { statement, signature, receive }))
+    }
+
+    /// A login's signature has been checked: the client holds the key that it names, or it does not. Whether the key owns the account is
+    /// decided where requests are applied.
+    pub fn on_checked(&mut self, attempt: LoginAttempt, is_genuine: bool) -> Reaction {
+        let LoginStatement { account, key, .. } = attempt.statement;
+        self.is_logging_in = false;
+        if is_genuine {
+            let actor = Actor { account, key };
             self.actor = Some(actor.clone());
-            Reaction::LoggedIn(actor, receive)
+            Reaction::LoggedIn(actor, attempt.receive)
         } else {
-            self.actor = None;
-            Reaction::LoggedOut(Some(ToClient::LoginRefused { account: actor.account }))
+            Reaction::LoggedOut(Some(ToClient::LoginRefused { account }))
         }
     }
 }
@@ -147,28 +169,4 @@ impl Greeting {
 /// Ends the connection over a valid message that may not come at this point.
 fn out_of_place(detail: &str) -> Reaction {
     Reaction::Close(CloseReason::OutOfPlace { detail: detail.into() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use stablechat_protocol::cluster::Cluster;
-
-    #[test]
-    fn where_it_is_full_there_is_room_for_a_peer() {
-        let text =
-            "name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n[[replica]]\nname = 'b'\naddress = 'x:2'\n";
-        let cluster = Cluster::parse(text).expect("a good file");
-        let name = |place: usize| cluster.replicas[place].name.clone();
-        let us = ReplicaIdentity::of(&cluster, &name(1)).expect("one of the two");
-        let greet = |role, full| {
-            let (magic, cluster, Versions { min, max }) = (MAGIC.into(), cluster.name.clone(), Versions::OURS);
-            let hello = ToReplica::Hello { magic, version_min: min, version_max: max, role, cluster };
-            Greeting::new(Challenge([0; 32]), full).on_message(hello, &us, Timestamp::ZERO)
-        };
-        let peer = || Role::Replica { name: name(0), cluster_file: cluster.digest_between(&name(0), &name(1)) };
-        assert_eq!(greet(Role::Client, true), Reaction::Close(CloseReason::Full));
-        assert!(matches!(greet(Role::Client, false), Reaction::Welcome(_)));
-        assert!(matches!(greet(peer(), true), Reaction::Peer(PeerId(0), _)));
-    }
 }

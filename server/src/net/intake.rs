@@ -1,8 +1,11 @@
 //! From the sockets to the applier: events that were read and are not handed over yet, and the next clock reading.
 //!
-//! The protocol's real-time test needs a clock reading with a promise: everything that had arrived by then has been handed over.
-//! So the loop reads the clock before it waits for events, and reports that reading only after it has read, from each connection
-//! that was readable then, all that could have been there.
+//! The protocol's real-time test needs a clock reading with a promise: everything that had arrived from peers by then has been
+//! handed over. So the loop reads the clock before it waits for events, and reports that reading only after it has read, from each
+//! peer that was readable then, all that could have been there. Clients need not be read for it: a request that is read later
+//! meets a replica that has closed its timestamp, and is refused.
+//!
+//! Peers are read first. Clients are read in turns, a limited number of messages each, as far as the applier keeps up.
 
 use super::channel::LoopFlags;
 use super::{EventBatch, NetEvent};
@@ -13,8 +16,8 @@ use stablechat_transport::{Read, ReadEnd};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The most bytes that are read for one batch, 4 MiB. The rest waits in the sockets.
-const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// About how much memory the events of one batch take, 1 MiB at most. The rest waits in the sockets.
+const BATCH_MEMORY_MAX: usize = 1024 * 1024;
 /// More than the receive buffer of a socket holds (Linux: `tcp_rmem`, 6 MiB by default). Once this much of a connection has been
 /// read since some moment, nothing from before that moment is left, even if the other side sends faster than we read.
 const RECEIVE_BUFFER_MAX: usize = 8 * 1024 * 1024;
@@ -23,14 +26,16 @@ const RECEIVE_BUFFER_MAX: usize = 8 * 1024 * 1024;
 pub struct Intake {
     /// Connections from which there may be something to read.
     readable: BTreeSet<ConnectionId>,
+    /// Connections of clients of which whole messages may have been read and are not handled.
+    unhandled: BTreeSet<ConnectionId>,
     /// The clock reading that the next batch may report, once all of `owed` is read.
     reading: Option<Timestamp>,
-    /// The connections that may hold something from before `reading`, and how many bytes of each have been read since.
+    /// The peers' connections that may hold something from before `reading`, and how many bytes of each have been read since.
     owed: BTreeMap<ConnectionId, usize>,
     /// Events that are not handed over yet.
     batch: EventBatch,
-    /// How many bytes were read for `batch`.
-    batch_bytes: usize,
+    /// About how much memory they take.
+    batch_memory: usize,
     /// Whether the applier waits for a clock reading.
     is_reading_wanted: bool,
     /// Whether the channel to the applier was full. Then nothing more is read.
@@ -44,10 +49,11 @@ impl Intake {
     pub fn new(batches: Sender<EventBatch>, flags: Arc<LoopFlags>) -> Intake {
         Intake {
             readable: BTreeSet::new(),
+            unhandled: BTreeSet::new(),
             reading: None,
             owed: BTreeMap::new(),
             batch: EventBatch::default(),
-            batch_bytes: 0,
+            batch_memory: 0,
             is_reading_wanted: false,
             is_stalled: false,
             batches,
@@ -60,14 +66,27 @@ impl Intake {
         self.is_reading_wanted |= self.flags.take_reading_wanted();
     }
 
-    /// Whether there is something to do without waiting.
-    pub fn is_busy(&self) -> bool {
-        !self.is_stalled && (self.is_reading_wanted || !self.readable.is_empty())
+    /// Whether there is something to do without waiting. `may_be_peer` says which connections are to be read even if there is no room
+    /// for clients, `is_held_up` which clients are not to be read for now.
+    pub fn is_busy(
+        &self,
+        may_be_peer: impl Fn(ConnectionId) -> bool,
+        is_held_up: impl Fn(ConnectionId) -> bool,
+    ) -> bool {
+        let has_room = self.has_room_for_clients();
+        let is_to_be_read = |id: ConnectionId| (has_room || may_be_peer(id)) && !is_held_up(id);
+        let mut all = self.readable.iter().chain(&self.unhandled).copied();
+        !self.is_stalled && (self.is_reading_wanted || all.any(is_to_be_read))
     }
 
     /// Whether nothing more may be read for now.
     pub fn is_full(&self) -> bool {
-        self.is_stalled || self.batch_bytes >= BATCH_BYTES_MAX
+        self.is_stalled || self.batch_memory >= BATCH_MEMORY_MAX
+    }
+
+    /// Whether clients may be read.
+    pub fn has_room_for_clients(&self) -> bool {
+        !self.is_full() && self.flags.has_room_for_clients(self.batch.events.len())
     }
 
     /// There may be something to read from this connection.
@@ -75,33 +94,51 @@ impl Intake {
         self.readable.insert(id);
     }
 
+    /// Whether something may have come from this connection that is not handled.
+    pub fn has_work(&self, id: ConnectionId) -> bool {
+        self.readable.contains(&id) || self.unhandled.contains(&id)
+    }
+
     /// Whether there may be something to read from this connection.
     pub fn is_readable(&self, id: ConnectionId) -> bool {
         self.readable.contains(&id)
     }
 
+    /// Notes whether whole messages of a client may have been read that are not handled.
+    pub fn set_unhandled(&mut self, id: ConnectionId, is_unhandled: bool) {
+        match is_unhandled {
+            true => self.unhandled.insert(id),
+            false => self.unhandled.remove(&id),
+        };
+    }
+
     /// Takes a clock reading from before the last wait: whatever had arrived by then is in the sockets that are known to be readable
     /// now. An earlier reading that is not reported yet stays.
-    pub fn begin_reading(&mut self, before: Timestamp) {
+    pub fn begin_reading(&mut self, before: Timestamp, is_peer: impl Fn(ConnectionId) -> bool) {
         if self.reading.is_none() {
             self.reading = Some(before);
-            self.owed = self.readable.iter().map(|id| (*id, 0)).collect();
+            self.owed = self.readable.iter().filter(|id| is_peer(**id)).map(|id| (*id, 0)).collect();
         }
     }
 
-    /// The connections to be read, in their order: peers first, which are few and must not be taken for silent; then those that a
-    /// clock reading waits for; then the others.
-    pub fn turns(&self, is_peer: impl Fn(ConnectionId) -> bool) -> Vec<ConnectionId> {
-        let mut turns: Vec<ConnectionId> = self.readable.iter().copied().collect();
-        turns.sort_by_cached_key(|id| (!is_peer(*id), !self.owed.contains_key(id)));
-        turns
+    /// The peers' connections to be read: first those that a clock reading waits for.
+    pub fn peers(&self, is_peer: impl Fn(ConnectionId) -> bool) -> Vec<ConnectionId> {
+        let mut peers: Vec<ConnectionId> = self.readable.iter().copied().filter(|id| is_peer(*id)).collect();
+        peers.sort_by_key(|id| !self.owed.contains_key(id));
+        peers
+    }
+
+    /// The clients' connections of which something may be read or handled.
+    pub fn clients(&self, is_peer: impl Fn(ConnectionId) -> bool) -> Vec<ConnectionId> {
+        self.readable.union(&self.unhandled).copied().filter(|id| !is_peer(*id)).collect()
     }
 
     /// Notes what reading a connection came to.
     pub fn on_read(&mut self, id: ConnectionId, Read { bytes, end }: Read) {
-        self.batch_bytes += bytes;
+        self.batch_memory += bytes;
         if end != ReadEnd::More {
-            self.forget(id);
+            self.readable.remove(&id);
+            self.owed.remove(&id);
         } else if let Some(read) = self.owed.get_mut(&id) {
             *read += bytes;
             if *read >= RECEIVE_BUFFER_MAX {
@@ -110,14 +147,16 @@ impl Intake {
         }
     }
 
-    /// Notes that nothing is left to be read from a connection.
+    /// A connection is gone.
     pub fn forget(&mut self, id: ConnectionId) {
         self.readable.remove(&id);
+        self.unhandled.remove(&id);
         self.owed.remove(&id);
     }
 
     /// Adds an event to the next batch.
     pub fn push(&mut self, event: NetEvent) {
+        self.batch_memory += size_of::<NetEvent>();
         self.batch.events.push(event);
     }
 
@@ -127,25 +166,32 @@ impl Intake {
             self.batch.drained = self.reading.take();
         }
         if self.batch.events.is_empty() && !(self.is_reading_wanted && self.batch.drained.is_some()) {
-            self.batch_bytes = 0;
+            self.batch_memory = 0;
             return;
         }
         if !self.try_hand_over() {
             self.flags.set_stalled();
             self.try_hand_over();
         }
+        if !self.has_room_for_clients() {
+            // The loop looks again whether there is room before it waits.
+            self.flags.set_stalled();
+        }
     }
 
     /// Tries once to hand over the batch. Returns whether that succeeded.
     fn try_hand_over(&mut self) -> bool {
-        let drained = self.batch.drained.is_some();
+        let (events, drained) = (self.batch.events.len(), self.batch.drained.is_some());
+        // Counted before the applier can take it.
+        self.flags.add_events(events);
         match self.batches.try_send(std::mem::take(&mut self.batch)) {
             Ok(()) => {
                 self.is_reading_wanted &= !drained;
-                self.batch_bytes = 0;
+                self.batch_memory = 0;
                 self.is_stalled = false;
             }
             Err(TrySendError::Full(batch)) => {
+                self.flags.remove_events(events);
                 self.batch = batch;
                 self.is_stalled = true;
             }

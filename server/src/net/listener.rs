@@ -1,5 +1,6 @@
 //! The listening socket.
 
+use super::Source;
 use mio::net::{TcpListener, TcpStream};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -57,15 +58,20 @@ impl Listener {
         self.paused_until
     }
 
-    /// The next connection, if there is one.
-    pub(super) fn accept(&mut self, now: Instant) -> Option<TcpStream> {
+    /// Whether there may be a connection that can be accepted now.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready && self.paused_until.is_none()
+    }
+
+    /// The next connection and where it comes from, if there is one.
+    pub(super) fn accept(&mut self, now: Instant) -> Option<(TcpStream, Source)> {
         if self.paused_until.is_some_and(|until| now < until) {
             return None;
         }
         self.paused_until = None;
         while self.ready {
             match self.socket.accept() {
-                Ok((stream, _)) => return Some(stream),
+                Ok((stream, address)) => return Some((stream, Source::of(address.ip()))),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => self.ready = false,
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}

@@ -22,11 +22,13 @@ mod greeting;
 mod http;
 mod intake;
 mod listener;
+mod logins;
 mod monitor;
 mod peer_greeting;
 mod peer_links;
 mod poll_loop;
 mod registrar;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +36,7 @@ pub use channel::{LoopWaker, NetHandle};
 pub use listener::Listener;
 pub use monitor::Monitor;
 pub use poll_loop::PollLoop;
+use source::Source;
 
 use crate::replica::{ConnectionId, PeerId, Submission};
 use stablechat_protocol::cluster::{Cluster, ReplicaEntry};
@@ -118,6 +121,8 @@ impl ReplicaIdentity {
 pub enum NetEvent {
     /// A client issued a request or a query.
     Request(Submission),
+    /// A client has said hello. Everything else that comes from its connection follows, and at last a [`NetEvent::Closed`].
+    Greeted { connection: ConnectionId },
     /// A connection proved that it holds the actor's key, and speaks for that account from here on.
     LoggedIn {
         connection: ConnectionId,
@@ -158,6 +163,14 @@ pub struct NetStats {
     pub clients: usize,
     /// How many bytes wait to be written, to clients and peers.
     pub unwritten_bytes: usize,
+    /// How many bytes of memory incoming frames take that are not handled.
+    pub incoming_bytes: usize,
+    /// How many connections were dropped before they had said what they were, for the sake of others.
+    pub strangers_dropped: u64,
+    /// How many clients were ended for the sake of others.
+    pub clients_ended: u64,
+    /// How many clients were ended because they did not read, or held too much memory.
+    pub hoarders_ended: u64,
     /// How often the wall clock was set.
     pub clock_steps: u64,
 }

@@ -90,7 +90,7 @@ impl Monitor {
                 && (!connection.is_ready || connection.go_on(writes, now))
         });
         while self.connections.len() < HTTP_CONNECTIONS_MAX
-            && let Some(mut stream) = self.listener.accept(now)
+            && let Some((mut stream, _)) = self.listener.accept(now)
         {
             match registrar.register(&mut stream) {
                 Ok(id) => drop(self.connections.insert(id, HttpConnection::new(stream, now))),

@@ -1,28 +1,29 @@
 //! The loop itself: wait, write the messages that the applier has posted, read, and hand the events to the applier.
 
+mod clients;
 mod peers;
 
 use super::channel::{NetHandle, connect};
-use super::connection::{Connection, LINGER};
-use super::connections::{CLIENTS_MAX, Connections, EXTRA_MAX, Remote, Room};
+use super::connection::LINGER;
+use super::connections::{CLIENTS_MAX, Connections, ENDED_MAX, Remote, STRANGERS_MAX};
 use super::dialer::Dialer;
-use super::greeting::{Greeting, Reaction};
 use super::intake::Intake;
+use super::logins::LoginQueue;
 use super::monitor::{HTTP_CONNECTIONS_MAX, Monitor};
 use super::peer_links::PeerLinks;
 use super::registrar::{FIRST_CONNECTION, Registrar};
 use super::{EventBatch, Listener, NetCommand, NetEvent, NetStats, ReplicaIdentity};
 use crate::clock::Clock;
-use crate::replica::{ConnectionId, Submission};
+use crate::replica::ConnectionId;
 use crossbeam_channel::{Receiver, TryRecvError};
-use mio::net::{TcpStream, UnixStream};
+use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
+use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::cluster::REPLICAS_MAX;
 use stablechat_protocol::frame::{Decoded, FrameError};
-use stablechat_protocol::login::Challenge;
-use stablechat_protocol::message::{Role, ToClient};
-use stablechat_protocol::peer::PeerMessage;
+use stablechat_protocol::message::ToClient;
+use stablechat_protocol::request::RequestId;
 use stablechat_protocol::version::Versions;
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -31,9 +32,8 @@ use std::time::{Duration, Instant};
 
 /// The most sockets at a time, so that one wait reports all of them: those of clients and monitoring systems, and for each peer its
 /// connection and the one that replaces it.
-const SOCKETS_MAX: usize = FIRST_CONNECTION + CLIENTS_MAX + EXTRA_MAX + HTTP_CONNECTIONS_MAX + 2 * REPLICAS_MAX;
-/// How many version ranges of refused clients are logged, each once. A client that makes up more cannot fill the log.
-const LOGGED_VERSIONS_MAX: usize = 16;
+const SOCKETS_MAX: usize =
+    FIRST_CONNECTION + CLIENTS_MAX + STRANGERS_MAX + ENDED_MAX + HTTP_CONNECTIONS_MAX + 2 * REPLICAS_MAX;
 /// How many bytes one system call reads.
 const SCRATCH: usize = 64 * 1024;
 
@@ -55,8 +55,12 @@ pub struct PollLoop {
     stop: UnixStream,
     identity: ReplicaIdentity,
     clock: Clock,
+    /// When the loop was made.
+    since: Instant,
     connections: Connections,
     peer_links: PeerLinks,
+    /// Logins whose signatures are to be checked.
+    logins: LoginQueue,
     /// The version ranges of refused clients that were logged.
     logged_versions: BTreeSet<Versions>,
     intake: Intake,
@@ -94,9 +98,11 @@ impl PollLoop {
             monitor,
             stop,
             clock,
+            since: now,
             connections: Connections::new(now),
             peer_links: PeerLinks::new(identity.peers().map(|(peer, entry)| (peer, entry.name.clone()))),
             identity,
+            logins: LoginQueue::new(now),
             logged_versions: BTreeSet::new(),
             intake: Intake::new(applier.batches, applier.flags),
             commands: applier.commands,
@@ -117,13 +123,15 @@ impl PollLoop {
             let before = self.clock.now();
             self.wait(&mut events)?;
             events.iter().for_each(|event| self.on_event(event));
-            self.intake.begin_reading(before);
+            self.intake.begin_reading(before, |id| self.connections.is_peer(id));
 
             let is_open = self.take_commands();
             self.serve_monitor();
             self.dialer.step(&mut self.registrar, Instant::now());
             self.accept();
-            self.read();
+            self.read_peers();
+            self.check_logins();
+            self.serve_clients();
             self.flush();
             self.expire();
             self.intake.hand_over();
@@ -148,17 +156,21 @@ impl PollLoop {
 
     /// How long there is nothing to do; none for as long as no socket is ready.
     fn timeout(&self) -> Option<Duration> {
-        if self.intake.is_busy() {
+        let now = Instant::now();
+        let may_be_peer = |id| self.connections.may_be_peer(id);
+        if self.listener.is_ready() || self.intake.is_busy(may_be_peer, |id| self.is_held_up(id, now)) {
             return Some(Duration::ZERO);
         }
         let deadlines = [
             self.connections.deadline(),
+            self.paused_until(now),
+            self.logins.deadline(),
             self.listener.retry_at(),
             self.dialer.deadline(),
             self.monitor.as_ref().and_then(Monitor::deadline),
         ];
         let next = deadlines.into_iter().flatten().min()?;
-        Some(next.saturating_duration_since(Instant::now()))
+        Some(next.saturating_duration_since(now))
     }
 
     /// Notes which socket is ready.
@@ -205,9 +217,7 @@ impl PollLoop {
     /// Performs a command, as far as the connection that it is for still exists.
     fn perform(&mut self, command: &NetCommand, now: Instant) {
         match command {
-            NetCommand::ToClient { to, message } => {
-                self.connections.client_mut(*to).into_iter().for_each(|connection| connection.send(message, now));
-            }
+            NetCommand::ToClient { to, message } => self.send_to_client(*to, message, now),
             NetCommand::ToPeer { to, message } => self.send_to_peer(*to, message, now),
             NetCommand::ScrapeResult { report } => {
                 self.monitor.iter_mut().for_each(|monitor| monitor.on_result(report, now));
@@ -221,130 +231,50 @@ impl PollLoop {
     fn serve_monitor(&mut self) {
         let Some(monitor) = &mut self.monitor else { return };
         if monitor.step(&mut self.registrar, Instant::now()) {
-            let stats = NetStats {
-                clients: self.connections.clients(),
-                unwritten_bytes: self.connections.unwritten(),
-                clock_steps: self.clock.steps(),
-            };
+            let mut stats = NetStats { clock_steps: self.clock.steps(), ..NetStats::default() };
+            self.connections.note_stats(&mut stats);
             self.intake.push(NetEvent::Scrape { stats });
         }
     }
 
-    /// Takes in new connections.
-    fn accept(&mut self) {
-        let now = Instant::now();
-        while let Some(socket) = self.listener.accept(now) {
-            let room = self.connections.room();
-            if room == Room::None {
-                continue;
-            }
-            if let Err(error) = self.admit(socket, room == Room::ForPeers, now) {
-                log::warn!("cannot take in a new connection, which is closed: {error}");
-            }
+    /// Sends a message of the applier to a client, and notes what follows from it for what is read of the client.
+    fn send_to_client(&mut self, to: ConnectionId, message: &ToClient, now: Instant) {
+        let Some(connection) = self.connections.client_mut(to) else { return };
+        connection.send(message, now);
+        if let ToClient::QueryAnswer { .. } | ToClient::Refused { request: RequestId::Query { .. }, .. } = message {
+            connection.on_query_done(now);
+        }
+        if let ToClient::Refused { reason: Refusal::Overloaded, .. } = message {
+            connection.on_overload(now);
         }
     }
 
-    /// Adds a new connection to the table. Until its hello comes it is taken for a client's.
-    fn admit(&mut self, mut socket: TcpStream, is_full: bool, now: Instant) -> io::Result<()> {
-        socket.set_nodelay(true)?;
-        let mut challenge = [0; 32];
-        getrandom::fill(&mut challenge).map_err(|error| io::Error::other(error.to_string()))?;
-        let id = self.registrar.register(&mut socket)?;
-        let greeting = Greeting::new(Challenge(challenge), is_full);
-        self.connections.insert(id, Connection::new(socket, now), Remote::Client(greeting));
-        Ok(())
-    }
-
-    /// Reads from all connections that may have something, a limited amount from each and of all.
-    fn read(&mut self) {
+    /// Reads from all peers that may have sent something, a limited amount from each and of all.
+    fn read_peers(&mut self) {
         let now = Instant::now();
-        for id in self.intake.turns(|id| self.connections.is_peer(id)) {
+        for id in self.intake.peers(|id| self.connections.is_peer(id)) {
             if self.intake.is_full() {
                 return;
             }
-            let Some((connection, _)) = self.connections.get_mut(id) else {
-                self.intake.forget(id);
-                continue;
-            };
-
+            let Some((connection, _)) = self.connections.get_mut(id) else { continue };
             let read = connection.read(&mut self.scratch, now);
             self.intake.on_read(id, read);
             // Messages that came before the end of the connection count.
-            self.handle_messages(id, now);
+            self.handle_peer_messages(id, now);
             if read.end.is_over() {
                 self.remove(id, &"the connection is broken", now);
             }
         }
     }
 
-    /// Handles the messages that have come whole on a connection.
-    fn handle_messages(&mut self, id: ConnectionId, now: Instant) {
-        while let Some((connection, remote)) = self.connections.get_mut(id) {
-            let Remote::Client(greeting) = remote else {
-                match connection.next_message() {
-                    Ok(Decoded::NeedMore) => return,
-                    Ok(Decoded::Frame(message)) => self.on_peer_message(id, message, now),
-                    Err(error) => self.on_peer_error(id, &error, now),
-                }
-                continue;
-            };
-            let reaction = match connection.next_message() {
+    /// Handles the messages that have come whole on a peer's connection.
+    fn handle_peer_messages(&mut self, id: ConnectionId, now: Instant) {
+        while let Some((connection, Remote::Peer(_) | Remote::Dialed(_))) = self.connections.get_mut(id) {
+            match connection.next_message() {
                 Ok(Decoded::NeedMore) => return,
-                Ok(Decoded::Frame(message)) => greeting.on_message(message, &self.identity, self.clock.now()),
-                Err(error) => Reaction::Close(close_reason(error, greeting.is_done())),
-            };
-            self.react(id, reaction, now);
-        }
-    }
-
-    /// Does what a message asks for.
-    fn react(&mut self, id: ConnectionId, reaction: Reaction, now: Instant) {
-        let Some((connection, _)) = self.connections.get_mut(id) else { return };
-        match reaction {
-            Reaction::Reply(message) => connection.send(&message, now),
-            Reaction::Welcome(message) => {
-                connection.on_greeted();
-                connection.send(&message, now);
+                Ok(Decoded::Frame(message)) => self.on_peer_message(id, message, now),
+                Err(error) => self.on_peer_error(id, &error, now),
             }
-            Reaction::Peer(peer, version) => {
-                connection.send(&PeerMessage::Greeting { version, replica: self.identity.replica.clone() }, now);
-                self.begin_link(id, peer, version, now);
-            }
-            Reaction::RefusePeer(name, reason) => {
-                self.log_refused_peer(&name, &reason);
-                self.close(id, reason, now);
-            }
-            Reaction::RefuseVersions(role, theirs) => {
-                self.log_refused_versions(&role, theirs);
-                self.close(id, CloseReason::no_common_version(self.identity.versions), now);
-            }
-            Reaction::LoggedIn(actor, receive) => {
-                connection.send(&ToClient::LoggedIn { account: actor.account.clone() }, now);
-                self.intake.push(NetEvent::LoggedIn { connection: id, actor, receive });
-            }
-            Reaction::LoggedOut(message) => {
-                message.iter().for_each(|message| connection.send(message, now));
-                self.intake.push(NetEvent::LoggedOut { connection: id });
-            }
-            Reaction::Request(timestamp, body) => {
-                let time = self.clock.now();
-                self.intake.push(NetEvent::Request(Submission { time, from: id, timestamp, body }));
-            }
-            Reaction::Status => self.intake.push(NetEvent::Status { from: id }),
-            Reaction::PingPeers => self.intake.push(NetEvent::PingPeers { from: id }),
-            Reaction::Close(reason) => self.close(id, reason, now),
-        }
-    }
-
-    /// Logs that we share no version with the other side: once for each replica, and for clients once for each range of versions.
-    fn log_refused_versions(&mut self, role: &Role, theirs: Versions) {
-        let why = self.identity.versions.mismatch(theirs);
-        match role {
-            Role::Replica { name, .. } => self.log_refused_peer(name, &why),
-            Role::Client if self.logged_versions.len() < LOGGED_VERSIONS_MAX && self.logged_versions.insert(theirs) => {
-                log::warn!("refusing a client (others like it are not logged): {why}");
-            }
-            Role::Client => log::debug!("refusing a client: {why}"),
         }
     }
 
@@ -381,8 +311,13 @@ impl PollLoop {
     /// Ends connections that have been silent for too long, and drops those that were ended long enough ago.
     fn expire(&mut self) {
         let now = Instant::now();
-        let expired = self.connections.expired(now, |id| self.intake.is_readable(id));
+        let expired = self.connections.expired(now, |id| self.intake.has_work(id));
         expired.overdue.into_iter().for_each(|id| self.remove(id, &"it was ended", now));
+        for id in expired.deaf {
+            if let Some((connection, _)) = self.connections.get_mut(id) {
+                connection.give_up(CloseReason::SlowReader, now);
+            }
+        }
         for id in expired.silent {
             match self.connections.is_peer(id) {
                 true => self.close_peer(id, CloseReason::Silent, &"it said nothing for too long", now),

@@ -32,7 +32,7 @@ impl Replica {
             self.closing.grace.observe(time, delay);
         }
 
-        match self.refusal(time, timestamp, &body) {
+        match self.refusal(time, from, timestamp, &body) {
             None => self.hold(uid, body, vec![from]),
             Some(reason) => {
                 outputs.push(Output::Effect(Effect::Refuse { to: from, request: body.id(), timestamp, reason }));
@@ -44,7 +44,7 @@ impl Replica {
     }
 
     /// Why a client's request or query with this timestamp is refused; none when it is accepted.
-    fn refusal(&self, time: Timestamp, timestamp: Timestamp, body: &Body) -> Option<Refusal> {
+    fn refusal(&self, time: Timestamp, from: ConnectionId, timestamp: Timestamp, body: &Body) -> Option<Refusal> {
         if self.phase != Phase::Serving || self.stopping != Stopping::No || self.is_muted() {
             Some(Refusal::NotServing)
         } else if !self.has_room && matches!(body, Body::Request(_)) {
@@ -53,7 +53,7 @@ impl Replica {
             Some(Refusal::Late)
         } else if timestamp > time.after(self.settings.ahead) {
             Some(Refusal::Ahead)
-        } else if self.pending.is_full() {
+        } else if self.pending.is_full_for(from) {
             Some(Refusal::Overloaded)
         } else {
             None

@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 /// What happens to a replica.
 ///
 /// One wake of its driver is a [`Input::Woken`], then everything that was read, with an [`Input::Drained`] where the sockets had been
-/// read until empty, and then an [`Input::Handled`]. A `time` is the replica's clock when the message or the piece was read.
+/// read until empty, then an [`Input::Handled`], then as many [`Input::ApplyNext`] as the driver has time for, and at last an
+/// [`Input::Applied`]. A `time` is the replica's clock when the message or the piece was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// Begins each wake, before the events that were read are taken in, so that a pause of the replica is noticed before anything
@@ -48,8 +49,13 @@ pub enum Input {
     },
     /// Everything that had arrived at this time has been put in. The reading was taken before the sockets were read until empty.
     Drained { time: Timestamp },
-    /// Everything that was read is put in. Ends each wake: announcements are sent, and stable requests are applied.
+    /// Everything that was read is put in: announcements are sent.
     Handled { time: Timestamp },
+    /// Apply the first pending request or query, if it is stable. Each is an input of its own, so that the driver can stop at any of
+    /// them: applying all that is stable can take longer than the peers wait for a sign of life.
+    ApplyNext,
+    /// Nothing more is applied in this wake. Ends it: peers that have kept requests waiting for too long are dropped.
+    Applied,
     /// At a boundary our log differs from a peer's, which it does only after the assumption of the protocol broke.
     LogsDiffer {
         peer: PeerId,

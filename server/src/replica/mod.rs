@@ -270,6 +270,8 @@ impl Replica {
             }
             Input::Drained { time } => self.on_drained(time, outputs),
             Input::Handled { time } => self.on_handled(time, outputs),
+            Input::ApplyNext => self.apply_next(outputs),
+            Input::Applied => self.on_applied(outputs),
             Input::LogsDiffer { peer, is_ours_shorter } => self.on_logs_differ(peer, is_ours_shorter, outputs),
             Input::Inserted { applied } => self.on_inserted(applied, outputs),
             Input::Outdated { peer } => self.on_outdated(peer, outputs),
@@ -302,6 +304,11 @@ impl Replica {
     /// How many requests and queries are pending.
     pub fn pending(&self) -> usize {
         self.pending.len()
+    }
+
+    /// How many of the pending are queries.
+    pub fn pending_queries(&self) -> usize {
+        self.pending.queries()
     }
 
     /// Whether a request or query is held and not yet applied.

@@ -7,6 +7,7 @@ use stablechat_protocol::request::Request;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
 
@@ -14,9 +15,15 @@ use std::ops::Bound;
 /// accepted are still taken, since they have to be applied.
 const REQUESTS_MAX: usize = 200_000;
 /// The most bytes that they may take in memory. The same rule holds beyond it.
-const BYTES_MAX: usize = 128 * 1024 * 1024;
+const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The bytes that one takes beside its variable part: a generous estimate.
 const OVERHEAD: usize = 384;
+/// The most requests and queries of one connection that are pending: two windows of a session, since a client may repeat all of its
+/// requests in flight. Beyond it they are refused as overload.
+const CONNECTION_MAX: usize = 2048;
+/// And at most this part of what there is room for, one in 32. So connections that send without end leave room for others, however
+/// many they are: each has less the more of them there are.
+const CONNECTION_SHARE: usize = 32;
 /// The most connections that wait for one request. A further connection that repeats it gets no answer from this replica.
 const WAITING_MAX: usize = 16;
 
@@ -38,6 +45,10 @@ pub struct PendingRequests {
     held: BTreeMap<Uid, Pending>,
     /// About how many bytes they take: the sum of [`size`].
     bytes: usize,
+    /// How many of them are queries.
+    queries: usize,
+    /// How many of them each connection was the first to bring, at least one.
+    brought: BTreeMap<ConnectionId, usize>,
 }
 
 impl PendingRequests {
@@ -49,9 +60,16 @@ impl PendingRequests {
         self.held.is_empty()
     }
 
-    /// Whether there is no room for another one from a client.
-    pub fn is_full(&self) -> bool {
-        self.held.len() >= REQUESTS_MAX || self.bytes >= BYTES_MAX
+    /// How many of them are queries.
+    pub fn queries(&self) -> usize {
+        self.queries
+    }
+
+    /// Whether there is no room for another one that this connection brings.
+    pub fn is_full_for(&self, connection: ConnectionId) -> bool {
+        let room = REQUESTS_MAX.saturating_sub(self.held.len()).min(BYTES_MAX.saturating_sub(self.bytes) / OVERHEAD);
+        let brought = self.brought.get(&connection).copied().unwrap_or(0);
+        room == 0 || brought >= CONNECTION_MAX.min(room.div_ceil(CONNECTION_SHARE))
     }
 
     /// The first in the order.
@@ -79,6 +97,9 @@ impl PendingRequests {
         let Some(pending) = self.held.get_mut(&uid) else { return false };
         if !pending.waiting.contains(&connection) && pending.waiting.len() < WAITING_MAX {
             pending.waiting.push(connection);
+            if let [first] = pending.waiting[..] {
+                *self.brought.entry(first).or_default() += 1;
+            }
         }
         true
     }
@@ -98,6 +119,10 @@ impl PendingRequests {
     /// Adds one that is not pending.
     pub fn insert(&mut self, uid: Uid, pending: Pending) {
         self.bytes += size(&pending.body);
+        self.queries += usize::from(is_query(&pending.body));
+        if let Some(connection) = pending.waiting.first() {
+            *self.brought.entry(*connection).or_default() += 1;
+        }
         self.heap.push(Reverse(uid));
         let before = self.held.insert(uid, pending);
         debug_assert!(before.is_none(), "{uid} is pending already");
@@ -108,6 +133,13 @@ impl PendingRequests {
         let Reverse(uid) = self.heap.pop()?;
         let pending = self.held.remove(&uid)?;
         self.bytes -= size(&pending.body);
+        self.queries -= usize::from(is_query(&pending.body));
+        if let Some(Entry::Occupied(mut brought)) = pending.waiting.first().map(|first| self.brought.entry(*first)) {
+            *brought.get_mut() -= 1;
+            if *brought.get() == 0 {
+                brought.remove();
+            }
+        }
         Some((uid, pending))
     }
 
@@ -122,8 +154,17 @@ impl PendingRequests {
     pub fn is_sound_fully(&self) -> bool {
         let bytes: usize = self.held.values().map(|pending| size(&pending.body)).sum();
         let is_in_map = |Reverse(uid): &Reverse<Uid>| self.held.contains_key(uid);
-        self.is_sound() && self.bytes == bytes && self.heap.iter().all(is_in_map)
+        let queries = self.held.values().filter(|pending| is_query(&pending.body)).count();
+        let brought = self.held.values().filter(|pending| !pending.waiting.is_empty()).count();
+        self.is_sound()
+            && (self.bytes, self.queries) == (bytes, queries)
+            && self.brought.values().sum::<usize>() == brought
+            && self.heap.iter().all(is_in_map)
     }
+}
+
+fn is_query(body: &Body) -> bool {
+    matches!(body, Body::Query(_))
 }
 
 /// About how many bytes a request or query takes in memory.

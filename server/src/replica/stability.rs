@@ -60,7 +60,7 @@ impl Replica {
             && self.missing.is_empty_up_to(timestamp)
     }
 
-    /// Closes, sends announcements, and applies the stable requests.
+    /// Closes, and sends announcements.
     pub(super) fn on_handled(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
         self.insert_late(outputs);
         self.notice_pause(time, outputs);
@@ -74,14 +74,19 @@ impl Replica {
         self.fetch(outputs);
         self.announce(outputs);
         self.ping(outputs);
-
-        self.apply_stable(outputs);
-        self.drop_slow_peers(outputs);
-        self.leave_when_done(outputs);
     }
 
-    /// When the next wake is wanted.
+    /// Whether the first pending request or query is stable: [`super::Input::ApplyNext`] applies it.
+    pub fn has_stable(&self) -> bool {
+        self.pending.first().is_some_and(|(uid, pending)| self.stability(uid, pending).is_some())
+    }
+
+    /// When the next wake is wanted: at once while something is stable.
     pub fn deadline(&self) -> Option<Timestamp> {
+        if self.has_stable() {
+            return Some(Timestamp::ZERO);
+        }
+
         let applies = self.phase == Phase::Serving && !self.is_muted();
         let first = self.pending.first().filter(|_| applies);
         let real_time = first.map(|(uid, _)| self.stable_after(uid).next());
@@ -97,25 +102,31 @@ impl Replica {
         [real_time, closing, heartbeat, silence, fetch].into_iter().flatten().min()
     }
 
-    /// Applies the stable requests, in order.
-    fn apply_stable(&mut self, outputs: &mut Vec<Output>) {
-        while let Some(stability) = self.pending.first().and_then(|(uid, pending)| self.stability(uid, pending)) {
-            let Some((uid, Pending { body, waiting, held_by })) = self.pending.pop() else { break };
-            if matches!(body, Body::Request(_)) {
-                self.applied = uid;
-                self.recent.insert(uid);
-            }
+    /// Nothing more is applied in this wake.
+    pub(super) fn on_applied(&mut self, outputs: &mut Vec<Output>) {
+        self.drop_slow_peers(outputs);
+        self.leave_when_done(outputs);
+    }
 
-            // Above the barrier the closed test should do. While it does not, some peer is slow.
-            if stability == Stability::Closed {
-                self.slow_since = None;
-            } else if uid.timestamp > self.barrier {
-                self.slow_since.get_or_insert(self.now);
-            }
-
-            let copies = 1 + held_by.len();
-            outputs.push(Output::Change(StoreChange::Apply { uid, body, stability, copies, waiting }));
+    /// Applies the first in the order, if it is stable.
+    pub(super) fn apply_next(&mut self, outputs: &mut Vec<Output>) {
+        let stability = self.pending.first().and_then(|(uid, pending)| self.stability(uid, pending));
+        let Some(stability) = stability else { return };
+        let Some((uid, Pending { body, waiting, held_by })) = self.pending.pop() else { return };
+        if matches!(body, Body::Request(_)) {
+            self.applied = uid;
+            self.recent.insert(uid);
         }
+
+        // Above the barrier the closed test should do. While it does not, some peer is slow.
+        if stability == Stability::Closed {
+            self.slow_since = None;
+        } else if uid.timestamp > self.barrier {
+            self.slow_since.get_or_insert(self.now);
+        }
+
+        let copies = 1 + held_by.len();
+        outputs.push(Output::Change(StoreChange::Apply { uid, body, stability, copies, waiting }));
     }
 
     /// By which test the first in the order is stable; none while it is not.

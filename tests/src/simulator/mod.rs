@@ -37,6 +37,7 @@ mod scenario;
 mod scenes;
 mod situations;
 mod specification;
+mod stopwatch;
 mod tally;
 mod trace;
 mod verdict;
@@ -45,7 +46,7 @@ mod world;
 pub use faults::Fault;
 pub use scenario::{Mode, REPLICAS_MAX, REPLICAS_USUAL, Scenario};
 pub use scenes::SceneKind;
-pub use situations::{TWO_SLOW_LOGS, UNPLACEABLE};
+pub use situations::{CUT_SHORT, TWO_SLOW_LOGS, UNPLACEABLE};
 pub use tally::{Latencies, Tally};
 pub use trace::Trace;
 

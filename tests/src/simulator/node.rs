@@ -9,6 +9,7 @@ use super::disk::Disk;
 use super::links::LinkId;
 use super::scenario::Scenario;
 use super::scenes::SceneKind;
+use super::stopwatch::{self, STOPWATCH};
 use super::{DELIVERY_BOUND, REPLICAS_MAX};
 use fastrand::Rng;
 use stablechat_protocol::cluster::Cluster;
@@ -202,7 +203,7 @@ impl Node {
         };
         let clock = self.clock.read(now);
         let started = Applier::start(self.identity(), settings, store, clock);
-        self.applier = Some(started.map_err(|error| error.to_string())?);
+        self.applier = Some(started.map_err(|error| error.to_string())?.timed_by(STOPWATCH));
         Ok(())
     }
 
@@ -333,6 +334,7 @@ impl Node {
     /// The third part of a turn: the applier handles what was read. The process may be killed in the middle.
     pub fn wake(&mut self, now: Timestamp) -> Result<Wake, String> {
         let clock = self.clock.read(now);
+        stopwatch::advance_to(now);
         let rounds = self.rounds.take().unwrap_or_default();
         let Some(applier) = self.applier.as_mut() else { return Err("it has a turn while it is down".into()) };
         let death = self.death.take();
@@ -385,7 +387,7 @@ impl Node {
                 self.actors.insert(connection, None);
                 let replica = ReplicaName::parse(name(self.index)).expect("a letter is a name");
                 reply(ToClient::Welcome { version: VERSION_MAX, replica, clock, challenge: Challenge([0; 32]) });
-                None
+                Some(NetEvent::Greeted { connection })
             }
             ToReplica::Login { account, key, receive, .. } => {
                 reply(ToClient::LoggedIn { account: account.clone() });

@@ -15,6 +15,9 @@ pub const TWO_SLOW_LOGS: &str = "situations: two logs that each take longer than
 /// A piece of a peer's log has a request that lies below what the reader has settled, and that its log lacks.
 pub const UNPLACEABLE: &str = "situations: a request in a peer's log below what is settled here";
 
+/// A replica has not applied all that was stable in a wake, because that would have taken too long.
+pub const CUT_SHORT: &str = "situations: a wake that left something stable for the next";
+
 /// What has been seen of the replicas that read others' logs.
 #[derive(Default)]
 pub struct Situations {

@@ -15,6 +15,7 @@ use super::network::Network;
 use super::node::{self, Node, Setup};
 use super::scenes::{Act, SceneKind};
 use super::situations::Situations;
+use super::stopwatch;
 use super::tally::{Latencies, Tally};
 use super::trace::Trace;
 use super::{Check, DELIVERY_BOUND, Mode, Run, START, Scenario, Violation, verdict};
@@ -143,6 +144,7 @@ impl World {
     pub fn new(scenario: Scenario, trace: Trace) -> World {
         let Scenario { mode, seed, replicas, .. } = scenario;
         let mut random = Rng::with_seed(seed);
+        stopwatch::begin(seed);
         let bounds = Bounds::of(replicas);
         let count = random.usize(2..=4);
         let clients = (0..count).map(|number| Client::new(&mut random, number, count, replicas, START)).collect();

@@ -1,10 +1,10 @@
 //! The poll loop's connections with other replicas: one with each, from its greeting to its loss.
 
 use super::{PollLoop, close_reason};
-use crate::net::NetEvent;
 use crate::net::connection::Connection;
 use crate::net::connections::Remote;
 use crate::net::peer_greeting::{DialerReaction, hello, on_answer, refusal_in_words};
+use crate::net::{NetEvent, Source};
 use crate::replica::{ConnectionId, PeerId};
 use mio::net::TcpStream;
 use stablechat_protocol::close::CloseReason;
@@ -17,7 +17,8 @@ use std::time::Instant;
 impl PollLoop {
     /// Says hello to a peer that we have dialed.
     pub(super) fn greet(&mut self, id: ConnectionId, peer: PeerId, socket: TcpStream, now: Instant) {
-        let mut connection = Connection::new(socket, now);
+        let source = socket.peer_addr().map_or(Source::LOCAL, |address| Source::of(address.ip()));
+        let mut connection = Connection::new(socket, source, now);
         connection.send(&hello(&self.identity, &self.identity.name_of(peer)), now);
         self.connections.insert(id, connection, Remote::Dialed(peer));
         // The event that reported the connection may have reported bytes on it as well.
@@ -95,7 +96,7 @@ impl PollLoop {
     pub(super) fn close_peer(&mut self, id: ConnectionId, reason: CloseReason, why: &dyn Display, now: Instant) {
         if let Some((connection, _)) = self.connections.get_mut(id) {
             connection.close(reason, now);
-            connection.flush();
+            connection.flush(now);
         }
         self.remove(id, why, now);
     }
@@ -123,7 +124,7 @@ impl PollLoop {
     pub(super) fn disconnect(&mut self, peer: PeerId, now: Instant) {
         let Some(id) = self.peer_links.acknowledged(peer) else { return };
         if let Some((connection, _)) = self.connections.get_mut(id) {
-            connection.flush();
+            connection.flush(now);
         }
         self.remove(id, &"this replica resynchronizes with it", now);
     }

@@ -3,6 +3,7 @@
 use super::{SimEvent, World};
 use crate::simulator::checks::Checks;
 use crate::simulator::node::{self, Reading, Wake};
+use crate::simulator::situations::CUT_SHORT;
 use crate::simulator::{Check, Violation};
 use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
@@ -68,6 +69,9 @@ impl World {
         }
         if let Some(applier) = self.nodes[node].applier.as_ref() {
             self.checks.on_written(node, applier.store(), applier.undone())?;
+            if applier.replica().has_stable() {
+                self.tally.count(CUT_SHORT);
+            }
             if applier.is_stopped() {
                 self.end(node, "stopped");
                 return Ok(());
