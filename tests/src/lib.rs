@@ -5,6 +5,7 @@
 //! - [`talker`] is a client that keeps sending while replicas fail, over the links and sessions of the command line; [`ledger`]
 //!   compares the answers that it got with the replicas' stores.
 //! - [`load`] keeps replicas busy and measures throughput and latency.
+//! - [`metrics`] reads what running replicas count.
 //! - [`manual`] makes manual pages from the command lines' own descriptions.
 //! - [`network`] gives each replica a host of its own. Its cables can be pulled, and can delay and lose frames.
 //! - [`story`] says which replica is killed, stopped, paused or started when, and [`plot`] draws the effect over time.
@@ -14,6 +15,7 @@ pub mod cluster;
 pub mod ledger;
 pub mod load;
 pub mod manual;
+pub mod metrics;
 pub mod network;
 pub mod pipeline;
 pub mod plot;

@@ -309,7 +309,7 @@ impl RawClient {
         }
     }
 
-    /// Sends a query, again while it is refused as late, and returns the answer.
+    /// Sends a query, again while it is refused as late or for lack of time, and returns the answer.
     pub fn ask(&mut self, query: Query) -> QueryAnswer {
         loop {
             self.query += 1;
@@ -320,7 +320,7 @@ impl RawClient {
                     assert_eq!(id, self.query);
                     return answer;
                 }
-                ToClient::Refused { reason: Refusal::Late, .. } => {}
+                ToClient::Refused { reason: Refusal::Late | Refusal::Overloaded, .. } => {}
                 other => panic!("waited for the answer to {query:?}, but got {other:?}"),
             }
         }

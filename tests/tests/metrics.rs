@@ -6,43 +6,18 @@ use serde_json::Value;
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::message::ToClient;
 use stablechat_tests::cluster::Cluster;
+use stablechat_tests::metrics::Metrics;
 use stablechat_tests::process::built;
 use stablechat_tests::raw::{call_everywhere, create_accounts};
 use stablechat_tests::session::{Person, Session, stamp};
 use stablechat_tests::wait::{SOON, wait_for, wait_until};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const DELIVERY_BOUND: Duration = Duration::from_millis(200);
-
-/// A replica's metrics: the values by name, with the labels as they are on the page.
-struct Metrics(BTreeMap<String, f64>);
-
-impl Metrics {
-    fn of(cluster: &Cluster, name: &str) -> Metrics {
-        let (status, text) = cluster.page(name, "/metrics");
-        assert_eq!(status, 200, "{text}");
-        let values = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
-            let (name, value) = line.rsplit_once(' ').expect("a name and a value");
-            (name.to_string(), value.parse().expect("a number"))
-        });
-        Metrics(values.collect())
-    }
-
-    /// One value.
-    fn get(&self, name: &str) -> f64 {
-        *self.0.get(name).unwrap_or_else(|| panic!("there is no {name} in {:?}", self.0.keys()))
-    }
-
-    /// The sum of all values of a metric, over its labels.
-    fn sum(&self, metric: &str) -> f64 {
-        let of_metric = self.0.iter().filter(|(name, _)| name.split('{').next() == Some(metric));
-        of_metric.map(|(_, value)| value).sum()
-    }
-}
 
 #[test]
 fn metrics_count_requests_and_connections() {
