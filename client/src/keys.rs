@@ -11,14 +11,16 @@
 //! | `CLUSTER/NAME.key.deleted-TIME` | of an account that was deleted |
 //! | `CLUSTER/NAME.key.replaced-TIME` | found in the place of a key that was confirmed |
 //!
-//! Names are per cluster, so keys are too: the account `alice` of one cluster has nothing to do with that of another.
+//! Names are per cluster, so keys are too: the account `alice` of one cluster has nothing to do with that of another. `CLUSTER` is
+//! the cluster's name, followed by `@` and its id if its file has one: two clusters may have the same name.
 //!
 //! Processes that create an account of the same name at once use the same new key. The one whose create takes effect moves the
 //! file to its place, and the others leave it alone. So whoever creates the account, its key is kept. Changes of files are made
 //! under a lock of the directory, which is never held while a replica is waited for.
 
+use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::login::SecretKey;
-use stablechat_protocol::name::{AccountName, ClusterName};
+use stablechat_protocol::name::AccountName;
 use stablechat_protocol::time::{Timestamp, utc};
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -60,8 +62,10 @@ impl std::error::Error for KeyError {}
 
 impl Keys {
     /// The keys of a cluster, in a directory that has those of all clusters.
-    pub fn new(directory: &Path, cluster: &ClusterName) -> Keys {
-        Keys { directory: directory.join(cluster.as_str()) }
+    pub fn new(directory: &Path, cluster: &Cluster) -> Keys {
+        // No name has the character.
+        let id = cluster.id.as_ref().map(|id| format!("@{id}")).unwrap_or_default();
+        Keys { directory: directory.join(format!("{}{id}", cluster.name)) }
     }
 
     /// Where an account's key is kept.

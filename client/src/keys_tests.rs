@@ -7,13 +7,14 @@ fn name(text: &str) -> AccountName {
     AccountName::parse(text).expect("a name")
 }
 
-fn cluster(text: &str) -> ClusterName {
-    ClusterName::parse(text).expect("a name")
+/// A cluster whose file begins like this.
+fn cluster(text: &str) -> Cluster {
+    Cluster::parse(&format!("{text}\n[[replica]]\nname = 'a'\naddress = 'x:1'\n")).expect("a good file")
 }
 
 fn keys() -> (tempfile::TempDir, Keys) {
     let directory = tempfile::tempdir().expect("a directory");
-    let keys = Keys::new(&directory.path().join("a").join("keys"), &cluster("demo"));
+    let keys = Keys::new(&directory.path().join("a").join("keys"), &cluster("name = 'demo'"));
     (directory, keys)
 }
 
@@ -55,11 +56,15 @@ fn a_key_is_made_once_for_its_owner_only() {
 #[test]
 fn clusters_do_not_share_keys() {
     let (directory, one) = keys();
-    let other = Keys::new(&directory.path().join("a").join("keys"), &cluster("other"));
-    let (of_one, of_other) = (create(&one, "alice"), create(&other, "alice"));
-    assert_ne!(of_one.seed(), of_other.seed());
+    let of_one = create(&one, "alice");
+    // One with another name, and two with the same name and ids.
+    let texts = ["name = 'other'", "name = 'demo'\nid = '1'", "name = 'demo'\nid = '2'"];
+    let others = texts.map(|text| Keys::new(&directory.path().join("a").join("keys"), &cluster(text)));
+    let seeds = others.each_ref().map(|keys| create(keys, "alice").seed());
+    assert!(seeds[0] != seeds[1] && seeds[1] != seeds[2] && !seeds.contains(&of_one.seed()));
     assert!(one.retire(&name("alice"), &of_one).expect("renamed").is_some());
-    assert_eq!((loaded(&one, "alice"), loaded(&other, "alice")), (None, Some(of_other.seed())));
+    assert_eq!(loaded(&one, "alice"), None);
+    assert_eq!(others.each_ref().map(|keys| loaded(keys, "alice")), seeds.map(Some));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The cluster file (TOML): the facts that all replicas and clients of a cluster share.
 
 use crate::digest::Digest;
-use crate::name::{ClusterName, ReplicaName};
+use crate::name::{ClusterId, ClusterName, ReplicaName};
 use serde::Deserialize;
 use std::fmt;
 use std::time::Duration;
@@ -27,6 +27,9 @@ const AHEAD_MAX: Duration = Duration::from_millis(50);
 #[allow(missing_docs)]
 pub struct Cluster {
     pub name: ClusterName,
+    /// Random, from when the file was made: clients keep the keys of two clusters of the same name apart by it. Replicas make no
+    /// use of it.
+    pub id: Option<ClusterId>,
     /// Δ, which must be at least `N·(δ+ε)`: N replicas, messages that take at most δ, and clocks that agree within ε. From 10
     /// ms to 60 s.
     pub delivery_bound: Duration,
@@ -66,6 +69,7 @@ impl std::error::Error for ClusterError {}
 #[serde(deny_unknown_fields)]
 struct File {
     name: ClusterName,
+    id: Option<ClusterId>,
     delivery_bound_ms: Option<u64>,
     min_live: Option<usize>,
     log_retention_mib: Option<u64>,
@@ -81,7 +85,7 @@ impl Cluster {
     pub fn parse(text: &str) -> Result<Cluster, ClusterError> {
         let file: File =
             toml::from_str(text).map_err(|error| ClusterError(error.to_string().trim_end().to_string()))?;
-        let File { name, delivery_bound_ms, min_live, log_retention_mib, replica: replicas } = file;
+        let File { name, id, delivery_bound_ms, min_live, log_retention_mib, replica: replicas } = file;
 
         let bound = delivery_bound_ms.unwrap_or(DELIVERY_BOUND_DEFAULT_MS);
         check_range("delivery_bound_ms", bound, DELIVERY_BOUND_MIN_MS, DELIVERY_BOUND_MAX_MS)?;
@@ -97,7 +101,7 @@ impl Cluster {
             )));
         }
         let (delivery_bound, log_retention) = (Duration::from_millis(bound), retention << 20);
-        Ok(Cluster { name, delivery_bound, min_live, log_retention, replicas })
+        Ok(Cluster { name, id, delivery_bound, min_live, log_retention, replicas })
     }
 
     /// The replica with this name.
@@ -183,6 +187,7 @@ mod tests {
         let same = digest(&text, &a, &b);
         assert_eq!(same, digest(&text, &b, &a));
         assert_eq!(same, digest(&format!("log_retention_mib = 2\n{text}"), &a, &b));
+        assert_eq!(same, digest(&format!("id = '7f'\n{text}"), &a, &b));
         let moved = text.replace("127.0.0.1:7403", "127.0.0.2:7403");
         assert_eq!(same, digest(&moved, &a, &b));
         for (one, other) in [(&a, &c), (&b, &c)] {
@@ -230,6 +235,7 @@ mod tests {
             (format!("min_live = 0\n{GOOD}"), "min_live is 0"),
             (format!("min_live = 3\n{GOOD}"), "min_live is 3"),
             (format!("log_retention_mib = 0\n{GOOD}"), "log_retention_mib is 0"),
+            (format!("id = '../other'\n{GOOD}"), "has a character"),
             (format!("log_retention_mib = 2000000000\n{GOOD}"), "log_retention_mib is 2000000000"),
             (GOOD.replace("'b'", "'a'"), "two replicas are named a"),
             (GOOD.replace("host.example:7402", "127.0.0.1:7401"), "have the same address"),

@@ -109,6 +109,11 @@ checked_text! {
 }
 
 checked_text! {
+    /// Tells clusters of the same name apart. The rule is that of account names.
+    ClusterId, check_name, NameError
+}
+
+checked_text! {
     /// A pattern over account names, 1 to [`PATTERN_MAX`] bytes: `*` matches any characters, `?` exactly one, and every other
     /// character itself.
     Pattern, check_pattern, NameError

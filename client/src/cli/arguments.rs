@@ -240,7 +240,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     // What is wrong with the command itself is said before anything is read.
     let account = account.map_or_else(account_from_environment, |account| Ok(Some(account)))?;
     let cluster = read_cluster(places::cluster_file(cluster)?)?;
-    let keys = Keys::new(&places::key_directory(keys)?, &cluster.name);
+    let keys = Keys::new(&places::key_directory(keys)?, &cluster);
     let (mode, start) = match command {
         None if io::stdin().is_terminal() && io::stdout().is_terminal() => (Mode::Prompt, lines(account)),
         None => (Mode::Filter, lines(account)),

@@ -67,7 +67,12 @@ impl Init {
     /// # Errors
     /// The options make no valid cluster, or the directory is not empty or cannot be written.
     pub fn execute(self) -> Result<(), Failure> {
-        let text = self.cluster_file();
+        let mut id = [0; 8];
+        getrandom::fill(&mut id).map_err(|error| Failure {
+            code: exit::CANNOT_CREATE,
+            message: format!("the operating system has no random numbers for the cluster's id: {error}"),
+        })?;
+        let text = self.cluster_file(u64::from_be_bytes(id));
         let cluster = Cluster::parse(&text).map_err(|error| {
             Failure::usage(format!(
                 "these options make no valid cluster: {error}; give --replica NAME=HOST:PORT once for each replica"
@@ -86,10 +91,12 @@ impl Init {
     }
 
     /// The text of the cluster file.
-    fn cluster_file(&self) -> String {
+    fn cluster_file(&self, id: u64) -> String {
         let name = self.name.as_ref().map_or(NAME_DEFAULT, ClusterName::as_str);
-        let mut text =
-            format!("# A stablechat cluster. All its replicas and clients have the same file.\nname = \"{name}\"\n");
+        let mut text = format!(
+            "# A stablechat cluster. All its replicas and clients have the same file.\nname = \"{name}\"\n\
+             # Clients keep the keys of two clusters of the same name apart by this. It never changes.\nid = \"{id:016x}\"\n"
+        );
         if let Some(milliseconds) = self.delivery_bound_ms {
             text += &format!("delivery_bound_ms = {milliseconds}\n");
         }
