@@ -5,6 +5,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stablechat_protocol::answer::{Answer, QueryAnswer, Refusal};
 use stablechat_protocol::command::{PAGE_MAX, Query};
+use stablechat_protocol::frame::{CLIENT_FRAME_MAX, FRAME_MAX};
 use stablechat_protocol::login::{LoginProof, Signature};
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::Pattern;
@@ -122,9 +123,9 @@ fn allow_many_files() {
 }
 
 /// A query for the largest page that a stranger can ask for.
-fn largest_list(id: u64) -> ToReplica {
+fn largest_list(id: u64, timestamp: Timestamp) -> ToReplica {
     let query = Query::List { pattern: Pattern::parse("*").expect("a pattern"), after: None, limit: PAGE_MAX };
-    ToReplica::Query { id, timestamp: stamp_ahead(), query }
+    ToReplica::Query { id, timestamp, query }
 }
 
 /// Runs an attack while two people exchange messages. Prints how long they took before and meanwhile.
@@ -209,11 +210,20 @@ fn bad_login(person: &Person) -> ToReplica {
 fn sixty_thousand_queries_in_one_write_hold_nobody_up() {
     let mut chat = Chat::begin();
     let addresses = chat.addresses();
+    // To make so many takes longer than they may be under way, so they get their timestamp at the last moment.
+    let unset = Timestamp(0x0102_0304_0506_0708);
+    let mut queries: Vec<u8> = (0..60_000).flat_map(|id| frame(&largest_list(id, unset))).collect();
+    let is_unset = |bytes: &[u8]| bytes == unset.0.to_be_bytes();
+    let places: Vec<usize> =
+        queries.windows(8).enumerate().filter(|(_, bytes)| is_unset(bytes)).map(|(at, _)| at).collect();
+    assert_eq!(places.len(), 60_000);
+
     chat_during(&mut chat, 50, |_| {
-        let queries: Vec<u8> = (0..60_000).flat_map(|id| frame(&largest_list(id))).collect();
         for address in addresses {
             let mut client = RawClient::connect(address).expect("it listens");
             client.greet(CLUSTER).expect("there is room");
+            let now = stamp_ahead().0.to_be_bytes();
+            places.iter().for_each(|at| queries[*at..at + 8].copy_from_slice(&now));
             // The replica may end the connection of a client that does not read.
             drop(client.send_bytes(&queries));
         }
@@ -243,7 +253,10 @@ fn a_thousand_connections_that_ask_for_the_largest_pages_hold_nobody_up() {
             query: Query::Unread { after: None, limit: PAGE_MAX },
         };
         (0..20)
-            .flat_map(|id| [frame(&unread(number * 100 + id)), frame(&largest_list(number * 100 + 50 + id))].concat())
+            .flat_map(|id| {
+                [frame(&unread(number * 100 + id)), frame(&largest_list(number * 100 + 50 + id, stamp_ahead()))]
+                    .concat()
+            })
             .collect()
     };
     chat_during(&mut chat, 100, |is_over| {
@@ -316,12 +329,15 @@ fn is_waiting(stream: &mut TcpStream) -> bool {
 #[test]
 fn half_frames_take_little_memory() {
     let mut chat = Chat::begin();
-    // As much of a frame of the greatest length as the replica takes.
-    let mut crowd = chat.crowd(330);
-    for client in &mut crowd {
-        let length = u32::try_from(stablechat_protocol::frame::CLIENT_FRAME_MAX).expect("it fits");
-        client.send_bytes(&length.to_be_bytes()).expect("the connection stands");
-        drop(client.send_bytes(&vec![0x81; length as usize - 1]));
+    // Frames of the greatest length that a client may send, and of that which only a peer may send: the replica ends these.
+    let mut crowd = chat.crowd(400);
+    for (number, client) in crowd.iter_mut().enumerate() {
+        let length = if number / NAMES.len() % 8 > 0 { FRAME_MAX } else { CLIENT_FRAME_MAX };
+        let header = u32::try_from(length).expect("it fits").to_be_bytes();
+        drop(client.send_bytes(&[&header[..], &vec![0x81; length - 1]].concat()));
+        if number % 50 == 0 {
+            chat.keep_alive();
+        }
     }
     chat.exchange(20);
     chat.assert_unharmed();
@@ -357,7 +373,7 @@ fn a_client_that_asks_for_too_much_is_told_so_and_later_answered() {
     allow_many_files();
     let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
     let mut client = cluster.greet("a");
-    let queries: Vec<ToReplica> = (0..2000).map(largest_list).collect();
+    let queries: Vec<ToReplica> = (0..2000).map(|id| largest_list(id, stamp_ahead())).collect();
     client.send_all(&queries).expect("the connection stands");
     let (mut answered, mut refused) = (0, 0);
     while answered + refused < queries.len() {
