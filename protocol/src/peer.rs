@@ -137,6 +137,19 @@ wire_enum! {
         },
         /// The sender cannot send this part: the receiver should wait, and begin again with part 0.
         20 => SnapshotBusy,
+        /// Asks for a [`PeerMessage::ProbePong`], on behalf of a client that measures delays. Not the same message as
+        /// [`PeerMessage::Ping`]: two pings that leave at one time would be taken for each other.
+        21 => ProbePing {
+            /// The sender's clock; the answer returns it.
+            sent: Timestamp,
+        },
+        /// Answers a [`PeerMessage::ProbePing`].
+        22 => ProbePong {
+            /// As in the ping.
+            sent: Timestamp,
+            /// The sender's clock.
+            clock: Timestamp,
+        },
     }
 }
 

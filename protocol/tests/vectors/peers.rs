@@ -14,7 +14,8 @@ use stablechat_protocol::wire::Bytes;
 wire_enums! {
     "peer-message" PeerMessage {
         Greeting, Closing, CatchingUp, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, LogMarks, CommonPrefix,
-        FetchLog, LogEntries, Boundary, Ping, Pong, TooSlow, FetchSnapshot, SnapshotPart, SnapshotBusy
+        FetchLog, LogEntries, Boundary, Ping, Pong, TooSlow, FetchSnapshot, SnapshotPart, SnapshotBusy,
+        ProbePing, ProbePong
     }
 }
 
@@ -70,6 +71,8 @@ impl Vectors {
             Some(SnapshotEnd { base, settled, applied, state_digest, log_bytes: 1 << 30, undo_digest: state_digest });
         self.add("that is the last", PeerMessage::SnapshotPart { part: 1, rows: vec![], end, rows_total: 24 });
         self.add("", PeerMessage::SnapshotBusy);
+        self.add("", PeerMessage::ProbePing { sent: NOW });
+        self.add("", PeerMessage::ProbePong { sent: NOW, clock: NOW.next() });
     }
 }
 

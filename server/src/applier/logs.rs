@@ -23,12 +23,11 @@ impl Applier {
         peer: PeerId,
         mut message: PeerMessage,
     ) -> Result<Option<Input>, StoreError> {
-        if let PeerMessage::Pong { sent, clock } = message
-            && self.peer_pings.on_pong(peer, Pong { sent, clock, received: time })
-        {
-            return Ok(None);
-        }
         match &mut message {
+            PeerMessage::ProbePong { sent, clock } => {
+                self.peer_pings.on_pong(peer, Pong { sent: *sent, clock: *clock, received: time });
+                return Ok(None);
+            }
             PeerMessage::Boundary { digests } => {
                 self.compare(peer, digests);
                 return Ok(None);

@@ -2,7 +2,8 @@
 //!
 //! A ping takes the way of an announcement, from this thread to the peer's poll loop, and its answer waits for the peer's
 //! applier as a body would. So the result includes everything that delays requests, a busy disk too. The protocol has pings of its
-//! own, from which it estimates clock offsets, so that measuring does not disturb it.
+//! own, from which it estimates clock offsets, and they are other messages: so measuring neither disturbs it nor takes its answers,
+//! even if both ping in the same wake.
 
 use super::outbox::Outbox;
 use crate::net::ReplicaIdentity;
@@ -43,11 +44,10 @@ impl PeerPings {
         self.asking.insert(from);
     }
 
-    /// A peer answers a ping. Returns whether it was one of these.
-    pub fn on_pong(&mut self, peer: PeerId, pong: Pong) -> bool {
-        let is_ours = self.place(pong.sent).is_some();
-        self.pongs.extend(is_ours.then_some((peer, pong)));
-        is_ours
+    /// A peer answers a ping. Answers to rounds that are forgotten, or never were, are dropped.
+    pub fn on_pong(&mut self, peer: PeerId, pong: Pong) {
+        let is_remembered = self.place(pong.sent).is_some();
+        self.pongs.extend(is_remembered.then_some((peer, pong)));
     }
 
     /// Ends a wake: passes on the answers, and pings all connected peers if a client has asked for it.
@@ -63,7 +63,7 @@ impl PeerPings {
         let asking = std::mem::take(&mut self.asking);
         let connected: Vec<PeerId> = replica.connected().collect();
         let peers: Vec<_> = connected.iter().map(|peer| us.name_of(*peer)).collect();
-        connected.iter().for_each(|peer| outbox.for_peer(*peer, PeerMessage::Ping { sent: now }));
+        connected.iter().for_each(|peer| outbox.for_peer(*peer, PeerMessage::ProbePing { sent: now }));
         for to in &asking {
             outbox.for_client(*to, ToClient::PeersPinged { sent: now, peers: peers.clone() });
         }

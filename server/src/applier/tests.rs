@@ -276,3 +276,17 @@ fn orphans_of_a_returning_replica_are_submitted_again() {
         .collect();
     assert_eq!(last, [create(&bob), send(&ann, "from the other side")]);
 }
+
+#[test]
+fn a_ping_for_a_client_does_not_take_the_answer_of_the_protocols_own() {
+    let mut cluster = Cluster::new(2);
+    cluster.kill(1);
+    cluster.start(1);
+    // A client asks in every wake, so that each ping of the protocol leaves at the same time as one for the client.
+    for _ in 0..60 {
+        cluster.nodes[1].inbox.push_back(NetEvent::PingPeers { from: ConnectionId(7) });
+        cluster.run(STEP);
+    }
+    let overview = cluster.applier(1).replica().overview();
+    assert!(overview.peers[0].clock_offset_ns.is_some(), "the protocol has measured no clock: {overview:?}");
+}

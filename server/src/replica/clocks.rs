@@ -60,11 +60,6 @@ impl Replica {
         }
     }
 
-    /// A peer asks what our clock shows.
-    pub(super) fn on_ping(&self, from: PeerId, time: Timestamp, sent: Timestamp, outputs: &mut Vec<Output>) {
-        outputs.push(Output::send(from, PeerMessage::Pong { sent, clock: time }));
-    }
-
     /// A peer says what its clock shows.
     pub(super) fn on_pong(&mut self, from: PeerId, time: Timestamp, sent: Timestamp, clock: Timestamp) {
         if let Some(peer) = self.peers.get_mut(from) {

@@ -332,7 +332,10 @@ impl Replica {
             PeerMessage::Leave => self.on_leave(from),
             PeerMessage::LogMarks { marks } => outputs.push(Output::read(from, LogPart::CommonPrefix { marks })),
             PeerMessage::FetchLog { after } => outputs.push(Output::read(from, LogPart::Entries { after })),
-            PeerMessage::Ping { sent } => self.on_ping(from, time, sent, outputs),
+            PeerMessage::Ping { sent } => outputs.push(Output::send(from, PeerMessage::Pong { sent, clock: time })),
+            PeerMessage::ProbePing { sent } => {
+                outputs.push(Output::send(from, PeerMessage::ProbePong { sent, clock: time }));
+            }
             PeerMessage::Pong { sent, clock } => self.on_pong(from, time, sent, clock),
             PeerMessage::TooSlow => self.on_too_slow(outputs),
             PeerMessage::FetchSnapshot { part } => {
@@ -344,6 +347,8 @@ impl Replica {
             PeerMessage::Greeting { .. } | PeerMessage::Closing { .. } => {}
             // The applier makes inputs of its own of these.
             PeerMessage::Boundary { .. } | PeerMessage::CommonPrefix { .. } | PeerMessage::LogEntries { .. } => {}
+            // The applier measures by these.
+            PeerMessage::ProbePong { .. } => {}
         }
     }
 
