@@ -17,6 +17,7 @@ mod progress;
 mod report;
 mod resubmission;
 mod scrape;
+mod senders;
 mod sessions;
 mod snapshots;
 mod state_log;
@@ -41,6 +42,7 @@ use outbox::Outbox;
 use peer_pings::PeerPings;
 use progress::Progress;
 use resubmission::Resubmission;
+use senders::Senders;
 use sessions::Sessions;
 use snapshots::{Snapshots, Taken};
 use stablechat_protocol::answer::{AnswerMetadata, Refusal, Stability};
@@ -69,6 +71,7 @@ pub struct Applier {
     clients: Clients,
     subscribers: Subscribers,
     sessions: Sessions,
+    senders: Senders,
     boundaries: BoundaryExchange,
     resubmission: Resubmission,
     progress: Progress,
@@ -127,6 +130,7 @@ impl Applier {
             clients: Clients::new(Stopwatch::MONOTONIC),
             subscribers: Subscribers::default(),
             sessions: Sessions::default(),
+            senders: Senders::default(),
             boundaries: BoundaryExchange::default(),
             resubmission: Resubmission::default(),
             progress: Progress::default(),
@@ -238,7 +242,10 @@ impl Applier {
     fn on_event(&mut self, event: NetEvent) -> Result<(), StoreError> {
         let input = match event {
             NetEvent::Request(submission) => match self.admit(submission) {
-                Some(submission) => Input::Request(submission),
+                Some(submission) => {
+                    let sender = self.senders.sender(&self.store, &submission)?;
+                    Input::Request { submission, sender }
+                }
                 None => return Ok(()),
             },
             NetEvent::Greeted { connection } => {
@@ -251,11 +258,13 @@ impl Applier {
             }
             NetEvent::LoggedOut { connection } => {
                 self.subscribers.set(connection, None);
+                self.senders.forget(connection);
                 return Ok(());
             }
             NetEvent::Closed { connection } => {
                 self.clients.on_closed(connection);
                 self.subscribers.set(connection, None);
+                self.senders.forget(connection);
                 return Ok(());
             }
             NetEvent::PeerConnected { peer } => Input::PeerConnected { peer },

@@ -4,7 +4,7 @@
 //! end of the log. Each is submitted as a new request of the same session with a new timestamp, as if its client had sent it again,
 //! and stays an orphan until that is in the log. After a crash it is submitted once more, which its session takes for a repetition.
 
-use crate::replica::{Body, Input, NOBODY, Output, Phase, Replica, Submission};
+use crate::replica::{Body, Input, NOBODY, Output, Phase, Replica, Sender, Submission};
 use crate::store::{ChatStore, StoreError};
 use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::time::Timestamp;
@@ -88,7 +88,7 @@ impl Resubmission {
             let body = Body::Request(held.request.clone());
             self.submitted.push((held, body.uid(timestamp)));
             let submission = Submission { time: now, from: NOBODY, timestamp, body };
-            replica.step(Input::Request(submission), outputs);
+            replica.step(Input::Request { submission, sender: Sender::Replica }, outputs);
         }
         if !self.submitted.is_empty() {
             log::warn!("submitting {} requests again that have lost their places in the log", self.submitted.len());

@@ -7,7 +7,7 @@
 
 use super::peers::{LogSync, PeerState};
 use super::pending::Pending;
-use super::{Body, ConnectionId, Effect, Output, PeerId, Phase, Replica, Stopping, Submission};
+use super::{Body, ConnectionId, Effect, Output, PeerId, Phase, Replica, Sender, Stopping, Submission};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::peer::{BODIES_BYTES, FETCH_DELAY, PeerMessage, UIDS_MAX};
 use stablechat_protocol::request::StampedRequest;
@@ -16,7 +16,7 @@ use stablechat_protocol::uid::Uid;
 
 impl Replica {
     /// Accepts a client's request, joins it to one that is held already, or refuses it.
-    pub(super) fn on_request(&mut self, submission: Submission, outputs: &mut Vec<Output>) {
+    pub(super) fn on_request(&mut self, submission: Submission, sender: &Sender, outputs: &mut Vec<Output>) {
         let Submission { time, from, timestamp, body } = submission;
         let uid = body.uid(timestamp);
 
@@ -25,14 +25,17 @@ impl Replica {
             return;
         }
 
-        // A retransmission, to a replica that was away or after others have the request, says nothing of how long messages take.
+        let refusal = self.refusal(time, from, timestamp, &body);
+
+        // A request that would be accepted with the longest grace counts, or the grace would never become long enough for it. What is
+        // refused for another reason does not. A retransmission after others have the request says nothing of how long messages take.
         let delay = time.since(timestamp);
-        let is_first = self.phase == Phase::Serving && !self.recent.contains(uid) && !self.missing.contains(uid);
-        if is_first && delay <= self.settings.delivery_bound {
-            self.closing.grace.observe(time, delay);
+        let is_in_time = refusal.is_none() || refusal == Some(Refusal::Late) && delay <= self.closing.grace.max();
+        if is_in_time && !self.recent.contains(uid) && !self.missing.contains(uid) {
+            self.closing.grace.observe(time, sender, delay);
         }
 
-        match self.refusal(time, from, timestamp, &body) {
+        match refusal {
             None => self.hold(uid, body, vec![from]),
             Some(reason) => {
                 outputs.push(Output::Effect(Effect::Refuse { to: from, request: body.id(), timestamp, reason }));

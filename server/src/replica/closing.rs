@@ -33,6 +33,7 @@ impl Closing {
 
     /// Closes up to the grace behind the clock.
     pub fn follow(&mut self, now: Timestamp) {
+        self.grace.review(now);
         self.raise(now.before(self.grace.current()));
     }
 

@@ -3,8 +3,9 @@
 use super::{ConnectionId, PeerId};
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::digest::LogMark;
+use stablechat_protocol::name::AccountName;
 use stablechat_protocol::peer::{PeerMessage, SnapshotEnd, SnapshotRow};
-use stablechat_protocol::request::{QueryRequest, Request, RequestId, StampedRequest};
+use stablechat_protocol::request::{Actor, QueryRequest, Request, RequestId, StampedRequest};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeSet;
@@ -20,7 +21,7 @@ pub enum Input {
     /// else.
     Woken { time: Timestamp },
     /// A client issued a request or a query.
-    Request(Submission),
+    Request { submission: Submission, sender: Sender },
     /// A peer is connected: messages to it arrive in order, until it is disconnected.
     PeerConnected { peer: PeerId },
     /// A peer is no longer connected. This alone says nothing of the peer.
@@ -87,6 +88,17 @@ pub enum Input {
     Stop,
 }
 
+/// Whom a request or query comes from, as far as the state of this replica knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A connection that has logged in to an account which exists.
+    Account(AccountName),
+    /// Any other connection. It may have logged in: the poll loop checks that a client holds a key, not whose key it is.
+    Stranger,
+    /// This replica itself, which submits again what has lost its place in the log.
+    Replica,
+}
+
 /// A request or query as a client issued it, with the login of its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
@@ -114,6 +126,14 @@ impl Body {
         match self {
             Body::Request(request) => request.uid(timestamp),
             Body::Query(query) => query.uid(timestamp),
+        }
+    }
+
+    /// The account that it speaks for.
+    pub fn actor(&self) -> Option<&Actor> {
+        match self {
+            Body::Request(request) => request.actor.as_ref(),
+            Body::Query(query) => query.actor.as_ref(),
         }
     }
 

@@ -67,7 +67,7 @@ use announcer::Announcer;
 use catch_up::CatchUp;
 use clocks::ClockCheck;
 use closing::Closing;
-pub use interface::{Body, Effect, Input, LogPart, LogRead, Output, StoreChange, Submission};
+pub use interface::{Body, Effect, Input, LogPart, LogRead, Output, Sender, StoreChange, Submission};
 use invariants::HighWater;
 use missing::MissingRequests;
 pub use overview::{Overview, PeerOverview};
@@ -254,7 +254,7 @@ impl Replica {
     pub fn step(&mut self, input: Input, outputs: &mut Vec<Output>) {
         match input {
             Input::Woken { time } => self.notice_pause(time, outputs),
-            Input::Request(submission) => self.on_request(submission, outputs),
+            Input::Request { submission, sender } => self.on_request(submission, &sender, outputs),
             Input::PeerConnected { peer } => self.on_peer_connected(peer, outputs),
             Input::PeerDisconnected { peer } => self.on_peer_disconnected(peer, outputs),
             Input::Peer { time, peer, message } => self.on_peer(time, peer, message, outputs),

@@ -130,7 +130,12 @@ impl Script {
         let from = ConnectionId(arguments.take_key("from").map_or(Ok(1), str::parse)?);
         let body = if is_query { query(name) } else { request(name) };
         self.names.insert(body.id(), name.to_string());
-        Ok(Input::Request(Submission { time: read, from, timestamp, body }))
+        // Golden scripts that do not say so are about requests of one account.
+        let sender = match arguments.take_key("sender") {
+            Some("stranger") => Sender::Stranger,
+            name => Sender::Account(AccountName::parse(name.unwrap_or("alice"))?),
+        };
+        Ok(Input::Request { submission: Submission { time: read, from, timestamp, body }, sender })
     }
 }
 
@@ -377,6 +382,7 @@ golden_scripts!(
     a_stop_hands_over_and_leaves,
     a_stop_with_nothing_pending_is_at_once,
     a_transfer_resumes_where_the_last_one_stopped,
+    accounts_and_not_strangers_set_the_grace,
     after_silence_the_real_time_test_decides_up_to_the_barrier,
     applied_in_the_order_of_uids,
     at_most_sixteen_connections_wait_for_one_request,
@@ -403,7 +409,7 @@ fn overload_is_refused_until_there_is_room() {
         let body = Body::Request(Request { client: client("r"), sequence: number, actor: None, command });
         let timestamp = Timestamp(10_000 * MILLISECOND + number);
         let submission = Submission { time: timestamp, from: ConnectionId(connection), timestamp, body };
-        replica.step(Input::Request(submission), &mut outputs);
+        replica.step(Input::Request { submission, sender: Sender::Stranger }, &mut outputs);
         match &std::mem::take(&mut outputs)[..] {
             [] => false,
             [Output::Effect(Effect::Refuse { reason: Refusal::Overloaded, .. })] => true,
@@ -433,7 +439,7 @@ fn serving_with_pending() -> (Replica, Uid) {
     let (timestamp, body) = (Timestamp(10_010 * MILLISECOND), request("r"));
     let uid = body.uid(timestamp);
     let submission = Submission { time: timestamp, from: ConnectionId(1), timestamp, body };
-    replica.step(Input::Request(submission), &mut Vec::new());
+    replica.step(Input::Request { submission, sender: Sender::Stranger }, &mut Vec::new());
     assert!(replica.pending.get(uid).is_some());
     (replica, uid)
 }

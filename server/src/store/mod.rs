@@ -49,7 +49,7 @@ use rocksdb::DB;
 use schema::{Applied, StoreIdentity};
 use stablechat_protocol::answer::QueryAnswer;
 use stablechat_protocol::digest::BoundaryDigests;
-use stablechat_protocol::request::{QueryRequest, Request};
+use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::uid::Uid;
 use state::rows::Rows;
 use std::sync::Arc;
@@ -150,6 +150,14 @@ impl ChatStore {
     /// Storage failed, or is corrupt.
     pub fn query(&self, query: &QueryRequest) -> Result<QueryAnswer, StoreError> {
         state::query::answer(&self.rows, query)
+    }
+
+    /// Whether there is an account of the actor's name, and the actor's key owns it, uncommitted requests included.
+    ///
+    /// # Errors
+    /// Storage failed, or is corrupt.
+    pub fn owns(&self, actor: &Actor) -> Result<bool, StoreError> {
+        Ok(state::accounts::find(&self.rows, &actor.account)?.is_some_and(|user| user.key == actor.key))
     }
 
     /// Settles the log up to a boundary at which all replicas have agreed: nothing up to there will be undone any more, so the
