@@ -24,6 +24,10 @@ wire_struct! {
         pub clock_is_off: bool,
         /// The number of its incarnation.
         pub epoch: u64,
+        /// How often it has begun anew, by a restart or a rejoin, since it was last stable. Restarts after it had left do not count.
+        pub restarts: u64,
+        /// How much longer it waits before it asks its peers to consult it, because of its restarts; none while it does not wait.
+        pub join_wait_ns: Option<u64>,
         /// The last request that it has applied.
         pub applied: LogMark,
         /// The digest of its state after that request.

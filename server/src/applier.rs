@@ -113,7 +113,7 @@ impl Applier {
         let seconds = now.0 / 1_000_000_000;
         let is_restart = store.epoch() > 1;
         if store.epoch() < seconds {
-            store.begin_epoch(seconds)?;
+            store.begin_epoch(seconds, store.restarts())?;
         }
         let resumed = store.take_resumed_repair();
         if resumed.undone > 0 {
@@ -122,7 +122,8 @@ impl Applier {
 
         let recent = recent(&store, now.before(settings.memory()))?;
         let closed = first_closed(&settings, is_restart, now);
-        let start = Start { epoch: store.epoch(), applied: store.applied().uid, recent, closed, now };
+        let (epoch, restarts) = (store.epoch(), store.restarts());
+        let start = Start { epoch, restarts, applied: store.applied().uid, recent, closed, now };
         Ok(Applier {
             replica: Replica::new(settings, start),
             snapshots: Snapshots::default(),
@@ -377,12 +378,16 @@ impl Applier {
             }
             Effect::ConnectionSeen { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
             Effect::Disconnect { peer } => outbox.add(NetCommand::Disconnect { peer }),
-            Effect::NewEpoch { epoch } => {
+            Effect::NewEpoch { epoch, restarts } => {
                 log::warn!("this replica has not run, or not kept up, for too long: beginning again in epoch {epoch}");
                 self.measurements.on_rejoin();
-                self.store.begin_epoch(epoch)?;
+                self.store.begin_epoch(epoch, restarts)?;
             }
-            Effect::Stopped => self.stopped = true,
+            Effect::Stable => self.store.note_stable()?,
+            Effect::Stopped => {
+                self.store.note_left()?;
+                self.stopped = true;
+            }
         }
         Ok(())
     }

@@ -35,6 +35,9 @@ use std::path::PathBuf;
 const FILES_WANTED: u64 = 2048;
 /// The most requests that a repair undoes and applies again in one go while clients wait: about 100 ms of work.
 const REPAIR_DEPTH_MAX: u64 = 256;
+/// How often a replica may begin anew, not having been stable, before it waits longer each time before it joins. Some restarts
+/// are accidents, and each costs the others about the delivery bound.
+const RESTARTS_FREE: u32 = 3;
 
 /// What a replica needs to know to run.
 #[derive(Clone, Debug)]
@@ -199,6 +202,7 @@ fn protocol_settings(cluster: &Cluster, identity: &ReplicaIdentity) -> replica::
         min_live: cluster.min_live,
         depth_max: REPAIR_DEPTH_MAX,
         piece_bytes: BODIES_BYTES,
+        restarts_free: RESTARTS_FREE,
     }
 }
 

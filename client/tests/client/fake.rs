@@ -316,6 +316,8 @@ impl Replica {
             is_muted: false,
             clock_is_off: false,
             epoch: 1,
+            restarts: 0,
+            join_wait_ns: None,
             applied: LogMark { uid: Uid::MIN, position, log_digest },
             state_digest,
             boundaries: (last - 7..=last).map(boundary).collect(),

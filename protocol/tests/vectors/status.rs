@@ -48,6 +48,8 @@ fn started() -> StatusReport {
         is_muted: true,
         clock_is_off: false,
         epoch: 1,
+        restarts: 5,
+        join_wait_ns: Some(4_000_000_000),
         applied: LogMark { uid: Uid::MIN, position: 0, log_digest: Digest::ZERO },
         state_digest: Digest::ZERO,
         boundaries: vec![],
@@ -84,6 +86,8 @@ fn serving() -> StatusReport {
     StatusReport {
         phase: ReportedPhase::Serving,
         is_muted: false,
+        restarts: 0,
+        join_wait_ns: None,
         applied: LogMark { uid: uid(1), position, log_digest },
         state_digest,
         boundaries: vec![BoundaryDigests { second, position, log_digest, state_digest }],

@@ -18,6 +18,8 @@ impl Applier {
             is_muted: overview.is_muted,
             clock_is_off: overview.clock_is_off,
             epoch: overview.epoch,
+            restarts: overview.restarts.into(),
+            join_wait_ns: overview.join_wait.map(nanoseconds),
             applied: applied.mark(),
             state_digest: applied.state_digest,
             boundaries: self.boundaries.last(overview.now, &self.replica, &self.store),
@@ -40,6 +42,10 @@ impl Applier {
         let overview = self.replica.overview();
         let catching_up = self.progress.report(overview.now, |peer| self.identity.name_of(peer));
         let doing = match (phase(&overview), catching_up) {
+            (ReportedPhase::CatchingUp, _) if overview.join_wait.is_some() => {
+                let wait = overview.join_wait.unwrap_or_default().as_secs_f64();
+                format!("waiting for {wait:.0} s before it joins, after {} restarts", overview.restarts)
+            }
             (ReportedPhase::CatchingUp, Some(CatchUpProgress { from, done_percent, .. })) => {
                 format!("catching up, {done_percent} % of what {from} has")
             }
@@ -145,6 +151,7 @@ mod tests {
             min_live: 1,
             depth_max: 100,
             piece_bytes: 1000,
+            restarts_free: 3,
         };
         Applier::start(us, settings, store, START).expect("it starts")
     }

@@ -44,6 +44,7 @@ pub(super) fn metrics(
 /// Why a replica does not serve; none when it does.
 fn unready(report: &StatusReport) -> Option<&'static str> {
     match report.phase {
+        ReportedPhase::CatchingUp if report.join_wait_ns.is_some() => Some("waiting to join, after many restarts"),
         ReportedPhase::CatchingUp => Some("catching up"),
         ReportedPhase::Joining => Some("joining"),
         ReportedPhase::Stopping => Some("stopping"),

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 pub struct StateLog {
     phase: Option<Phase>,
     is_muted: bool,
+    /// Whether the replica waited before it joins.
+    waits: bool,
     peer_states: BTreeMap<PeerId, PeerState>,
 }
 
@@ -22,6 +24,19 @@ impl StateLog {
                 Phase::CatchingUp => log::info!("catching up in epoch {epoch}, from position {position}"),
                 Phase::Joining => log::info!("joining at position {position}"),
                 Phase::Serving => log::info!("serving from position {position} on"),
+            }
+        }
+
+        let wait = replica.join_wait();
+        if wait.is_some() != std::mem::replace(&mut self.waits, wait.is_some()) {
+            match wait {
+                Some(wait) => log::warn!(
+                    "this replica has begun anew {} times without running for long: it waits for {:.1} s before it joins, so that \
+                     the others need not wait for it each time; look in the lines above for what ends or suspends it",
+                    replica.restarts(),
+                    wait.as_secs_f64()
+                ),
+                None => log::info!("waiting no more before it joins"),
             }
         }
 

@@ -67,6 +67,7 @@ impl Cluster {
             min_live: 1,
             depth_max: 100,
             piece_bytes: 10_000,
+            restarts_free: 3,
         };
         let applier = Applier::start(self.identity(place), settings, store, self.now).expect("the log can be read");
         self.nodes[usize::from(place)].applier = Some(applier);

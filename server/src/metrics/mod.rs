@@ -109,6 +109,16 @@ impl MetricsSnapshot {
         )?;
         page.gauge("stablechat_epoch", "Number of its incarnation; grows at every start and rejoin.", report.epoch)?;
         page.gauge(
+            "stablechat_restarts",
+            "Times that it has begun anew, by a restart or a rejoin, since it was last stable.",
+            report.restarts,
+        )?;
+        page.gauge(
+            "stablechat_join_wait_seconds",
+            "How much longer it waits before it joins, because of its restarts; 0 while it does not wait.",
+            report.join_wait_ns.unwrap_or_default() as f64 / 1e9,
+        )?;
+        page.gauge(
             "stablechat_applied_position",
             "Requests applied since the log began, truncated ones included.",
             report.applied.position,

@@ -190,7 +190,13 @@ pub enum Effect {
     Disconnect { peer: PeerId },
     /// A new incarnation begins: note its number, durably, before anything else is sent. Otherwise a crash could bring back an
     /// incarnation that the peers have already met.
-    NewEpoch { epoch: u64 },
+    NewEpoch {
+        epoch: u64,
+        /// The number of incarnations before this one since one was stable, to be noted with it.
+        restarts: u32,
+    },
+    /// This incarnation is stable: note that there were no restarts.
+    Stable,
     /// After [`Input::Stop`]: everything that was accepted is applied or held by the peers.
     Stopped,
 }

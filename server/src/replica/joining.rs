@@ -49,7 +49,8 @@ impl Replica {
     pub(super) fn rejoin(&mut self, outputs: &mut Vec<Output>) {
         // First of all outputs: nothing may leave under the new epoch before it is durable.
         self.epoch += 1;
-        outputs.push(Output::Effect(Effect::NewEpoch { epoch: self.epoch }));
+        self.restarts.begin_next(self.now);
+        outputs.push(Output::Effect(Effect::NewEpoch { epoch: self.epoch, restarts: self.restarts.count() }));
 
         self.refuse_pending(Refusal::NotServing, outputs);
         self.peers.forget_all(self.settings.first_heard_by(self.now));
@@ -178,14 +179,15 @@ impl Replica {
         self.pending.forget_holder(id);
     }
 
-    /// Joins once our log has what those of all peers have, and serves once all have welcomed us and everything is here that they may
+    /// Joins once our log has what those of all peers have, unless it has to wait, and serves once all have welcomed us and everything is here that they may
     /// have applied without us. Peers that are down do not count.
     pub(super) fn advance(&mut self, outputs: &mut Vec<Output>) {
         self.retry_snapshot(outputs);
 
         if self.phase == Phase::CatchingUp && self.catch_up.is_idle() {
             self.compare_again(outputs);
-            if self.peers.all_up(|peer| matches!(peer.log, LogSync::InSync(_))) {
+            let is_in_sync = self.peers.all_up(|peer| matches!(peer.log, LogSync::InSync(_)));
+            if is_in_sync && self.waits_until().is_none() {
                 self.phase = Phase::Joining;
                 self.peers.connected().iter().for_each(|to| self.join(to, outputs));
             }
@@ -195,6 +197,7 @@ impl Replica {
         let has_all = self.missing.is_empty_up_to(self.closing.closed());
         if self.phase == Phase::Joining && has_all && self.peers.all_up(|peer| peer.has_welcomed) {
             self.phase = Phase::Serving;
+            self.restarts.on_serving(self.now);
         }
     }
 }

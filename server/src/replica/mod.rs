@@ -19,6 +19,7 @@
 //! | `closing`, `grace` | how far a replica has closed, and how far behind its clock | CockroachDB: closed timestamps; Nezha 2023: adaptive deadlines |
 //! | `stability` | the two tests, and losing peers that are silent or slow | Schneider 1990 |
 //! | `joining` | starting, joining, being consulted, rejoining | Schneider 1990: integrating a repaired replica |
+//! | `restarts` | waiting before a join, after many restarts | |
 //! | `logs`, `catch_up` | comparing logs, and transferring what ours lacks | Bayou 1995: undo, insert, apply again |
 //! | `snapshot` | catching up when the logs cannot be brought together | |
 //! | `clocks` | noticing that our own clock is off | Cristian 1989: the fastest round trip |
@@ -59,6 +60,7 @@ mod peers;
 mod pending;
 mod recent;
 mod refused;
+mod restarts;
 mod snapshot;
 mod stability;
 
@@ -76,6 +78,7 @@ use peers::Peers;
 use pending::PendingRequests;
 use recent::RecentlyApplied;
 use refused::RefusedRequests;
+use restarts::Restarts;
 
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::peer::PeerMessage;
@@ -116,6 +119,8 @@ pub struct ProtocolSettings {
     pub depth_max: u64,
     /// About how many bytes of our log a peer gets at a time.
     pub piece_bytes: usize,
+    /// How often this replica may begin anew before it waits longer each time before it joins.
+    pub restarts_free: u32,
 }
 
 impl ProtocolSettings {
@@ -146,6 +151,8 @@ impl ProtocolSettings {
 pub struct Start {
     /// The number of this incarnation.
     pub epoch: u64,
+    /// The number of incarnations before this one since one was stable, except those that have left.
+    pub restarts: u32,
     /// The last applied request.
     pub applied: Uid,
     /// The applied requests of the last [`ProtocolSettings::memory`], as the log has them.
@@ -203,6 +210,7 @@ pub struct Replica {
     catch_up: CatchUp,
     announcer: Announcer,
     clock_check: ClockCheck,
+    restarts: Restarts,
     /// When we were last muted.
     muted_at: Timestamp,
     /// Since when every request above the barrier has had to wait for the real-time test; none when the closed test does.
@@ -217,7 +225,7 @@ pub struct Replica {
 impl Replica {
     /// A replica that starts.
     pub fn new(settings: ProtocolSettings, start: Start) -> Replica {
-        let Start { epoch, applied, recent, closed, now } = start;
+        let Start { epoch, restarts, applied, recent, closed, now } = start;
         let horizon = now.before(settings.memory());
         let mut replica = Replica {
             epoch,
@@ -236,6 +244,7 @@ impl Replica {
             catch_up: CatchUp::default(),
             announcer: Announcer::new(now),
             clock_check: ClockCheck::default(),
+            restarts: Restarts::new(restarts, now),
             muted_at: Timestamp::ZERO,
             slow_since: None,
             has_room: true,

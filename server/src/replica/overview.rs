@@ -16,6 +16,10 @@ pub struct Overview {
     /// Whether its clock is off against those of at least two others that agree.
     pub clock_is_off: bool,
     pub epoch: u64,
+    /// The number of incarnations before this one since one was stable, except those that have left.
+    pub restarts: u32,
+    /// How much longer it waits before it joins, because of its restarts; none when it does not wait.
+    pub join_wait: Option<Duration>,
     /// The latest reading of the clock.
     pub now: Timestamp,
     pub closed: Timestamp,
@@ -65,6 +69,8 @@ impl Replica {
             is_muted: self.is_muted(),
             clock_is_off: self.clock_check.is_off(),
             epoch: self.epoch,
+            restarts: self.restarts(),
+            join_wait: self.join_wait(),
             now: self.now,
             closed: self.closing.closed(),
             grace: self.closing.grace.current(),

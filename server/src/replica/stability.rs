@@ -105,6 +105,7 @@ impl Replica {
     /// Nothing more is applied in this wake.
     pub(super) fn on_applied(&mut self, outputs: &mut Vec<Output>) {
         self.drop_slow_peers(outputs);
+        self.note_stability(outputs);
         self.leave_when_done(outputs);
     }
 

@@ -111,7 +111,8 @@ impl Script {
             }
             Output::Effect(Effect::ConnectionSeen { peer }) => format!("{} is seen", peer_name(*peer)),
             Output::Effect(Effect::Disconnect { peer }) => format!("disconnect {}", peer_name(*peer)),
-            Output::Effect(Effect::NewEpoch { epoch }) => format!("new epoch {epoch}"),
+            Output::Effect(Effect::NewEpoch { epoch, .. }) => format!("new epoch {epoch}"),
+            Output::Effect(Effect::Stable) => "stable".into(),
             Output::Effect(Effect::Stopped) => "stopped".into(),
         })
     }
@@ -257,6 +258,11 @@ impl Runner for Script {
 
 /// A replica that starts at this time, in milliseconds, with so many peers.
 fn start(now_ms: u64, applied: Uid, peers: u8) -> Replica {
+    start_again(now_ms, applied, peers, 0)
+}
+
+/// The same after so many restarts.
+fn start_again(now_ms: u64, applied: Uid, peers: u8, restarts: u32) -> Replica {
     let peers = (1..=peers).map(PeerId).collect();
     let place = PeerId(0);
     let settings = ProtocolSettings {
@@ -267,10 +273,12 @@ fn start(now_ms: u64, applied: Uid, peers: u8) -> Replica {
         min_live: 1,
         depth_max: 100,
         piece_bytes: 1000,
+        restarts_free: 3,
     };
     let now = Timestamp(now_ms * MILLISECOND);
+    let recent = BTreeSet::new();
     let mut replica =
-        Replica::new(settings, Start { epoch: 1, applied, recent: BTreeSet::new(), closed: Timestamp::ZERO, now });
+        Replica::new(settings, Start { epoch: 1, restarts, applied, recent, closed: Timestamp::ZERO, now });
     // The first wake; without peers it serves from here on.
     assert_eq!(wake(&mut replica, now), []);
     replica
@@ -509,4 +517,52 @@ fn a_step_that_finds_a_broken_rule_panics() {
     let mut replica = serving(10_000);
     replica.barrier = Timestamp::ZERO;
     replica.step(Input::Room { has_room: true }, &mut Vec::new());
+}
+
+/// After how many milliseconds a replica that has begun anew so often joins, when so many of its two peers have joined.
+fn join_wait(restarts: u32, joined: u8, min_live: usize) -> u64 {
+    let mut replica = start_again(10_000, Uid::MIN, 2, restarts);
+    replica.settings.min_live = min_live;
+    for after in (0..100_000).step_by(100) {
+        let time = Timestamp((10_000 + after) * MILLISECOND);
+        for peer in [PeerId(1), PeerId(2)] {
+            if after == 0 {
+                replica.step(Input::PeerConnected { peer }, &mut Vec::new());
+            }
+            let message = match peer.0 <= joined {
+                true => PeerMessage::Join { epoch: 1, closed: time.before(AHEAD) },
+                false => PeerMessage::CatchingUp { epoch: 1 },
+            };
+            replica.step(Input::Peer { time, peer, message }, &mut Vec::new());
+            replica.step(nothing_more(time, peer), &mut Vec::new());
+        }
+        wake(&mut replica, time);
+        if replica.phase() != Phase::CatchingUp {
+            return after;
+        }
+        assert!(replica.join_wait().is_some(), "it says that it waits");
+    }
+    panic!("it does not join");
+}
+
+#[test]
+fn after_many_restarts_it_waits_before_it_joins_unless_it_is_needed() {
+    assert_eq!([0, 1, 3].map(|restarts| join_wait(restarts, 2, 1)), [0; 3], "a few restarts are free");
+    assert_eq!([4, 5, 6, 9, 30].map(|restarts| join_wait(restarts, 2, 1)), [2000, 4000, 8000, 64_000, 64_000]);
+    assert_eq!(join_wait(9, 0, 1), 0, "nobody else serves");
+    assert_eq!(join_wait(9, 1, 2), 0, "too few serve for min_live");
+    assert_eq!(join_wait(4, 1, 1), 2000);
+}
+
+#[test]
+fn restarts_are_forgotten_when_a_replica_has_served_for_long() {
+    let mut replica = start_again(10_000, Uid::MIN, 0, 7);
+    let (mut time, mut outputs) = (Timestamp(10_000 * MILLISECOND), Vec::new());
+    for _ in 0..299 {
+        time = time.after(DELIVERY_BOUND);
+        outputs.extend(wake(&mut replica, time));
+    }
+    assert_eq!((replica.restarts(), &outputs[..]), (7, &[][..]));
+    let outputs = wake(&mut replica, time.after(DELIVERY_BOUND));
+    assert_eq!((replica.restarts(), &outputs[..]), (0, &[Output::Effect(Effect::Stable)][..]));
 }

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Database {
     db: Arc<DB>,
     epoch: u64,
+    /// The number of incarnations before this one since one was stable, except those that have left.
+    restarts: u32,
     /// How many batches have been written.
     writes: Arc<AtomicU64>,
     /// After so many writes the next one fails, as a crash would.
@@ -24,11 +26,12 @@ pub struct Database {
 }
 
 impl Database {
-    /// An open database whose replica is in this epoch, with the lock on its directory if it is in one.
-    pub fn new(db: Arc<DB>, epoch: u64, lock: Option<File>) -> Database {
+    /// An open database whose replica is in this incarnation, with the lock on its directory if it is in one.
+    pub fn new(db: Arc<DB>, Incarnation { epoch, restarts }: Incarnation, lock: Option<File>) -> Database {
         Database {
             db,
             epoch,
+            restarts,
             writes: Arc::default(),
             #[cfg(test)]
             writes_left: None,
@@ -50,12 +53,33 @@ impl Database {
         self.epoch
     }
 
+    /// The number of incarnations before this one since one was stable, except those that have left.
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
     /// Begins another epoch, durably.
-    pub fn begin_epoch(&mut self, epoch: u64) -> Result<(), StoreError> {
+    pub fn begin_epoch(&mut self, epoch: u64, restarts: u32) -> Result<(), StoreError> {
         debug_assert!(epoch > self.epoch, "epoch {epoch} does not follow epoch {}", self.epoch);
-        write_epoch(&self.db, epoch)?;
-        self.epoch = epoch;
+        write_incarnation(&self.db, Incarnation { epoch, restarts })?;
+        (self.epoch, self.restarts) = (epoch, restarts);
         Ok(())
+    }
+
+    /// Notes that this incarnation is stable, durably.
+    pub fn note_stable(&mut self) -> Result<(), StoreError> {
+        self.restarts = 0;
+        write_incarnation(&self.db, Incarnation { epoch: self.epoch, restarts: 0 })
+    }
+
+    /// Notes that this incarnation has left, durably: it does not count as one that was not stable.
+    pub fn note_left(&mut self) -> Result<(), StoreError> {
+        let meta = family(&self.db, schema::META);
+        let written = match self.restarts.checked_sub(1) {
+            Some(before) => self.db.put_cf_opt(meta, schema::META_RESTARTS, to_cbor(&before), &synced()),
+            None => self.db.delete_cf_opt(meta, schema::META_RESTARTS, &synced()),
+        };
+        written.map_err(|error| StoreError::Rocks("noting that the replica has left", error))
     }
 
     /// The number of batches written so far.
@@ -166,14 +190,34 @@ pub fn read_meta<T: DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, 
     bytes.map(|bytes| decode(schema::META, &bytes)).transpose()
 }
 
-/// Increases the epoch, durably, and returns the new one.
-pub fn next_epoch(db: &DB) -> Result<u64, StoreError> {
-    let epoch = read_meta::<u64>(db, schema::META_EPOCH)?.unwrap_or(0) + 1;
-    write_epoch(db, epoch)?;
-    Ok(epoch)
+/// The incarnation that a store is in.
+#[derive(Clone, Copy, Debug)]
+pub struct Incarnation {
+    /// Its number.
+    pub epoch: u64,
+    /// The number of incarnations before it since one was stable, except those that have left.
+    pub restarts: u32,
 }
 
-fn write_epoch(db: &DB, epoch: u64) -> Result<(), StoreError> {
-    db.put_cf_opt(family(db, schema::META), schema::META_EPOCH, to_cbor(&epoch), &synced())
-        .map_err(|error| StoreError::Rocks("writing the epoch", error))
+/// Begins the next incarnation, durably. The one before it was not stable, as far as the store knows.
+pub fn next_incarnation(db: &DB) -> Result<Incarnation, StoreError> {
+    let Incarnation { epoch, .. } = last_incarnation(db)?;
+    let before: Option<u32> = read_meta(db, schema::META_RESTARTS)?;
+    let next = Incarnation { epoch: epoch + 1, restarts: before.map_or(0, |before| before.saturating_add(1)) };
+    write_incarnation(db, next)?;
+    Ok(next)
+}
+
+/// The last incarnation that was begun.
+pub fn last_incarnation(db: &DB) -> Result<Incarnation, StoreError> {
+    let epoch = read_meta(db, schema::META_EPOCH)?.unwrap_or(0);
+    Ok(Incarnation { epoch, restarts: read_meta(db, schema::META_RESTARTS)?.unwrap_or(0) })
+}
+
+fn write_incarnation(db: &DB, Incarnation { epoch, restarts }: Incarnation) -> Result<(), StoreError> {
+    let meta = family(db, schema::META);
+    let mut batch = WriteBatch::default();
+    batch.put_cf(meta, schema::META_EPOCH, to_cbor(&epoch));
+    batch.put_cf(meta, schema::META_RESTARTS, to_cbor(&restarts));
+    db.write_opt(batch, &synced()).map_err(|error| StoreError::Rocks("writing the epoch", error))
 }

@@ -110,12 +110,33 @@ impl ChatStore {
         self.database.epoch()
     }
 
-    /// Begins another incarnation, durably, under a higher number than all before.
+    /// The number of incarnations of this replica before this one since one was stable, except those that have left.
+    pub fn restarts(&self) -> u32 {
+        self.database.restarts()
+    }
+
+    /// Begins another incarnation, durably, under a higher number than all before, with this number of restarts.
     ///
     /// # Errors
     /// Storage failed.
-    pub fn begin_epoch(&mut self, epoch: u64) -> Result<(), StoreError> {
-        self.database.begin_epoch(epoch)
+    pub fn begin_epoch(&mut self, epoch: u64, restarts: u32) -> Result<(), StoreError> {
+        self.database.begin_epoch(epoch, restarts)
+    }
+
+    /// Notes that this incarnation is stable, durably: the ones before it count no more.
+    ///
+    /// # Errors
+    /// Storage failed.
+    pub fn note_stable(&mut self) -> Result<(), StoreError> {
+        self.database.note_stable()
+    }
+
+    /// Notes that this incarnation has left, durably: it does not count as a restart.
+    ///
+    /// # Errors
+    /// Storage failed.
+    pub fn note_left(&mut self) -> Result<(), StoreError> {
+        self.database.note_left()
     }
 
     /// A counter of the batches written since the store was opened. While it grows, a thread that does not answer is at work and

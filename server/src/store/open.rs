@@ -1,7 +1,7 @@
 //! Opening a store: the lock, the format, the identity, and RocksDB's settings.
 
 use super::ChatStore;
-use super::database::{Batch, Database, family, next_epoch, read_meta, synced};
+use super::database::{Batch, Database, Incarnation, family, last_incarnation, next_incarnation, read_meta, synced};
 use super::directory::DataDirectory;
 use super::error::{OpenError, StoreError};
 use super::log::Log;
@@ -80,8 +80,8 @@ pub fn open(location: &Location, identity: &StoreIdentity) -> Result<ChatStore, 
 pub fn open_as_left(location: &Location, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
     let (db, lock) = open_database(location)?;
     claim(&db, location, identity)?;
-    let epoch = next_epoch(&db)?;
-    Ok(load(db, epoch, lock)?)
+    let incarnation = next_incarnation(&db)?;
+    Ok(load(db, incarnation, lock)?)
 }
 
 /// See [`ChatStore::open_to_read`].
@@ -91,8 +91,8 @@ pub fn open_to_read(directory: &DataDirectory) -> Result<ChatStore, OpenError> {
     let db = DB::open_cf_descriptors_read_only(&options, directory.store(), families, false)
         .map_err(|error| StoreError::Rocks("opening the store", error))?;
     known_format(&db, &directory.0)?;
-    let epoch = read_meta(&db, schema::META_EPOCH)?.unwrap_or(0);
-    Ok(load(Arc::new(db), epoch, lock)?)
+    let incarnation = last_incarnation(&db)?;
+    Ok(load(Arc::new(db), incarnation, lock)?)
 }
 
 /// Opens an existing database, whichever replica it belongs to: a copy, or one that no process uses. The caller holds the lock.
@@ -108,14 +108,14 @@ pub fn open_copy(path: &Path) -> Result<DB, OpenError> {
 }
 
 /// The store in a database.
-fn load(db: Arc<DB>, epoch: u64, lock: Option<File>) -> Result<ChatStore, StoreError> {
+fn load(db: Arc<DB>, incarnation: Incarnation, lock: Option<File>) -> Result<ChatStore, StoreError> {
     let log = Log::load(Arc::clone(&db))?;
     Ok(ChatStore {
         rows: Rows::new(Arc::clone(&db), log.applied().state_digest),
         log,
         repairs: Repairs::default(),
         batch: Batch::new(Arc::clone(&db)),
-        database: Database::new(db, epoch, lock),
+        database: Database::new(db, incarnation, lock),
     })
 }
 

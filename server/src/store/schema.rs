@@ -35,6 +35,9 @@ pub const META_FORMAT: &[u8] = b"format";
 pub const META_IDENTITY: &[u8] = b"identity";
 /// In [`META`]: the epoch, the number of this replica's incarnation. It only grows.
 pub const META_EPOCH: &[u8] = b"epoch";
+/// In [`META`]: the number of incarnations before the present one since one was stable, except those that have left. After an
+/// incarnation that has left it is that of the one before; absent if there was none.
+pub const META_RESTARTS: &[u8] = b"restarts";
 /// In [`META`]: how far the log has been applied, [`Applied`].
 pub const META_APPLIED: &[u8] = b"applied";
 /// In [`META`]: the uid up to which the log is settled, so that nothing is undone any more; [`Uid::MIN`] when nothing is.

@@ -256,3 +256,30 @@ fn an_older_format_is_not_misread() {
     let error = ChatStore::open(&location, &identity("a")).err().expect("it must not open");
     assert!(matches!(error, OpenError::OlderFormat { .. }), "{error}");
 }
+
+#[test]
+fn restarts_count_until_a_replica_is_stable_except_after_it_has_left() {
+    let location = testing::memory();
+    let open = || ChatStore::open(&location, &identity("one")).expect("it opens");
+    assert_eq!(open().restarts(), 0);
+    assert_eq!(open().restarts(), 1);
+    let mut left = open();
+    assert_eq!(left.restarts(), 2);
+    left.note_left().expect("memory does not fail");
+    drop(left);
+    let mut rejoining = open();
+    assert_eq!(rejoining.restarts(), 2, "the one before has left");
+    rejoining.begin_epoch(rejoining.epoch() + 1, 3).expect("memory does not fail");
+    drop(rejoining);
+    let mut stable = open();
+    assert_eq!(stable.restarts(), 4);
+    stable.note_stable().expect("memory does not fail");
+    assert_eq!(stable.restarts(), 0);
+    drop(stable);
+    assert_eq!(open().restarts(), 1);
+
+    let location = testing::memory();
+    let open = || ChatStore::open(&location, &identity("one")).expect("it opens");
+    open().note_left().expect("memory does not fail");
+    assert_eq!(open().restarts(), 0, "there was none before the one that left");
+}

@@ -58,7 +58,13 @@ pub struct Setup {
     pub min_live: usize,
     pub log_retention: u64,
     pub replicas: usize,
+    pub restarts_free: u32,
 }
+
+/// How often a replica may begin anew before it waits, as in a real cluster.
+const RESTARTS_FREE: u32 = 3;
+/// More often than any does in a run.
+const NO_WAIT: u32 = 1000;
 
 impl Setup {
     /// The usual settings, or a log so short that a replica that was away needs a snapshot, or replicas that answer nothing when
@@ -67,15 +73,18 @@ impl Setup {
         let replicas = scenario.replicas;
         if scenario.scene == Some(SceneKind::SettledWithoutIt) {
             // Replicas settle without those that are away when their logs are too long; and none of them may be muted.
-            return Setup { min_live: 1, log_retention: random.u64(3_000..8_000), replicas };
+            return Setup { min_live: 1, log_retention: random.u64(3_000..8_000), replicas, restarts_free: NO_WAIT };
         }
-        if scenario.scene.is_some() {
-            return Setup { min_live: 1, log_retention: u64::MAX / 2, replicas };
+        if let Some(scene) = scenario.scene {
+            // In most scenes replicas are killed often, and all serve when the next one begins.
+            let restarts_free = if scene == SceneKind::CrashLoop { RESTARTS_FREE } else { NO_WAIT };
+            return Setup { min_live: 1, log_retention: u64::MAX / 2, replicas, restarts_free };
         }
         let log_retention = if random.u8(..3) == 0 { random.u64(500..20_000) } else { u64::MAX / 2 };
         let majority = replicas / 2 + 1;
         let min_live = if replicas > 1 && random.u8(..4) == 0 { random.usize(2..=majority) } else { 1 };
-        Setup { min_live, log_retention, replicas }
+        let restarts_free = if random.u8(..3) == 0 { RESTARTS_FREE } else { NO_WAIT };
+        Setup { min_live, log_retention, replicas, restarts_free }
     }
 }
 
@@ -200,6 +209,7 @@ impl Node {
             min_live: self.setup.min_live,
             depth_max: DEPTH_MAX,
             piece_bytes: PIECE_BYTES,
+            restarts_free: self.setup.restarts_free,
         };
         let clock = self.clock.read(now);
         let started = Applier::start(self.identity(), settings, store, clock);

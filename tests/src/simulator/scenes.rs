@@ -44,6 +44,7 @@ pub enum SceneKind {
     BackBeforeItIsHeard,
     ClosedOverWhatItHasRead,
     PassedOnByTheDying,
+    CrashLoop,
     TwoSlowLogs,
     SettledWithoutIt,
 }
@@ -59,7 +60,7 @@ struct Traits {
 }
 
 impl SceneKind {
-    pub const ALL: [SceneKind; 13] = [
+    pub const ALL: [SceneKind; 14] = [
         SceneKind::AloneWithAnAnswer,
         SceneKind::StartedIntoADeath,
         SceneKind::BackBeforeItIsMissed,
@@ -71,6 +72,7 @@ impl SceneKind {
         SceneKind::BackBeforeItIsHeard,
         SceneKind::ClosedOverWhatItHasRead,
         SceneKind::PassedOnByTheDying,
+        SceneKind::CrashLoop,
         SceneKind::TwoSlowLogs,
         SceneKind::SettledWithoutIt,
     ];
@@ -104,6 +106,7 @@ impl SceneKind {
             SceneKind::PassedOnByTheDying => {
                 ("passed on by the dying", Mode::Bounds, 3, within::passed_on_by_the_dying)
             }
+            SceneKind::CrashLoop => ("crash loop", Mode::Bounds, 2, within::crash_loop),
             SceneKind::TwoSlowLogs => ("two slow logs", Mode::Beyond, 3, beyond::two_slow_logs),
             SceneKind::SettledWithoutIt => ("settled without it", Mode::Beyond, 3, beyond::settled_without_it),
         };
@@ -119,6 +122,11 @@ impl SceneKind {
     pub fn is_possible(self, mode: Mode, replicas: usize) -> bool {
         let traits = self.traits();
         traits.replicas <= replicas && (traits.mode == Mode::Bounds || mode == Mode::Beyond)
+    }
+
+    /// Whether it is drawn at random. A crash loop is not: it takes as long as all faults of a run.
+    pub fn is_drawn(self) -> bool {
+        self != SceneKind::CrashLoop
     }
 
     /// Writes the scene down, with parts and times drawn at random.
@@ -143,5 +151,6 @@ impl FromStr for SceneKind {
 
 /// Some kind of scene that can be played; none when there are too few replicas.
 pub fn choose(random: &mut Rng, mode: Mode, replicas: usize) -> Option<SceneKind> {
-    random.choice(SceneKind::ALL.into_iter().filter(|kind| kind.is_possible(mode, replicas)).collect::<Vec<_>>())
+    let can_be_drawn = |kind: &SceneKind| kind.is_drawn() && kind.is_possible(mode, replicas);
+    random.choice(SceneKind::ALL.into_iter().filter(can_be_drawn).collect::<Vec<_>>())
 }

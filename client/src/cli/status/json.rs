@@ -38,6 +38,8 @@ fn replica(report: &StatusReport) -> Value {
         "muted": report.is_muted,
         "clock_off": report.clock_is_off,
         "epoch": report.epoch,
+        "restarts": report.restarts,
+        "join_wait_ns": report.join_wait_ns,
         "position": report.applied.position,
         "uid": report.applied.uid.to_string(),
         "log_digest": report.applied.log_digest.to_string(),

@@ -34,7 +34,7 @@ const WORK: [Heading; 7] = [
     ("repairs", true),
 ];
 
-/// Both tables, and a line for each replica whose state differed from a peer's. Each line ends with a newline.
+/// Both tables, and a line for each replica whose state differed from a peer's, or that waits because of its restarts. Each line ends with a newline.
 pub fn table(cluster_status: &ClusterStatus) -> String {
     let replicas = cluster_status.replicas.iter();
     let state = |report: &Option<_>, name: &str| report.as_ref().map_or_else(|| absent_row(name), state_row);
@@ -54,6 +54,12 @@ pub fn table(cluster_status: &ClusterStatus) -> String {
         if count > 0 {
             text +=
                 &format!("{}: its state differed from a peer's after the same log, {count} times\n", report.replica);
+        }
+        if report.join_wait_ns.is_some() {
+            text += &format!(
+                "{}: waits before it joins, after {} restarts; see its journal\n",
+                report.replica, report.restarts
+            );
         }
     }
     text
@@ -91,6 +97,9 @@ fn absent_row(name: &str) -> Row {
 
 /// The phase, with the progress of a catch-up, or why the replica answers nothing.
 fn status(report: &StatusReport) -> String {
+    if let (ReportedPhase::CatchingUp, Some(wait_ns)) = (report.phase, report.join_wait_ns) {
+        return format!("waiting {}", short_time(Duration::from_nanos(wait_ns)));
+    }
     match (&report.catching_up, report.is_muted) {
         (_, true) if report.clock_is_off => "clock off".into(),
         (_, true) => "too few".into(),

@@ -41,6 +41,8 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
         is_muted: false,
         clock_is_off: false,
         epoch: 3,
+        restarts: 0,
+        join_wait_ns: None,
         applied: LogMark { uid, position: 41, log_digest: Digest([0xd1; 32]) },
         state_digest: Digest([0x57; 32]),
         boundaries: (SECOND - 7..=SECOND).map(|second| boundary(second, 1, 2)).collect(),

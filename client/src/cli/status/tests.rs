@@ -106,6 +106,18 @@ state: unknown: only a serves, and there is none to compare it with";
 }
 
 #[test]
+fn the_table_says_which_replica_waits_because_of_its_restarts() {
+    let mut cluster_status = cluster_status();
+    change(&mut cluster_status, 1, |report| {
+        (report.phase, report.catching_up) = (ReportedPhase::CatchingUp, Some(catching_up()));
+        (report.restarts, report.join_wait_ns) = (7, Some(12_300_000_000));
+    });
+    let text = cluster_status.to_text();
+    assert!(text.contains("\nb        waiting 12 s"), "{text}");
+    assert!(text.contains("\nb: waits before it joins, after 7 restarts; see its journal\n"), "{text}");
+}
+
+#[test]
 fn the_table_fits_80_columns_with_long_names_and_numbers() {
     let names = ["a-very-long-name-of-a-replica", "another-very-long-name", "c"];
     let mut cluster_status = cluster_status();
@@ -147,6 +159,7 @@ fn json_is_a_line_for_each_replica_and_one_for_the_comparison() {
     assert_eq!(lines[0]["catching_up"], Value::Null);
     assert_eq!((&lines[1]["catching_up"]["done_percent"], &lines[1]["catching_up"]["from"]), (&json!(24), &json!("a")));
     assert_eq!(lines[2], json!({"type": "status", "replica": "c", "in_reach": false}));
+    assert_eq!((&lines[0]["restarts"], &lines[0]["join_wait_ns"]), (&json!(0), &Value::Null));
     let verdict = json!({"type": "verdict", "state": "same", "serving": 2, "replicas": 3, "as_of_s": SECOND});
     assert_eq!(lines[3..], [verdict]);
 }

@@ -56,6 +56,8 @@ pub enum Act {
     SlowDown { from: usize, to: usize, longer: Duration, length: Duration },
     /// The clients with plans send nothing new.
     Hush { length: Duration },
+    /// It is a violation if one of these replicas has a barrier now, in a run of nothing but this scene.
+    ExpectNoBarrier { nodes: Vec<usize> },
     /// It is a violation if the replica does not serve now, in a run of nothing but this scene.
     ExpectServing { node: usize },
 }

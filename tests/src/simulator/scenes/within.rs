@@ -194,3 +194,19 @@ pub fn passed_on_by_the_dying(mut script: Script, random: &mut Rng, cast: Cast) 
     script.chatter(&chain[chain.len() - 2..], random.u64(20..150), 600, 25);
     script.scene(1500)
 }
+
+/// A replica is killed again and again, soon after each of its starts. After some times it waits before it joins, so that its
+/// next death costs the others nothing: they have no barrier any more.
+pub fn crash_loop(mut script: Script, random: &mut Rng, cast: Cast) -> Scene {
+    let one = cast.one;
+    let (every, down) = (random.u64(700..1000), random.u64(5..200));
+    for number in 0..9 {
+        script.at(number * every, kill(one, &cast.others(), down));
+    }
+    script.chatter(&cast.others(), 10, 9 * every, 40);
+    // By the fifth start it waits for longer than it lives; the barrier of the death before lasts for up to two delivery bounds.
+    for expected in 8..=9 {
+        script.at(expected * every, Act::ExpectNoBarrier { nodes: cast.others() });
+    }
+    script.scene(9 * every + 200)
+}

@@ -150,8 +150,21 @@ impl World {
                 return Err(Violation::at(node, "it does not serve, though it has had time to catch up"));
             }
             Act::ExpectServing { .. } => {}
+            Act::ExpectNoBarrier { nodes } => self.expect_no_barrier(&nodes)?,
         }
         Ok(())
+    }
+
+    /// Checks that these replicas have no barrier, in a run of nothing but one kind of scene: otherwise other faults raise it.
+    fn expect_no_barrier(&self, nodes: &[usize]) -> Check {
+        let has_barrier = |node: &&usize| {
+            let applier = self.nodes[**node].applier.as_ref();
+            applier.is_some_and(|applier| applier.replica().overview().has_barrier)
+        };
+        match nodes.iter().find(has_barrier).filter(|_| self.scenario.scene.is_some()) {
+            Some(node) => Err(Violation::at(*node, "another replica's crash loop makes its answers slow")),
+            None => Ok(()),
+        }
     }
 
     /// A client sends a request to those of these replicas that are up, and dies.
