@@ -262,7 +262,7 @@ impl ActiveAccount {
             ToClient::QueryAnswer { id, answer, metadata } => {
                 let Some(number) = self.queries.on_answer(id) else { return };
                 match self.page == Some(number) {
-                    true => self.on_page(number, answer, events),
+                    true => self.on_page(now, number, answer, events),
                     false => events.push(AccountEvent::QueryAnswer { link, number, answer, metadata }),
                 }
             }
@@ -273,9 +273,9 @@ impl ActiveAccount {
                 events.push(AccountEvent::Refused { reason });
             }
             ToClient::Refused { request: RequestId::Query { id }, .. } => self.queries.on_refused(now, link, id),
-            ToClient::Delivery { message } => self.on_delivery(message, events),
+            ToClient::Delivery { message } => self.on_delivery(now, message, events),
             ToClient::Changed { client, sequence, uid, answer: after } if client == self.session.client() => {
-                let change = self.session.on_changed(sequence, uid, &after);
+                let change = self.session.on_changed(now, sequence, uid, &after);
                 events.extend(change.map(|change| AccountEvent::Changed { sequence, uid, change, after }));
             }
             // Answers in a session that is over, and frames that are not about an account.
@@ -284,9 +284,9 @@ impl ActiveAccount {
     }
 
     /// Takes a page of unread messages, and hands out those that were not handed out before.
-    pub fn on_unread(&mut self, page: Vec<Message>, more: bool, events: &mut Vec<AccountEvent>) {
+    pub fn on_unread(&mut self, now: Timestamp, page: Vec<Message>, more: bool, events: &mut Vec<AccountEvent>) {
         for message in self.inbox.on_page(page, more) {
-            self.session.observe(message.uid.timestamp);
+            self.session.observe(now, message.uid.timestamp);
             self.hand_out(message, events);
         }
     }
@@ -327,29 +327,29 @@ impl ActiveAccount {
         self.session.is_idle() && (is_forgotten || self.session.has_gap())
     }
 
-    fn on_delivery(&mut self, message: Message, events: &mut Vec<AccountEvent>) {
+    fn on_delivery(&mut self, now: Timestamp, message: Message, events: &mut Vec<AccountEvent>) {
         let is_ours = self.name().is_some_and(|name| message.to == recipient(name));
         if !self.receives || !is_ours {
             // It was on its way to the account that this one took the place of, for which it stays unread.
             return;
         }
-        self.session.observe(message.uid.timestamp);
+        self.session.observe(now, message.uid.timestamp);
         if let Some(message) = self.inbox.on_push(message) {
             self.hand_out(message, events);
         }
     }
 
     /// Takes the page that [`ActiveAccount::fetch`] asked for.
-    fn on_page(&mut self, number: u64, answer: QueryAnswer, events: &mut Vec<AccountEvent>) {
+    fn on_page(&mut self, now: Timestamp, number: u64, answer: QueryAnswer, events: &mut Vec<AccountEvent>) {
         self.queries.close(number);
         self.page = None;
         match answer {
-            QueryAnswer::Messages { messages, more } => self.on_unread(messages, more, events),
+            QueryAnswer::Messages { messages, more } => self.on_unread(now, messages, more, events),
             QueryAnswer::Rejected { reason } => {
-                self.on_unread(Vec::new(), false, events);
+                self.on_unread(now, Vec::new(), false, events);
                 events.push(AccountEvent::FetchRejected(reason));
             }
-            QueryAnswer::Accounts { .. } | QueryAnswer::Key { .. } => self.on_unread(Vec::new(), false, events),
+            QueryAnswer::Accounts { .. } | QueryAnswer::Key { .. } => self.on_unread(now, Vec::new(), false, events),
         }
     }
 

@@ -27,6 +27,11 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Where the doubling of [`BACKOFF_MIN`] stops.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// How far after our corrected clock a timestamp may lie that a replica tells us, unless the delivery bound is shorter. Replicas accept
+/// nothing that is further ahead than 50 ms, and their clocks agree. Without a limit, one replica with a wrong clock could tell of a
+/// time so far ahead that all others would refuse whatever comes after it.
+const SEEN_AHEAD_MAX: Duration = Duration::from_secs(1);
+
 /// A command to be sent as `ToReplica::Request`, in the order in which it is returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
@@ -68,7 +73,7 @@ pub struct Session {
     next: u64,
     /// How far the replicas' clocks are ahead of the one that `now` is read from, in nanoseconds.
     offset: i64,
-    /// The highest timestamp that was issued here or seen in an answer or a message.
+    /// The highest timestamp that was issued here or seen in an answer or a message, and could be believed then.
     highest: Timestamp,
     in_flight: BTreeMap<u64, InFlight>,
     /// The commands that were answered last, at most [`WINDOW`]: later answers are compared with the first.
@@ -141,7 +146,7 @@ impl Session {
     /// A command is in flight here: it would never be sent on the links that became ready for the other session.
     pub fn resume_after(&mut self, other: &Session) {
         assert!(self.is_idle(), "the links must not change while commands are in flight");
-        self.observe(other.highest);
+        self.highest = self.highest.max(other.highest);
         (self.offset, self.reach) = (other.offset, other.reach);
     }
 
@@ -190,9 +195,12 @@ impl Session {
         self.in_flight.first_key_value().is_none_or(|(&oldest, _)| self.next - oldest < WINDOW)
     }
 
-    /// Notes a timestamp that was seen in a message or an answer, so that all later ones are above it.
-    pub fn observe(&mut self, seen: Timestamp) {
-        self.highest = self.highest.max(seen);
+    /// Notes a timestamp that was seen in a message or an answer, so that all later ones are above it. One that lies too far ahead is
+    /// that of a wrong clock, and is ignored.
+    pub fn observe(&mut self, now: Timestamp, seen: Timestamp) {
+        if seen <= self.believable(now) {
+            self.highest = self.highest.max(seen);
+        }
     }
 
     /// Sets how far the replicas' clocks are ahead of the clock that `now` is read from, in nanoseconds; 0 until then.
@@ -203,6 +211,8 @@ impl Session {
 
     /// A timestamp above all that were issued and seen, for a query, which has no place in the session.
     pub fn stamp(&mut self, now: Timestamp) -> Timestamp {
+        let in_flight = self.in_flight.last_key_value().map_or(Timestamp::ZERO, |(_, last)| last.timestamp);
+        self.forget_unbelievable(now, in_flight);
         self.highest = now.offset_by(self.offset).max(self.highest.next());
         self.highest
     }
@@ -226,7 +236,7 @@ impl Session {
 
     /// Takes an answer to one of the session's commands.
     pub fn on_answer(&mut self, now: Timestamp, link: usize, sequence: u64, uid: Uid, answer: &Answer) -> AnswerKind {
-        self.observe(uid.timestamp);
+        self.observe(now, uid.timestamp);
         if let Answer::Rejected { reason: Rejection::OutOfSequence { expected } } = answer {
             // This says something about this attempt only: at this replica, an earlier command has not taken effect yet.
             // Other replicas may have it, so the answer counts as a refusal.
@@ -255,8 +265,8 @@ impl Session {
 
     /// A replica says that the answer to a command is now `answer`. Returns the change on its first report only: every
     /// replica that changes its answer reports it.
-    pub fn on_changed(&mut self, sequence: u64, uid: Uid, answer: &Answer) -> Option<Change> {
-        self.observe(uid.timestamp);
+    pub fn on_changed(&mut self, now: Timestamp, sequence: u64, uid: Uid, answer: &Answer) -> Option<Change> {
+        self.observe(now, uid.timestamp);
         let answered = self.answered.get_mut(&sequence)?;
         if answered.answer == *answer || is_about_session(answer) {
             return None;
@@ -318,6 +328,8 @@ impl Session {
         let Some(first) = first else { return Vec::new() };
 
         // Everything behind the first as well, or its timestamp would be above theirs.
+        let before = self.in_flight.range(..first).next_back().map_or(Timestamp::ZERO, |(_, before)| before.timestamp);
+        self.forget_unbelievable(now, before);
         let mut repeated = Vec::new();
         let clock = now.offset_by(self.offset);
         for (&sequence, request) in self.in_flight.range_mut(first..) {
@@ -345,6 +357,19 @@ impl Session {
     fn overdue_at(&self) -> Option<Timestamp> {
         let (_, oldest) = self.in_flight.first_key_value()?;
         Some(oldest.begun.max(self.progress).after(self.delivery_bound * 2 + Duration::from_secs(1)))
+    }
+
+    /// The highest timestamp that a replica can have accepted by now.
+    fn believable(&self, now: Timestamp) -> Timestamp {
+        now.offset_by(self.offset).after(SEEN_AHEAD_MAX.min(self.delivery_bound))
+    }
+
+    /// Forgets the highest timestamp if it cannot be right, as when our clock was corrected by that of a replica whose own is wrong,
+    /// and is now corrected by others. What is issued next only has to come after `in_flight`.
+    fn forget_unbelievable(&mut self, now: Timestamp, in_flight: Timestamp) {
+        if self.highest > self.believable(now) {
+            self.highest = in_flight;
+        }
     }
 
     /// The first command that every link in reach has refused.

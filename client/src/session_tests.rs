@@ -40,10 +40,44 @@ fn timestamps_increase_when_the_clock_jumps_back_and_exceed_those_seen() {
     let third = session.issue(at(1), Command::Delete);
     assert_eq!((first.timestamp, second.timestamp), (at(5), at(5).next()));
     assert_eq!(third.timestamp, second.timestamp.next());
-    session.observe(at(60));
+    session.observe(at(7), at(60));
     assert_eq!(session.issue(at(7), Command::Delete).timestamp, at(60).next());
     assert_eq!(session.stamp(at(8)), at(60).next().next());
     assert_eq!(session.issue(at(70), Command::Delete).timestamp, at(70));
+}
+
+#[test]
+fn a_time_far_ahead_that_one_replica_tells_is_not_believed() {
+    let hour = at(3_600_000);
+    let mut session = session(2);
+    session.observe(at(5), hour);
+    let sent = session.issue(at(6), Command::Delete);
+    assert_eq!(sent.timestamp, at(6), "a message of one bad replica");
+
+    assert_eq!(session.on_answer(at(7), 0, 1, uid(hour), &Answer::Done), AnswerKind::Answered);
+    assert_eq!(session.stamp(at(8)), at(8), "an answer of one bad replica");
+    assert!(session.on_changed(at(9), 1, uid(hour), &taken()).is_some());
+    assert_eq!(session.stamp(at(10)), at(10), "an answer that changes at one bad replica");
+
+    session.observe(at(11), at(1000));
+    assert_eq!(session.stamp(at(11)), at(1000).next(), "what may be true is believed");
+}
+
+#[test]
+fn timestamps_return_to_the_clock_when_it_was_corrected_wrongly() {
+    let mut session = session(2);
+    // At first only a replica is in reach whose clock is an hour ahead.
+    session.set_clock_offset(3_600_000_000_000);
+    let ahead = [session.issue(at(0), Command::Delete), session.issue(at(0), Command::Delete)];
+    assert!(ahead[0].timestamp > at(3_000_000));
+    session.set_clock_offset(0);
+    for link in 0..2 {
+        (1..=2).for_each(|sequence| session.on_refused(at(1), link, sequence, ahead[sequence as usize - 1].timestamp));
+    }
+    let repeated = session.due(at(51));
+    let timestamps: Vec<Timestamp> = repeated.iter().map(|outgoing| outgoing.timestamp).collect();
+    assert_eq!(timestamps, [at(51), at(51).next()]);
+    assert_eq!(session.issue(at(52), Command::Delete).timestamp, at(52));
 }
 
 #[test]
@@ -215,23 +249,23 @@ fn the_window_is_counted_from_the_oldest_command_in_flight() {
 fn a_changed_answer_is_reported_once() {
     let mut session = session(2);
     let sent = session.issue(at(0), Command::Delete);
-    assert_eq!(session.on_changed(1, uid(sent.timestamp), &taken()), None, "it was not answered");
+    assert_eq!(session.on_changed(at(50), 1, uid(sent.timestamp), &taken()), None, "it was not answered");
     session.on_answer(at(9), 0, 1, uid(sent.timestamp), &Answer::Done);
-    assert_eq!(session.on_changed(1, uid(sent.timestamp), &Answer::Done), None);
+    assert_eq!(session.on_changed(at(50), 1, uid(sent.timestamp), &Answer::Done), None);
     let change = Change { command: Command::Delete, before: Answer::Done };
-    assert_eq!(session.on_changed(1, uid(sent.timestamp), &taken()), Some(change));
-    assert_eq!(session.on_changed(1, uid(sent.timestamp), &taken()), None, "the next replica says the same");
+    assert_eq!(session.on_changed(at(50), 1, uid(sent.timestamp), &taken()), Some(change));
+    assert_eq!(session.on_changed(at(50), 1, uid(sent.timestamp), &taken()), None, "the next replica says the same");
     assert_eq!(session.on_answer(at(9), 1, 1, uid(sent.timestamp), &taken()), AnswerKind::Repeated);
     let forgotten = Answer::Rejected { reason: Rejection::AnswerForgotten };
-    assert_eq!(session.on_changed(1, uid(sent.timestamp), &forgotten), None);
-    assert_eq!(session.on_changed(2, uid(at(99)), &taken()), None);
+    assert_eq!(session.on_changed(at(50), 1, uid(sent.timestamp), &forgotten), None);
+    assert_eq!(session.on_changed(at(50), 2, uid(at(99)), &taken()), None);
     assert!(session.stamp(at(0)) > at(99), "later timestamps are above those seen");
 }
 
 #[test]
 fn a_successor_has_the_same_links_and_later_timestamps() {
     let mut session = session(1);
-    session.observe(at(60));
+    session.observe(at(5), at(60));
     let mut next = session.successor(ClientId([2; 16]));
     let outgoing = next.issue(at(5), Command::Delete);
     assert_eq!((outgoing.sequence, outgoing.timestamp), (1, at(60).next()));

@@ -280,8 +280,8 @@ impl Client {
         self.stage = stage;
         let highest = self.session.highest();
         self.session = Session::new(client, DELIVERY_BOUND);
-        self.session.observe(highest);
         self.session.set_clock_offset(self.offsets.offset());
+        self.session.observe(clock, highest);
         let login = self.login();
         self.outbox.push((None, login));
         for link in (0..self.links.len()).filter(|link| self.links[*link].ready) {
@@ -391,7 +391,7 @@ impl Client {
             }
             ToClient::Refused { request: RequestId::Query { id }, .. } => self.queries.on_refused(clock, link, id),
             ToClient::Delivery { message } => {
-                self.session.observe(message.uid.timestamp);
+                self.session.observe(clock, message.uid.timestamp);
                 if let Some(message) = self.inbox.on_push(message) {
                     self.show(message);
                 }

@@ -319,7 +319,7 @@ impl Controller {
         };
         self.previous = None;
         let mut events = Vec::new();
-        self.account.on_unread(messages, more, &mut events);
+        self.account.on_unread(now, messages, more, &mut events);
         events.into_iter().for_each(|event| self.on_event(now, event));
     }
 
