@@ -4,7 +4,9 @@
 //! exclusive or of the digests of its rows: it can be brought up to date from the rows that a request writes, whatever the size
 //! of the state.
 
+use crate::request::Request;
 use crate::uid::Uid;
+use crate::wire::to_cbor;
 
 wire_bytes! {
     /// A BLAKE3 digest: of a log up to a position, or of a whole state.
@@ -15,12 +17,13 @@ impl Digest {
     /// The digest of an empty log, and of a state without rows.
     pub const ZERO: Digest = Digest([0; 32]);
 
-    /// The digest of a log with this digest after the request with this uid is appended.
+    /// The digest of a log with this digest after this request is appended.
     ///
-    /// A uid holds 128 bits of its request's digest, so the chain commits to the bodies of the requests as well.
-    pub fn chain(self, uid: Uid) -> Digest {
+    /// A uid holds 128 bits of its request's digest: whoever writes a request can make two bodies of one uid with about 2^64 hashes
+    /// (a birthday attack). So the chain has the whole digest of the body, and shows when two logs have different bodies.
+    pub fn chain(self, uid: Uid, request: &Request) -> Digest {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.0).update(&uid.to_bytes());
+        hasher.update(&self.0).update(&uid.to_bytes()).update(blake3::hash(&to_cbor(request)).as_bytes());
         Digest(*hasher.finalize().as_bytes())
     }
 
@@ -59,6 +62,17 @@ wire_struct! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::Command;
+    use crate::session::ClientId;
+
+    #[test]
+    fn logs_with_different_bodies_of_one_uid_differ() {
+        let request = |sequence| Request { client: ClientId([1; 16]), sequence, actor: None, command: Command::Delete };
+        let chain = |request: &Request| Digest::ZERO.chain(Uid::MAX, request);
+        assert_eq!(chain(&request(1)), chain(&request(1)));
+        assert_ne!(chain(&request(1)), chain(&request(2)), "the chain does not cover the bodies");
+        assert_ne!(chain(&request(1)), Digest::ZERO.chain(Uid::MIN, &request(1)), "nor the uids");
+    }
 
     #[test]
     fn toggling_a_row_twice_changes_nothing() {

@@ -85,6 +85,7 @@ impl Applier {
         is_end: bool,
     ) -> Result<Input, StoreError> {
         self.progress.on_entries(time, peer, &requests, is_end);
+        self.compare_bodies(peer, &requests)?;
         let next = requests.last().map(|held| held.uid).filter(|_| !is_end);
         let (mut missing, mut failure) = (requests, None);
         missing.retain(|held| is_missing(&self.store, held.uid, &mut failure));
@@ -95,6 +96,24 @@ impl Applier {
             missing.extract_if(.., is_unplaceable).filter(StampedRequest::is_genuine).collect();
         self.orphan(&unplaceable)?;
         Ok(Input::LogEntries { time, peer, after, missing, next })
+    }
+
+    /// Looks for requests of which a peer's log has another body than ours. It takes an author who has put about 2^64 hashes into
+    /// making two bodies of one uid, or damaged data. No rule tells which one is right, and nothing is done about it but to say so.
+    fn compare_bodies(&mut self, peer: PeerId, requests: &[StampedRequest]) -> Result<(), StoreError> {
+        for StampedRequest { uid, request } in requests {
+            if self.store.log().request(*uid)?.is_some_and(|ours| ours != *request) {
+                self.measurements.on_other_body();
+                let name = self.identity.name_of(peer);
+                log::error!(
+                    "replica {name} has another request under uid {uid} than this replica, so their logs and states differ: the \
+                     client of session {} has forged it, or data is damaged, which `stablechatd check` tells; remove the data of \
+                     one of the two replicas, and start it again",
+                    request.client
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Drops uids from a peer's list that are not to be fetched: those that are settled, so can no longer be inserted, and those before

@@ -87,6 +87,11 @@ impl Measurements {
         } += 1;
     }
 
+    /// A peer's log was found to have another body under a uid than ours.
+    pub fn on_other_body(&mut self) {
+        self.extra.other_bodies += 1;
+    }
+
     /// A part of a snapshot was sent to a peer.
     pub fn on_snapshot_part(&mut self, is_last: bool) {
         self.extra.snapshots_sent += u64::from(is_last);

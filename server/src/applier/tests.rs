@@ -291,3 +291,33 @@ fn a_ping_for_a_client_does_not_take_the_answer_of_the_protocols_own() {
     let overview = cluster.applier(1).replica().overview();
     assert!(overview.peers[0].clock_offset_ns.is_some(), "the protocol has measured no clock: {overview:?}");
 }
+
+#[test]
+fn two_bodies_of_one_uid_are_noticed() {
+    let mut cluster = Cluster::new(2);
+    let ann = actor("ann", 1);
+    cluster.issue(create(&ann));
+    cluster.run(Duration::from_secs(1));
+    // As if a client had found two requests of one uid, and had sent each to another replica.
+    let request = |text| Request {
+        client: ClientId([2; 16]),
+        sequence: 1,
+        actor: Some(ann.clone()),
+        command: send(&ann, text),
+    };
+    let uid = request("one").uid(cluster.now.after(STEP));
+    for (node, text) in cluster.nodes.iter_mut().zip(["one", "two"]) {
+        let store = &mut node.applier.as_mut().expect("it is up").store;
+        store.apply(uid, &request(text)).expect("memory does not fail");
+    }
+    cluster.run(STEP * 2);
+    cluster.chat(1);
+    cluster.run(Duration::from_secs(5));
+
+    for place in 0..2 {
+        let measurements = &cluster.applier(place).measurements;
+        let extra = measurements.extra().0;
+        assert!(extra.logs_differ > 0 && extra.other_bodies > 0, "replica {place}: {extra:?}");
+        assert_eq!(measurements.counters().state_disagreements, 0, "replica {place} takes it for a bug of its own");
+    }
+}

@@ -42,6 +42,8 @@ pub struct ExtraCounters {
     pub logs_differ: u64,
     /// Comparisons that could not be made, e.g. because this replica no longer has the digests of that boundary.
     pub unknown: u64,
+    /// Requests of a peer's log that have another body than ours of the same uid.
+    pub other_bodies: u64,
     /// Snapshots that were sent to a peer completely.
     pub snapshots_sent: u64,
     /// Snapshots of a peer that replaced this replica's data.
@@ -274,6 +276,11 @@ impl MetricsSnapshot {
             "stablechat_comparisons_total",
             "Comparisons with a peer at a boundary. Any states_differ is a bug.",
             results,
+        )?;
+        page.counter(
+            "stablechat_other_bodies_total",
+            "Requests of which a peer's log has another body under the same uid; found once a second.",
+            extra.other_bodies,
         )?;
         let directions = [
             ([("direction", "sent")], extra.snapshots_sent),

@@ -262,7 +262,7 @@ impl Checks {
     /// Reads a replica's log from its beginning again, since it has been repaired or replaced. If a snapshot has left out what came
     /// before `base`, the log of some replica has that part.
     fn begin_log(&mut self, node: usize, base: LogMark) -> Check {
-        let digest = |log: &[Uid]| log.iter().fold(Digest::ZERO, |digest, uid| digest.chain(*uid));
+        let digest = |log: &[Uid]| log.iter().fold(Digest::ZERO, |digest, uid| digest.chain(*uid, &self.requests[uid]));
         let left_out = self.seen.iter().filter_map(|seen| seen.log.get(..base.position as usize));
         let mut left_out = left_out.filter(|log| digest(log) == base.log_digest);
         let Some(left_out) = left_out.next().map(<[Uid]>::to_vec) else {

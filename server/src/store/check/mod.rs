@@ -176,7 +176,7 @@ impl Check<'_> {
                 continue;
             }
 
-            end = LogMark { uid, position: end.position + 1, log_digest: end.log_digest.chain(uid) };
+            end = LogMark { uid, position: end.position + 1, log_digest: end.log_digest.chain(uid, &entry.request) };
             bytes += to_cbor(&entry).len() as u64;
             self.check_place(&entry, end);
         }

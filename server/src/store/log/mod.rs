@@ -168,7 +168,7 @@ impl Log {
     pub fn append(&mut self, batch: &mut Batch, uid: Uid, request: &Request, undo: &UndoRecord, state_digest: Digest) {
         debug_assert!(uid > self.applied.uid, "{uid} is appended to a log that ends with {}", self.applied.uid);
         self.boundaries.go_on(&self.applied, uid.timestamp);
-        let (position, log_digest) = (self.applied.position + 1, self.applied.log_digest.chain(uid));
+        let (position, log_digest) = (self.applied.position + 1, self.applied.log_digest.chain(uid, request));
         self.applied = Applied { uid, position, log_digest, state_digest };
 
         let entry = LogEntry { position, log_digest, request: request.clone() };
@@ -193,7 +193,7 @@ impl Log {
 
         let before = entries::last_before(&self.db, uid)?;
         let before = before.map_or(self.base, |(uid, entry)| entries::mark(uid, &entry));
-        if (before.position + 1, before.log_digest.chain(uid)) != (entry.position, entry.log_digest) {
+        if (before.position + 1, before.log_digest.chain(uid, &entry.request)) != (entry.position, entry.log_digest) {
             return Err(corrupt("the log has a gap before it"));
         }
         Ok(LastApplied { entry, undo, before })
@@ -324,6 +324,11 @@ impl Log {
     /// Whether the log has this request.
     pub fn contains(&self, uid: Uid) -> Result<bool, StoreError> {
         Ok(entries::value(&self.db, uid)?.is_some())
+    }
+
+    /// The request under this uid, if the log has it.
+    pub fn request(&self, uid: Uid) -> Result<Option<Request>, StoreError> {
+        Ok(entries::entry(&self.db, uid)?.map(|entry| entry.request))
     }
 
     /// The entries in their order, from the first whose uid is not below `from`.

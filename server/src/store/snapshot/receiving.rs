@@ -12,6 +12,7 @@ use crate::store::state::rows::{Rows, row_digest};
 use rocksdb::{DB, IteratorMode, WriteBatch};
 use stablechat_protocol::digest::{Digest, LogMark};
 use stablechat_protocol::peer::{SnapshotEnd, SnapshotRow};
+use stablechat_protocol::request::Request;
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 
@@ -30,11 +31,18 @@ pub struct SnapshotReceiver {
     state_digest: Digest,
     /// The XOR of the digests of the undo records.
     undo_digest: Digest,
-    /// The first and the last request of the log, once there has been one.
-    log: Option<(LogMark, LogMark)>,
+    /// The log so far, once there has been a request of it.
+    log: Option<ReceivedLog>,
     log_bytes: u64,
     bytes: u64,
     rows: u64,
+}
+
+/// The part of a log that has come. Its requests follow each other.
+struct ReceivedLog {
+    first: LogMark,
+    first_request: Request,
+    last: LogMark,
 }
 
 impl SnapshotReceiver {
@@ -106,7 +114,7 @@ impl ChatStore {
                 receiver.undo_digest.toggle(undo_digest(&key, &value));
             }
             if number == schema::LOG_NUMBER {
-                receiver.log = Some(follow(receiver.log, &key, &value).ok_or(SnapshotError::Invalid(
+                receiver.log = Some(follow(receiver.log.take(), &key, &value).ok_or(SnapshotError::Invalid(
                     "its log has a gap, or a request under a uid that is not its own",
                 ))?);
                 receiver.log_bytes += value.len() as u64;
@@ -127,7 +135,7 @@ impl ChatStore {
     pub fn install_snapshot(&mut self, receiver: SnapshotReceiver, end: &SnapshotEnd) -> Result<(), SnapshotError> {
         let (is_begin, last) = match receiver.log {
             None => (true, end.base),
-            Some((first, last)) => (is_next(end.base, first), last),
+            Some(log) => (is_next(end.base, log.first, &log.first_request), log.last),
         };
         if receiver.state_digest != end.state_digest {
             return Err(SnapshotError::Invalid("its state has another digest than it says"));
@@ -240,20 +248,22 @@ fn incoming(db: &DB, number: u8, key: &[u8]) -> Result<Option<Vec<u8>>, StoreErr
     value.map_err(|error| StoreError::Rocks("reading a received snapshot", error))
 }
 
-/// The first and the last request of a log once its next entry has come; `None` when the entry does not follow the last one, or is
-/// not the request that its uid names.
-fn follow(log: Option<(LogMark, LogMark)>, key: &[u8], value: &[u8]) -> Option<(LogMark, LogMark)> {
+/// A log once its next entry has come; `None` when the entry does not follow the last one, or is not the request that its uid names.
+fn follow(log: Option<ReceivedLog>, key: &[u8], value: &[u8]) -> Option<ReceivedLog> {
     let uid = Uid::from_bytes(key)?;
     let entry: LogEntry = decode(schema::LOG, value).ok()?;
+    if entry.request.uid(uid.timestamp) != uid {
+        return None;
+    }
     let mark = entries::mark(uid, &entry);
-    let first = match log {
-        None => mark,
-        Some((first, last)) => is_next(last, mark).then_some(first)?,
-    };
-    (entry.request.uid(uid.timestamp) == uid).then_some((first, mark))
+    match log {
+        None => Some(ReceivedLog { first: mark, first_request: entry.request, last: mark }),
+        Some(log) => is_next(log.last, mark, &entry.request).then_some(ReceivedLog { last: mark, ..log }),
+    }
 }
 
-/// Whether `mark` is the place right after `before`.
-fn is_next(before: LogMark, mark: LogMark) -> bool {
-    (before.position.checked_add(1), before.log_digest.chain(mark.uid)) == (Some(mark.position), mark.log_digest)
+/// Whether `mark` is the place of this request right after `before`.
+fn is_next(before: LogMark, mark: LogMark, request: &Request) -> bool {
+    let log_digest = before.log_digest.chain(mark.uid, request);
+    (before.position.checked_add(1), log_digest) == (Some(mark.position), mark.log_digest)
 }
