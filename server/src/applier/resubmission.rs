@@ -1,11 +1,18 @@
 //! Submitting orphans again: requests whose place in the log is gone.
 //!
 //! A request becomes an orphan when a snapshot replaces our log and does not have its effect, or when it comes in below the settled
-//! end of the log. Each is submitted as a new request of the same session with a new timestamp, as if its client had sent it again,
-//! and stays an orphan until that is in the log. After a crash it is submitted once more, which its session takes for a repetition.
+//! end of the log. Each is submitted with a new timestamp, as if its client had sent it again, and stays an orphan until it has had
+//! its effect. This goes in sweeps over all orphans, in their order:
+//!
+//! 1. Each is submitted as a new request of its session, which takes it for a repetition if it was executed before. One that skips a
+//!    number has no effect, and waits for the next sweep: what it waits for may be an orphan, too.
+//! 2. When a sweep has helped none, and all of it came to the log, those that are left cannot be executed in their sessions: these
+//!    have ended, after a day without use, or lack a request that nobody has. Each is submitted in a session of its own.
+//!
+//! Nothing of this is stored. After a crash it begins anew: what was submitted before has had its effect or not.
 
 use crate::replica::{Body, Input, NOBODY, Output, Phase, Replica, Sender, Submission};
-use crate::store::{ChatStore, StoreError};
+use crate::store::{ChatStore, StoreError, in_own_session};
 use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -13,7 +20,9 @@ use std::time::Duration;
 
 /// The most requests that are submitted at a time. The next follow when these are in the log.
 const AT_A_TIME: usize = 256;
-/// A request that is not in the log after this many delivery bounds was refused, and is submitted anew.
+/// About the most rows that are read in a wake to find out which orphans have had their effect.
+const ROWS_AT_A_TIME: usize = 20_000;
+/// A request that is not in the log after this many delivery bounds was refused, and is submitted anew in the next sweep.
 const PATIENCE: u32 = 3;
 
 /// The orphans that are being submitted.
@@ -21,10 +30,29 @@ const PATIENCE: u32 = 3;
 pub struct Resubmission {
     /// Whether there are no orphans left.
     is_done: bool,
+    sweep: Sweep,
     /// The orphans that were submitted last, with their new uids.
     submitted: Vec<(StampedRequest, Uid)>,
     /// When they were submitted.
     at: Timestamp,
+}
+
+/// A sweep over all orphans.
+struct Sweep {
+    /// Whether each orphan is submitted in a session of its own.
+    in_own_sessions: bool,
+    /// The orphans up to here were submitted, or are orphans no more.
+    up_to: Uid,
+    /// Whether an orphan was found to have had its effect.
+    has_helped: bool,
+    /// Whether all that was submitted came to the log.
+    is_complete: bool,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Sweep { in_own_sessions: false, up_to: Uid::MIN, has_helped: false, is_complete: true }
+    }
 }
 
 impl Resubmission {
@@ -46,27 +74,32 @@ impl Resubmission {
         }
         self.forget_logged(store)?;
         let patience: Duration = PATIENCE * replica.settings().delivery_bound;
-        if !self.submitted.is_empty() && now.since(self.at) < patience {
+        let is_pending = |(_, uid): &(StampedRequest, Uid)| replica.is_pending(*uid);
+        if self.submitted.iter().any(is_pending) || !self.submitted.is_empty() && now.since(self.at) < patience {
             return Ok(());
         }
+        self.sweep.is_complete &= self.submitted.is_empty();
+        self.submitted.clear();
+
         // Those that were forgotten would be found again until that is committed.
         store.commit()?;
         self.submit(now, replica, store, outputs)
     }
 
-    /// Forgets the orphans that are in the log under their new uids.
+    /// Forgets the orphans that are in the log under their new uids. They are orphans no more, unless that had no effect.
     fn forget_logged(&mut self, store: &mut ChatStore) -> Result<(), StoreError> {
         for (held, uid) in std::mem::take(&mut self.submitted) {
-            if store.log().contains(uid)? {
-                store.remove_orphan(&held);
-            } else {
+            if !store.log().contains(uid)? {
                 self.submitted.push((held, uid));
+            } else if store.effect_of(&held)?.is_there {
+                store.remove_orphan(&held);
+                self.sweep.has_helped = true;
             }
         }
         Ok(())
     }
 
-    /// Submits the first orphans. Those that have had their effect are forgotten.
+    /// Submits the next orphans. Those that have had their effect are forgotten.
     fn submit(
         &mut self,
         now: Timestamp,
@@ -74,24 +107,46 @@ impl Resubmission {
         store: &mut ChatStore,
         outputs: &mut Vec<Output>,
     ) -> Result<(), StoreError> {
-        let orphans = store.orphans(AT_A_TIME)?;
+        let mut orphans = store.orphans(self.sweep.up_to, AT_A_TIME)?;
+        if orphans.is_empty() && self.sweep.up_to > Uid::MIN {
+            let is_no_use = !self.sweep.has_helped && self.sweep.is_complete && !self.sweep.in_own_sessions;
+            self.sweep = Sweep { in_own_sessions: is_no_use, ..Sweep::default() };
+            orphans = store.orphans(self.sweep.up_to, AT_A_TIME)?;
+        }
         self.is_done = orphans.is_empty();
-        self.submitted.clear();
         self.at = now;
-        let mut timestamp = now;
+
+        let (mut timestamp, mut rows_read) = (now, 0);
         for held in orphans {
-            if store.has_effect(&held)? {
+            if rows_read >= ROWS_AT_A_TIME {
+                break;
+            }
+            self.sweep.up_to = held.uid;
+            let effect = store.effect_of(&held)?;
+            rows_read += effect.rows_read;
+            if effect.is_there {
                 store.remove_orphan(&held);
+                self.sweep.has_helped = true;
                 continue;
             }
+
             timestamp = timestamp.next();
-            let body = Body::Request(held.request.clone());
+            let request = match self.sweep.in_own_sessions {
+                true => in_own_session(&held.request),
+                false => held.request.clone(),
+            };
+            let body = Body::Request(request);
             self.submitted.push((held, body.uid(timestamp)));
             let submission = Submission { time: now, from: NOBODY, timestamp, body };
             replica.step(Input::Request { submission, sender: Sender::Replica }, outputs);
         }
         if !self.submitted.is_empty() {
-            log::warn!("submitting {} requests again that have lost their places in the log", self.submitted.len());
+            let how =
+                if self.sweep.in_own_sessions { ", in sessions of their own, since theirs have ended" } else { "" };
+            log::warn!(
+                "submitting {} requests again that have lost their places in the log{how}",
+                self.submitted.len()
+            );
         }
         Ok(())
     }

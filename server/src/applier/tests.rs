@@ -5,8 +5,9 @@ use crate::replica::{PeerId, Phase, Submission};
 use crate::store::Location;
 use crate::store::schema::StoreIdentity;
 use crate::store::testing::{actor, assert_sound, create, send};
-use stablechat_protocol::command::Command;
-use stablechat_protocol::request::Request;
+use stablechat_protocol::answer::QueryAnswer;
+use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::session::ClientId;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -268,7 +269,7 @@ fn orphans_of_a_returning_replica_are_submitted_again() {
     cluster.assert_same();
     let store = cluster.applier(0).store();
     assert_eq!(store.applied().position, before + 2);
-    assert_eq!(cluster.applier(2).store().orphans(10).expect("it reads"), []);
+    assert_eq!(cluster.applier(2).store().orphans(Uid::MIN, 10).expect("it reads"), []);
     let last: Vec<Command> = store
         .log()
         .entries(Uid::MIN)
@@ -299,12 +300,8 @@ fn two_bodies_of_one_uid_are_noticed() {
     cluster.issue(create(&ann));
     cluster.run(Duration::from_secs(1));
     // As if a client had found two requests of one uid, and had sent each to another replica.
-    let request = |text| Request {
-        client: ClientId([2; 16]),
-        sequence: 1,
-        actor: Some(ann.clone()),
-        command: send(&ann, text),
-    };
+    let request =
+        |text| Request { client: ClientId([2; 16]), sequence: 1, actor: Some(ann.clone()), command: send(&ann, text) };
     let uid = request("one").uid(cluster.now.after(STEP));
     for (node, text) in cluster.nodes.iter_mut().zip(["one", "two"]) {
         let store = &mut node.applier.as_mut().expect("it is up").store;
@@ -320,4 +317,68 @@ fn two_bodies_of_one_uid_are_noticed() {
         assert!(extra.logs_differ > 0 && extra.other_bodies > 0, "replica {place}: {extra:?}");
         assert_eq!(measurements.counters().state_disagreements, 0, "replica {place} takes it for a bug of its own");
     }
+}
+
+/// Two messages of a session, of which only replica 2 gets the second, and all others may get it later as another attempt. More than a
+/// day passes, in which the session ends, before replica 2 returns with it. Returns the texts between ann and bob in the end.
+fn texts_after_a_day_away(is_sent_again: bool) -> Vec<String> {
+    let mut cluster = Cluster::new(3);
+    let (ann, bob) = (actor("ann", 1), actor("bob", 2));
+    cluster.issue(create(&ann));
+    let request =
+        |sequence, command| Request { client: ClientId([2; 16]), sequence, actor: Some(bob.clone()), command };
+    let attempt = |cluster: &mut Cluster, places: &[usize], request: Request| {
+        let (from, time) = (ConnectionId(0), cluster.now.after(STEP));
+        for place in places {
+            let submission = Submission { time, from, timestamp: time, body: Body::Request(request.clone()) };
+            cluster.nodes[*place].inbox.push_back(NetEvent::Request(submission));
+        }
+        cluster.run(Duration::from_secs(5));
+    };
+    attempt(&mut cluster, &[0, 1, 2], request(1, create(&bob)));
+    cluster.chat(1);
+    cluster.run(Duration::from_secs(5));
+    cluster.cut_off(2);
+    cluster.run(Duration::from_secs(3));
+    attempt(&mut cluster, &[2], request(2, send(&ann, "answered by one replica")));
+    if is_sent_again {
+        attempt(&mut cluster, &[0, 1], request(2, send(&ann, "answered by one replica")));
+    }
+    cluster.kill(2);
+
+    for place in 0..2 {
+        cluster.nodes[place].applier.as_mut().expect("it is up").store.retain(2_000);
+    }
+    cluster.now = cluster.now.after(Duration::from_secs(26 * 3600));
+    cluster.run(Duration::from_secs(4));
+    for _ in 0..5 {
+        cluster.chat(10);
+        cluster.run(Duration::from_secs(3));
+    }
+    cluster.start(2);
+    cluster.run(Duration::from_secs(15));
+    cluster.assert_same();
+    assert_eq!(cluster.applier(2).store().orphans(Uid::MIN, 10).expect("it reads"), []);
+    texts(cluster.applier(0).store(), &bob, &ann)
+}
+
+/// The messages between two accounts, as one of them reads them.
+fn texts(store: &ChatStore, reader: &Actor, other: &Actor) -> Vec<String> {
+    let with = Recipient::Account { name: other.account.clone() };
+    let query =
+        QueryRequest { id: 1, actor: Some(reader.clone()), query: Query::History { with, before: None, limit: 100 } };
+    match store.query(&query).expect("it reads") {
+        QueryAnswer::Messages { messages, .. } => messages.iter().map(|held| held.text.as_str().to_string()).collect(),
+        other => panic!("no messages: {other:?}"),
+    }
+}
+
+#[test]
+fn an_orphan_whose_session_has_ended_is_not_lost() {
+    assert_eq!(texts_after_a_day_away(false), ["answered by one replica"]);
+}
+
+#[test]
+fn an_orphan_that_was_sent_again_before_its_session_ended_is_not_doubled() {
+    assert_eq!(texts_after_a_day_away(true), ["answered by one replica"]);
 }

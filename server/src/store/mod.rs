@@ -36,6 +36,7 @@ pub use backup::{Backup, BackupError, Backups, Restored, applied_of, copy_databa
 pub use check::{CheckReport, Progress};
 pub use directory::DataDirectory;
 pub use error::{OpenError, StoreError};
+pub use log::orphans::{OrphanEffect, in_own_session};
 pub use log::repair::{Changed, Repair};
 pub use log::{Log, Reconciliation};
 pub use open::{Location, open_copy};

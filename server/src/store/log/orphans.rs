@@ -1,27 +1,55 @@
 //! Orphans: requests whose place in our log is gone, because a snapshot has replaced the log, or because the log is settled
 //! beyond the place that they would have.
 //!
-//! An orphan may be in no other log, and its client may have been answered. So it is kept until it has been submitted again, as a
-//! new request of the same session with a new timestamp. If it had been executed after all, its session recognises it.
+//! An orphan may be in no other log, and its client may have been answered. So it is kept until it has been submitted again with a
+//! new timestamp and has had its effect. It must not have its effect twice: the client may have sent the request again meanwhile,
+//! and another replica may have the same orphan.
+//!
+//! 1. While its session lives, the session knows which of its requests were executed.
+//! 2. A session ends after a day without use, and with it what it knows. What remains of a message is its row: its uid has the
+//!    digest of the request, whatever its timestamp.
+//! 3. A session that has ended, or lacks an earlier request, cannot take the orphan. Then it is submitted in a session of its own,
+//!    whose id is derived from the request, so it is the same at all replicas. Other commands than messages may be executed twice
+//!    without harm.
 
-use super::entries::uid_of_key;
+use super::entries::{key_after, uid_of_key};
 use crate::store::database::{decode, family};
 use crate::store::error::StoreError;
-use crate::store::state::keys::{Column, Session, conversation_key, message_key, session_key};
-use crate::store::state::{accounts, rows::Rows};
+use crate::store::state::accounts;
+use crate::store::state::housekeeping::SESSION_LIFETIME;
+use crate::store::state::keys::{Column, Session, conversation_key, message_key, prefix_end, session_key, uid_at_end};
+use crate::store::state::rows::{Direction, Rows};
 use crate::store::{ChatStore, schema};
 use rocksdb::IteratorMode;
 use stablechat_protocol::command::{Command, Recipient};
 use stablechat_protocol::request::{Request, StampedRequest};
+use stablechat_protocol::session::ClientId;
+use stablechat_protocol::uid::Uid;
+use stablechat_protocol::wire::to_cbor;
+
+/// The most messages of a conversation that are looked at for the one of an orphan: some 20 ms. If there are more since the day
+/// before it, the orphan counts as one that had no effect. A message that is there twice is better than one that is lost.
+const MESSAGES_MAX: usize = 20_000;
+/// Tells session ids that are derived from orphans from all other digests.
+const OWN_SESSION: &str = "stablechat 2026-11 session of an orphan";
+
+/// Whether an orphan has had its effect, and how many rows were read to find that out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrphanEffect {
+    pub is_there: bool,
+    pub rows_read: usize,
+}
 
 impl ChatStore {
-    /// The first orphans that are committed, in the order of their uids.
+    /// The first orphans after a uid that are committed, in the order of their uids.
     ///
     /// # Errors
     /// Storage failed, or is corrupt.
-    pub fn orphans(&self, requests_max: usize) -> Result<Vec<StampedRequest>, StoreError> {
+    pub fn orphans(&self, after: Uid, requests_max: usize) -> Result<Vec<StampedRequest>, StoreError> {
         let db = self.database.db();
-        let rows = db.iterator_cf(family(db, schema::ORPHANS), IteratorMode::Start).take(requests_max);
+        let from = key_after(after);
+        let mode = IteratorMode::From(&from, rocksdb::Direction::Forward);
+        let rows = db.iterator_cf(family(db, schema::ORPHANS), mode).take(requests_max);
         let orphans = rows.map(|row| {
             let (key, value) = row.map_err(|error| StoreError::Rocks("reading orphans", error))?;
             Ok(StampedRequest { uid: uid_of_key(&key)?, request: decode(schema::ORPHANS, &value)? })
@@ -34,7 +62,7 @@ impl ChatStore {
         self.batch.put(schema::ORPHANS, orphan.uid.to_bytes(), &orphan.request);
     }
 
-    /// Removes an orphan that is in the log again, or has had its effect. Durable with the next commit.
+    /// Removes an orphan that has had its effect. Durable with the next commit.
     pub fn remove_orphan(&mut self, orphan: &StampedRequest) {
         self.batch.delete(schema::ORPHANS, orphan.uid.to_bytes());
     }
@@ -43,22 +71,52 @@ impl ChatStore {
     ///
     /// # Errors
     /// Storage failed, or is corrupt.
-    pub fn has_effect(&self, orphan: &StampedRequest) -> Result<bool, StoreError> {
-        let Request { client, sequence, .. } = orphan.request;
-        let session: Option<Session> = self.rows.read(Column::Sessions, &session_key(client))?;
-        let was_executed = session.is_some_and(|session| session.sequence >= sequence);
-        // The message outlives the session, which ends after a day without use.
-        Ok(was_executed || is_message_stored(&self.rows, orphan)?)
+    pub fn effect_of(&self, orphan: &StampedRequest) -> Result<OrphanEffect, StoreError> {
+        let request = &orphan.request;
+        let session: Option<Session> = self.rows.read(Column::Sessions, &session_key(request.client))?;
+        let executed = session.map_or(0, |session| session.sequence);
+        let own = self.rows.get(Column::Sessions, &session_key(in_own_session(request).client))?;
+        if executed >= request.sequence || own.is_some() {
+            return Ok(OrphanEffect { is_there: true, rows_read: 0 });
+        }
+        // A session that lives, and that this request is next in, has not executed it.
+        if executed > 0 && executed + 1 == request.sequence {
+            return Ok(OrphanEffect { is_there: false, rows_read: 0 });
+        }
+        find_message(&self.rows, orphan)
     }
 }
 
-/// Whether a request sent a message that is in its timeline.
-fn is_message_stored(rows: &Rows, StampedRequest { uid, request }: &StampedRequest) -> Result<bool, StoreError> {
+/// A request in a session of its own, for one that its session cannot take any more. The id is as secret as that of the session,
+/// from which it is derived: whoever knew it could use the session first.
+pub fn in_own_session(request: &Request) -> Request {
+    let digest = blake3::derive_key(OWN_SESSION, &to_cbor(request));
+    let mut client = [0; 16];
+    client.copy_from_slice(&digest[..16]);
+    Request { client: ClientId(client), sequence: 1, ..request.clone() }
+}
+
+/// Looks for the message that an orphan sent, under its own uid or when it was submitted again.
+fn find_message(rows: &Rows, StampedRequest { uid, request }: &StampedRequest) -> Result<OrphanEffect, StoreError> {
+    let mut effect = OrphanEffect { is_there: false, rows_read: 0 };
     let (Some(from), Command::Send { to: Recipient::Account { name }, .. }) = (&request.actor, &request.command) else {
-        return Ok(false);
+        return Ok(effect);
     };
     let (from, to) = (accounts::find(rows, &from.account)?, accounts::find(rows, name)?);
-    let (Some(from), Some(to)) = (from, to) else { return Ok(false) };
-    let key = message_key(&conversation_key(from.id, to.id), *uid);
-    Ok(rows.get(Column::Timelines, &key)?.is_some())
+    let (Some(from), Some(to)) = (from, to) else { return Ok(effect) };
+
+    // Attempts at one request have different timestamps, and one digest.
+    let digests = [uid.digest, in_own_session(request).uid(uid.timestamp).digest];
+    let conversation = conversation_key(from.id, to.id);
+    let first = Uid { timestamp: uid.timestamp.before(SESSION_LIFETIME), digest: [0; 16] };
+    let (begin, end) = (message_key(&conversation, first), prefix_end(&conversation));
+    for row in rows.scan(Column::Timelines, &begin, &end, Direction::Forward).take(MESSAGES_MAX) {
+        let (key, _) = row?;
+        effect.rows_read += 1;
+        if uid_at_end(&key).is_some_and(|uid| digests.contains(&uid.digest)) {
+            effect.is_there = true;
+            break;
+        }
+    }
+    Ok(effect)
 }

@@ -233,12 +233,12 @@ fn a_crash_leaves_the_old_state_or_the_new() {
         let store = ChatStore::open(&location, &identity()).expect("the store opens");
         assert_sound(&store);
         if contents(&store) == contents(&old) {
-            assert_eq!(store.orphans(100).expect("it reads"), []);
+            assert_eq!(store.orphans(Uid::MIN, 100).expect("it reads"), []);
             assert_eq!((store.applied(), news), (old.applied(), 0));
             olds += 1;
         } else {
             assert_eq!(
-                store.orphans(100).expect("it reads"),
+                store.orphans(Uid::MIN, 100).expect("it reads"),
                 stream(&mut Random(7), 20),
                 "nothing of the old log is lost"
             );
@@ -264,6 +264,6 @@ fn requests_that_have_no_effect_in_a_snapshot_become_orphans() {
     let source = store_of([&all[0], &all[2]]);
     let mut store = store_of(&all);
     install(&mut store, parts(&source)).expect("the parts are unchanged");
-    assert_eq!(store.orphans(100).expect("it reads"), all[1..]);
-    assert!(!store.has_effect(&all[2]).expect("it reads"));
+    assert_eq!(store.orphans(Uid::MIN, 100).expect("it reads"), all[1..]);
+    assert!(!store.effect_of(&all[2]).expect("it reads").is_there);
 }
