@@ -170,6 +170,11 @@ impl Cluster {
         self.replica(name).address
     }
 
+    /// Where monitoring systems reach a replica of a cluster with metrics.
+    pub fn monitor(&self, name: &str) -> SocketAddr {
+        self.replica(name).metrics.expect("a cluster with metrics")
+    }
+
     /// The log lines of a replica, since its first start.
     pub fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.log_file(name)).expect("the log of a replica that was started")
@@ -180,8 +185,12 @@ impl Cluster {
     /// # Panics
     /// There is no answer within [`SOON`].
     pub fn page(&self, name: &str, path: &str) -> (u16, String) {
-        let address = self.replica(name).metrics.expect("a cluster with metrics");
-        wait_for("a page of a replica", SOON, || get(address, path).ok())
+        wait_for("a page of a replica", SOON, || self.try_page(name, path))
+    }
+
+    /// The same; none if the replica does not answer.
+    pub fn try_page(&self, name: &str, path: &str) -> Option<(u16, String)> {
+        get(self.monitor(name), path).ok()
     }
 
     fn log_file(&self, name: &str) -> PathBuf {

@@ -212,12 +212,16 @@ impl Kept {
     }
 }
 
-/// The sequence numbers of each talker's messages in an account's mailbox, in the mailbox's order.
-fn heard(ledger: &Ledger, bob: &Person) -> BTreeMap<String, Vec<u64>> {
+/// The sequence numbers of each talker's messages in an account's mailbox, in the mailbox's order. The text of a talker's message
+/// is its account and the number; other messages do not count.
+pub fn heard(ledger: &Ledger, bob: &Person) -> BTreeMap<String, Vec<u64>> {
     let mut heard: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for message in ledger.unread(bob) {
-        let (sender, number) = message.text.as_str().split_once(' ').expect("a talker and a number");
-        heard.entry(sender.into()).or_default().push(number.parse().expect("a number"));
+        if let Some((sender, number)) = message.text.as_str().split_once(' ')
+            && sender == message.from.as_str()
+        {
+            heard.entry(sender.into()).or_default().push(number.parse().expect("a number"));
+        }
     }
     heard
 }

@@ -4,6 +4,7 @@
 //! - [`raw`] is a client that sends exactly the bytes that a test wants; [`session`] and [`pipeline`] make its requests.
 //! - [`talker`] is a client that keeps sending while replicas fail, over the links and sessions of the command line; [`ledger`]
 //!   compares the answers that it got with the replicas' stores.
+//! - [`hostile`] attacks replicas while honest people chat.
 //! - [`load`] keeps replicas busy and measures throughput and latency.
 //! - [`metrics`] reads what running replicas count.
 //! - [`manual`] makes manual pages from the command lines' own descriptions.
@@ -12,6 +13,7 @@
 //! - [`wait`] waits for conditions.
 
 pub mod cluster;
+pub mod hostile;
 pub mod ledger;
 pub mod load;
 pub mod manual;

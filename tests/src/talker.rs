@@ -66,6 +66,8 @@ pub struct Talker {
 struct Shared {
     /// The owner wants no more requests issued.
     is_enough: AtomicBool,
+    /// The number of requests that were issued.
+    issued: AtomicU64,
     /// The number of answered requests.
     answered: AtomicU64,
 }
@@ -132,6 +134,11 @@ impl Plan {
 }
 
 impl Talker {
+    /// The number of requests that are issued so far.
+    pub fn issued(&self) -> u64 {
+        self.shared.issued.load(Ordering::Relaxed)
+    }
+
     /// The number of requests that are answered so far.
     pub fn answered(&self) -> u64 {
         self.shared.answered.load(Ordering::Relaxed)
@@ -273,6 +280,7 @@ impl Talking {
                 self.progress = Instant::now();
             }
             self.issued.insert(number, Instant::now());
+            self.shared.issued.fetch_add(1, Ordering::Relaxed);
             self.next_at = Instant::now() + self.plan.pace;
             self.send(None, vec![outgoing]);
         }

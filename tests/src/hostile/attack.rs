@@ -1,0 +1,210 @@
+//! Attacks: their names, their rates, and what their connections send.
+
+use super::targets::{Hostile, Targets};
+use super::{accounts, monitoring, queries, strangers};
+use crate::cluster::CLUSTER;
+use crate::raw::{frame, hello};
+use crate::session::wall_clock;
+use fastrand::Rng;
+use stablechat_protocol::command::Command;
+use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement};
+use stablechat_protocol::message::ToReplica;
+use stablechat_protocol::name::{ClusterName, ReplicaName};
+use stablechat_protocol::session::ClientId;
+use stablechat_protocol::time::Timestamp;
+
+/// An attack.
+#[derive(Debug)]
+pub struct Attack {
+    pub name: &'static str,
+    pub by: By,
+    /// What it does, for the table in the documentation.
+    pub summary: &'static str,
+    pub rates: Rates,
+    /// Whether its connections read the answers.
+    pub reading: Reading,
+    /// What a connection sends next. It is asked again when the connection has sent everything and the rates allow more.
+    pub next: fn(&mut Turn) -> Step,
+}
+
+/// Who attacks, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Whoever reaches a replica's port.
+    Stranger,
+    /// The holder of an account.
+    Account,
+    /// Whoever reaches the port for monitoring.
+    Monitor,
+}
+
+/// The most that an attack does, to all replicas together.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Connections opened per second.
+    pub opens: u32,
+    /// Bytes sent per second. One step may exceed it; the connections then wait until the average is met again.
+    pub bytes: u32,
+}
+
+/// Whether the connections of an attack read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Everything.
+    Always,
+    /// Nothing after the welcome.
+    Never,
+    /// Half of the connections read, the others do not.
+    Half,
+}
+
+/// What a connection sends at once, and what it does after that.
+#[derive(Debug)]
+pub struct Step {
+    pub bytes: Vec<u8>,
+    /// The number of frames in the bytes, for the count of requests.
+    pub frames: u64,
+    pub then: Then,
+}
+
+/// What a connection does when it has sent the bytes of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It asks for the next step.
+    Continue,
+    /// It asks for the next step when the replica has welcomed it.
+    AwaitWelcome,
+    /// It stays open, and sends nothing more.
+    Hold,
+    /// It is closed.
+    Close,
+}
+
+impl Step {
+    /// Some bytes that are not a number of frames.
+    pub fn bytes(bytes: Vec<u8>, then: Then) -> Step {
+        Step { bytes, frames: 0, then }
+    }
+
+    /// These messages.
+    pub fn messages<'a>(messages: impl IntoIterator<Item = &'a ToReplica>, then: Then) -> Step {
+        let frames: Vec<Vec<u8>> = messages.into_iter().map(frame).collect();
+        Step { frames: frames.len() as u64, bytes: frames.concat(), then }
+    }
+
+    /// One message, then the next step.
+    pub fn message(message: &ToReplica) -> Step {
+        Step::messages([message], Then::Continue)
+    }
+}
+
+/// The turn of one connection to send.
+pub struct Turn<'a> {
+    pub targets: &'a Targets,
+    /// The index of the replica that it is connected to.
+    pub replica: usize,
+    /// How many steps it has made before.
+    pub number: u64,
+    /// A number that the connections to all replicas that were opened one after the other share.
+    pub group: u64,
+    /// The replica's name and its challenge, once it has welcomed the connection.
+    pub welcome: Option<&'a (ReplicaName, Challenge)>,
+    /// Random, by the seed of the attack.
+    pub random: &'a mut Rng,
+}
+
+/// How many steps [`Turn::greet`] takes, and how many [`Turn::log_in`].
+pub const GREETING_STEPS: u64 = 1;
+pub const LOGIN_STEPS: u64 = 2;
+
+impl Turn<'_> {
+    /// The step of greeting, while that is not done.
+    pub fn greet(&self) -> Option<Step> {
+        (self.number < GREETING_STEPS).then(|| Step::messages([&hello(CLUSTER)], Then::AwaitWelcome))
+    }
+
+    /// The steps of greeting and logging in, while they are not done.
+    pub fn log_in(&self, person: &Hostile, receive: bool) -> Option<Step> {
+        match self.number {
+            0..GREETING_STEPS => self.greet(),
+            GREETING_STEPS => Some(Step::message(&self.login(person, receive))),
+            _ => None,
+        }
+    }
+
+    /// A good login on this connection.
+    pub fn login(&self, person: &Hostile, receive: bool) -> ToReplica {
+        let (replica, challenge) = self.welcome.cloned().expect("asked for after the welcome only");
+        let cluster = ClusterName::parse(CLUSTER).expect("a name by the rules");
+        let (account, key) = (person.account.clone(), person.secret.public());
+        let statement = LoginStatement { cluster, replica, challenge, account: account.clone(), key, channel: None };
+        let signature = person.secret.sign(&statement);
+        ToReplica::Login { account, key, receive, proof: LoginProof::Signature { signature } }
+    }
+
+    /// A new session.
+    pub fn client(&mut self) -> ClientId {
+        ClientId(std::array::from_fn(|_| self.random.u8(..)))
+    }
+
+    /// A request in a session of its own.
+    pub fn lone_request(&mut self, command: Command) -> ToReplica {
+        ToReplica::Request { client: self.client(), sequence: 1, timestamp: wall_clock(), command }
+    }
+
+    /// A timestamp anywhere between a replica's beginning and end of time; half of them near its clock.
+    pub fn any_timestamp(&mut self) -> Timestamp {
+        let (now, second) = (wall_clock(), 1_000_000_000);
+        match self.random.u8(0..8) {
+            0 => Timestamp::ZERO,
+            1 => Timestamp::MAX,
+            2 => Timestamp(self.random.u64(..)),
+            3 => now.offset_by(self.random.i64(-86_400 * second..86_400 * second)),
+            _ => now.offset_by(self.random.i64(-2 * second..2 * second)),
+        }
+    }
+}
+
+/// All attacks.
+pub fn all() -> impl Iterator<Item = &'static Attack> {
+    strangers::ATTACKS.iter().chain(queries::ATTACKS).chain(accounts::ATTACKS).chain(monitoring::ATTACKS)
+}
+
+/// The attack of this name.
+///
+/// # Errors
+/// There is none. The error lists the names.
+pub fn named(name: &str) -> Result<&'static Attack, String> {
+    let names = || all().map(|attack| attack.name).collect::<Vec<_>>().join(", ");
+    all().find(|attack| attack.name == name).ok_or_else(|| format!("no attack has the name {name:?}, only {}", names()))
+}
+
+/// The table of attacks, in Markdown.
+pub fn table() -> String {
+    let head = "| attack | by | what it does | connections | opened/s | bytes/s |\n|---|---|---|---|---|---|\n";
+    let row = |attack: &Attack| {
+        let Attack { name, by, summary, rates, .. } = attack;
+        let by = match by {
+            By::Stranger => "stranger",
+            By::Account => "account",
+            By::Monitor => "monitor",
+        };
+        format!("| `{name}` | {by} | {summary} | {} | {} | {} |\n", rates.connections, rates.opens, rates.bytes)
+    };
+    all().map(row).fold(head.into(), |table, row| table + &row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_differ() {
+        let names: BTreeSet<&str> = all().map(|attack| attack.name).collect();
+        assert_eq!(names.len(), all().count());
+        assert!(named("no such").is_err_and(|error| error.contains("silent-sockets")));
+    }
+}

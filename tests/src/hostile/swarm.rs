@@ -1,0 +1,337 @@
+//! Connections by the thousand, driven by one thread: they send what an attack wants, at its rates.
+
+use super::attack::{Attack, By, Reading, Step, Then, Turn};
+use super::targets::Targets;
+use fastrand::Rng;
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use stablechat_protocol::frame::{Decoded, FrameBuffer};
+use stablechat_protocol::login::Challenge;
+use stablechat_protocol::message::ToClient;
+use stablechat_protocol::name::ReplicaName;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
+
+/// The longest wait for events: how often the rates are looked at.
+const TICK: Duration = Duration::from_millis(5);
+/// How much of its rates an attack may save up and spend at once.
+const SAVED: Duration = Duration::from_millis(100);
+/// How often a connection is read, at most, before the others have their turn.
+const READS_MAX: usize = 16;
+
+/// What an attack came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// Connections opened.
+    pub connections: u64,
+    /// Frames sent, valid or not, as far as they can be counted.
+    pub frames: u64,
+    pub bytes_sent: u64,
+    pub bytes_read: u64,
+}
+
+impl AddAssign for Spent {
+    fn add_assign(&mut self, other: Spent) {
+        self.connections += other.connections;
+        self.frames += other.frames;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_read += other.bytes_read;
+    }
+}
+
+/// The connections of one attack.
+pub struct Swarm<'a> {
+    attack: &'static Attack,
+    targets: &'a Targets,
+    addresses: &'a [SocketAddr],
+    random: Rng,
+    poll: Poll,
+    links: BTreeMap<usize, Link>,
+    /// Connections that have something to do: they are to send their next step, or there is more to read.
+    ready: VecDeque<usize>,
+    /// The number of connections so far.
+    opened: usize,
+    opens: Budget,
+    bytes: Budget,
+    scratch: Vec<u8>,
+    spent: Spent,
+}
+
+/// A connection.
+struct Link {
+    stream: TcpStream,
+    replica: usize,
+    group: u64,
+    /// Whether it reads answers.
+    reads: bool,
+    /// How many steps it has begun.
+    steps: u64,
+    /// The rest of a step that the socket has not taken yet.
+    rest: Vec<u8>,
+    then: Then,
+    /// Its input up to the welcome.
+    inbox: FrameBuffer,
+    welcome: Option<(ReplicaName, Challenge)>,
+    /// Whether it is in the queue of ready connections.
+    is_queued: bool,
+    /// Whether the socket may have bytes to be read.
+    is_readable: bool,
+}
+
+/// What became of a connection's turn.
+enum After {
+    /// It waits for an event.
+    Waits,
+    /// It wants another turn.
+    Again,
+    /// It is to be dropped.
+    Gone,
+}
+
+impl<'a> Swarm<'a> {
+    /// The connections of an attack, none of which is open yet.
+    ///
+    /// # Errors
+    /// The operating system refuses to watch sockets.
+    pub fn new(attack: &'static Attack, targets: &'a Targets, seed: u64) -> io::Result<Swarm<'a>> {
+        Ok(Swarm {
+            attack,
+            targets,
+            addresses: if attack.by == By::Monitor { &targets.monitors } else { &targets.replicas },
+            random: Rng::with_seed(seed),
+            poll: Poll::new()?,
+            links: BTreeMap::new(),
+            ready: VecDeque::new(),
+            opened: 0,
+            opens: Budget::new(attack.rates.opens),
+            bytes: Budget::new(attack.rates.bytes),
+            scratch: vec![0; 64 * 1024],
+            spent: Spent::default(),
+        })
+    }
+
+    /// Attacks until a time. Connections that fail are opened again, within the rates. In the end all are closed.
+    ///
+    /// # Errors
+    /// The operating system refuses to watch sockets.
+    pub fn attack(mut self, until: Instant) -> io::Result<Spent> {
+        let mut events = Events::with_capacity(1024);
+        while Instant::now() < until {
+            self.open_connections()?;
+            self.take_turns();
+            let is_idle = self.ready.is_empty() || !self.bytes.may_spend();
+            match self.poll.poll(&mut events, Some(if is_idle { TICK } else { Duration::ZERO })) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => result?,
+            }
+            events.iter().for_each(|event| self.on_event(event));
+        }
+        Ok(self.spent)
+    }
+
+    /// Notes what an event says about its connection.
+    fn on_event(&mut self, event: &Event) {
+        let Token(id) = event.token();
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if event.is_error() || (event.is_read_closed() && !link.reads) {
+            self.links.remove(&id);
+            return;
+        }
+        link.is_readable |= event.is_readable();
+        Swarm::queue(&mut self.ready, id, link);
+    }
+
+    /// Opens as many connections as the rates allow.
+    fn open_connections(&mut self) -> io::Result<()> {
+        while self.links.len() < self.attack.rates.connections && self.opens.may_spend() {
+            self.opens.spend(1);
+            let id = self.opened;
+            self.opened += 1;
+            let replica = id % self.addresses.len();
+            // Without a free port or file there is nothing to open; the attack goes on with what it has.
+            let Ok(mut stream) = TcpStream::connect(self.addresses[replica]) else { return Ok(()) };
+            self.poll.registry().register(&mut stream, Token(id), Interest::READABLE | Interest::WRITABLE)?;
+            let reads = match self.attack.reading {
+                Reading::Always => true,
+                Reading::Never => false,
+                Reading::Half => self.random.bool(),
+            };
+            let link = Link {
+                stream,
+                replica,
+                group: (id / self.addresses.len()) as u64,
+                reads,
+                steps: 0,
+                rest: Vec::new(),
+                then: Then::Continue,
+                inbox: FrameBuffer::default(),
+                welcome: None,
+                is_queued: false,
+                is_readable: false,
+            };
+            self.links.insert(id, link);
+            self.spent.connections += 1;
+        }
+        Ok(())
+    }
+
+    /// Gives each ready connection a turn, as far as the rates allow.
+    fn take_turns(&mut self) {
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else { break };
+            let Some(link) = self.links.get_mut(&id) else { continue };
+            link.is_queued = false;
+            match self.take_turn(id) {
+                Ok(After::Waits) => {}
+                Ok(After::Again) => {
+                    if let Some(link) = self.links.get_mut(&id) {
+                        Swarm::queue(&mut self.ready, id, link);
+                    }
+                }
+                // The replica ended the connection, or there is none. Both are expected of an attack.
+                Ok(After::Gone) | Err(_) => drop(self.links.remove(&id)),
+            }
+        }
+    }
+
+    fn queue(ready: &mut VecDeque<usize>, id: usize, link: &mut Link) {
+        if !link.is_queued {
+            link.is_queued = true;
+            ready.push_back(id);
+        }
+    }
+
+    /// Reads and writes on a connection.
+    fn take_turn(&mut self, id: usize) -> io::Result<After> {
+        let Swarm { links, scratch, spent, bytes, targets, random, attack, .. } = self;
+        let link = links.get_mut(&id).expect("looked up before");
+        let has_more = link.read(scratch, spent)?;
+        if !link.write(spent, bytes)? {
+            return Ok(After::Waits);
+        }
+        match link.then {
+            Then::Close => return Ok(After::Gone),
+            Then::Hold => return Ok(if has_more { After::Again } else { After::Waits }),
+            Then::AwaitWelcome if link.welcome.is_none() => return Ok(After::Waits),
+            Then::AwaitWelcome | Then::Continue => {}
+        }
+
+        if !bytes.may_spend() {
+            return Ok(After::Again);
+        }
+        let (replica, number, group) = (link.replica, link.steps, link.group);
+        let mut turn = Turn { targets, replica, number, group, welcome: link.welcome.as_ref(), random };
+        let Step { bytes: step, frames, then } = (attack.next)(&mut turn);
+        link.steps += 1;
+        spent.frames += frames;
+        (link.rest, link.then) = (step, then);
+        Ok(match (link.write(spent, bytes)?, then) {
+            (false, _) => After::Waits,
+            (true, Then::Close) => After::Gone,
+            (true, Then::Continue) => After::Again,
+            (true, Then::Hold | Then::AwaitWelcome) => After::Waits,
+        })
+    }
+}
+
+impl Link {
+    /// Reads what has arrived: up to the welcome to find it, after that to throw it away. Returns whether there may be more.
+    fn read(&mut self, scratch: &mut [u8], spent: &mut Spent) -> io::Result<bool> {
+        for _ in 0..READS_MAX {
+            let awaits_welcome = self.then == Then::AwaitWelcome && self.welcome.is_none();
+            if !self.is_readable || !(self.reads || awaits_welcome) {
+                return Ok(false);
+            }
+            match self.stream.read(scratch) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(length) => {
+                    spent.bytes_read += length as u64;
+                    if awaits_welcome {
+                        self.inbox.push(&scratch[..length]);
+                        self.take_welcome()?;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_readable = false,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.is_readable)
+    }
+
+    /// Looks for the welcome in what has arrived.
+    fn take_welcome(&mut self) -> io::Result<()> {
+        match self.inbox.decode() {
+            Ok(Decoded::Frame(ToClient::Welcome { replica, challenge, .. })) => {
+                self.welcome = Some((replica, challenge));
+                Ok(())
+            }
+            Ok(Decoded::NeedMore) => Ok(()),
+            Ok(Decoded::Frame(_)) | Err(_) => Err(ErrorKind::ConnectionRefused.into()),
+        }
+    }
+
+    /// Writes what is left of the step. Returns whether the socket has taken all of it.
+    fn write(&mut self, spent: &mut Spent, budget: &mut Budget) -> io::Result<bool> {
+        let mut written = 0;
+        let result = loop {
+            if written == self.rest.len() {
+                break Ok(true);
+            }
+            match self.stream.write(&self.rest[written..]) {
+                Ok(length) => written += length,
+                // Not connected yet, or the socket's buffer is full.
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
+                    break Ok(false);
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        self.rest.drain(..written);
+        spent.bytes_sent += written as u64;
+        budget.spend(written as u64);
+        result
+    }
+}
+
+/// A rate, as a bucket that fills with time. It may be overdrawn once, and must fill up again then.
+struct Budget {
+    per_second: f64,
+    saved: f64,
+    filled: Instant,
+}
+
+impl Budget {
+    fn new(per_second: u32) -> Budget {
+        Budget { per_second: per_second.into(), saved: 1.0, filled: Instant::now() }
+    }
+
+    /// Whether something is saved.
+    fn may_spend(&mut self) -> bool {
+        let elapsed = self.filled.elapsed();
+        self.filled += elapsed;
+        let most = (self.per_second * SAVED.as_secs_f64()).max(1.0);
+        self.saved = (self.saved + self.per_second * elapsed.as_secs_f64()).min(most);
+        self.saved > 0.0
+    }
+
+    fn spend(&mut self, amount: u64) {
+        self.saved -= amount as f64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_that_is_overdrawn_has_to_fill_up_again() {
+        let mut budget = Budget::new(1000);
+        assert!(budget.may_spend());
+        budget.spend(1_000_000);
+        assert!(!budget.may_spend(), "a thousand seconds' worth is missing");
+    }
+}

@@ -1,0 +1,102 @@
+//! The replicas' memory, and what they count.
+
+use crate::cluster::Cluster;
+use crate::wait::SOON;
+use std::ops::Sub;
+use std::time::Instant;
+
+/// The largest resident memory that each replica has had.
+#[derive(Clone, Debug)]
+pub struct Memory(pub Vec<u64>);
+
+impl Memory {
+    /// The memory that the replicas have now.
+    pub fn now(cluster: &Cluster, names: &[&str]) -> Memory {
+        Memory(names.iter().map(|name| cluster.usage(name).resident).collect())
+    }
+
+    /// The peak since each replica was started, between two looks as well.
+    pub fn peak(cluster: &Cluster, names: &[&str]) -> Memory {
+        Memory(names.iter().map(|name| cluster.usage(name).resident_peak).collect())
+    }
+
+    /// Takes the larger of both.
+    pub fn raise(&mut self, other: &Memory) {
+        self.0.iter_mut().zip(&other.0).for_each(|(most, other)| *most = (*most).max(*other));
+    }
+
+    /// By how much the replica that has grown the most has grown, in MiB.
+    pub fn grown_mib(&self, idle: &Memory) -> u64 {
+        self.0.iter().zip(&idle.0).map(|(most, idle)| most.saturating_sub(*idle) >> 20).max().unwrap_or_default()
+    }
+}
+
+/// What replicas have counted, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub rejoins: u64,
+    pub repairs: u64,
+    pub refusals: u64,
+    /// Comparisons that found different states under equal logs.
+    pub states_differ: u64,
+}
+
+impl Sub for Counted {
+    type Output = Counted;
+
+    fn sub(self, before: Counted) -> Counted {
+        Counted {
+            rejoins: self.rejoins - before.rejoins,
+            repairs: self.repairs - before.repairs,
+            refusals: self.refusals - before.refusals,
+            states_differ: self.states_differ - before.states_differ,
+        }
+    }
+}
+
+impl Counted {
+    /// What the replicas' metrics say.
+    ///
+    /// # Errors
+    /// A replica does not give its metrics.
+    pub fn now(cluster: &Cluster, names: &[&str]) -> Result<Counted, String> {
+        let mut counted = Counted::default();
+        for name in names {
+            let page = metrics(cluster, name)?;
+            counted.rejoins += sum(&page, "stablechat_rejoins_total");
+            counted.repairs += sum(&page, "stablechat_repairs_total");
+            counted.refusals += sum(&page, "stablechat_refusals_total");
+            counted.states_differ += sum(&page, "stablechat_comparisons_total{result=\"states_differ\"}");
+        }
+        Ok(counted)
+    }
+}
+
+/// A replica's metrics. They may be late, since an attack on the monitoring port may take all its connections.
+fn metrics(cluster: &Cluster, name: &str) -> Result<String, String> {
+    let begin = Instant::now();
+    loop {
+        match cluster.try_page(name, "/metrics") {
+            Some((200, page)) => return Ok(page),
+            _ if begin.elapsed() > SOON => return Err(format!("replica {name} gives no metrics within {SOON:?}")),
+            _ => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    }
+}
+
+/// The sum of all series of a metric.
+fn sum(page: &str, metric: &str) -> u64 {
+    let of_metric = page.lines().filter(|line| line.starts_with(metric));
+    of_metric.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_added_up() {
+        let page = "# HELP refused Refused.\nrefused{reason=\"late\"} 3\nrefused{reason=\"ahead\"} 4\nrejoins 1\n";
+        assert_eq!((sum(page, "refused"), sum(page, "refused{reason=\"late\"}"), sum(page, "rejoins")), (7, 3, 1));
+    }
+}
