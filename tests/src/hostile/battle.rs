@@ -190,13 +190,17 @@ impl Battle<'_> {
     }
 }
 
-/// Stops the replicas, and looks into their stores.
+/// Stops the replicas, and looks into their stores. If the battle ended with a fault, a replica may no longer answer, and there
+/// is nothing to wait for.
 fn end(cluster: &mut Cluster, [alice, bob]: [&Person; 2], happened: &mut Happened) {
     for name in NAMES {
         if let Some(status) = cluster.program(name).ended() {
             happened.faults.push(format!("replica {name} ended with {status}: {}", cluster.log(name)));
             return;
         }
+    }
+    if !happened.faults.is_empty() {
+        return;
     }
     cluster.wait_until_same(RECOVERY);
     for name in NAMES {
