@@ -14,7 +14,12 @@ impl Metrics {
     pub fn of(cluster: &Cluster, name: &str) -> Metrics {
         let (status, text) = cluster.page(name, "/metrics");
         assert_eq!(status, 200, "{text}");
-        let values = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        Metrics::parse(&text)
+    }
+
+    /// Reads a page of metrics.
+    pub fn parse(page: &str) -> Metrics {
+        let values = page.lines().filter(|line| !line.starts_with('#')).map(|line| {
             let (name, value) = line.rsplit_once(' ').expect("a name and a value");
             (name.to_string(), value.parse().expect("a number"))
         });

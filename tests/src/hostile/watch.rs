@@ -1,9 +1,10 @@
 //! The replicas' memory, and what they count.
 
 use crate::cluster::Cluster;
+use crate::metrics::Metrics;
 use crate::wait::SOON;
 use std::ops::Sub;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The largest resident memory that each replica has had.
 #[derive(Clone, Debug)]
@@ -62,41 +63,24 @@ impl Counted {
     pub fn now(cluster: &Cluster, names: &[&str]) -> Result<Counted, String> {
         let mut counted = Counted::default();
         for name in names {
-            let page = metrics(cluster, name)?;
-            counted.rejoins += sum(&page, "stablechat_rejoins_total");
-            counted.repairs += sum(&page, "stablechat_repairs_total");
-            counted.refusals += sum(&page, "stablechat_refusals_total");
-            counted.states_differ += sum(&page, "stablechat_comparisons_total{result=\"states_differ\"}");
+            let metrics = metrics(cluster, name)?;
+            counted.rejoins += metrics.sum("stablechat_rejoins_total") as u64;
+            counted.repairs += metrics.sum("stablechat_repairs_total") as u64;
+            counted.refusals += metrics.sum("stablechat_refusals_total") as u64;
+            counted.states_differ += metrics.get("stablechat_comparisons_total{result=\"states_differ\"}") as u64;
         }
         Ok(counted)
     }
 }
 
 /// A replica's metrics. They may be late, since an attack on the monitoring port may take all its connections.
-fn metrics(cluster: &Cluster, name: &str) -> Result<String, String> {
+fn metrics(cluster: &Cluster, name: &str) -> Result<Metrics, String> {
     let begin = Instant::now();
     loop {
         match cluster.try_page(name, "/metrics") {
-            Some((200, page)) => return Ok(page),
+            Some((200, page)) => return Ok(Metrics::parse(&page)),
             _ if begin.elapsed() > SOON => return Err(format!("replica {name} gives no metrics within {SOON:?}")),
-            _ => std::thread::sleep(std::time::Duration::from_millis(20)),
+            _ => std::thread::sleep(Duration::from_millis(20)),
         }
-    }
-}
-
-/// The sum of all series of a metric.
-fn sum(page: &str, metric: &str) -> u64 {
-    let of_metric = page.lines().filter(|line| line.starts_with(metric));
-    of_metric.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn series_are_added_up() {
-        let page = "# HELP refused Refused.\nrefused{reason=\"late\"} 3\nrefused{reason=\"ahead\"} 4\nrejoins 1\n";
-        assert_eq!((sum(page, "refused"), sum(page, "refused{reason=\"late\"}"), sum(page, "rejoins")), (7, 3, 1));
     }
 }
