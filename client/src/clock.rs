@@ -4,9 +4,14 @@
 //! machine whose clock is wrong can still chat, the client corrects its clock. Each exchange with a replica that shows the
 //! replica's clock estimates how far that is ahead, and the median over the replicas is the correction.
 
+use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::clock_offset::{ClockOffset, Exchange};
+use stablechat_protocol::message::ToClient;
 use stablechat_protocol::time::Timestamp;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Clocks that are further apart are not both right: no delivery bound has room for it.
+const APART: Duration = Duration::from_secs(1);
 
 /// A clock that never steps: wall time at its start, plus the time that has passed since.
 #[derive(Debug)]
@@ -32,38 +37,82 @@ impl LocalClock {
 }
 
 /// The estimated offsets of the replicas' clocks from ours.
+///
+/// A replica with a wrong clock does not serve, and says so when it refuses. So the replicas that are known to serve count, if
+/// there are any.
 #[derive(Clone, Debug)]
 pub struct Offsets {
     /// By link.
-    replicas: Vec<ClockOffset>,
+    replicas: Vec<Replica>,
+}
+
+/// What is known of the replica on a link.
+#[derive(Clone, Debug, Default)]
+struct Replica {
+    clock: ClockOffset,
+    /// Whether it accepts requests; none while it has not been heard to answer or refuse any.
+    serves: Option<bool>,
 }
 
 impl Offsets {
     /// No exchanges yet, on this many links.
     pub fn new(links: usize) -> Offsets {
-        Offsets { replicas: vec![ClockOffset::default(); links] }
+        Offsets { replicas: vec![Replica::default(); links] }
     }
 
     /// Takes in an exchange on a link, by our uncorrected clock.
     pub fn observe(&mut self, link: usize, exchange: Exchange) {
-        self.replicas[link].observe(exchange);
+        self.replicas[link].clock.observe(exchange);
     }
 
-    /// How far the replicas' clocks are ahead of ours, in nanoseconds; 0 before the first exchange.
-    pub fn offset(&self) -> i64 {
-        let mut offsets: Vec<i64> = self.replicas.iter().filter_map(ClockOffset::estimate_ns).collect();
-        offsets.sort_unstable();
-        match offsets.len() {
-            0 => 0,
-            odd if odd % 2 == 1 => offsets[odd / 2],
-            even => offsets[even / 2 - 1].midpoint(offsets[even / 2]),
-        }
+    /// Learns from a message on a link whether the replica serves. Returns whether that is news.
+    pub fn on_message(&mut self, link: usize, message: &ToClient) -> bool {
+        let serves = match message {
+            ToClient::Refused { reason, .. } => *reason != Refusal::NotServing,
+            ToClient::Answer { .. } | ToClient::QueryAnswer { .. } => true,
+            _ => return false,
+        };
+        self.replicas[link].serves.replace(serves) != Some(serves)
     }
+
+    /// A link is lost. It is not known what the replica will do when it comes back.
+    pub fn on_lost(&mut self, link: usize) {
+        self.replicas[link].serves = None;
+    }
+
+    /// How far the replicas' clocks are ahead of ours, in nanoseconds: the median of those that agree with the replicas that are
+    /// known to serve. 0 before the first exchange.
+    pub fn offset(&self) -> i64 {
+        let serving = self.replicas.iter().filter(|replica| replica.serves == Some(true));
+        let serving = median(serving.filter_map(|replica| replica.clock.estimate_ns()));
+        let is_near = |offset: &i64| serving.is_none_or(|serving| !are_apart(*offset, serving));
+        let all = self.replicas.iter().filter_map(|replica| replica.clock.estimate_ns());
+        median(all.filter(is_near)).unwrap_or(0)
+    }
+}
+
+/// The median of offsets. If there are two in the middle of which one must be that of a wrong clock, it is the lesser one, since our
+/// own clock is probably right.
+fn median(offsets: impl Iterator<Item = i64>) -> Option<i64> {
+    let mut offsets: Vec<i64> = offsets.collect();
+    offsets.sort_unstable();
+    let (&above, &below) = (offsets.get(offsets.len() / 2)?, offsets.get((offsets.len() - 1) / 2)?);
+    Some(match are_apart(below, above) {
+        true if below.unsigned_abs() <= above.unsigned_abs() => below,
+        true => above,
+        false => below.midpoint(above),
+    })
+}
+
+/// Whether two clocks cannot both be right.
+fn are_apart(one: i64, other: i64) -> bool {
+    Duration::from_nanos(one.abs_diff(other)) > APART
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stablechat_protocol::request::RequestId;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -76,9 +125,35 @@ mod tests {
         offsets.observe(0, instant(0));
         assert_eq!(offsets.offset(), -(SECOND as i64));
         offsets.observe(1, instant(SECOND + 40));
-        assert_eq!(offsets.offset(), -(SECOND as i64) / 2 + 20);
+        assert_eq!(offsets.offset(), 40, "the two are too far apart for both to be right");
         offsets.observe(2, instant(SECOND + 50));
         assert_eq!(offsets.offset(), 40);
+    }
+
+    #[test]
+    fn replicas_that_serve_count_before_others() {
+        let instant =
+            |clock| Exchange { sent: Timestamp(SECOND), clock: Timestamp(clock), received: Timestamp(SECOND) };
+        let refused = |reason| ToClient::Refused {
+            request: RequestId::Query { id: 1 },
+            timestamp: Timestamp(1),
+            reason,
+            clock: Timestamp(SECOND),
+        };
+        let mut offsets = Offsets::new(3);
+        offsets.observe(0, instant(SECOND + 10));
+        offsets.observe(1, instant(3601 * SECOND));
+        assert_eq!(offsets.offset(), 10);
+        assert!(offsets.on_message(1, &refused(Refusal::Late)));
+        assert!(!offsets.on_message(1, &refused(Refusal::Ahead)));
+        assert_eq!(offsets.offset(), 3600 * SECOND as i64);
+        offsets.observe(2, instant(3601 * SECOND + 20));
+        assert_eq!(offsets.offset(), 3600 * SECOND as i64 + 10, "a clock that agrees with it counts too");
+        assert!(offsets.on_message(1, &refused(Refusal::NotServing)));
+        assert!(offsets.on_message(0, &refused(Refusal::Ahead)));
+        assert_eq!(offsets.offset(), 10);
+        offsets.on_lost(0);
+        assert_eq!(offsets.offset(), 3600 * SECOND as i64, "none is known to serve");
     }
 
     #[test]

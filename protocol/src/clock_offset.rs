@@ -6,6 +6,7 @@
 
 use crate::time::Timestamp;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// How many exchanges an estimate looks back to.
 const WINDOW: usize = 8;
@@ -66,7 +67,17 @@ impl ClockOffset {
 
     /// How far the other clock is ahead, in nanoseconds; none before the first exchange.
     pub fn estimate_ns(&self) -> Option<i64> {
-        self.exchanges.iter().min_by_key(|exchange| exchange.round_trip_ns()).map(Exchange::offset_ns)
+        self.best().map(Exchange::offset_ns)
+    }
+
+    /// The exchange with the shortest round trip; none before the first.
+    pub fn best(&self) -> Option<&Exchange> {
+        self.exchanges.iter().min_by_key(|exchange| exchange.round_trip_ns())
+    }
+
+    /// Whether an exchange took no longer than this.
+    pub fn is_measured_within(&self, round_trip: Duration) -> bool {
+        self.best().is_some_and(|exchange| u128::from(exchange.round_trip_ns()) <= round_trip.as_nanos())
     }
 }
 

@@ -5,6 +5,7 @@
 //! of the state.
 
 use crate::request::Request;
+use crate::time::Timestamp;
 use crate::uid::Uid;
 use crate::wire::to_cbor;
 
@@ -56,6 +57,13 @@ wire_struct! {
         pub position: u64,
         pub log_digest: Digest,
         pub state_digest: Digest,
+    }
+}
+
+impl BoundaryDigests {
+    /// The boundary that they are of.
+    pub fn boundary(&self) -> Timestamp {
+        Timestamp(self.second.saturating_mul(1_000_000_000))
     }
 }
 

@@ -61,8 +61,8 @@ wire_enum! {
         5 => Welcome {
             /// The incarnation of the receiver that is welcomed.
             to: u64,
-            /// The sender's closed timestamp. Up to here it may have applied requests without consulting the receiver.
-            closed: Timestamp,
+            /// Up to here the sender may have applied requests, or answered queries, without consulting the receiver.
+            applied: Timestamp,
         },
         /// What is new at the sender.
         6 => Announce {

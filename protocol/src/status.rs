@@ -2,6 +2,7 @@
 //!
 //! Durations are in nanoseconds (`_ns`). Counters start at zero when the process starts.
 
+use crate::clock_offset::signed_difference;
 use crate::digest::{BoundaryDigests, Digest, LogMark};
 use crate::name::ReplicaName;
 use crate::time::Timestamp;
@@ -17,11 +18,11 @@ wire_struct! {
         /// The version of the program.
         pub version: String,
         pub phase: ReportedPhase,
-        /// Whether it serves but answers nothing for now, because it is in contact with fewer than `min_live` replicas or its
-        /// clock is off.
+        /// Whether it serves but answers nothing for now, because it is in contact with fewer than `min_live` replicas.
         pub is_muted: bool,
-        /// Whether its clock differs from the clocks of its peers while those agree with each other.
-        pub clock_is_off: bool,
+        /// The clock of the replicas that go on without this one because its own clock differs from theirs; none while its own is
+        /// good.
+        pub good_clock: Option<Timestamp>,
         /// The number of its incarnation.
         pub epoch: u64,
         /// How often it has begun anew, by a restart or a rejoin, since it was last stable. Restarts after it had left do not count.
@@ -55,6 +56,12 @@ wire_struct! {
 }
 
 impl StatusReport {
+    /// How far its clock is ahead of those that are good, in nanoseconds; none while its own is good. It stands down while its
+    /// clock is off.
+    pub fn clock_off_by_ns(&self) -> Option<i64> {
+        self.good_clock.map(|good| signed_difference(self.clock.0, good.0))
+    }
+
     /// Whether the replica accepts requests and answers them.
     pub fn is_serving(&self) -> bool {
         self.phase == ReportedPhase::Serving && !self.is_muted
@@ -89,6 +96,8 @@ wire_struct! {
         pub silence_ns: u64,
         /// The peer's clock, as the reporting replica estimates it; none before the first estimate.
         pub clock: Option<Timestamp>,
+        /// Whether the peer's clock differs from that of the reporting replica by more than the delivery bound has room for.
+        pub clock_is_apart: bool,
     }
 }
 
@@ -96,7 +105,7 @@ impl PeerReport {
     /// How far the peer's clock is ahead of the clock of the report that this is a part of, in nanoseconds; none before the first
     /// estimate.
     pub fn clock_offset_ns(&self, report: &StatusReport) -> Option<i64> {
-        self.clock.map(|clock| clock.0.wrapping_sub(report.clock.0).cast_signed())
+        self.clock.map(|clock| signed_difference(clock.0, report.clock.0))
     }
 }
 

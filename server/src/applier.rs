@@ -26,7 +26,7 @@ mod subscribers;
 mod thread;
 
 pub use stopwatch::Stopwatch;
-pub use thread::run;
+pub use thread::{Ended, run};
 
 use crate::net::{EventBatch, NetCommand, NetEvent, NetStats, ReplicaIdentity};
 use crate::replica::{
@@ -95,6 +95,8 @@ pub struct Applier {
     reads: VecDeque<LogRead>,
     /// The insertion that is under way. While there is one, the store is between two states of the log.
     insertion: Option<RunningInsertion>,
+    /// What the clock has to show at least, if that is more than it shows.
+    clock_floor: Option<Timestamp>,
     stopped: bool,
 }
 
@@ -146,6 +148,7 @@ impl Applier {
             changes: VecDeque::new(),
             reads: VecDeque::new(),
             insertion: None,
+            clock_floor: None,
             stopped: false,
         })
     }
@@ -179,6 +182,17 @@ impl Applier {
     /// How many requests have been undone and applied again since the start: none while the assumption holds.
     pub fn undone(&self) -> u64 {
         self.measurements.counters().undone
+    }
+
+    /// Whether a process has to begin anew with the wall clock's time, which is so far ahead and which the clock did not follow: our
+    /// clock is off, or the wall clock agrees with a peer's and ours with none.
+    pub fn has_to_start_again(&self, wall_ahead_ns: i64) -> bool {
+        self.replica.is_clock_off() || self.replica.is_contradicted(wall_ahead_ns)
+    }
+
+    /// What the clock is to be raised to, if it is; says so once.
+    pub fn take_clock_floor(&mut self) -> Option<Timestamp> {
+        self.clock_floor.take()
     }
 
     /// Whether the replica has stopped, after [`NetEvent::Stop`].
@@ -220,6 +234,7 @@ impl Applier {
         }
 
         self.state_log.note(&self.replica, &self.identity, self.store.applied().position);
+        self.state_log.note_clocks(&self.replica.overview(), &self.identity);
         self.snapshots.expire(now);
         if self.replica.phase() != Phase::CatchingUp {
             self.progress.end();
@@ -387,6 +402,14 @@ impl Applier {
             Effect::Stopped => {
                 self.store.note_left()?;
                 self.stopped = true;
+            }
+            Effect::RaiseClock { to } => {
+                log::error!(
+                    "the log ends {:.3} s ahead of the clock, and no other replica can say which is wrong: going on from the end of \
+                     the log; if the clock is wrong, set it right",
+                    to.since(now).as_secs_f64()
+                );
+                self.clock_floor = Some(to);
             }
         }
         Ok(())

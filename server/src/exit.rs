@@ -16,6 +16,8 @@ pub const SOFTWARE: i32 = 70;
 pub const CANNOT_CREATE: i32 = 73;
 /// Storage or the network failed so that the process cannot go on (`EX_IOERR`).
 pub const IO: i32 = 74;
+/// The wall clock was set back, so the process has to be started again (`EX_TEMPFAIL`).
+pub const START_AGAIN: i32 = 75;
 /// The cluster file or the data directory does not fit this replica (`EX_CONFIG`).
 pub const CONFIGURATION: i32 = 78;
 

@@ -11,7 +11,7 @@
 //! and so drops its side of the channels. The poll loop writes its write buffers and returns as well. The threads are joined, so
 //! nothing is lost in a buffer. When the applier fails, the same happens without the handing over.
 
-use crate::applier::{self, Applier};
+use crate::applier::{self, Applier, Ended};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::exit;
@@ -64,6 +64,8 @@ pub enum ServiceError {
     Listen(String, io::Error),
     /// Storage failed while the replica ran.
     Store(StoreError),
+    /// The replica stood down because its clock was wrong, and the wall clock has been set back.
+    ClockSetBack,
     /// The operating system refused something else. The text completes "cannot …".
     System(&'static str, io::Error),
 }
@@ -77,6 +79,7 @@ impl ServiceError {
             ServiceError::Listen(_, error) if error.kind() == io::ErrorKind::AddrInUse => exit::UNAVAILABLE,
             ServiceError::Listen(..) => exit::CONFIGURATION,
             ServiceError::Store(_) | ServiceError::System(..) => exit::IO,
+            ServiceError::ClockSetBack => exit::START_AGAIN,
         }
     }
 
@@ -119,6 +122,10 @@ impl fmt::Display for ServiceError {
                 "the replica had to stop because storage failed: {error}; look after the disk, and examine the data with \
                  `stablechatd check`"
             ),
+            ServiceError::ClockSetBack => formatter.write_str(
+                "the wall clock has been set back, and this replica's own clock, which was wrong, never goes back: start the replica \
+                 again (systemd does so)",
+            ),
             ServiceError::System(doing, error) => write!(formatter, "cannot {doing}: {error}"),
         }
     }
@@ -141,7 +148,8 @@ pub fn run(settings: ServiceSettings) -> Result<(), ServiceError> {
     let (disk, store) = open_store(&settings)?;
     raise_file_limit();
 
-    let clock = Clock::start(settings.cluster.delivery_bound / 2);
+    let protocol = protocol_settings(&settings.cluster, &identity);
+    let clock = Clock::start(protocol.hop());
     let (listener, address) = listen(identity.address())?;
     let monitor = monitor(&settings, &store)?;
     let stop = stop_signal().map_err(|error| ServiceError::System("watch for signals", error))?;
@@ -155,7 +163,6 @@ pub fn run(settings: ServiceSettings) -> Result<(), ServiceError> {
         store.applied().position
     );
 
-    let protocol = protocol_settings(&settings.cluster, &identity);
     let applier = Applier::start(identity, protocol, store, clock.now()).map_err(ServiceError::Store)?;
     let (heartbeat, waker) = (Heartbeat::default(), net.waker());
     let beating = heartbeat.clone();
@@ -172,7 +179,9 @@ pub fn run(settings: ServiceSettings) -> Result<(), ServiceError> {
     systemd
         .map_or(Ok(()), SystemdReporter::end)
         .map_err(|error| ServiceError::System("stop reporting to systemd", error))?;
-    applied.map_err(ServiceError::while_running)?;
+    if applied.map_err(ServiceError::while_running)? == Ended::ClockSetBack {
+        return Err(ServiceError::ClockSetBack);
+    }
     log::info!("replica {} has stopped", settings.name);
     Ok(())
 }

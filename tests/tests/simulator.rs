@@ -1,7 +1,8 @@
 //! Whole runs in virtual time: fixed sets of seeds within bounds and beyond, in which every kind of fault has to occur.
 
 use stablechat_tests::simulator::{
-    self, CUT_SHORT, Failure, Fault, Mode, REPLICAS_MAX, Scenario, SceneKind, TWO_SLOW_LOGS, Tally, UNPLACEABLE,
+    self, CUT_SHORT, ENDED_FOR_ITS_CLOCK, Failure, Fault, Mode, RAISED_ITS_CLOCK, REPLICAS_MAX, STOOD_DOWN, Scenario,
+    SceneKind, TWO_SLOW_LOGS, Tally, UNPLACEABLE,
 };
 use std::thread;
 
@@ -51,12 +52,12 @@ fn run_fixed_set(mode: Mode, more: &[&str]) {
 
 #[test]
 fn within_bounds_replicas_agree_whatever_goes_wrong() {
-    run_fixed_set(Mode::Bounds, &[]);
+    run_fixed_set(Mode::Bounds, &[STOOD_DOWN, ENDED_FOR_ITS_CLOCK]);
 }
 
 #[test]
 fn beyond_bounds_replicas_become_equal_and_lose_nothing() {
-    run_fixed_set(Mode::Beyond, &["requests undone and applied again"]);
+    run_fixed_set(Mode::Beyond, &["requests undone and applied again", STOOD_DOWN, RAISED_ITS_CLOCK]);
 }
 
 #[test]
@@ -93,6 +94,24 @@ fn a_request_below_the_settled_prefix_is_not_announced() {
 #[test]
 fn a_crash_loop_does_not_make_the_others_slow() {
     run_scene(Mode::Bounds, SceneKind::CrashLoop, SceneKind::CrashLoop.name());
+}
+
+/// The clock of one replica is fast or slow by seconds to years, at its start or by a step while it runs. The others serve all the
+/// time and refuse nothing for it, and it serves again when its clock is right: with two replicas, with a majority, and with more.
+#[test]
+fn one_wrong_clock_harms_nobody() {
+    let steps: &[&str] = &["clocks stepped forward", "clocks stepped back"];
+    for (scene, faults) in
+        [(SceneKind::WrongClockAtItsStart, &["clocks wrong at a start"][..]), (SceneKind::ClockThatSteps, steps)]
+    {
+        for replicas in 2..=5 {
+            let of_seed = |seed| Scenario::of_seed(Mode::Bounds, seed).with_replicas(replicas).with_scene(scene);
+            let tally = run_all(&(0..10).map(of_seed).collect::<Vec<_>>());
+            faults.iter().for_each(|fault| assert!(tally.of(fault) > 0, "{replicas} replicas: no {fault}"));
+            assert!(tally.of("requests answered") > 0, "{replicas} replicas");
+            assert!(tally.of(STOOD_DOWN) > 0, "{replicas} replicas: none stood down");
+        }
+    }
 }
 
 #[test]

@@ -211,9 +211,17 @@ impl App {
         for event in heard.drain(..) {
             match event {
                 LinkEvent::Ready { link } => self.controller.on_ready(link),
-                LinkEvent::Lost { link, reason } => self.controller.on_lost(now, link, reason),
+                LinkEvent::Lost { link, reason } => {
+                    self.offsets.on_lost(link);
+                    self.controller.on_lost(now, link, reason);
+                }
                 LinkEvent::Unreachable { link, reason } => self.controller.on_unreachable(link, reason),
-                LinkEvent::Message { link, message } => self.controller.on_message(now, link, message),
+                LinkEvent::Message { link, message } => {
+                    if self.offsets.on_message(link, &message) {
+                        self.controller.set_clock_offset(self.offsets.offset());
+                    }
+                    self.controller.on_message(now, link, message);
+                }
                 LinkEvent::Sample { link, exchange } => {
                     self.offsets.observe(link, exchange);
                     self.controller.set_clock_offset(self.offsets.offset());

@@ -12,6 +12,7 @@ use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::status::{ReportedPhase, StatusReport};
 use stablechat_protocol::time::{Timestamp, utc};
 use std::fmt;
+use std::time::Duration;
 
 /// The status of every replica, in the order of the cluster file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +87,20 @@ impl ClusterStatus {
 
     /// For people: a table of at most 80 columns, and the comparison. Ends without a line's end.
     pub fn to_text(&self) -> String {
-        format!("{}{}", table::table(self), self.comparison_line())
+        format!("{}{}{}", table::table(self), self.clock_lines(), self.comparison_line())
+    }
+
+    /// A line for each clock that differs too much from another, or nothing.
+    fn clock_lines(&self) -> String {
+        let lines = self.reports().filter_map(|report| {
+            let off_by_ns = report.clock_off_by_ns()?;
+            Some(format!(
+                "clock: that of {} is {} those of replicas that go on, so it stands down; set the wrong clock right\n",
+                report.replica,
+                distance(off_by_ns)
+            ))
+        });
+        lines.collect()
     }
 
     /// One JSON object a line: one for each replica, and the comparison. Ends with a line's end.
@@ -149,11 +163,24 @@ fn log_of(digests: &BoundaryDigests) -> impl PartialEq {
     (digests.position, digests.log_digest)
 }
 
-/// How far a replica's clock is ahead of the median of its peers' clocks, in nanoseconds; none when it knows of none.
+/// How far a replica's clock is ahead of the clocks that are good, or else of the median of its peers' clocks, in nanoseconds; none
+/// when it knows of none.
 fn clock_offset_ns(report: &StatusReport) -> Option<i64> {
+    if let Some(off_by_ns) = report.clock_off_by_ns() {
+        return Some(off_by_ns);
+    }
     let mut offsets: Vec<i64> = report.peers.iter().filter_map(|peer| peer.clock_offset_ns(report)).collect();
     offsets.sort_unstable();
     offsets.get(offsets.len() / 2).map(|median| -median)
+}
+
+/// How far a clock is from others, in words that end with "of" or "behind".
+fn distance(ahead_ns: i64) -> String {
+    let seconds = Duration::from_nanos(ahead_ns.unsigned_abs()).as_secs_f64();
+    match ahead_ns {
+        ..0 => format!("{seconds:.3} s behind"),
+        0.. => format!("{seconds:.3} s ahead of"),
+    }
 }
 
 /// A replica's status in words.

@@ -314,7 +314,7 @@ impl Replica {
             version: "0".into(),
             phase: if state.manners.is_stopping { ReportedPhase::Stopping } else { ReportedPhase::Serving },
             is_muted: false,
-            clock_is_off: false,
+            good_clock: None,
             epoch: 1,
             restarts: 0,
             join_wait_ns: None,

@@ -30,7 +30,7 @@ impl Vectors {
             read_as: hex(&to_cbor(&ping)),
         });
 
-        let welcome = PeerMessage::Welcome { to: 1, closed: Timestamp(2) };
+        let welcome = PeerMessage::Welcome { to: 1, applied: Timestamp(2) };
         let bytes = [0x84, 0x05, 0x01, 0x02, 0x03];
         assert_eq!(from_cbor(&bytes), Ok(welcome.clone()));
         self.appended.push(Appended {

@@ -27,7 +27,7 @@ impl Vectors {
         self.add("", PeerMessage::CatchingUp { epoch: 3 });
         self.add("of two requests", PeerMessage::Listed { uids: vec![uid(1), uid(2)] });
         self.add("", PeerMessage::Join { epoch: 3, closed: NOW });
-        self.add("", PeerMessage::Welcome { to: 3, closed: NOW.next() });
+        self.add("", PeerMessage::Welcome { to: 3, applied: NOW.next() });
         self.add("of nothing new", PeerMessage::Announce { closed: NOW, uids: vec![] });
         self.add("of a request", PeerMessage::Announce { closed: NOW, uids: vec![uid(1)] });
         self.add("with the greatest numbers", PeerMessage::Join { epoch: u64::MAX, closed: Timestamp::MAX });

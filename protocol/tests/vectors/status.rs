@@ -46,7 +46,7 @@ fn started() -> StatusReport {
         version: "0.1.0".to_string(),
         phase: ReportedPhase::CatchingUp,
         is_muted: true,
-        clock_is_off: false,
+        good_clock: None,
         epoch: 1,
         restarts: 5,
         join_wait_ns: Some(4_000_000_000),
@@ -82,6 +82,7 @@ fn serving() -> StatusReport {
         closed,
         silence_ns: 20_000_000,
         clock,
+        clock_is_apart: state == ReportedPeerState::CatchingUp,
     };
     StatusReport {
         phase: ReportedPhase::Serving,

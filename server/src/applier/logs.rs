@@ -66,12 +66,16 @@ impl Applier {
         let depth = self.store.applied().position.saturating_sub(shared);
         self.progress.on_compared(peer, last.position.saturating_sub(shared));
         let after = match self.store.log().reconciliation(common, base, settled)? {
+            // The snapshot of a log that ends in the future is of a replica with a wrong clock.
+            Reconciliation::TakeSnapshot if last.uid.timestamp > self.replica.latest_credible() => None,
             Reconciliation::TakeSnapshot => return Ok(Input::Outdated { peer }),
             Reconciliation::Insert if last.position > shared => Some(common.map_or(Uid::MIN, |mark| mark.uid)),
             // Nothing is to be had from it. If it has to give way, it will submit again what only it has.
             Reconciliation::Insert | Reconciliation::GiveSnapshot => None,
         };
-        Ok(Input::LogCompared { time, peer, after, depth })
+        let has_settled = shared >= self.store.log().settled_mark()?.position;
+        let end = has_settled.then_some(last.uid.timestamp);
+        Ok(Input::LogCompared { time, peer, after, depth, end })
     }
 
     /// A piece of a peer's log has come. Requests that have no place in ours any more become orphans. They are kept from the protocol,
@@ -127,6 +131,10 @@ impl Applier {
 
     /// Compares a peer's log and state as of a boundary with ours.
     fn compare(&mut self, peer: PeerId, theirs: &BoundaryDigests) {
+        // Reports of a wrong clock's future would take the place of the present ones.
+        if theirs.boundary() > self.replica.latest_credible() {
+            return;
+        }
         let comparison = self.boundaries.compare(peer, theirs, &self.replica, &self.store);
         self.measurements.on_comparison(comparison);
         match comparison {

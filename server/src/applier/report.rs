@@ -16,7 +16,7 @@ impl Applier {
             version: env!("CARGO_PKG_VERSION").into(),
             phase: phase(&overview),
             is_muted: overview.is_muted,
-            clock_is_off: overview.clock_is_off,
+            good_clock: overview.clock.ahead_ns().map(|ahead_ns| overview.now.offset_by(ahead_ns.saturating_neg())),
             epoch: overview.epoch,
             restarts: overview.restarts.into(),
             join_wait_ns: overview.join_wait.map(nanoseconds),
@@ -49,9 +49,11 @@ impl Applier {
             (ReportedPhase::CatchingUp, Some(CatchUpProgress { from, done_percent, .. })) => {
                 format!("catching up, {done_percent} % of what {from} has")
             }
+            (ReportedPhase::CatchingUp, None) if overview.clock.ahead_ns().is_some() => {
+                "standing down: its clock is off".into()
+            }
             (ReportedPhase::CatchingUp, None) => "catching up".into(),
             (ReportedPhase::Joining, _) => "joining".into(),
-            (ReportedPhase::Serving, _) if overview.clock_is_off => "answering nothing: its clock is off".into(),
             (ReportedPhase::Serving, _) if overview.is_muted => {
                 "answering nothing: in contact with too few replicas".into()
             }
@@ -106,6 +108,7 @@ fn peers(us: &ReplicaIdentity, overview: &Overview) -> Vec<PeerReport> {
         closed: peer.closed,
         silence_ns: nanoseconds(peer.silence),
         clock: peer.clock_offset_ns.map(|offset| overview.now.offset_by(offset)),
+        clock_is_apart: peer.clock_is_apart,
     };
     us.peers().filter_map(named).map(report).collect()
 }

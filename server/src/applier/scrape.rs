@@ -44,11 +44,11 @@ pub(super) fn metrics(
 /// Why a replica does not serve; none when it does.
 fn unready(report: &StatusReport) -> Option<&'static str> {
     match report.phase {
+        ReportedPhase::CatchingUp if report.clock_off_by_ns().is_some() => Some("its clock is off"),
         ReportedPhase::CatchingUp if report.join_wait_ns.is_some() => Some("waiting to join, after many restarts"),
         ReportedPhase::CatchingUp => Some("catching up"),
         ReportedPhase::Joining => Some("joining"),
         ReportedPhase::Stopping => Some("stopping"),
-        ReportedPhase::Serving if report.clock_is_off => Some("its clock is off"),
         ReportedPhase::Serving if report.is_muted => Some("in contact with too few replicas"),
         ReportedPhase::Serving => None,
     }

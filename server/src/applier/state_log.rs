@@ -1,8 +1,9 @@
 //! A line in the program's log whenever the replica's part in the protocol changes.
 
 use crate::net::ReplicaIdentity;
-use crate::replica::{PeerId, PeerState, Phase, Replica};
-use std::collections::BTreeMap;
+use crate::replica::{ClockStanding, Overview, PeerId, PeerState, Phase, Replica};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// The state that was last logged.
 #[derive(Default)]
@@ -12,6 +13,9 @@ pub struct StateLog {
     /// Whether the replica waited before it joins.
     waits: bool,
     peer_states: BTreeMap<PeerId, PeerState>,
+    clock: ClockStanding,
+    /// The peers whose clocks differ from ours.
+    apart: BTreeSet<PeerId>,
 }
 
 impl StateLog {
@@ -61,12 +65,56 @@ impl StateLog {
         let is_muted = phase == Phase::Serving && replica.is_muted();
         if is_muted != std::mem::replace(&mut self.is_muted, is_muted) {
             match is_muted {
-                true => log::warn!(
-                    "answering nothing: the clock is off, or fewer replicas are in contact than min_live asks for"
-                ),
+                true => log::warn!("answering nothing: fewer replicas are in contact than min_live asks for"),
                 false if phase == Phase::Serving => log::info!("answering again"),
                 false => {}
             }
         }
+    }
+
+    /// Logs whose clocks have come to differ, or to agree again.
+    pub fn note_clocks(&mut self, overview: &Overview, identity: &ReplicaIdentity) {
+        for peer in &overview.peers {
+            let is_news = match peer.clock_is_apart {
+                true => self.apart.insert(peer.id),
+                false => self.apart.remove(&peer.id),
+            };
+            let (name, offset_ns) = (identity.name_of(peer.id), peer.clock_offset_ns.unwrap_or(0));
+            match peer.clock_is_apart {
+                true if is_news => log::warn!(
+                    "the clock of replica {name} is {} ours: one of the two is wrong; compare both with `date -u` and look at NTP",
+                    distance(offset_ns)
+                ),
+                false if is_news => log::info!("the clock of replica {name} agrees with ours"),
+                _ => {}
+            }
+        }
+
+        let before = std::mem::replace(&mut self.clock, overview.clock);
+        if std::mem::discriminant(&before) == std::mem::discriminant(&overview.clock) {
+            return;
+        }
+        match overview.clock {
+            ClockStanding::Outvoted { ahead_ns } => log::error!(
+                "our clock is {} those of more replicas, which agree with each other: standing down until it is right; look at \
+                 NTP on this machine",
+                distance(ahead_ns)
+            ),
+            ClockStanding::Yielding { ahead_ns } => log::error!(
+                "our clock is {} that of as many replicas as agree with ours, and nobody can say which is right: standing down, \
+                 since the others serve or come first in the cluster file; set the wrong clock right",
+                distance(ahead_ns)
+            ),
+            ClockStanding::Good => log::info!("our clock agrees with the others that are up"),
+        }
+    }
+}
+
+/// How far a clock is from another, in words that end with "of" or "behind".
+fn distance(ahead_ns: i64) -> String {
+    let seconds = Duration::from_nanos(ahead_ns.unsigned_abs()).as_secs_f64();
+    match ahead_ns {
+        ..0 => format!("{seconds:.3} s behind"),
+        0.. => format!("{seconds:.3} s ahead of"),
     }
 }

@@ -31,7 +31,16 @@ const RETRY: Duration = Duration::from_millis(500);
 /// What it answers when it is asked why it does not serve.
 const FULL: &str = "its disk is full";
 
-/// Runs a replica until it has stopped. It waits for batches of the poll loop, or until the protocol wants a wake.
+/// Why a replica has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to stop.
+    Stopped,
+    /// Its clock was wrong, and the wall clock has been set back: it has to be started again.
+    ClockSetBack,
+}
+
+/// Runs a replica until it has ended. It waits for batches of the poll loop, or until the protocol wants a wake.
 ///
 /// # Errors
 /// Storage failed for another reason than that there is no room.
@@ -42,7 +51,7 @@ pub fn run(
     clock: Clock,
     mut disk: Disk,
     heartbeat: &Heartbeat,
-) -> Result<(), OpenError> {
+) -> Result<Ended, OpenError> {
     loop {
         match run_with_room(&mut applier, batches, net, &clock, &mut disk, heartbeat) {
             Err(error) if error.is_no_room() => {
@@ -56,14 +65,14 @@ pub fn run(
         disk.release_store();
         let mut halted = Halted::new(applier, &clock, net);
         match halted.wait(batches, net, &clock, &mut disk, heartbeat)? {
-            None => return Ok(()),
+            None => return Ok(Ended::Stopped),
             Some(store) => applier = halted.go_on(store, &clock, net)?,
         }
         log::info!("there is room on the disk again: the replica goes on as if it had been restarted");
     }
 }
 
-/// Runs a replica until it has stopped.
+/// Runs a replica until it has ended.
 ///
 /// At a deadline the applier does not look at the clock itself: it asks the poll loop for a reading, which comes with everything
 /// that had arrived by then.
@@ -74,7 +83,7 @@ fn run_with_room(
     clock: &Clock,
     disk: &mut Disk,
     heartbeat: &Heartbeat,
-) -> Result<(), StoreError> {
+) -> Result<Ended, StoreError> {
     while !applier.is_stopped() {
         let received = match applier.deadline().map(|deadline| clock.instant_of(deadline)) {
             Some(deadline) => batches.recv_deadline(deadline),
@@ -98,10 +107,18 @@ fn run_with_room(
         let next = || (Stopwatch::MONOTONIC.read() < until).then(|| batches.try_recv().ok()).flatten();
         let read = std::iter::once(first).chain(std::iter::from_fn(next)).inspect(|batch| net.note_taken(batch));
         applier.wake(read, || clock.now(), |sent| net.post(sent))?;
+        if let Some(floor) = applier.take_clock_floor() {
+            clock.raise(floor);
+        }
         net.resume();
         heartbeat.beat(|| applier.summary());
+
+        // Its clock cannot be set back while it runs: other parts rely on that. A new process begins with the right one.
+        if clock.unfollowed_ns().is_some_and(|wall_ahead_ns| applier.has_to_start_again(wall_ahead_ns)) {
+            return Ok(Ended::ClockSetBack);
+        }
     }
-    Ok(())
+    Ok(Ended::Stopped)
 }
 
 /// What remains of a replica that cannot write.

@@ -157,8 +157,8 @@ impl MetricsSnapshot {
         )?;
         page.gauge(
             "stablechat_clock_off",
-            "1 while its clock differs from the clocks of its peers, which agree with each other.",
-            flag(report.clock_is_off),
+            "1 while it stands down because its clock differs from those of replicas that go on.",
+            flag(report.clock_off_by_ns().is_some()),
         )?;
         page.counter("stablechat_clock_steps_total", "Times that its wall clock was set.", net.clock_steps)
     }
@@ -188,6 +188,11 @@ impl MetricsSnapshot {
             Some(([("peer", peer.replica.as_str())], offset_ns as f64 / 1e9))
         });
         page.gauges("stablechat_peer_clock_offset_seconds", "How far the peer's clock is ahead of ours.", offsets)?;
+        page.gauges(
+            "stablechat_peer_clock_apart",
+            "1 while the peer's clock differs from ours by more than the delivery bound has room for.",
+            each(|peer| f64::from(flag(peer.clock_is_apart))),
+        )?;
         let lags = report.peers.iter().filter_map(|peer| {
             Some(([("peer", peer.replica.as_str())], report.clock.since(peer.closed?).as_secs_f64()))
         });

@@ -91,7 +91,8 @@ impl Replica {
         }
 
         let is_in_sync = self.peers.get(from).is_some_and(|peer| matches!(peer.log, LogSync::InSync(_)));
-        for uid in uids {
+        let credible = self.latest_credible();
+        for uid in uids.into_iter().filter(|uid| uid.timestamp <= credible) {
             if self.pending.note_holder(uid, from) || self.recent.contains(uid) {
                 continue;
             }
@@ -123,10 +124,11 @@ impl Replica {
         // First: its promise counts only once everything below it that it accepted is known to be missing.
         self.on_listed(from, uids);
 
+        let credible = self.latest_credible();
         if let Some(peer) = self.peers.get_mut(from)
             && peer.state == PeerState::Linked
         {
-            peer.closed = peer.closed.max(closed);
+            peer.closed = peer.closed.max(closed.min(credible));
         }
     }
 
@@ -147,7 +149,8 @@ impl Replica {
         if self.phase == Phase::CatchingUp {
             return;
         }
-        for held in requests {
+        let credible = self.latest_credible();
+        for held in requests.into_iter().filter(|held| held.uid.timestamp <= credible) {
             let known = self.pending.note_holder(held.uid, from) || self.recent.contains(held.uid);
             if !known && held.is_genuine() {
                 self.hold(held.uid, Body::Request(held.request), Vec::new());

@@ -36,6 +36,8 @@ pub enum Input {
         after: Option<Uid>,
         /// How many requests our log has after the common prefix.
         depth: u64,
+        /// The timestamp of the last request in the peer's log; none if that lacks requests that are settled in ours.
+        end: Option<Timestamp>,
     },
     /// A piece of a peer's log has come.
     LogEntries {
@@ -197,6 +199,8 @@ pub enum Effect {
     },
     /// This incarnation is stable: note that there were no restarts.
     Stable,
+    /// Let the clock show this time at least. Our log ends there, and nobody can say that it is wrong and our clock is right.
+    RaiseClock { to: Timestamp },
     /// After [`Input::Stop`]: everything that was accepted is applied or held by the peers.
     Stopped,
 }

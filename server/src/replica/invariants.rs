@@ -79,7 +79,7 @@ impl Replica {
             (now.now >= before.now, "the clock reading never moves back"),
             (now.horizon >= before.horizon, "the horizon never moves back"),
             (self.announcer.closed() <= closed, "an announced closed timestamp is closed"),
-            (self.applied.timestamp <= closed, "the applied requests are closed"),
+            (is_catching_up || self.applied.timestamp <= closed, "the applied requests are closed"),
             (
                 self.closing.grace.current() <= self.closing.grace.max(),
                 "the grace is at most the bound's share of a hop",

@@ -2,15 +2,16 @@
 //!
 //! A replica that starts knows what it has applied and nothing else. It *catches up*: its peers' logs are compared with its
 //! own, and what it lacks is transferred, while nobody depends on it. Then it *joins*: it tells each peer what it holds, and
-//! from then on the peer consults it. Each peer answers with what it holds and with its closed timestamp. Up to there the peer may
-//! have applied requests on its own, so the replica accepts none there. When every peer has welcomed it, or is down, it *serves*.
+//! from then on the peer consults it. Each peer answers with what it holds and with the timestamp up to which it may have applied
+//! requests without asking, so the replica accepts none there. When every peer has welcomed it, or is down, it *serves*.
 //!
-//! A replica that has not run for more than half the delivery bound may be down for the others. It rejoins: it goes on as if
-//! it had been restarted, as another incarnation.
+//! A replica that has not run for longer than a hop may take cannot keep the delivery bound for what it holds, and may be down for
+//! the others. It rejoins: it goes on as if it had been restarted, as another incarnation.
 
 use super::peers::{LogSync, PeerState};
 use super::{Effect, LogPart, Output, PeerId, Phase, Replica};
 use stablechat_protocol::answer::Refusal;
+use stablechat_protocol::clock_offset::ClockOffset;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
 
@@ -19,7 +20,7 @@ impl Replica {
     pub(super) fn begin(&mut self) {
         self.phase = Phase::CatchingUp;
         self.closing.follow(self.now);
-        self.closing.raise(self.applied.timestamp);
+        self.closing.raise(self.applied.timestamp.min(self.latest_credible()));
         self.slow_since = None;
         self.catch_up.reset();
         self.missing.clear();
@@ -32,8 +33,10 @@ impl Replica {
         let paused = time.since(self.now);
         self.now = self.now.max(time);
 
-        // A replica that catches up rejoins as well: that it heard no peer meanwhile does not mean that any of them is down.
-        if !self.peers.is_empty() && paused > self.settings.delivery_bound / 2 {
+        // A replica that catches up rejoins as well: that it heard no peer meanwhile does not mean that any of them is down. And
+        // its clock may have jumped, so it is compared anew.
+        if !self.peers.is_empty() && paused > self.settings.hop() {
+            self.clock_check.forget();
             self.rejoin(outputs);
         }
     }
@@ -82,6 +85,7 @@ impl Replica {
             Phase::Joining | Phase::Serving => self.join(id, outputs),
         }
         outputs.push(Output::read(id, LogPart::Marks));
+        self.ping_at_once(id, outputs);
         self.missing.fetch_all_at(self.now);
     }
 
@@ -108,6 +112,8 @@ impl Replica {
         peer.epoch = Some(epoch);
         peer.closed = Timestamp::ZERO;
         peer.has_welcomed = false;
+        // Its process may have started with another clock.
+        peer.offset = ClockOffset::default();
 
         self.pending.forget_holder(id);
         self.missing.forget_peer(id);
@@ -128,24 +134,29 @@ impl Replica {
     /// A peer joins: it is consulted from here on.
     pub(super) fn on_join(&mut self, id: PeerId, epoch: u64, closed: Timestamp, outputs: &mut Vec<Output>) {
         self.meet(id, epoch);
+        let credible = self.latest_credible();
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.state = PeerState::Linked;
-        peer.closed = peer.closed.max(closed);
+        peer.closed = peer.closed.max(closed.min(credible));
 
-        // The list goes first: the welcome says that everything up to its closed timestamp has been listed.
+        // The list goes first: the welcome says that everything that was applied up to its timestamp has been listed. It says what
+        // was done, not what our clock shows: a wrong clock would keep the peer from accepting anything.
         self.list_recent(id, outputs);
-        outputs.push(Output::send(id, PeerMessage::Welcome { to: epoch, closed: self.closing.closed() }));
+        let applied = self.served.max(self.applied.timestamp);
+        outputs.push(Output::send(id, PeerMessage::Welcome { to: epoch, applied }));
     }
 
-    /// A peer consults us from here on. Up to its closed timestamp it may have applied without us, so there we accept nothing.
-    pub(super) fn on_welcome(&mut self, id: PeerId, to: u64, closed: Timestamp) {
+    /// A peer consults us from here on. Up to `applied` it may have applied without us, so there we accept nothing.
+    pub(super) fn on_welcome(&mut self, id: PeerId, to: u64, applied: Timestamp) {
         // A welcome of an earlier incarnation says nothing of this one.
         if to != self.epoch || self.phase == Phase::CatchingUp {
             return;
         }
+        let credible = self.latest_credible();
         if let Some(peer) = self.peers.get_mut(id) {
             peer.has_welcomed = true;
-            self.closing.raise(closed);
+            // If its log has requests of a wrong clock, it cannot serve with them, and gives them up.
+            self.closing.raise(applied.min(credible));
         }
     }
 
@@ -179,16 +190,19 @@ impl Replica {
         self.pending.forget_holder(id);
     }
 
-    /// Joins once our log has what those of all peers have, unless it has to wait, and serves once all have welcomed us and everything is here that they may
+    /// Joins once our log has what those of all peers have and our clock agrees with theirs, unless it has to wait, and serves once
+    /// all have welcomed us and everything is here that they may
     /// have applied without us. Peers that are down do not count.
     pub(super) fn advance(&mut self, outputs: &mut Vec<Output>) {
         self.retry_snapshot(outputs);
 
         if self.phase == Phase::CatchingUp && self.catch_up.is_idle() {
             self.compare_again(outputs);
-            let is_in_sync = self.peers.all_up(|peer| matches!(peer.log, LogSync::InSync(_)));
-            if is_in_sync && self.waits_until().is_none() {
+            let has_all_logs = self.peers.all_up(|peer| matches!(peer.log, LogSync::InSync(_)));
+            let may_join = has_all_logs && self.waits_until().is_none() && self.may_join_by_clock();
+            if may_join && self.mend_log_ahead(outputs) {
                 self.phase = Phase::Joining;
+                self.closing.raise(self.applied.timestamp);
                 self.peers.connected().iter().for_each(|to| self.join(to, outputs));
             }
         }

@@ -77,6 +77,14 @@ impl Replica {
     ) {
         let Some(mut transfer) = self.catch_up.take_if_awaited(id, after) else { return };
 
+        // Requests of a wrong clock end what can be taken: all that follow lie further ahead still.
+        let (mut missing, mut next) = (missing, next);
+        let credible = self.latest_credible();
+        if missing.iter().any(|held| held.uid.timestamp > credible) {
+            missing.retain(|held| held.uid.timestamp <= credible);
+            next = None;
+        }
+
         let is_new = |held: &StampedRequest| held.is_genuine() && !self.is_known(held.uid);
         transfer.add(missing.into_iter().filter(is_new));
         if self.phase != Phase::CatchingUp && transfer.undone_by_inserting(self.applied) > self.settings.depth_max {

@@ -22,7 +22,7 @@
 //! | `restarts` | waiting before a join, after many restarts | |
 //! | `logs`, `catch_up` | comparing logs, and transferring what ours lacks | Bayou 1995: undo, insert, apply again |
 //! | `snapshot` | catching up when the logs cannot be brought together | |
-//! | `clocks` | noticing that our own clock is off | Cristian 1989: the fastest round trip |
+//! | `clocks` | comparing clocks, and believing none that is wrong | Cristian 1989: the fastest round trip |
 //! | `invariants` | the rules that hold after every step | |
 //!
 //! The other modules are objects with their own invariants: `peers`, `pending`, `missing`, `refused`, `recent`, `announcer`.
@@ -68,6 +68,7 @@ pub use agreement::in_messages;
 use announcer::Announcer;
 use catch_up::CatchUp;
 use clocks::ClockCheck;
+pub use clocks::ClockStanding;
 use closing::Closing;
 pub use interface::{Body, Effect, Input, LogPart, LogRead, Output, Sender, StoreChange, Submission};
 use invariants::HighWater;
@@ -129,8 +130,8 @@ impl ProtocolSettings {
         HEARTBEAT_MAX.min(self.delivery_bound / 8)
     }
 
-    /// As of when a peer counts as heard by a replica that begins now. A live one may be suspended for up to half the delivery
-    /// bound, and then has to connect and to say what it is; together that can take longer than the bound.
+    /// As of when a peer counts as heard by a replica that begins now. A live one may be suspended for a hop, at most half the
+    /// delivery bound, and then has to connect and to say what it is; together that can take longer than the bound.
     fn first_heard_by(&self, now: Timestamp) -> Timestamp {
         now.after(self.delivery_bound / 2)
     }
@@ -140,8 +141,9 @@ impl ProtocolSettings {
         2 * self.delivery_bound + Duration::from_secs(2)
     }
 
-    /// Δ/N: the bound's share of each hop. The grace, the tolerance for clocks and parts of the barrier follow from it.
-    fn hop(&self) -> Duration {
+    /// Δ/N: the bound's share of each hop. The grace, the tolerance for clocks, the longest pause without a rejoin and parts of the
+    /// barrier follow from it.
+    pub fn hop(&self) -> Duration {
         self.delivery_bound / u32::try_from(self.peers.len() + 1).expect("at most nine replicas")
     }
 }
@@ -197,8 +199,10 @@ pub struct Replica {
     barrier: Timestamp,
     /// The latest reading before which everything that had arrived has been put in. Never moves back.
     drained: Timestamp,
-    /// The latest reading of the clock. Never moves back.
+    /// The latest reading of the clock at a wake. Never moves back.
     now: Timestamp,
+    /// When the latest message of a peer was read. A long wake also takes in what is read after it began.
+    read: Timestamp,
     /// The last applied request. All that is pending comes after it.
     applied: Uid,
     recent: RecentlyApplied,
@@ -211,6 +215,8 @@ pub struct Replica {
     announcer: Announcer,
     clock_check: ClockCheck,
     restarts: Restarts,
+    /// Up to here we may have applied requests or answered queries by a test of our own: how far we had closed when we last served.
+    served: Timestamp,
     /// When we were last muted.
     muted_at: Timestamp,
     /// Since when every request above the barrier has had to wait for the real-time test; none when the closed test does.
@@ -227,14 +233,17 @@ impl Replica {
     pub fn new(settings: ProtocolSettings, start: Start) -> Replica {
         let Start { epoch, restarts, applied, recent, closed, now } = start;
         let horizon = now.before(settings.memory());
+        // A log that ends in the future is that of a wrong clock, or ours is wrong. Nothing is accepted before that is mended.
+        let closed = closed.max(applied.timestamp.min(settings.latest_credible(now)));
         let mut replica = Replica {
             epoch,
             phase: Phase::CatchingUp,
             peers: Peers::new(&settings.peers, settings.first_heard_by(now)),
-            closing: Closing::new(applied.timestamp.max(closed), settings.hop()),
+            closing: Closing::new(closed, settings.hop()),
             barrier: now,
             drained: now,
             now,
+            read: now,
             applied,
             recent: RecentlyApplied::new(horizon, recent),
             pending: PendingRequests::default(),
@@ -245,11 +254,12 @@ impl Replica {
             announcer: Announcer::new(now),
             clock_check: ClockCheck::default(),
             restarts: Restarts::new(restarts, now),
+            served: Timestamp::ZERO,
             muted_at: Timestamp::ZERO,
             slow_since: None,
             has_room: true,
             stopping: Stopping::No,
-            reached: HighWater { epoch, closed: applied.timestamp, barrier: now, drained: now, now, horizon, applied },
+            reached: HighWater { epoch, closed, barrier: now, drained: now, now, horizon, applied },
             settings,
         };
         replica.begin();
@@ -267,8 +277,9 @@ impl Replica {
             Input::PeerConnected { peer } => self.on_peer_connected(peer, outputs),
             Input::PeerDisconnected { peer } => self.on_peer_disconnected(peer, outputs),
             Input::Peer { time, peer, message } => self.on_peer(time, peer, message, outputs),
-            Input::LogCompared { time, peer, after, depth } => {
+            Input::LogCompared { time, peer, after, depth, end } => {
                 if self.hear(peer, time) {
+                    self.peers.set_log_end(peer, end);
                     self.on_compared(peer, after, depth, outputs);
                 }
             }
@@ -334,7 +345,7 @@ impl Replica {
             PeerMessage::CatchingUp { epoch } => self.on_catching_up(from, epoch),
             PeerMessage::Listed { uids } => self.on_listed(from, uids),
             PeerMessage::Join { epoch, closed } => self.on_join(from, epoch, closed, outputs),
-            PeerMessage::Welcome { to, closed } => self.on_welcome(from, to, closed),
+            PeerMessage::Welcome { to, applied } => self.on_welcome(from, to, applied),
             PeerMessage::Announce { closed, uids } => self.on_announce(from, closed, uids),
             PeerMessage::Fetch { uids } => self.on_fetch(from, uids, outputs),
             PeerMessage::Bodies { requests } => self.on_bodies(from, requests),
@@ -363,6 +374,7 @@ impl Replica {
 
     /// Notes that a peer lives. What comes from a connection that we have ended is of another time, and says nothing.
     fn hear(&mut self, from: PeerId, time: Timestamp) -> bool {
+        self.read = self.read.max(time);
         let peer = self.peers.get_connected(from);
         peer.map(|peer| peer.heard = peer.heard.max(time)).is_some()
     }

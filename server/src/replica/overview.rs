@@ -1,7 +1,7 @@
 //! What a replica shows of itself, for logs, metrics and status reports. Nothing in the protocol depends on it.
 
 use super::peers::{Peer, PeerState};
-use super::{PeerId, Phase, Replica, Stopping};
+use super::{ClockStanding, PeerId, Phase, Replica, Stopping};
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ pub struct Overview {
     pub phase: Phase,
     /// Whether it has been asked to stop.
     pub is_stopping: bool,
-    /// Whether it answers nothing for now: it is in contact with fewer than `min_live` replicas, or its clock is off.
+    /// Whether it answers nothing for now: it is in contact with fewer than `min_live` replicas.
     pub is_muted: bool,
-    /// Whether its clock is off against those of at least two others that agree.
-    pub clock_is_off: bool,
+    /// How its clock stands among those of the replicas.
+    pub clock: ClockStanding,
     pub epoch: u64,
     /// The number of incarnations before this one since one was stable, except those that have left.
     pub restarts: u32,
@@ -44,6 +44,8 @@ pub struct PeerOverview {
     pub silence: Duration,
     /// How far its clock is ahead, in nanoseconds; none before it was measured.
     pub clock_offset_ns: Option<i64>,
+    /// Whether its clock differs from ours by more than the delivery bound has room for.
+    pub clock_is_apart: bool,
 }
 
 impl Replica {
@@ -62,12 +64,13 @@ impl Replica {
             closed: (peer.state == PeerState::Linked).then_some(peer.closed),
             silence: self.now.since(peer.heard),
             clock_offset_ns: peer.offset.estimate_ns(),
+            clock_is_apart: self.is_clock_apart(peer),
         });
         Overview {
             phase: self.phase,
             is_stopping: self.stopping != Stopping::No,
             is_muted: self.is_muted(),
-            clock_is_off: self.clock_check.is_off(),
+            clock: self.clock_check.standing(),
             epoch: self.epoch,
             restarts: self.restarts(),
             join_wait: self.join_wait(),

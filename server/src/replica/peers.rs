@@ -45,6 +45,9 @@ pub struct Peer {
     /// On this connection its log has been transferred up to here. If our log has entries that it lacks, the two part long before,
     /// so the next transfer begins here and not where they part.
     pub transferred_to: Uid,
+    /// The timestamp of the last request in its log, when that was last compared; none while it is not known, or if the log lacks
+    /// requests that are settled in ours.
+    pub log_end: Option<Timestamp>,
     /// It accepts no client's request up to here, and has listed to us all that it accepted up to here.
     pub closed: Timestamp,
     /// When we last heard from it, or began to wait for it.
@@ -63,6 +66,7 @@ impl Peer {
             has_welcomed: false,
             log: LogSync::Comparing,
             transferred_to: Uid::MIN,
+            log_end: None,
             closed: Timestamp::ZERO,
             heard,
             offset: ClockOffset::default(),
@@ -133,6 +137,13 @@ impl Peers {
     /// Whether something holds for each peer that is not down.
     pub fn all_up(&self, holds: impl Fn(&Peer) -> bool) -> bool {
         self.0.values().all(|peer| peer.state == PeerState::Down || holds(peer))
+    }
+
+    /// Notes where a peer's log ends.
+    pub fn set_log_end(&mut self, id: PeerId, end: Option<Timestamp>) {
+        if let Some(peer) = self.0.get_mut(&id) {
+            peer.log_end = end;
+        }
     }
 
     /// Notes how a peer's log compares with ours.

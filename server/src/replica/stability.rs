@@ -65,9 +65,13 @@ impl Replica {
         self.insert_late(outputs);
         self.notice_pause(time, outputs);
         self.note_muteness();
+        self.judge_clock(outputs);
         self.advance(outputs);
         if self.phase != Phase::CatchingUp {
             self.closing.follow(self.now);
+        }
+        if self.phase == Phase::Serving {
+            self.served = self.closing.closed();
         }
 
         // What others wait for leaves before our own applying, which ends with the disk.
@@ -95,11 +99,13 @@ impl Replica {
         let unclosed = first_unclosed.filter(|_| self.phase != Phase::CatchingUp);
         let closing = unclosed.map(|timestamp| timestamp.after(self.closing.grace.current()));
 
+        // Without peers it only waits for its clock to be raised.
+        let start = (self.peers.is_empty() && self.phase == Phase::CatchingUp).then_some(self.now);
         let heartbeat = (!self.peers.is_empty()).then(|| self.announcer.heartbeat_at(self.settings.heartbeat()));
         let up = self.peers.iter().filter(|(_, peer)| peer.state != PeerState::Down);
         let silence = up.map(|(_, peer)| peer.heard.after(self.settings.delivery_bound).next()).min();
         let fetch = self.missing.fetch_deadline(self.peers.connected());
-        [real_time, closing, heartbeat, silence, fetch].into_iter().flatten().min()
+        [real_time, closing, start, heartbeat, silence, fetch].into_iter().flatten().min()
     }
 
     /// Nothing more is applied in this wake.
@@ -163,10 +169,10 @@ impl Replica {
             })
     }
 
-    /// Whether this replica answers nothing for now: it is in contact with fewer than `min_live`, or its clock is off.
+    /// Whether this replica answers nothing for now: it is in contact with fewer than `min_live`.
     pub fn is_muted(&self) -> bool {
         let in_contact = 1 + usize::from(self.peers.linked().len());
-        in_contact < self.settings.min_live || self.clock_check.is_off()
+        in_contact < self.settings.min_live
     }
 
     /// Takes for down the peers that live, but have made all wait for the real-time test for long. Each is told so, and rejoins.

@@ -58,7 +58,7 @@ impl Script {
             PeerMessage::CatchingUp { epoch } => format!("catching up, epoch {epoch}"),
             PeerMessage::Listed { uids } => format!("listed [{}]", self.list(uids.iter().copied())),
             PeerMessage::Join { epoch, closed } => format!("join, epoch {epoch}, closed {}", show(*closed)),
-            PeerMessage::Welcome { to, closed } => format!("welcome to {to}, closed {}", show(*closed)),
+            PeerMessage::Welcome { to, applied } => format!("welcome to {to}, applied {}", show(*applied)),
             PeerMessage::Announce { closed, uids } => {
                 format!("announce closed {}, [{}]", show(*closed), self.list(uids.iter().copied()))
             }
@@ -113,6 +113,7 @@ impl Script {
             Output::Effect(Effect::Disconnect { peer }) => format!("disconnect {}", peer_name(*peer)),
             Output::Effect(Effect::NewEpoch { epoch, .. }) => format!("new epoch {epoch}"),
             Output::Effect(Effect::Stable) => "stable".into(),
+            Output::Effect(Effect::RaiseClock { to }) => format!("raise the clock to {}", show(*to)),
             Output::Effect(Effect::Stopped) => "stopped".into(),
         })
     }
@@ -141,14 +142,18 @@ impl Script {
 }
 
 impl Script {
-    /// What a peer says: `from b join at=10000 epoch=1 closed=9000`, or with requests as `name@time`.
-    fn said(&mut self, arguments: &mut ArgumentConsumer<'_>) -> Result<Input> {
+    /// What a peer says: `from b join at=10000 epoch=1 closed=9000`, or with requests as `name@time`. With what it is, it tells its
+    /// clock, which agrees with ours unless `clock` says what it shows.
+    fn said(&mut self, arguments: &mut ArgumentConsumer<'_>) -> Result<Vec<Input>> {
         let peer = peer(arguments.next_pos())?;
         let what = arguments.next_pos().ok_or("what it says is missing")?;
         let time_of = |key: Option<&str>| key.map_or(Ok(Timestamp::ZERO), time);
         let at = time_of(arguments.take_key("at"))?;
         let epoch = arguments.take_key("epoch").map_or(Ok(1), str::parse)?;
         let closed = time_of(arguments.take_key("closed"))?;
+        let applied = time_of(arguments.take_key("applied"))?;
+        let clock = arguments.take_key("clock").map_or(Ok(at), time)?;
+        let pong = Input::Peer { time: at, peer, message: PeerMessage::Pong { sent: at, clock } };
         let at_time = |timestamp| Uid { timestamp, digest: [0; 16] };
         let after = at_time(time_of(arguments.take_key("after"))?);
         let next = arguments.take_key("next").map(time).transpose()?.map(at_time);
@@ -166,19 +171,22 @@ impl Script {
             "catching_up" => PeerMessage::CatchingUp { epoch },
             "listed" => PeerMessage::Listed { uids },
             "join" => PeerMessage::Join { epoch, closed },
-            "welcome" => PeerMessage::Welcome { to: epoch, closed },
+            "welcome" => PeerMessage::Welcome { to: epoch, applied },
+            "pong" => return Ok(vec![pong]),
             "announce" => PeerMessage::Announce { closed, uids },
             "fetch" => PeerMessage::Fetch { uids },
             "bodies" => PeerMessage::Bodies { requests },
             "leave" => PeerMessage::Leave,
             "too_slow" => PeerMessage::TooSlow,
             // What comes of comparing its log with ours.
-            "in_sync" => return Ok(nothing_more(at, peer)),
-            "ahead" => return Ok(Input::LogCompared { time: at, peer, after: Some(Uid::MIN), depth }),
-            "entries" => return Ok(Input::LogEntries { time: at, peer, after, missing: requests, next }),
+            "in_sync" => return Ok(vec![nothing_more(at, peer)]),
+            "ahead" => return Ok(vec![Input::LogCompared { time: at, peer, after: Some(Uid::MIN), depth, end: None }]),
+            "entries" => return Ok(vec![Input::LogEntries { time: at, peer, after, missing: requests, next }]),
             _ => return Err(format!("peers do not say {what}").into()),
         };
-        Ok(Input::Peer { time: at, peer, message })
+        let tells_clock = matches!(message, PeerMessage::CatchingUp { .. } | PeerMessage::Join { .. });
+        let said = Input::Peer { time: at, peer, message };
+        Ok(if tells_clock { vec![said, pong] } else { vec![said] })
     }
 }
 
@@ -210,7 +218,7 @@ impl Runner for Script {
             "halted" => vec![Input::Halted],
             "connect" => vec![Input::PeerConnected { peer: peer(arguments.next_pos())? }],
             "disconnect" => vec![Input::PeerDisconnected { peer: peer(arguments.next_pos())? }],
-            "from" => vec![self.said(&mut arguments)?],
+            "from" => self.said(&mut arguments)?,
             "restart" | "cluster" => {
                 let now = arguments.next_pos().ok_or("the time is missing")?.parse()?;
                 let applied = Uid::new(arguments.take_key("applied").map_or(Ok(Timestamp::ZERO), time)?, b"");
@@ -293,13 +301,15 @@ fn serving(now_ms: u64) -> Replica {
     for peer in peers {
         replica.step(Input::PeerConnected { peer }, &mut Vec::new());
         replica.step(nothing_more(now, peer), &mut Vec::new());
-        let message = PeerMessage::Join { epoch: 1, closed };
-        replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
+        let join = PeerMessage::Join { epoch: 1, closed };
+        for message in [join, PeerMessage::Pong { sent: now, clock: now }] {
+            replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
+        }
         wake(&mut replica, now);
     }
     // A welcome counts once it joins, which takes both peers.
     for peer in peers {
-        let message = PeerMessage::Welcome { to: 1, closed };
+        let message = PeerMessage::Welcome { to: 1, applied: closed };
         replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
     }
     wake(&mut replica, now);
@@ -359,7 +369,7 @@ fn query(name: &str) -> Body {
 
 /// A comparison by which a peer's log has nothing that ours lacks.
 fn nothing_more(time: Timestamp, peer: PeerId) -> Input {
-    Input::LogCompared { time, peer, after: None, depth: 0 }
+    Input::LogCompared { time, peer, after: None, depth: 0, end: None }
 }
 
 /// A time in milliseconds with up to six decimals.
@@ -384,6 +394,8 @@ golden_scripts!(
     a_pause_begins_a_new_epoch,
     a_peer_that_catches_up_is_not_consulted,
     a_repeated_request_is_refused_as_late,
+    a_replica_joins_only_with_a_good_clock,
+    a_replica_whose_clock_is_outvoted_stands_down,
     a_restart_accepts_nothing_below_what_it_applied,
     a_start_catches_up_joins_and_serves,
     a_stop_applies_what_was_accepted,
@@ -398,6 +410,8 @@ golden_scripts!(
     every_linked_peer_must_close_and_hold,
     late_and_ahead_are_refused,
     messages_of_a_pause_are_read_before_time_passes,
+    no_timestamp_of_a_wrong_clock_is_believed,
+    of_two_clocks_that_differ_one_goes_on,
     only_stable_requests_are_applied,
     queries_are_ordered_like_requests,
     the_clock_reading_never_moves_back,

@@ -367,6 +367,7 @@ impl Client {
     pub fn on_lost(&mut self, now: Timestamp, link: usize) {
         let clock = self.clock(now);
         self.links[link] = Link::default();
+        self.offsets.on_lost(link);
         self.session.on_link_lost(clock, link);
         self.queries.on_link_lost(clock, link);
     }
@@ -374,6 +375,9 @@ impl Client {
     /// A message came. If it answers a command, returns the session's verdict on it.
     pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) -> Option<AnswerKind> {
         let clock = self.clock(now);
+        if self.offsets.on_message(link, &message) {
+            self.session.set_clock_offset(self.offsets.offset());
+        }
         match message {
             ToClient::Welcome { clock: theirs, .. } => self.on_welcome(clock, link, theirs),
             ToClient::Pong { sent, clock: theirs } => {

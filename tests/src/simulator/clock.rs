@@ -1,40 +1,106 @@
-//! A replica's clock: off the true time, and running a little too fast or too slow.
+//! A machine's clocks: a wall clock that is off the true time and runs a little too fast or too slow, and the replica's clock,
+//! which follows it by the real rule ([`SlewedClock`]).
 
+use super::START;
 use super::bounds::SKEW_MAX;
 use fastrand::Rng;
 use stablechat_protocol::time::Timestamp;
+use stablechat_server::clock::SlewedClock;
+use std::time::Duration;
 
-/// How much a clock gains or loses in a second at most, in nanoseconds: more than a cheap crystal does.
+/// How much a wall clock gains or loses in a second at most, in nanoseconds: more than a cheap crystal does.
 const DRIFT_MAX: i64 = 300_000;
 
-/// A clock that never goes back while its process runs.
-#[derive(Clone, Copy, Debug, Default)]
+/// The clocks of a machine. The wall clock outlives processes.
+#[derive(Clone, Debug)]
 pub struct Clock {
+    wall: WallClock,
+    /// The clock of the present process.
+    process: SlewedClock,
+    /// A wall clock that is further ahead than this is followed by a jump.
+    jump: Duration,
+}
+
+/// A wall clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct WallClock {
     /// How far it was ahead of the true time at some time, in nanoseconds.
     skew: i64,
     /// When it was.
     set_at: Timestamp,
-    /// How many nanoseconds it gains in a second.
+    /// How many nanoseconds it gains in a second; none when it is wrong.
     drift: i64,
-    /// What it has shown.
-    shown: Timestamp,
+    /// Whether it has been set to a wrong time.
+    is_wrong: bool,
 }
 
 impl Clock {
-    /// A clock that agrees with others within the bounds.
-    pub fn new(random: &mut Rng, now: Timestamp) -> Clock {
-        let (skew, drift) = (random.i64(-SKEW_MAX..=SKEW_MAX), random.i64(-DRIFT_MAX..=DRIFT_MAX));
-        Clock { skew, set_at: now, drift, shown: Timestamp::ZERO }
+    /// The clocks of a machine on which no process runs yet, and how far the wall clock may be ahead without a jump.
+    pub fn new(jump: Duration) -> Clock {
+        Clock { wall: WallClock::default(), process: SlewedClock::new(START, Duration::ZERO, jump), jump }
     }
 
-    /// Sets it so far ahead of the true time, from where it drifts no more.
-    pub fn set(&mut self, now: Timestamp, skew: i64) {
-        (self.skew, self.set_at, self.drift) = (skew, now, 0);
+    /// A process starts. Unless the wall clock is wrong, it agrees with those of others within the bounds.
+    pub fn start(&mut self, random: &mut Rng, now: Timestamp) {
+        if !self.wall.is_wrong {
+            self.wall = WallClock::right(random, now);
+        }
+        self.process = SlewedClock::new(self.wall.read(now), now.since(START), self.jump);
+    }
+
+    /// Sets the wall clock so far ahead of the true time, in nanoseconds.
+    pub fn set_wrong(&mut self, now: Timestamp, skew: i64) {
+        self.wall = WallClock { skew, set_at: now, drift: 0, is_wrong: true };
+    }
+
+    /// Sets the wall clock right.
+    pub fn set_right(&mut self, random: &mut Rng, now: Timestamp) {
+        self.wall = WallClock::right(random, now);
+    }
+
+    /// Whether the wall clock is wrong.
+    pub fn is_wrong(&self) -> bool {
+        self.wall.is_wrong
+    }
+
+    /// Whether the process's clock is further off the true time than the bounds allow.
+    pub fn is_out_of_bounds(&mut self, now: Timestamp) -> bool {
+        let shown = self.read(now);
+        shown.since(now).max(now.since(shown)) > Duration::from_nanos(2 * SKEW_MAX as u64)
+    }
+
+    /// How far the wall clock is ahead, if it is so far behind the process's clock that this does not follow.
+    pub fn unfollowed_ns(&self) -> Option<i64> {
+        self.process.unfollowed_ns()
+    }
+
+    /// Lets the process's clock show this time at least.
+    pub fn raise(&mut self, now: Timestamp, to: Timestamp) {
+        self.process.raise(now.since(START), to);
+    }
+
+    /// What the process's clock shows.
+    pub fn read(&mut self, now: Timestamp) -> Timestamp {
+        let wall = self.wall;
+        self.process.read(now.since(START), || wall.read(now))
+    }
+
+    /// The true time at which the process's clock will show this time.
+    pub fn true_time_of(&self, shown: Timestamp) -> Timestamp {
+        START.after(self.process.when(shown))
+    }
+}
+
+impl WallClock {
+    /// A wall clock that agrees with others within the bounds.
+    fn right(random: &mut Rng, now: Timestamp) -> WallClock {
+        let (skew, drift) = (random.i64(-SKEW_MAX..=SKEW_MAX), random.i64(-DRIFT_MAX..=DRIFT_MAX));
+        WallClock { skew, set_at: now, drift, is_wrong: false }
     }
 
     /// How far it is ahead of the true time, in nanoseconds. Drift is corrected before it exceeds the bounds, as by a time service:
     /// it then goes the other way.
-    pub fn skew(&self, now: Timestamp) -> i64 {
+    fn skew(self, now: Timestamp) -> i64 {
         if self.drift == 0 {
             return self.skew;
         }
@@ -45,30 +111,52 @@ impl Clock {
     }
 
     /// What it shows.
-    pub fn read(&mut self, now: Timestamp) -> Timestamp {
-        self.shown = self.shown.max(now.offset_by(self.skew(now)));
-        self.shown
+    fn read(self, now: Timestamp) -> Timestamp {
+        now.offset_by(self.skew(now))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    const JUMP: Duration = Duration::from_millis(333);
+
+    fn at(second: u64) -> Timestamp {
+        START.after(Duration::from_secs(second))
+    }
 
     #[test]
     fn it_drifts_within_the_bounds() {
-        let start = Timestamp(1_700_000_000_000_000_000);
         for seed in 0..100 {
-            let mut clock = Clock::new(&mut Rng::with_seed(seed), start);
-            let first = clock.skew;
-            assert_eq!(clock.skew(start), first);
-            let skews: Vec<i64> = (0..200).map(|second| clock.skew(start.after(Duration::from_secs(second)))).collect();
-            assert!(skews.iter().all(|skew| skew.abs() <= SKEW_MAX), "{skews:?}");
-            assert!(skews.windows(2).all(|pair| (pair[1] - pair[0]).abs() <= DRIFT_MAX), "{skews:?}");
-            assert!(clock.drift == 0 || skews.iter().any(|skew| *skew != first));
-            clock.set(start, 9 * SKEW_MAX);
-            assert_eq!(clock.skew(start.after(Duration::from_secs(9))), 9 * SKEW_MAX);
+            let mut random = Rng::with_seed(seed);
+            let mut clock = Clock::new(JUMP);
+            clock.start(&mut random, START);
+            let offset =
+                |clock: &mut Clock, second| clock.read(at(second)).0.cast_signed() - at(second).0.cast_signed();
+            let offsets: Vec<i64> = (0..200).map(|second| offset(&mut clock, second)).collect();
+            assert!(offsets.iter().all(|offset| offset.abs() <= SKEW_MAX), "{offsets:?}");
+            assert!(clock.wall.drift == 0 || offsets.iter().any(|offset| *offset != offsets[0]));
+            assert!(!clock.is_out_of_bounds(at(200)));
         }
+    }
+
+    #[test]
+    fn a_wrong_wall_clock_outlives_processes_and_is_followed_as_by_a_real_replica() {
+        let mut random = Rng::with_seed(1);
+        let mut clock = Clock::new(JUMP);
+        clock.start(&mut random, START);
+        clock.set_wrong(at(1), 3_600_000_000_000);
+        clock.read(at(2));
+        assert_eq!(clock.read(at(3)), at(3603), "a step forward is followed");
+        clock.set_wrong(at(4), -3_600_000_000_000);
+        clock.read(at(5));
+        assert!(clock.unfollowed_ns().is_some() && clock.read(at(6)) == at(3606), "a step back is not");
+        clock.start(&mut random, at(10_000));
+        assert_eq!(clock.read(at(10_000)), at(6400));
+        assert_eq!(clock.true_time_of(at(6401)), at(10_001));
+        clock.set_right(&mut random, at(10_002));
+        clock.read(at(10_003));
+        assert!(!clock.is_wrong() && !clock.is_out_of_bounds(at(10_004)));
     }
 }

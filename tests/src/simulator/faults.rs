@@ -36,8 +36,8 @@ pub enum Fault {
     Ambush,
     /// Several faults in a given order.
     Scene,
-    /// A replica is suspended, and resumed after a while.
-    Pause { node: usize, length: Duration },
+    /// A replica is suspended, and resumed after a while: after a long pause it has to rejoin.
+    Pause { node: usize, length: Duration, is_long: bool },
     /// A replica is killed, and started again: in the middle of a turn, or between two turns.
     Kill { node: usize, death: Option<Death> },
     /// A replica loses its process and its disk.
@@ -50,8 +50,9 @@ pub enum Fault {
     Stop { node: usize },
     /// Nothing gets from one replica to another, or to all others if there is no other, in one direction or in both.
     Partition { from: usize, to: Option<usize>, symmetric: bool, length: Duration },
-    /// A replica's clock is set to be so many nanoseconds ahead of the true time.
-    SetClock { node: usize, skew: i64 },
+    /// A machine's wall clock is set so many nanoseconds ahead of the true time, and right again after a while. With `kill`, the
+    /// replica starts with the wrong clock.
+    WrongClock { node: usize, skew: i64, length: Duration, kill: bool },
 }
 
 impl Fault {
@@ -60,6 +61,9 @@ impl Fault {
         (Mode::Bounds, "clients dead half-way"),
         (Mode::Bounds, "clients dead whose only replica dies"),
         (Mode::Bounds, "clients isolated"),
+        (Mode::Bounds, "clocks stepped back"),
+        (Mode::Bounds, "clocks stepped forward"),
+        (Mode::Bounds, "clocks wrong at a start"),
         (Mode::Bounds, "connections between replicas broken"),
         (Mode::Bounds, "connections broken"),
         (Mode::Bounds, "disks almost full"),
@@ -68,11 +72,10 @@ impl Fault {
         (Mode::Bounds, "kills before a commit"),
         (Mode::Bounds, "kills between turns"),
         (Mode::Bounds, "pauses"),
-        (Mode::Bounds, "pauses longer than half the bound"),
+        (Mode::Bounds, "pauses longer than a hop"),
         (Mode::Bounds, "pauses longer than the bound"),
         (Mode::Bounds, "replicas stopped"),
         (Mode::Bounds, "scenes"),
-        (Mode::Beyond, "clocks set"),
         (Mode::Beyond, "disks lost"),
         (Mode::Beyond, "partitions"),
         (Mode::Beyond, "partitions one way"),
@@ -88,7 +91,7 @@ impl Fault {
             Fault::Ambush => "clients dead whose only replica dies",
             Fault::Scene => "scenes",
             Fault::Pause { length, .. } if *length > DELIVERY_BOUND => "pauses longer than the bound",
-            Fault::Pause { length, .. } if *length > DELIVERY_BOUND / 2 => "pauses longer than half the bound",
+            Fault::Pause { is_long: true, .. } => "pauses longer than a hop",
             Fault::Pause { .. } => "pauses",
             Fault::Kill { death: Some(Death::BeforeCommit), .. } => "kills before a commit",
             Fault::Kill { death: Some(Death::AfterRelease(_)), .. } => "kills after something was let out",
@@ -99,7 +102,9 @@ impl Fault {
             Fault::Stop { .. } => "replicas stopped",
             Fault::Partition { symmetric: true, .. } => "partitions",
             Fault::Partition { symmetric: false, .. } => "partitions one way",
-            Fault::SetClock { .. } => "clocks set",
+            Fault::WrongClock { kill: true, .. } => "clocks wrong at a start",
+            Fault::WrongClock { skew: ..0, .. } => "clocks stepped back",
+            Fault::WrongClock { .. } => "clocks stepped forward",
         }
     }
 }
@@ -110,9 +115,9 @@ pub const BEGIN: Duration = Duration::from_millis(2000);
 pub const END: Duration = Duration::from_secs(12);
 /// The most milliseconds from one fault to the next.
 const GAP_MAX_MS: u64 = 300;
-/// How far a long pause exceeds half the delivery bound at most, in milliseconds. A replica that was paused for so long
+/// How far a long pause exceeds a hop at most, in milliseconds. A replica that was paused for so long
 /// rejoins as after a restart, so such a pause is within bounds as a restart is.
-const LONG_PAUSE_MS: u64 = 2500;
+const LONG_PAUSE_MS: u64 = 2600;
 
 /// How a kind of fault is drawn.
 struct Row {
@@ -130,19 +135,20 @@ const TABLE: &[Row] = &[
     Row { weight: 6, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.break_connection() },
     Row { weight: 3, mode: Mode::Bounds, replicas: 1, draw: |dice| Fault::IsolateClient { client: dice.client } },
     Row { weight: 9, mode: Mode::Bounds, replicas: 2, draw: |dice| Fault::Sever { one: dice.node, other: dice.other } },
-    Row { weight: 6, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.pause(0, dice.bounds.short_pause()) },
-    Row { weight: 3, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.long_pause() },
+    Row { weight: 6, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.short_pause() },
+    Row { weight: 4, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.long_pause() },
     Row { weight: 6, mode: Mode::Bounds, replicas: 1, draw: |_| Fault::DeadClient },
     Row { weight: 9, mode: Mode::Bounds, replicas: 1, draw: |_| Fault::Ambush },
     Row { weight: 6, mode: Mode::Bounds, replicas: 1, draw: |dice| Fault::Stop { node: dice.node } },
     Row { weight: 2, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.almost_full_disk() },
     Row { weight: 2, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.full_disk() },
     Row { weight: 12, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.kill() },
+    Row { weight: 7, mode: Mode::Bounds, replicas: 2, draw: |dice| dice.wrong_clock() },
     Row { weight: 12, mode: Mode::Bounds, replicas: 2, draw: |_| Fault::Scene },
     Row { weight: 6, mode: Mode::Beyond, replicas: 1, draw: |dice| dice.any_pause() },
     Row { weight: 12, mode: Mode::Beyond, replicas: 2, draw: |dice| dice.partition() },
     Row { weight: 3, mode: Mode::Beyond, replicas: 2, draw: |dice| Fault::Wipe { node: dice.node } },
-    Row { weight: 4, mode: Mode::Beyond, replicas: 1, draw: |dice| dice.set_clock() },
+    Row { weight: 3, mode: Mode::Beyond, replicas: 1, draw: |dice| dice.slightly_wrong_clock() },
 ];
 
 /// Draws a fault. Its handler decides whether it is within bounds at the time.
@@ -172,6 +178,14 @@ pub fn down_time(random: &mut Rng) -> Duration {
     Duration::from_millis(random.u64(..most))
 }
 
+/// How far a clock is ahead that is wrong, in nanoseconds: seconds, minutes, days or years, either way.
+pub fn wrong_skew(random: &mut Rng) -> i64 {
+    let orders = [(1, 10), (10, 3600), (3600, 86_400), (86_400, 40 * 365 * 86_400)];
+    let (least, most) = random.choice(orders).expect("there are some");
+    let nanoseconds = random.i64(least * 1_000_000_000..most * 1_000_000_000);
+    if random.bool() { nanoseconds } else { -nanoseconds }
+}
+
 /// What faults are drawn from.
 struct Dice<'a> {
     random: &'a mut Rng,
@@ -195,19 +209,22 @@ impl Dice<'_> {
         Fault::BreakConnection { client: self.client, node: self.node }
     }
 
-    /// A pause that is longer than the one by less than the other.
-    fn pause(&mut self, more_than_ms: u64, by_less_than: Duration) -> Fault {
-        let length = more_than_ms + self.random.u64(1..by_less_than.as_millis() as u64);
-        Fault::Pause { node: self.node, length: Duration::from_millis(length) }
+    fn short_pause(&mut self) -> Fault {
+        let length = self.random.u64(1..self.bounds.short_pause().as_millis() as u64);
+        Fault::Pause { node: self.node, length: Duration::from_millis(length), is_long: false }
     }
 
     fn long_pause(&mut self) -> Fault {
-        self.pause(DELIVERY_BOUND.as_millis() as u64 / 2, Duration::from_millis(LONG_PAUSE_MS))
+        let to_bound_ms = (DELIVERY_BOUND - self.bounds.hop()).as_millis() as u64;
+        let most_ms = if self.random.bool() && to_bound_ms > 1 { to_bound_ms } else { LONG_PAUSE_MS };
+        let longer = Duration::from_millis(self.random.u64(1..most_ms));
+        Fault::Pause { node: self.node, length: self.bounds.hop() + longer, is_long: true }
     }
 
     /// A pause of any length up to 5 Δ.
     fn any_pause(&mut self) -> Fault {
-        Fault::Pause { node: self.node, length: self.length() }
+        let length = self.length();
+        Fault::Pause { node: self.node, length, is_long: length > self.bounds.hop() }
     }
 
     fn almost_full_disk(&mut self) -> Fault {
@@ -229,11 +246,17 @@ impl Dice<'_> {
         Fault::Partition { from: self.node, to, symmetric: self.random.bool(), length: self.length() }
     }
 
-    /// A clock that is off by up to Δ/4, which is noticed as such, or by up to 2 Δ.
-    fn set_clock(&mut self) -> Fault {
-        let bound = DELIVERY_BOUND.as_nanos() as i64;
-        let most = if self.random.bool() { bound / 4 } else { 2 * bound };
-        Fault::SetClock { node: self.node, skew: self.random.i64(-most..=most) }
+    /// A clock that is wrong by seconds to years.
+    fn wrong_clock(&mut self) -> Fault {
+        let skew = wrong_skew(self.random);
+        Fault::WrongClock { node: self.node, skew, length: self.length(), kill: self.random.bool() }
+    }
+
+    /// A clock that is wrong by up to 2 Δ, which replicas may or may not notice.
+    fn slightly_wrong_clock(&mut self) -> Fault {
+        let most = 2 * DELIVERY_BOUND.as_nanos() as i64;
+        let skew = self.random.i64(-most..=most);
+        Fault::WrongClock { node: self.node, skew, length: self.length(), kill: self.random.bool() }
     }
 
     /// From a tenth of Δ to 5 Δ.

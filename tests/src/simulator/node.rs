@@ -154,6 +154,8 @@ pub struct Wake {
     pub sent: Vec<NetCommand>,
     /// Whether the process was killed in it.
     pub killed: bool,
+    /// Whether the clock was raised to the end of the log.
+    pub raised: bool,
 }
 
 /// The end of a killed process, as it unwinds through the applier.
@@ -167,7 +169,7 @@ impl Node {
             disk: Disk::empty(),
             applier: None,
             incarnation: 0,
-            clock: Clock::default(),
+            clock: Clock::new(DELIVERY_BOUND / setup.replicas as u32),
             started: Timestamp::ZERO,
             setup,
             inbox: Vec::new(),
@@ -188,11 +190,11 @@ impl Node {
         self.disk = Disk::empty();
     }
 
-    /// Starts the process. Its clock is set anew.
+    /// Starts the process. Its clock shows what the machine's does.
     pub fn start(&mut self, random: &mut Rng, now: Timestamp) -> Result<(), String> {
         self.incarnation += 1;
         self.started = now;
-        self.clock = Clock::new(random, now);
+        self.clock.start(random, now);
         let identity = StoreIdentity { cluster: "simulated".into(), replica: name(self.index).into() };
         let mut store = self.disk.open(random, &identity).map_err(|error| error.to_string())?;
         store.repair_in_batches_of(REPAIR_BATCH_BYTES);
@@ -246,6 +248,22 @@ impl Node {
     /// Whether the process is there and accepts clients' requests.
     pub fn is_serving(&self) -> bool {
         self.applier.as_ref().is_some_and(|applier| applier.replica().phase() == Phase::Serving)
+    }
+
+    /// Whether it serves, and no fault affects it.
+    pub fn is_well(&self) -> bool {
+        self.is_serving() && !self.paused && !self.leaving && self.death.is_none() && !self.clock.is_wrong()
+    }
+
+    /// Whether it stands down because its clock is off.
+    pub fn is_clock_off(&self) -> bool {
+        self.applier.as_ref().is_some_and(|applier| applier.replica().is_clock_off())
+    }
+
+    /// Whether the process ends itself, as the real one does, because its clock has to be set back.
+    pub fn has_to_start_again(&self) -> bool {
+        let has_to = |(applier, wall_ahead_ns): (&Applier, i64)| applier.has_to_start_again(wall_ahead_ns);
+        self.applier.as_ref().zip(self.clock.unfollowed_ns()).is_some_and(has_to)
     }
 
     /// The store of a process that is up.
@@ -309,7 +327,7 @@ impl Node {
         }
         match self.inbox.is_empty() {
             false => Some(now),
-            true => applier.deadline().map(|deadline| deadline.offset_by(-self.clock.skew(now)).max(now)),
+            true => applier.deadline().map(|deadline| self.clock.true_time_of(deadline).max(now)),
         }
     }
 
@@ -370,12 +388,16 @@ impl Node {
         });
         match catch_unwind(wake) {
             Ok(Ok(())) => {
+                let floor = applier.take_clock_floor();
+                if let Some(floor) = floor {
+                    self.clock.raise(now, floor);
+                }
                 let checked = applier.replica().check_invariants_fully();
                 checked.map_err(|rule| format!("it must hold that {rule}"))?;
-                Ok(Wake { sent, killed: death.is_some() })
+                Ok(Wake { sent, killed: death.is_some(), raised: floor.is_some() })
             }
             Ok(Err(error)) => Err(error.to_string()),
-            Err(cause) if cause.is::<Killed>() => Ok(Wake { sent, killed: true }),
+            Err(cause) if cause.is::<Killed>() => Ok(Wake { sent, killed: true, raised: false }),
             Err(cause) => Err(format!("it panicked: {}", message_of(&*cause))),
         }
     }

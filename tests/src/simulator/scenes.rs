@@ -7,9 +7,9 @@
 //!
 //! Most scenes are *within bounds* (`within`). Beside deaths they use delays: a connection between live replicas may be held up
 //! for `Script::hold_max`, nothing is lost on it and order is kept, and each hop of a request (its announcement, the fetch and
-//! the body) is held up once, so that it takes less than Δ/N with clocks that differ. Pauses stay below Δ/2, and a replica is
+//! the body) is held up once, so that it takes less than Δ/N with clocks that differ. Pauses stay below Δ/N, and a replica is
 //! paused only while no hop leads through it: before it accepts anything, or when everything that a hop still needs is on its
-//! way to it. The scenes of `beyond` are played in that mode only.
+//! way to it. After a longer pause a replica rejoins, so it may come at any time. The scenes of `beyond` are played in that mode only.
 //!
 //! To add a scene, give it a variant of [`SceneKind`], its row in [`SceneKind::traits`], and a function that writes its script.
 
@@ -45,6 +45,9 @@ pub enum SceneKind {
     ClosedOverWhatItHasRead,
     PassedOnByTheDying,
     CrashLoop,
+    PausedOverARequest,
+    WrongClockAtItsStart,
+    ClockThatSteps,
     TwoSlowLogs,
     SettledWithoutIt,
 }
@@ -60,7 +63,7 @@ struct Traits {
 }
 
 impl SceneKind {
-    pub const ALL: [SceneKind; 14] = [
+    pub const ALL: [SceneKind; 17] = [
         SceneKind::AloneWithAnAnswer,
         SceneKind::StartedIntoADeath,
         SceneKind::BackBeforeItIsMissed,
@@ -73,6 +76,9 @@ impl SceneKind {
         SceneKind::ClosedOverWhatItHasRead,
         SceneKind::PassedOnByTheDying,
         SceneKind::CrashLoop,
+        SceneKind::PausedOverARequest,
+        SceneKind::WrongClockAtItsStart,
+        SceneKind::ClockThatSteps,
         SceneKind::TwoSlowLogs,
         SceneKind::SettledWithoutIt,
     ];
@@ -107,6 +113,11 @@ impl SceneKind {
                 ("passed on by the dying", Mode::Bounds, 3, within::passed_on_by_the_dying)
             }
             SceneKind::CrashLoop => ("crash loop", Mode::Bounds, 2, within::crash_loop),
+            SceneKind::PausedOverARequest => ("paused over a request", Mode::Bounds, 3, within::paused_over_a_request),
+            SceneKind::WrongClockAtItsStart => {
+                ("a wrong clock at its start", Mode::Bounds, 2, within::a_wrong_clock_at_its_start)
+            }
+            SceneKind::ClockThatSteps => ("a clock that steps", Mode::Bounds, 2, within::a_clock_that_steps),
             SceneKind::TwoSlowLogs => ("two slow logs", Mode::Beyond, 3, beyond::two_slow_logs),
             SceneKind::SettledWithoutIt => ("settled without it", Mode::Beyond, 3, beyond::settled_without_it),
         };

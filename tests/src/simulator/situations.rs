@@ -17,6 +17,12 @@ pub const UNPLACEABLE: &str = "situations: a request in a peer's log below what 
 
 /// A replica has not applied all that was stable in a wake, because that would have taken too long.
 pub const CUT_SHORT: &str = "situations: a wake that left something stable for the next";
+/// A replica has found that its clock is off, and stands down.
+pub const STOOD_DOWN: &str = "situations: a replica stands down because its clock is off";
+/// A process has ended because its clock had to be set back.
+pub const ENDED_FOR_ITS_CLOCK: &str = "situations: a process ends to start with the right clock";
+/// A replica has raised its clock to the end of its log.
+pub const RAISED_ITS_CLOCK: &str = "situations: a clock is raised to the end of the log";
 
 /// What has been seen of the replicas that read others' logs.
 #[derive(Default)]

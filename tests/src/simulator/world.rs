@@ -63,6 +63,10 @@ enum SimEvent {
     Room { node: usize, incarnation: u64 },
     /// A replica that ended is started.
     Start { node: usize },
+    /// A machine's wall clock is set right.
+    ClockSetRight { node: usize },
+    /// An operator looks after a replica.
+    Operated { node: usize },
     /// A client wakes, unless its wake has been planned for another time since.
     Wake { client: usize },
     /// A client tries to connect.
@@ -201,6 +205,7 @@ impl World {
 
     /// Runs until every client's plan is worked off and nothing is pending, then checks the final state.
     pub fn run(&mut self) -> Check<Run> {
+        self.start_with_wrong_clocks();
         for node in 0..self.nodes.len() {
             self.plan(Duration::ZERO, SimEvent::Start { node });
             for client in 0..self.clients.len() {
@@ -317,6 +322,8 @@ impl World {
             SimEvent::Resume { node, incarnation } => self.on_resume(node, incarnation),
             SimEvent::Room { node, incarnation } => self.note_room(node, incarnation, true),
             SimEvent::Start { node } => self.on_start(node)?,
+            SimEvent::ClockSetRight { node } => self.set_clock_right(node),
+            SimEvent::Operated { node } => self.on_operated(node),
             SimEvent::Wake { client } => self.on_wake(client),
             SimEvent::Connect { client, node } => self.on_connect(client, node),
             SimEvent::Fault => self.on_fault(),

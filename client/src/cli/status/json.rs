@@ -36,7 +36,7 @@ fn replica(report: &StatusReport) -> Value {
         "version": report.version,
         "status": phase_in_words(report.phase),
         "muted": report.is_muted,
-        "clock_off": report.clock_is_off,
+        "clock_off_by_ns": report.clock_off_by_ns(),
         "epoch": report.epoch,
         "restarts": report.restarts,
         "join_wait_ns": report.join_wait_ns,
@@ -83,6 +83,7 @@ fn peer(report: &StatusReport, peer: &PeerReport) -> Value {
         "closed_lag_ns": peer.closed.map(|closed| report.clock.0.saturating_sub(closed.0)),
         "silence_ns": peer.silence_ns,
         "clock_offset_ns": peer.clock_offset_ns(report),
+        "clock_apart": peer.clock_is_apart,
     })
 }
 

@@ -101,7 +101,7 @@ fn status(report: &StatusReport) -> String {
         return format!("waiting {}", short_time(Duration::from_nanos(wait_ns)));
     }
     match (&report.catching_up, report.is_muted) {
-        (_, true) if report.clock_is_off => "clock off".into(),
+        _ if report.clock_off_by_ns().is_some() => "clock off".into(),
         (_, true) => "too few".into(),
         (Some(progress), false) if report.phase == ReportedPhase::CatchingUp => {
             format!("{} {} %", phase_in_words(report.phase), progress.done_percent)

@@ -33,13 +33,14 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
         closed: Some(Timestamp(clock.0 - 900_000)),
         silence_ns: 20_000_000,
         clock: Some(Timestamp(clock.0 - 1500)),
+        clock_is_apart: false,
     };
     StatusReport {
         replica: name(replica),
         version: "0.1.0".into(),
         phase: ReportedPhase::Serving,
         is_muted: false,
-        clock_is_off: false,
+        good_clock: None,
         epoch: 3,
         restarts: 0,
         join_wait_ns: None,

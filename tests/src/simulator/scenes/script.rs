@@ -54,6 +54,8 @@ pub enum Act {
     CutOff { node: usize, length: Duration },
     /// Every message from one replica to another takes so much longer.
     SlowDown { from: usize, to: usize, longer: Duration, length: Duration },
+    /// A machine's wall clock is so many nanoseconds ahead of the true time for a while; its replica starts with it or not.
+    SetClock { node: usize, skew: i64, length: Duration, kill: bool },
     /// The clients with plans send nothing new.
     Hush { length: Duration },
     /// It is a violation if one of these replicas has a barrier now, in a run of nothing but this scene.

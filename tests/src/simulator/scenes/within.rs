@@ -1,6 +1,7 @@
 //! The scenes within bounds. The first replica of the cast is the one that accepts the subject.
 
 use super::script::{Act, Cast, Part, Scene, Script, hold, kill, ms, speak, subject};
+use crate::simulator::faults;
 use fastrand::Rng;
 
 /// One replica alone receives a request, applies it, answers and dies before any other has its body. The others go on.
@@ -105,7 +106,7 @@ pub fn closed_over_what_it_has_read(mut script: Script, random: &mut Rng, cast: 
 /// what that one sends to the rest; so the rest have missed it for Δ before they hear of the request.
 pub fn silent_before_its_death(mut script: Script, random: &mut Rng, cast: Cast) -> Scene {
     let (one, other) = (cast.one, cast.other);
-    let paused = random.u64(380..440);
+    let paused = script.hop() - random.u64(15..60);
     script.at(0, Act::Pause { node: one, length: ms(paused), in_turn: false });
     let late = script.hold_max();
     cast.rest.iter().for_each(|to| script.at(paused - 20, hold(one, *to, late)));
@@ -135,7 +136,7 @@ pub fn suspended_while_a_body_comes(mut script: Script, random: &mut Rng, cast: 
     script.on((one, other, Part::Body), 0, hold(one, other, held));
     script.on((one, other, Part::Body), random.u64(1..10), kill(one, &cast.rest, random.u64(1500..3000)));
     script.on((other, suspended, Part::Body), 0, hold(other, suspended, random.u64(late / 3..late)));
-    let pause = Act::Pause { node: suspended, length: ms(random.u64(390..440)), in_turn: true };
+    let pause = Act::Pause { node: suspended, length: ms(script.hop() - random.u64(15..60)), in_turn: true };
     script.on((other, suspended, Part::Body), random.u64(1..100), pause);
     script.scene(1300)
 }
@@ -209,4 +210,51 @@ pub fn crash_loop(mut script: Script, random: &mut Rng, cast: Cast) -> Scene {
         script.at(expected * every, Act::ExpectNoBarrier { nodes: cast.others() });
     }
     script.scene(9 * every + 200)
+}
+
+/// A replica is killed, and starts with a wrong clock: fast or slow, by seconds to years. The others serve on as if it were
+/// away. When the clock is set right, it serves too.
+pub fn a_wrong_clock_at_its_start(script: Script, random: &mut Rng, cast: Cast) -> Scene {
+    a_wrong_clock(script, random, cast, true)
+}
+
+/// The wall clock of a replica's machine is set wrong while the replica runs, and right again.
+pub fn a_clock_that_steps(script: Script, random: &mut Rng, cast: Cast) -> Scene {
+    a_wrong_clock(script, random, cast, false)
+}
+
+/// As one of the two above.
+fn a_wrong_clock(mut script: Script, random: &mut Rng, cast: Cast, kill: bool) -> Scene {
+    let (one, others) = (cast.one, cast.others());
+    let length = random.u64(1500..3500);
+    script.at(0, Act::SetClock { node: one, skew: faults::wrong_skew(random), length: ms(length), kill });
+    script.chatter(&cast.all(), 50, length, 40);
+    for after in (100..length + 2000).step_by(100) {
+        others.iter().for_each(|node| script.at(after, Act::ExpectServing { node: *node }));
+    }
+
+    // It has to notice, to start again, to find the other replicas, and to catch up.
+    script.at(length + 5900, Act::ExpectServing { node: one });
+    script.scene(length + 6000)
+}
+
+/// A request comes to a replica as late as can be, from one that dies. Before the replica has handled it, it is paused for a
+/// little longer than a hop may take. If it then passed the request on, this would come too late for the rest.
+pub fn paused_over_a_request(mut script: Script, random: &mut Rng, cast: Cast) -> Scene {
+    let (one, other) = (cast.one, cast.other);
+    let (late, lateness, hop) = (script.hold_max(), script.lateness_max(), script.hop());
+    script.lengthen_grace(0, one, lateness);
+    let timestamp = random.u64(15..40);
+    let said = timestamp + random.u64(lateness - 30..lateness - 5);
+    script.at(said, subject(one, said - timestamp));
+    script.hold_announcements(random, one, &cast.rest, late..late + 1);
+    let held = random.u64(script.late());
+    script.on((one, other, Part::Body), 0, hold(one, other, held));
+    script.on((one, other, Part::Body), random.u64(1..10), kill(one, &cast.rest, random.u64(1500..3000)));
+    let pause = Act::Pause { node: other, length: ms(random.u64(hop + 5..500.max(hop + 50))), in_turn: true };
+    script.on((one, other, Part::Body), held, pause);
+    script.hold_announcements(random, other, &cast.rest, late..late + 1);
+    script.chatter(&cast.others(), timestamp + 2, 25, 5);
+    script.chatter(&cast.rest, said, 300, 40);
+    script.scene(2000)
 }

@@ -51,8 +51,7 @@ impl Stage {
 impl World {
     /// Whether a scene can be played: all replicas serve, and no fault affects any of them.
     fn is_set(&self) -> bool {
-        let is_well = |node: &node::Node| node.is_serving() && !node.paused && !node.leaving && node.death.is_none();
-        self.nodes.iter().all(is_well)
+        self.nodes.iter().all(node::Node::is_well)
     }
 
     /// Plans a scene. Until it is over, no other fault occurs.
@@ -138,6 +137,9 @@ impl World {
                 self.pause(node, length);
             }
             Act::CutOff { node, length } => self.cut_off(node, None, true, length),
+            Act::SetClock { node, skew, length, kill } => {
+                self.take_effect(Fault::WrongClock { node, skew, length, kill });
+            }
             Act::SlowDown { from, to, longer, length } => {
                 self.links.slow_down(from, to, longer, self.now.after(length));
             }

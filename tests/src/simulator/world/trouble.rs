@@ -1,7 +1,6 @@
 //! Faults take effect here, as far as the bounds of the mode allow.
 
-use super::{SimEvent, World};
-use crate::simulator::bounds::SKEW_MAX;
+use super::{RunPhase, SimEvent, World};
 use crate::simulator::client::{label, speech};
 use crate::simulator::faults::{self, Fault};
 use crate::simulator::network::Way;
@@ -14,6 +13,14 @@ use std::time::Duration;
 /// The most microseconds after which the only replica that heard a client dies: before it has told the others, while they
 /// fetch what it has told them of, or later.
 const AMBUSH_MAX_US: [u64; 3] = [3_000, 12_000, 80_000];
+
+/// How often an operator looks after a replica.
+const OPERATOR: Duration = Duration::from_secs(5);
+/// How wrong a clock is at most where a replica may serve with it, in nanoseconds. Sessions end that are not used for a day of log
+/// time, and neither the checks nor the clients of the simulator know of such ends.
+const SKEW_BEYOND: i64 = 6 * 3600 * 1_000_000_000;
+/// What it is counted as when a clock is wrong as all replicas start.
+const WRONG_AT_FIRST: &str = "clocks wrong at the first start";
 
 impl World {
     /// Draws a fault and lets it take effect, and plans the next one.
@@ -59,7 +66,7 @@ impl World {
     }
 
     /// Lets a fault take effect, and counts it if it did.
-    fn take_effect(&mut self, fault: Fault) {
+    pub(super) fn take_effect(&mut self, fault: Fault) {
         if self.strike(fault) {
             self.tally.count(fault.name());
         }
@@ -75,7 +82,7 @@ impl World {
             Fault::Sever { one, other } => self.sever(one, other),
             Fault::DeadClient => self.send_and_die(false),
             Fault::Ambush => self.send_and_die(true),
-            Fault::Pause { node, length } => self.pause(node, length),
+            Fault::Pause { node, length, .. } => self.pause(node, length),
             Fault::Kill { node, death } => self.kill(node, death),
             Fault::Wipe { node } => self.wipe(node),
             Fault::Stop { node } => self.stop(node),
@@ -86,11 +93,7 @@ impl World {
                 self.cut_off(from, to, symmetric, length);
                 true
             }
-            Fault::SetClock { node, skew } => {
-                self.note(Some(node), || format!("has its clock set to {skew} ns ahead"));
-                self.nodes[node].clock.set(self.now, skew);
-                true
-            }
+            Fault::WrongClock { node, skew, length, kill } => self.set_clock_wrong(node, skew, length, kill),
         }
     }
 
@@ -119,10 +122,76 @@ impl World {
     pub(super) fn on_heal(&mut self) {
         (self.is_healed, self.links.late_one_in) = (true, 0);
         for node in self.nodes() {
-            if self.nodes[node].clock.skew(self.now).abs() > SKEW_MAX {
-                let skew = self.random.i64(-SKEW_MAX..=SKEW_MAX);
-                self.nodes[node].clock.set(self.now, skew);
+            self.set_clock_right(node);
+            // Where several clocks may be wrong, an operator restarts the replicas that do not follow. One alone recovers by itself.
+            if self.scenario.mode == Mode::Beyond {
+                self.plan(OPERATOR, SimEvent::Operated { node });
             }
+        }
+    }
+
+    /// An operator restarts a replica whose clock is off, although its machine's is right, and will look after it again.
+    pub(super) fn on_operated(&mut self, node: usize) {
+        if self.phase != RunPhase::Trouble {
+            return;
+        }
+        let is_off = self.nodes[node].is_up() && self.nodes[node].clock.is_out_of_bounds(self.now);
+        if is_off && !self.nodes().any(|other| self.is_recovering(other)) {
+            self.end(node, "restarted by an operator");
+        }
+        self.plan(OPERATOR, SimEvent::Operated { node });
+    }
+
+    /// Lets a replica start with a wrong clock, in some runs: one of several that start at once, or beyond bounds any of them.
+    pub(super) fn start_with_wrong_clocks(&mut self) {
+        let is_beyond = self.scenario.mode == Mode::Beyond;
+        if self.scenario.scene.is_some() || self.random.u8(..4) > 0 || !is_beyond && self.nodes.len() < 3 {
+            return;
+        }
+        let count = if is_beyond { self.random.usize(1..=self.nodes.len()) } else { 1 };
+        let nodes: Vec<usize> = self.nodes().collect();
+        for node in self.random.choose_multiple(nodes, count) {
+            let drawn = faults::wrong_skew(&mut self.random);
+            let skew = self.limited(drawn);
+            self.note(Some(node), || format!("has its wall clock {skew} ns ahead from the start"));
+            self.nodes[node].clock.set_wrong(self.now, skew);
+            let length = Duration::from_millis(self.random.u64(1000..8000));
+            self.plan(length, SimEvent::ClockSetRight { node });
+            self.tally.count(WRONG_AT_FIRST);
+        }
+    }
+
+    /// Sets a machine's wall clock wrong for a while, and lets its replica start with it or not. Within bounds, the clocks of all
+    /// others are right.
+    fn set_clock_wrong(&mut self, node: usize, skew: i64, length: Duration, kill: bool) -> bool {
+        let is_another_wrong = self.nodes().any(|other| self.nodes[other].clock.is_wrong());
+        let is_possible = self.scenario.mode == Mode::Beyond || !is_another_wrong && self.can_spare(node);
+        if !is_possible || !self.nodes[node].is_up() || self.nodes[node].paused {
+            return false;
+        }
+        let skew = self.limited(skew);
+        self.note(Some(node), || format!("has its wall clock set {skew} ns ahead for {length:?}"));
+        self.nodes[node].clock.set_wrong(self.now, skew);
+        self.plan(length, SimEvent::ClockSetRight { node });
+        if kill {
+            self.end(node, "killed");
+        }
+        true
+    }
+
+    /// How wrong a clock is, in nanoseconds. Beyond bounds it is less than [`SKEW_BEYOND`].
+    fn limited(&self, skew: i64) -> i64 {
+        match self.scenario.mode {
+            Mode::Bounds => skew,
+            Mode::Beyond => skew % SKEW_BEYOND,
+        }
+    }
+
+    /// Sets a machine's wall clock right, if it is wrong.
+    pub(super) fn set_clock_right(&mut self, node: usize) {
+        if self.nodes[node].clock.is_wrong() {
+            self.note(Some(node), || "has its wall clock set right".into());
+            self.nodes[node].clock.set_right(&mut self.random, self.now);
         }
     }
 
@@ -139,15 +208,11 @@ impl World {
         if others.clone().any(|other| self.is_recovering(other)) {
             return false;
         }
-        let is_well = |other: usize| {
-            let other = &self.nodes[other];
-            other.is_serving() && !other.paused && !other.leaving && other.death.is_none()
-        };
         match self.scenario {
             Scenario { mode: Mode::Beyond, .. } => true,
             // A replica without peers has to remember what it answered, too. It must run for a while to answer anything.
             Scenario { replicas: 1, .. } => self.now.since(self.nodes[node].started) > DELIVERY_BOUND,
-            _ => others.any(is_well),
+            _ => others.any(|other| self.nodes[other].is_well()),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{SimEvent, World};
 use crate::simulator::checks::Checks;
 use crate::simulator::node::{self, Reading, Wake};
-use crate::simulator::situations::CUT_SHORT;
+use crate::simulator::situations::{CUT_SHORT, ENDED_FOR_ITS_CLOCK, RAISED_ITS_CLOCK, STOOD_DOWN};
 use crate::simulator::{Check, Violation};
 use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
@@ -57,7 +57,11 @@ impl World {
             return Ok(());
         }
         self.wiped[node] &= !self.nodes[node].is_serving();
-        let Wake { sent, killed } = self.nodes[node].wake(self.now).map_err(|what| Violation::at(node, what))?;
+        let was_off = self.nodes[node].is_clock_off();
+        let Wake { sent, killed, raised } =
+            self.nodes[node].wake(self.now).map_err(|what| Violation::at(node, what))?;
+        self.tally.add(STOOD_DOWN, u64::from(!was_off && self.nodes[node].is_clock_off()));
+        self.tally.add(RAISED_ITS_CLOCK, u64::from(raised));
         // While a replica catches up, it also lists requests that it is still putting into its log, a batch at each wake.
         if let Some(applier) = self.nodes[node].applier.as_ref().filter(|_| self.nodes[node].is_serving() && !killed) {
             Checks::check_listed(node, &sent, applier)?;
@@ -76,6 +80,11 @@ impl World {
                 self.end(node, "stopped");
                 return Ok(());
             }
+        }
+        if self.nodes[node].has_to_start_again() {
+            self.tally.count(ENDED_FOR_ITS_CLOCK);
+            self.end(node, "ended, to start with the right clock");
+            return Ok(());
         }
         self.plan_turn(node);
         Ok(())
