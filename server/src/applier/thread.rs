@@ -194,7 +194,7 @@ impl Halted {
             if disk.check_room()? == Some(true) {
                 match disk.open_store() {
                     Ok(store) => return Ok(Some(store)),
-                    Err(OpenError::Store(error)) if error.is_no_room() => disk.release_store(),
+                    Err(error) if error.is_no_room() => disk.release_store(),
                     Err(error) => return Err(error),
                 }
             }

@@ -2,6 +2,7 @@
 //! reason for which a command is refused is a [`Rejection`](stablechat_protocol::answer::Rejection), see [`super::state::Abort`].
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
 /// The storage failed, or contradicts itself.
@@ -12,16 +13,29 @@ pub enum StoreError {
     /// Rows contradict the schema or each other; which, and how.
     Corrupt(String),
     /// The operating system refused an operation: the operation, and the reason.
-    System(&'static str, std::io::Error),
+    System(&'static str, io::Error),
 }
 
 impl StoreError {
-    /// Whether the disk is full. Then nothing is lost: all earlier commits are stored, and the replica can go on as soon as there
-    /// is room.
+    /// Whether the disk is full, or a quota is used up. Then nothing is lost: all earlier commits are stored, and the replica can go
+    /// on as soon as there is room.
     pub fn is_no_room(&self) -> bool {
-        // The bindings of RocksDB pass on no error code, only the text.
-        matches!(self, StoreError::Rocks(_, error) if error.as_ref().contains("No space left on device"))
+        match self {
+            StoreError::Rocks(_, error) => tells_of_no_room(error.as_ref()),
+            StoreError::System(_, error) => is_no_room(error),
+            StoreError::Corrupt(_) => false,
+        }
     }
+}
+
+/// Whether a report of RocksDB tells of a full disk. Its bindings pass on no error code, only the text, which has the C library's
+/// words for `ENOSPC` or `EDQUOT`.
+fn tells_of_no_room(report: &str) -> bool {
+    ["No space left on device", "Disk quota exceeded"].iter().any(|words| report.contains(words))
+}
+
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl fmt::Display for StoreError {
@@ -63,9 +77,23 @@ pub enum OpenError {
     System {
         /// What was to be done, as an infinitive.
         doing: String,
-        error: std::io::Error,
+        error: io::Error,
     },
     Store(StoreError),
+}
+
+impl OpenError {
+    /// Whether the store could not be opened because the disk is full or a quota is used up; see [`StoreError::is_no_room`].
+    pub fn is_no_room(&self) -> bool {
+        match self {
+            OpenError::Store(error) => error.is_no_room(),
+            OpenError::System { error, .. } => is_no_room(error),
+            OpenError::InUse(_)
+            | OpenError::OtherReplica { .. }
+            | OpenError::NewerFormat { .. }
+            | OpenError::OlderFormat { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for OpenError {
@@ -111,5 +139,23 @@ impl std::error::Error for OpenError {}
 impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
         OpenError::Store(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_used_up_quota_is_no_room() {
+        assert!(tells_of_no_room("IO error: While appending to file: /data/store/000008.log: Disk quota exceeded"));
+        assert!(tells_of_no_room("IO error: No space left on device: While appending to file: /data/store/000008.log"));
+        assert!(!tells_of_no_room("IO error: While appending to file: /data/store/000008.log: Input/output error"));
+        for code in [rustix::io::Errno::DQUOT, rustix::io::Errno::NOSPC] {
+            let error = || io::Error::from(code);
+            assert!(StoreError::System("writing", error()).is_no_room(), "{}", error());
+            assert!(OpenError::System { doing: "listen".into(), error: error() }.is_no_room(), "{}", error());
+        }
+        assert!(!StoreError::Corrupt("a sentence".into()).is_no_room());
     }
 }
