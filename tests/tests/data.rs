@@ -1,6 +1,6 @@
 //! Backing up, restoring and checking the data of running replicas.
 
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::ledger::assert_same;
@@ -8,6 +8,7 @@ use stablechat_tests::process::{Program, assert_ends, stablechatd};
 use stablechat_tests::raw::{RawClient, create_accounts};
 use stablechat_tests::session::{Person, Session, send};
 use stablechat_tests::wait::{SOON, wait_until};
+use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -261,4 +262,54 @@ fn list(backups: &Path) -> Command {
     let mut command = stablechatd(&["backups"]);
     command.arg(backups);
     command
+}
+
+/// All files in a directory and below it.
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_backup_by_root_follows_no_link_of_another_user() {
+    const NOBODY: u32 = 65534;
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can give the data to another user");
+        return;
+    }
+    let mut place = Place::start(&["a"]);
+    place.send("a", 50);
+    assert!(place.cluster.stop("a").success());
+    let data = place.cluster.data("a");
+    let store = data.join("store");
+    files_below(&data).iter().chain([&data, &store]).for_each(|path| {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("root may do this");
+    });
+
+    let listed = || {
+        let mut files = files_below(&store);
+        files.sort();
+        files.into_iter().map(|path| (path.symlink_metadata().expect("a file").len(), path)).collect::<Vec<_>>()
+    };
+
+    // Whoever controls the replica's user makes a link of a file that RocksDB creates when it opens a database.
+    let (lock, victim) = (store.join("LOCK"), place.cluster.path().join("victim"));
+    std::fs::remove_file(&lock).expect("it is there");
+    symlink(&victim, &lock).expect("a link can be made");
+    let before = listed();
+    assert_ends(place.backup("a"), 0, "backed up replica a of cluster test");
+    assert!(!victim.exists(), "root has created a file where the link leads to");
+    assert_eq!(listed(), before, "the database has been written to");
+    std::fs::remove_file(&lock).expect("it is there");
+
+    // Nor can a file that only root may read get into the backup.
+    let (link, secret) = (store.join("000999.sst"), place.cluster.path().join("secret"));
+    std::fs::write(&secret, "secret").expect("a file can be written");
+    symlink(&secret, &link).expect("a link can be made");
+    assert_ends(place.backup("a"), 74, "000999.sst");
+    std::fs::remove_file(&link).expect("it is there");
+
+    place.cluster.start_replica("a");
+    assert_ends(place.backup("a"), 0, "backed up replica a of cluster test");
+    assert_eq!(place.unread("a"), 50);
 }

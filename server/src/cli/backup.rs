@@ -4,7 +4,7 @@ use super::Failure;
 use super::data::{keep_private, size, with_store};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::exit;
-use crate::store::{Backups, DataDirectory, OpenError, applied_of, open_copy, owner_of};
+use crate::store::{Backups, DataDirectory, DatabaseView, OpenError, applied_of, open_copy, owner_of};
 use argh::{ArgsInfo, FromArgs};
 use rocksdb::DB;
 use stablechat_protocol::time::utc;
@@ -78,9 +78,10 @@ impl Backup {
 }
 
 /// A database that no process changes while it is backed up. The fields are dropped in this order: the database is closed before the
-/// checkpoint is deleted or the lock released.
+/// view and the checkpoint are deleted or the lock released.
 struct Source {
     db: DB,
+    _view: DatabaseView,
     /// The checkpoint that the running replica has made for this backup.
     _checkpoint: Option<Checkpoint>,
     /// The lock on the data directory, when no replica runs.
@@ -99,14 +100,20 @@ impl Source {
                         data.copy().display()
                     ),
                 })?;
-                Ok(Source { db: open_copy(&data.store())?, _checkpoint: None, _lock: Some(lock) })
+                Source::view(&data.store(), None, Some(lock))
             }
             Err(OpenError::InUse(_)) => {
                 let checkpoint = Checkpoint::request(data.clone())?;
-                Ok(Source { db: open_copy(&checkpoint.path())?, _checkpoint: Some(checkpoint), _lock: None })
+                Source::view(&checkpoint.path(), Some(checkpoint), None)
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Opens a view of a database: its own directory may be another user's.
+    fn view(database: &Path, checkpoint: Option<Checkpoint>, lock: Option<File>) -> Result<Source, Failure> {
+        let view = DatabaseView::of(database)?;
+        Ok(Source { db: open_copy(view.path())?, _view: view, _checkpoint: checkpoint, _lock: lock })
     }
 }
 

@@ -12,7 +12,11 @@
 use super::error::OpenError;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+/// The flag for opening a file that must not be a symbolic link.
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
 /// The data directory of a replica.
 #[derive(Clone, Debug)]
@@ -80,8 +84,10 @@ impl DataDirectory {
     fn lock_entry(&self, name: &str) -> Result<Option<File>, OpenError> {
         let path = self.0.join(name);
         // Another user may have created the file. To lock it, reading is enough.
-        let file = match File::options().create(true).truncate(false).write(true).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(&path),
+        // A link is not followed: where root makes a backup of another user's replica, that user could have root create a file.
+        let options = |write: bool| File::options().read(!write).write(write).custom_flags(NOFOLLOW).clone();
+        let file = match options(true).create(true).truncate(false).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options(false).open(&path),
             opened => opened,
         };
         self.try_lock(file.map_err(|error| self.refused("open the lock in the data directory", error))?)

@@ -10,7 +10,7 @@
 //! | `snapshot` | log and state as of one moment, for a replica that lacks truncated requests |
 //! | `schema` | column families and facts; those of the state are in `state::keys` |
 //! | `database`, `open`, `directory` | RocksDB, its settings, and the data directory |
-//! | `check`, `sizes`, `backup` | what operators ask for |
+//! | `check`, `sizes`, `backup`, `view` | what operators ask for |
 //!
 //! Requests are applied on top of the committed state and stay in memory until [`ChatStore::commit`] writes everything in one
 //! synced batch: rows, log entries, undo records, and how far the log has been applied. The last must never be written apart from the
@@ -31,6 +31,7 @@ pub mod schema;
 mod sizes;
 mod snapshot;
 mod state;
+mod view;
 
 pub use backup::{Backup, BackupError, Backups, Restored, applied_of, copy_database, owner_of};
 pub use check::{CheckReport, Progress};
@@ -43,6 +44,7 @@ pub use open::{Location, open_copy};
 pub use sizes::{Sizes, SizesError};
 pub use snapshot::{SnapshotError, SnapshotPart, SnapshotReader, SnapshotReceiver};
 pub use state::{Delivery, Outcome};
+pub use view::DatabaseView;
 
 use database::{Batch, Database};
 use log::repair::Repairs;
