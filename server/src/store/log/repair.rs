@@ -184,9 +184,10 @@ impl ChatStore {
         self.repairs.pending.is_some()
     }
 
-    /// Sets the size of the batches of an insertion, in bytes, so that tests need not write megabytes to have several.
+    /// Sets the size of the batches of an insertion, in bytes, so that tests need not write megabytes to have several. Every
+    /// batch does at least one request, however small it is to be: otherwise the insertion would never end.
     pub fn repair_in_batches_of(&mut self, bytes: usize) {
-        self.repairs.batch_bytes = bytes;
+        self.repairs.batch_bytes = bytes.max(1);
     }
 
     /// Completes the repair that was under way when the last process ended, if any: applies the entries after the last applied one.

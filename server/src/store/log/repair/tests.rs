@@ -327,3 +327,21 @@ fn a_batch_is_full_when_it_has_many_bytes() {
     assert_eq!(store.uncommitted_bytes(), 0);
     assert_sound(&store);
 }
+
+/// Batches of no bytes at all: each does one request nevertheless.
+#[test]
+fn the_smallest_batches_end() {
+    let ann = actor("ann", 1);
+    let mut requests = vec![held(1, 1, 1, &ann, create(&ann))];
+    requests.extend((2..8).map(|at| held(at, 1, at, &ann, send(&ann, "x"))));
+    let (late, early) = (requests.drain(1..3).collect::<Vec<_>>(), requests);
+    let mut store = store_of(&early);
+    store.repair_in_batches_of(0);
+    store.begin_inserting(late.clone()).expect("memory does not fail");
+
+    // Four requests are undone, two are inserted, and six are applied.
+    let ended = (0..4 + 2 + 6).any(|_| store.go_on_inserting().expect("memory does not fail").1);
+    assert!(ended);
+    assert_eq!(store.applied().position, (early.len() + late.len()) as u64);
+    assert_sound(&store);
+}
