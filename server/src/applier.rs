@@ -86,6 +86,9 @@ pub struct Applier {
     asking_for_status: BTreeSet<ConnectionId>,
     /// What the poll loop has measured, if there was a scrape in this wake.
     scraped: Option<NetStats>,
+    /// The events of the batch that is being taken in, until each has been. If storage fails in the middle of a wake, the rest
+    /// stays here: logins and ends of connections concern whoever goes on in the applier's place.
+    events: VecDeque<NetEvent>,
     /// The outputs of the protocol that have not been looked at. Between wakes these are the ones that performing the others led to.
     outputs: Vec<Output>,
     /// Changes that wait for an insertion to be done. While the replica catches up these are the next insertions, as many as the
@@ -144,6 +147,7 @@ impl Applier {
             identity,
             asking_for_status: BTreeSet::new(),
             scraped: None,
+            events: VecDeque::new(),
             outputs: Vec::new(),
             changes: VecDeque::new(),
             reads: VecDeque::new(),
@@ -204,7 +208,7 @@ impl Applier {
     /// is durable. `clock` reads the replica's clock.
     ///
     /// # Errors
-    /// Storage failed; the process has to end.
+    /// Storage failed; the applier must not be woken again.
     pub fn wake(
         &mut self,
         batches: impl IntoIterator<Item = EventBatch>,
@@ -212,9 +216,27 @@ impl Applier {
         mut post: impl FnMut(Vec<NetCommand>),
     ) -> Result<(), StoreError> {
         let mut outbox = Outbox::default();
+        let woken = self.wake_with(batches, clock, &mut outbox, &mut post);
+        if woken.is_err() {
+            // Answers that are not durable must not leave. But the poll loop counts these: without them it would take all that
+            // is sent to the peer from now on for messages to an earlier connection.
+            let seen = outbox.connections_seen().map(|peer| Output::Effect(Effect::ConnectionSeen { peer }));
+            self.outputs.extend(seen);
+        }
+        woken
+    }
+
+    fn wake_with(
+        &mut self,
+        batches: impl IntoIterator<Item = EventBatch>,
+        clock: impl Fn() -> Timestamp,
+        outbox: &mut Outbox,
+        post: &mut impl FnMut(Vec<NetCommand>),
+    ) -> Result<(), StoreError> {
         self.replica.step(Input::Woken { time: clock() }, &mut self.outputs);
         for batch in batches {
-            for event in batch.events {
+            self.events.extend(batch.events);
+            while let Some(event) = self.events.pop_front() {
                 self.on_event(event)?;
             }
             if let Some(time) = batch.drained {
@@ -226,8 +248,8 @@ impl Applier {
         self.resubmission.go_on(now, &mut self.replica, &mut self.store, &mut self.outputs)?;
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
 
-        self.boundaries.exchange(now, &self.replica, &self.store, &mut outbox);
-        self.peer_pings.go_on(now, &self.replica, &self.identity, &mut outbox);
+        self.boundaries.exchange(now, &self.replica, &self.store, outbox);
+        self.peer_pings.go_on(now, &self.replica, &self.identity, outbox);
         // Requests that are yet to be inserted must not lose their places.
         if self.insertion.is_none() && self.changes.is_empty() {
             self.boundaries.settle(&self.replica, &mut self.store);
@@ -247,10 +269,10 @@ impl Applier {
             self.store.truncate()?;
         }
 
-        self.perform(&clock, now, &mut outbox, &mut post)?;
-        self.report_status(&mut outbox);
-        self.answer_scrape(&mut outbox);
-        outbox.release(&mut post);
+        self.perform(&clock, now, outbox, post)?;
+        self.report_status(outbox);
+        self.answer_scrape(outbox);
+        outbox.release(post);
         Ok(())
     }
 
@@ -372,9 +394,15 @@ impl Applier {
 
     /// Performs the effects among the outputs, and queues the rest.
     fn perform_effects(&mut self, now: Timestamp, outbox: &mut Outbox) -> Result<(), StoreError> {
-        for output in std::mem::take(&mut self.outputs) {
+        let mut outputs = std::mem::take(&mut self.outputs).into_iter();
+        while let Some(output) = outputs.next() {
             match output {
-                Output::Effect(effect) => self.effect(effect, now, outbox)?,
+                Output::Effect(effect) => {
+                    if let Err(error) = self.effect(effect, now, outbox) {
+                        self.outputs = outputs.collect();
+                        return Err(error);
+                    }
+                }
                 Output::Change(change) => self.changes.push_back(change),
                 Output::Read(read) => self.reads.push_back(read),
             }

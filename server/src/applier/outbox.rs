@@ -53,6 +53,14 @@ impl Outbox {
         self.messages.push(command);
     }
 
+    /// The peers whose new connections are acknowledged by what has gathered, once for each connection.
+    pub fn connections_seen(&self) -> impl Iterator<Item = PeerId> {
+        self.messages.iter().filter_map(|command| match command {
+            NetCommand::ConnectionSeen { peer } => Some(*peer),
+            _ => None,
+        })
+    }
+
     /// Hands over everything that has gathered.
     pub fn release(&mut self, post: &mut impl FnMut(Vec<NetCommand>)) {
         self.bytes = 0;

@@ -33,6 +33,12 @@ impl Subscribers {
         }
     }
 
+    /// The connections that get the messages of an account.
+    #[cfg(test)]
+    pub fn connections_of(&self, actor: &Actor) -> Vec<ConnectionId> {
+        self.connections.get(actor).into_iter().flatten().copied().collect()
+    }
+
     /// Sends a message to all connections of its recipient. They are logged in with the recipient's key: an account of the same name that
     /// was deleted before is another actor.
     pub fn deliver(&self, delivery: Delivery, outbox: &mut Outbox) {

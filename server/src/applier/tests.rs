@@ -172,6 +172,16 @@ fn memory() -> Location {
     Location::in_memory().expect("memory can be had")
 }
 
+/// A replica of three, connected with both others, whose log is settled, and its clock's reading.
+pub(super) fn settled_alone() -> (Applier, Timestamp) {
+    let mut cluster = Cluster::new(3);
+    cluster.issue(create(&actor("ann", 1)));
+    cluster.run(Duration::from_secs(4));
+    let applier = cluster.nodes[0].applier.take().expect("it is up");
+    assert!(applier.store().log().settled() > Uid::MIN);
+    (applier, cluster.now)
+}
+
 #[test]
 fn boundaries_that_agree_everywhere_are_settled() {
     let mut cluster = Cluster::new(3);

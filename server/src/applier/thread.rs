@@ -63,7 +63,9 @@ pub fn run(
             ended => return Ok(ended?),
         }
         disk.release_store();
-        let mut halted = Halted::new(applier, &clock, net);
+        let mut outbox = Outbox::default();
+        let mut halted = Halted::new(applier, clock.now(), &mut outbox);
+        outbox.release(&mut |sent| net.post(sent));
         match halted.wait(batches, net, &clock, &mut disk, heartbeat)? {
             None => return Ok(Ended::Stopped),
             Some(store) => applier = halted.go_on(store, &clock, net)?,
@@ -131,32 +133,51 @@ struct Halted {
     measurements: Measurements,
     /// Its last status report.
     report: StatusReport,
+    /// Whether the process is to stop. Nothing that was accepted is left to hand over, so it stops at once.
+    is_stopping: bool,
 }
 
 impl Halted {
-    /// Drops the rest, and the store with it. Connections that wait for an answer are refused.
-    fn new(mut applier: Applier, clock: &Clock, net: &NetHandle) -> Halted {
+    /// Drops the rest, and the store with it. Connections that wait for an answer are refused. The events that the failed wake had
+    /// not taken in are taken in here.
+    fn new(mut applier: Applier, now: Timestamp, outbox: &mut Outbox) -> Halted {
         let (report, settings) = (applier.report(), applier.replica.settings().clone());
-        applier.outputs.clear();
+        let is_stopping = applier.replica.overview().is_stopping;
         applier.replica.step(Input::Halted, &mut applier.outputs);
-        let Applier { clients, subscribers, sessions, mut measurements, identity, outputs, scraped, .. } = applier;
+        let Applier {
+            clients,
+            subscribers,
+            sessions,
+            mut measurements,
+            identity,
+            outputs,
+            scraped,
+            asking_for_status,
+            events,
+            ..
+        } = applier;
         measurements.on_halt();
         let report =
             StatusReport { phase: ReportedPhase::CatchingUp, is_muted: true, boundaries: Vec::new(), ..report };
-        let mut halted = Halted { identity, settings, clients, subscribers, sessions, measurements, report };
-        let mut outbox = Outbox::default();
+        let mut halted = Halted { identity, settings, clients, subscribers, sessions, measurements, report, is_stopping };
+
         for output in outputs {
-            if let Output::Effect(Effect::Refuse { to, request, timestamp, reason }) = output {
-                halted.measurements.on_refusal(reason);
-                outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: clock.now() });
+            match output {
+                Output::Effect(Effect::Refuse { to, request, timestamp, reason }) => {
+                    halted.measurements.on_refusal(reason);
+                    outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
+                }
+                // The poll loop counts these.
+                Output::Effect(Effect::ConnectionSeen { peer }) => outbox.add(NetCommand::ConnectionSeen { peer }),
+                _ => {}
             }
         }
-        // The monitor waits for an answer to each scrape before the next.
-        if let Some(stats) = scraped {
-            halted.on_event(NetEvent::Scrape { stats }, clock.now(), &mut outbox);
-        }
-        halted.disconnect(&mut outbox);
-        outbox.release(&mut |sent| net.post(sent));
+        // The monitor waits for an answer to each scrape before the next, and a client for its status.
+        let scrape = scraped.map(|stats| NetEvent::Scrape { stats });
+        let status = asking_for_status.into_iter().map(|from| NetEvent::Status { from });
+        let unanswered = scrape.into_iter().chain(status).chain(events);
+        unanswered.for_each(|event| halted.on_event(event, now, outbox));
+        halted.disconnect(outbox);
         halted
     }
 
@@ -174,15 +195,11 @@ impl Halted {
         disk: &mut Disk,
         heartbeat: &Heartbeat,
     ) -> Result<Option<ChatStore>, OpenError> {
-        loop {
+        while !self.is_stopping {
             match batches.recv_timeout(RETRY) {
                 Ok(batch) => {
                     net.note_taken(&batch);
                     let mut outbox = Outbox::default();
-                    let is_stop = |event: &NetEvent| matches!(event, NetEvent::Stop);
-                    if batch.events.iter().any(is_stop) {
-                        return Ok(None);
-                    }
                     batch.events.into_iter().for_each(|event| self.on_event(event, clock.now(), &mut outbox));
                     outbox.release(&mut |sent| net.post(sent));
                     net.resume();
@@ -199,6 +216,7 @@ impl Halted {
                 }
             }
         }
+        Ok(None)
     }
 
     /// Answers what can be answered without the store, and remembers the logins.
@@ -229,8 +247,8 @@ impl Halted {
                 outbox.add(NetCommand::ScrapeResult { report: ScrapeReport { unready: Some(FULL.into()), metrics } });
             }
             NetEvent::PeerConnected { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
-            NetEvent::PeerDisconnected { .. } | NetEvent::Peer { .. } | NetEvent::PingPeers { .. } | NetEvent::Stop => {
-            }
+            NetEvent::Stop => self.is_stopping = true,
+            NetEvent::PeerDisconnected { .. } | NetEvent::Peer { .. } | NetEvent::PingPeers { .. } => {}
         }
     }
 
@@ -249,3 +267,6 @@ impl Halted {
         Ok(Applier { clients, subscribers, sessions, measurements, ..applier })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,11 @@ impl ChatStore {
         self.log.settle(&mut self.batch, uid);
     }
 
+    /// Lets so many writes succeed and the next one fail, as when the disk is full.
+    pub fn fail_after(&mut self, writes: usize) {
+        self.database.writes_left = Some(writes);
+    }
+
     /// Puts requests in their places in the log, all at once.
     pub fn insert(&mut self, requests: Vec<StampedRequest>) -> Result<Repair, StoreError> {
         self.begin_inserting(requests)?;
