@@ -159,7 +159,8 @@ impl Halted {
         measurements.on_halt();
         let report =
             StatusReport { phase: ReportedPhase::CatchingUp, is_muted: true, boundaries: Vec::new(), ..report };
-        let mut halted = Halted { identity, settings, clients, subscribers, sessions, measurements, report, is_stopping };
+        let mut halted =
+            Halted { identity, settings, clients, subscribers, sessions, measurements, report, is_stopping };
 
         for output in outputs {
             match output {
