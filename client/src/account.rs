@@ -269,7 +269,7 @@ impl ActiveAccount {
             ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, reason, .. }
                 if client == self.session.client() =>
             {
-                self.session.on_refused(now, link, sequence, timestamp);
+                self.session.on_refused(now, link, sequence, timestamp, reason.wait());
                 events.push(AccountEvent::Refused { reason });
             }
             ToClient::Refused { request: RequestId::Query { id }, .. } => self.queries.on_refused(now, link, id),

@@ -31,6 +31,8 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// nothing that is further ahead than 50 ms, and their clocks agree. Without a limit, one replica with a wrong clock could tell of a
 /// time so far ahead that all others would refuse whatever comes after it.
 const SEEN_AHEAD_MAX: Duration = Duration::from_secs(1);
+/// The longest time that a replica can ask us to wait. One that is sick must not silence us.
+const THROTTLED_MAX: Duration = Duration::from_secs(60);
 
 /// A command to be sent as `ToReplica::Request`, in the order in which it is returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +89,8 @@ pub struct Session {
     progress: Timestamp,
     /// When to repeat the commands that all links have refused; `None` while there is none.
     retry_at: Option<Timestamp>,
+    /// Until when each link wants no commands, because too many came.
+    throttled_until: BTreeMap<usize, Timestamp>,
     /// How long the next such repetition waits.
     backoff: Duration,
 }
@@ -129,6 +133,7 @@ impl Session {
             gaps: LinkSet::EMPTY,
             progress: Timestamp::ZERO,
             retry_at: None,
+            throttled_until: BTreeMap::new(),
             backoff: BACKOFF_MIN,
         }
     }
@@ -244,7 +249,7 @@ impl Session {
             if *expected < oldest {
                 self.gaps.insert(link);
             }
-            self.on_refused(now, link, sequence, uid.timestamp);
+            self.on_refused(now, link, sequence, uid.timestamp, Duration::ZERO);
             return AnswerKind::Uninformative;
         }
 
@@ -275,11 +280,12 @@ impl Session {
         Some(Change { command: answered.command.clone(), before })
     }
 
-    /// A replica refused the attempt with this timestamp. Refusals of earlier attempts are ignored.
-    pub fn on_refused(&mut self, now: Timestamp, link: usize, sequence: u64, timestamp: Timestamp) {
+    /// A replica refused the attempt with this timestamp, and wants no more for `wait`. Refusals of earlier attempts are ignored.
+    pub fn on_refused(&mut self, now: Timestamp, link: usize, sequence: u64, timestamp: Timestamp, wait: Duration) {
         if let Some(request) = self.in_flight.get_mut(&sequence)
             && request.timestamp == timestamp
         {
+            self.throttled_until.insert(link, now.after(wait.min(THROTTLED_MAX)));
             request.refused.insert(link);
             if self.reach.is_within(request.refused) {
                 self.plan_retry(now);
@@ -356,7 +362,9 @@ impl Session {
     /// after any other was answered. (Replicas that answer slowly but steadily must not be sent everything again.)
     fn overdue_at(&self) -> Option<Timestamp> {
         let (_, oldest) = self.in_flight.first_key_value()?;
-        Some(oldest.begun.max(self.progress).after(self.delivery_bound * 2 + Duration::from_secs(1)))
+        let overdue = oldest.begun.max(self.progress).after(self.delivery_bound * 2 + Duration::from_secs(1));
+        // While replicas want no commands, repeating them would only be refused.
+        Some(self.retry_at.map_or(overdue, |retry_at| retry_at.max(overdue)))
     }
 
     /// The highest timestamp that a replica can have accepted by now.
@@ -378,10 +386,14 @@ impl Session {
         self.in_flight.iter().find(|(_, request)| refused(request)).map(|(&sequence, _)| sequence)
     }
 
-    /// Has the refused commands repeated after the backoff, unless that is planned already.
+    /// Has the refused commands repeated after the backoff, unless that is planned already, and not before the first of the links
+    /// wants commands again.
     fn plan_retry(&mut self, now: Timestamp) {
         if self.retry_at.is_none() {
-            self.retry_at = Some(now.after(self.backoff));
+            let until =
+                self.throttled_until.iter().filter(|(link, _)| self.reach.contains(**link)).map(|(_, until)| *until);
+            let until = until.min().unwrap_or(now);
+            self.retry_at = Some(now.after(self.backoff).max(until));
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         }
     }

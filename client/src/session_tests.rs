@@ -72,7 +72,9 @@ fn timestamps_return_to_the_clock_when_it_was_corrected_wrongly() {
     assert!(ahead[0].timestamp > at(3_000_000));
     session.set_clock_offset(0);
     for link in 0..2 {
-        (1..=2).for_each(|sequence| session.on_refused(at(1), link, sequence, ahead[sequence as usize - 1].timestamp));
+        (1..=2).for_each(|sequence| {
+            session.on_refused(at(1), link, sequence, ahead[sequence as usize - 1].timestamp, Duration::ZERO)
+        });
     }
     let repeated = session.due(at(51));
     let timestamps: Vec<Timestamp> = repeated.iter().map(|outgoing| outgoing.timestamp).collect();
@@ -108,10 +110,10 @@ fn the_first_answer_counts_and_later_ones_are_compared() {
 fn a_command_is_not_repeated_while_one_link_has_not_refused() {
     let mut session = session(2);
     let sent = session.issue(at(0), Command::Delete);
-    session.on_refused(at(1), 0, 1, sent.timestamp);
+    session.on_refused(at(1), 0, 1, sent.timestamp, Duration::ZERO);
     assert_eq!(session.deadline(), Some(at(3000)), "only the time limit is left");
     assert!(session.due(at(2999)).is_empty());
-    session.on_refused(at(2), 1, 1, at(77));
+    session.on_refused(at(2), 1, 1, at(77), Duration::ZERO);
     assert!(session.due(at(2999)).is_empty(), "a refusal of another attempt says nothing");
 }
 
@@ -121,7 +123,7 @@ fn commands_that_all_links_refused_are_repeated_after_the_backoff() {
     let sent: Vec<Outgoing> = (0..4).map(|_| session.issue(at(0), Command::Delete)).collect();
     for link in 0..2 {
         session.on_answer(at(1), link, 1, uid(sent[0].timestamp), &Answer::Done);
-        session.on_refused(at(1), link, 3, sent[2].timestamp);
+        session.on_refused(at(1), link, 3, sent[2].timestamp, Duration::ZERO);
     }
     assert_eq!(session.deadline(), Some(at(51)));
     assert!(session.due(at(50)).is_empty());
@@ -131,11 +133,11 @@ fn commands_that_all_links_refused_are_repeated_after_the_backoff() {
     assert!(session.due(at(51)).is_empty());
 
     // The backoff grows until a command is answered.
-    (0..2).for_each(|link| session.on_refused(at(60), link, 3, again[0].timestamp));
+    (0..2).for_each(|link| session.on_refused(at(60), link, 3, again[0].timestamp, Duration::ZERO));
     assert_eq!(session.deadline(), Some(at(160)));
     let again = session.due(at(160));
     session.on_answer(at(161), 0, 2, uid(sent[1].timestamp), &Answer::Done);
-    (0..2).for_each(|link| session.on_refused(at(170), link, 3, again[0].timestamp));
+    (0..2).for_each(|link| session.on_refused(at(170), link, 3, again[0].timestamp, Duration::ZERO));
     assert_eq!(session.deadline(), Some(at(220)));
 }
 
@@ -180,7 +182,7 @@ fn a_session_has_a_gap_at_a_replica_that_lacks_a_command_and_is_stranded_without
 fn out_of_sequence_from_all_repeats_the_command_unless_it_is_about_an_older_attempt() {
     let mut session = session(1);
     let sent: Vec<Outgoing> = (0..2).map(|_| session.issue(at(0), Command::Delete)).collect();
-    session.on_refused(at(1), 0, 1, sent[0].timestamp);
+    session.on_refused(at(1), 0, 1, sent[0].timestamp, Duration::ZERO);
     let again = session.due(at(51));
     assert_eq!(sequences(&again), [1, 2]);
     // The first attempt of 2 was accepted, and is applied before the second attempt of 1.
@@ -211,7 +213,7 @@ fn an_unanswered_command_and_those_behind_it_are_repeated_but_not_while_answers_
 fn a_link_that_returns_is_sent_everything_in_flight_and_its_refusals_are_forgotten() {
     let mut session = session(2);
     let sent: Vec<Outgoing> = (0..2).map(|_| session.issue(at(0), Command::Delete)).collect();
-    session.on_refused(at(1), 0, 1, sent[0].timestamp);
+    session.on_refused(at(1), 0, 1, sent[0].timestamp, Duration::ZERO);
     session.on_link_lost(at(2), 1);
     assert_eq!(session.deadline(), Some(at(52)), "every link in reach has refused");
     assert_eq!(session.on_link_ready(1), sent);
@@ -270,4 +272,22 @@ fn a_successor_has_the_same_links_and_later_timestamps() {
     let outgoing = next.issue(at(5), Command::Delete);
     assert_eq!((outgoing.sequence, outgoing.timestamp), (1, at(60).next()));
     assert!(next.is_in_doubt(1), "its link was sent the command");
+}
+
+#[test]
+fn refused_commands_wait_as_long_as_the_first_replica_says() {
+    let mut session = session(2);
+    let sent = session.issue(at(0), Command::Delete);
+    let second = Duration::from_secs(1);
+    session.on_refused(at(1), 0, 1, sent.timestamp, 30 * second);
+    session.on_refused(at(1), 1, 1, sent.timestamp, 10 * second);
+    let first = at(1).after(10 * second);
+    assert_eq!(session.deadline(), Some(first), "not before, although it is unanswered for long");
+    assert_eq!(session.due(Timestamp(first.0 - 1)), []);
+    let again = session.due(first);
+    assert_eq!(again.len(), 1);
+
+    // A replica that is sick cannot silence us for long.
+    (0..2).for_each(|link| session.on_refused(first, link, 1, again[0].timestamp, 1_000_000 * second));
+    assert_eq!(session.deadline(), Some(first.after(THROTTLED_MAX)));
 }

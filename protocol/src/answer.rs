@@ -6,6 +6,7 @@ use crate::name::AccountName;
 use crate::text::MessageText;
 use crate::uid::Uid;
 use std::fmt;
+use std::time::Duration;
 
 wire_enum! {
     /// The answer to a command. It depends on the state and the request alone, so every replica gives the same.
@@ -58,7 +59,8 @@ wire_enum! {
         2 => NotOwner { name: AccountName },
         /// The client has to log in first.
         3 => LoginRequired,
-        /// The recipient has [`crate::command::MAILBOX_MAX`] unread messages.
+        /// The recipient has as many unread messages from the actor as there is room left among
+        /// [`crate::command::MAILBOX_MAX`]. Other senders still find room.
         4 => MailboxFull { name: AccountName },
         /// The session belongs to another actor: the one of its first request.
         5 => NotYourSession,
@@ -68,6 +70,8 @@ wire_enum! {
         7 => AnswerForgotten,
         /// The request exceeds a limit of the protocol.
         8 => TooMany,
+        /// The session has executed another command under this sequence number.
+        9 => DifferentCommand,
     }
 }
 
@@ -78,13 +82,19 @@ impl fmt::Display for Rejection {
             Rejection::NoSuchUser { name } => write!(formatter, "there is no account {name}"),
             Rejection::NotOwner { name } => write!(formatter, "your key is not the one that owns the account {name}"),
             Rejection::LoginRequired => write!(formatter, "you are not connected as anyone"),
-            Rejection::MailboxFull { name } => write!(formatter, "the mailbox of {name} is full"),
+            Rejection::MailboxFull { name } => write!(
+                formatter,
+                "{name} has too many unread messages from you, and has to read some before you can send more"
+            ),
             Rejection::NotYourSession => write!(formatter, "the session belongs to another account"),
             Rejection::OutOfSequence { expected } => {
                 write!(formatter, "request {expected} of the session has not been applied")
             }
             Rejection::AnswerForgotten => write!(formatter, "it was done long ago, and its answer is no longer kept"),
             Rejection::TooMany => write!(formatter, "the request exceeds a limit of the protocol"),
+            Rejection::DifferentCommand => {
+                write!(formatter, "another command was given under the same id before, so this one was not executed")
+            }
         }
     }
 }
@@ -142,6 +152,23 @@ wire_enum! {
         3 => Overloaded,
         /// The replica's disk has no room for what the request would write. Queries are still answered.
         4 => NoRoom,
+        /// The account or its address has sent too many commands lately.
+        5 => TooFast {
+            /// After how many milliseconds the replica will accept commands again.
+            wait_ms: u32,
+        },
+    }
+}
+
+impl Refusal {
+    /// How long to wait before sending the request again; zero when the refusal does not say.
+    pub fn wait(self) -> Duration {
+        match self {
+            Refusal::TooFast { wait_ms } => Duration::from_millis(wait_ms.into()),
+            Refusal::Late | Refusal::Ahead | Refusal::NotServing | Refusal::Overloaded | Refusal::NoRoom => {
+                Duration::ZERO
+            }
+        }
     }
 }
 
@@ -153,6 +180,7 @@ impl fmt::Display for Refusal {
             Refusal::NotServing => "the replica is not serving",
             Refusal::Overloaded => "the replica is overloaded",
             Refusal::NoRoom => "the replica's disk is full",
+            Refusal::TooFast { .. } => "too many commands have come from this account or address",
         })
     }
 }

@@ -12,7 +12,8 @@ pub const ACK_MAX: usize = 1024;
 pub const PAGE_MAX: u16 = 1000;
 /// The most bytes of text in one page of an answer, so that its frame stays below [`crate::frame::FRAME_MAX`].
 pub const PAGE_BYTES: usize = 512 * 1024;
-/// The most unread messages of an account; a send beyond it is rejected with `MailboxFull`.
+/// The most unread messages of an account. A sender may have as many of them as there is room left; a send beyond it is rejected
+/// with `MailboxFull`. So one sender alone fills half of a mailbox, and leaves the other half to others.
 pub const MAILBOX_MAX: u64 = 200_000;
 
 wire_enum! {

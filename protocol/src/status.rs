@@ -172,12 +172,13 @@ wire_struct! {
         pub not_serving: u64,
         pub overloaded: u64,
         pub no_room: u64,
+        pub too_fast: u64,
     }
 }
 
 impl RefusalCounts {
     /// The sum over all reasons.
     pub fn total(&self) -> u64 {
-        self.late + self.ahead + self.not_serving + self.overloaded + self.no_room
+        self.late + self.ahead + self.not_serving + self.overloaded + self.no_room + self.too_fast
     }
 }

@@ -84,6 +84,7 @@ pub fn skip_rest<'de, A: SeqAccess<'de>>(sequence: &mut A) -> Result<(), A::Erro
 
 /// Defines an enum whose variants are encoded as `[tag, field, …]`. A field needs a comment only where its name and type do not
 /// say everything.
+#[macro_export]
 macro_rules! wire_enum {
     ($(#[$meta:meta])* pub enum $name:ident {
         $( $(#[$variant_meta:meta])* $tag:literal => $variant:ident

@@ -335,7 +335,7 @@ impl Talking {
                 if client == self.session.client() =>
             {
                 *self.told.refusals.entry(reason.to_string()).or_default() += 1;
-                self.session.on_refused(now, link, sequence, timestamp);
+                self.session.on_refused(now, link, sequence, timestamp, reason.wait());
             }
             ToClient::LoginRefused { account } => self.told.faults.push(format!("{account} may not log in")),
             _ => {}

@@ -1,16 +1,16 @@
 //! Connections that misbehave, by silence, by not reading or by their number, and the cost of idle connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use stablechat_protocol::answer::Answer;
+use stablechat_protocol::answer::{Answer, Refusal};
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::Query;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_tests::cluster::{CLUSTER, Cluster};
-use stablechat_tests::process::Program;
+use stablechat_tests::process::{Program, assert_ends};
 use stablechat_tests::raw::{RawClient, Received, create_accounts, frame, hello};
-use stablechat_tests::session::{Person, recipient, send, stamp, stamp_ahead};
+use stablechat_tests::session::{Person, Session, recipient, send, stamp, stamp_ahead};
 use stablechat_tests::wait::{SOON, wait_for, wait_until};
 use std::io::ErrorKind;
 use std::process::Command;
@@ -52,6 +52,23 @@ fn silent_connections_are_ended() {
     // with other things either may take longer, but never less.
     assert!(matches!(ended, [Some(9..29), Some(9..29), Some(29..)]), "{ended:?}");
     pinging.ping();
+}
+
+#[test]
+fn an_address_that_creates_accounts_too_fast_is_told_to_wait() {
+    let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
+    let mut stranger = cluster.greet("a");
+    let creations: Vec<ToReplica> =
+        (0..1200).map(|number| Session::default().next(Person::new(&format!("account-{number}")).create())).collect();
+    stranger.send_all(&creations).expect("the connection stands");
+    let wait_ms = wait_for("a refusal", Duration::from_secs(60), || match stranger.receive() {
+        ToClient::Refused { reason: Refusal::TooFast { wait_ms }, .. } => Some(wait_ms),
+        _ => None,
+    });
+    assert!((1..=1000).contains(&wait_ms), "{wait_ms}");
+    // The client waits.
+    let client = cluster.client(&["create", "patient"]);
+    assert_ends(client, 0, "created patient");
 }
 
 /// Fills bob's mailbox with enough messages for a page of the greatest size.

@@ -149,7 +149,7 @@ fn answers_that_differ_are_reported() {
     cluster.replicas[1].set(|manners| manners.rejects_sends = Some(full));
     let said = cluster.run(&["--replies", "all", "--as", "alice", "send", "bob", "x"]);
     assert!(said.err.contains("the replicas disagree on request 1"), "{said:?}");
-    assert!(said.err.contains("b: the mailbox of bob is full"), "{said:?}");
+    assert!(said.err.contains("b: bob has too many unread messages from you"), "{said:?}");
     assert!(said.out.starts_with("a: sent to bob"), "{said:?}");
 }
 

@@ -26,14 +26,14 @@ wire_enums! {
         OtherClusterFile
     }
     "request-id" RequestId { Command, Query }
-    "refusal" Refusal { Late, Ahead, NotServing, Overloaded, NoRoom }
+    "refusal" Refusal { Late, Ahead, NotServing, Overloaded, NoRoom, TooFast }
     "stability" Stability { Closed, RealTime }
     "command" Command { Create, Delete, Send, Ack }
     "recipient" Recipient { Account }
     "answer-body" Answer { Done, Rejected }
     "rejection" Rejection {
         AlreadyExists, NoSuchUser, NotOwner, LoginRequired, MailboxFull, NotYourSession, OutOfSequence,
-        AnswerForgotten, TooMany
+        AnswerForgotten, TooMany, DifferentCommand
     }
     "query-body" Query { List, Unread, History, KeyLookup }
     "query-answer-body" QueryAnswer { Rejected, Accounts, Messages, Key }
@@ -168,6 +168,7 @@ impl Vectors {
         self.add("", Rejection::OutOfSequence { expected: 65_536 });
         self.add("", Rejection::AnswerForgotten);
         self.add("", Rejection::TooMany);
+        self.add("", Rejection::DifferentCommand);
     }
 
     pub fn add_small_enums(&mut self) {
@@ -180,6 +181,7 @@ impl Vectors {
         for refusal in [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded, Refusal::NoRoom] {
             self.add("", refusal);
         }
+        self.add("", Refusal::TooFast { wait_ms: 1000 });
         self.add("", Stability::Closed);
         self.add("", Stability::RealTime);
 

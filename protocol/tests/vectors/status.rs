@@ -106,7 +106,7 @@ fn serving() -> StatusReport {
             closed: 65_536,
             real_time: 256,
             queries: 24,
-            refused: RefusalCounts { late: 1, ahead: 2, not_serving: 3, overloaded: 4, no_room: 5 },
+            refused: RefusalCounts { late: 1, ahead: 2, not_serving: 3, overloaded: 4, no_room: 5, too_fast: 6 },
             repairs: 1,
             undone: 23,
             longest_repair_ns: 1_000_000,

@@ -60,6 +60,7 @@ impl Measurements {
             Refusal::NotServing => &mut refused.not_serving,
             Refusal::Overloaded => &mut refused.overloaded,
             Refusal::NoRoom => &mut refused.no_room,
+            Refusal::TooFast { .. } => &mut refused.too_fast,
         } += 1;
     }
 
@@ -129,16 +130,22 @@ mod tests {
         measurements.on_request(Timestamp(1), Stability::Closed);
         measurements.on_request(Timestamp(1), Stability::RealTime);
         measurements.on_query(Timestamp(1), Stability::Closed);
-        for reason in
-            [Refusal::Late, Refusal::Ahead, Refusal::NotServing, Refusal::Overloaded, Refusal::NoRoom, Refusal::Late]
-        {
+        for reason in [
+            Refusal::Late,
+            Refusal::Ahead,
+            Refusal::NotServing,
+            Refusal::Overloaded,
+            Refusal::NoRoom,
+            Refusal::TooFast { wait_ms: 1 },
+            Refusal::Late,
+        ] {
             measurements.on_refusal(reason);
         }
         measurements.on_repair(3, 1, Duration::from_millis(7));
         measurements.on_repair(2, 1, Duration::from_millis(5));
         let counters = measurements.counters();
         assert_eq!((counters.closed, counters.real_time, counters.queries), (3, 1, 1));
-        assert_eq!((counters.refused.late, counters.refused.total()), (2, 6));
+        assert_eq!((counters.refused.late, counters.refused.total()), (2, 7));
         assert_eq!((counters.repairs, counters.undone, counters.longest_repair_ns), (2, 5, 7_000_000));
         let extra = measurements.extra().0;
         assert_eq!((extra.closed_queries, extra.changed, extra.repairing), (1, 2, Duration::from_millis(12)));

@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn issue(time: Timestamp, from: ConnectionId, request: Request) -> NetEvent {
-        NetEvent::Request(Submission { time, from, timestamp: time, body: Body::Request(request) })
+        NetEvent::Request(Submission { time, from, timestamp: time, body: Body::Request(request), too_fast: None })
     }
 
     #[test]

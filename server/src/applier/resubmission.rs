@@ -137,7 +137,7 @@ impl Resubmission {
             };
             let body = Body::Request(request);
             self.submitted.push((held, body.uid(timestamp)));
-            let submission = Submission { time: now, from: NOBODY, timestamp, body };
+            let submission = Submission { time: now, from: NOBODY, timestamp, body, too_fast: None };
             replica.step(Input::Request { submission, sender: Sender::Replica }, outputs);
         }
         if !self.submitted.is_empty() {

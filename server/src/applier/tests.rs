@@ -138,7 +138,7 @@ impl Cluster {
         for node in self.nodes.iter_mut().filter(|node| node.applier.is_some()) {
             let body = Body::Request(request.clone());
             let from = ConnectionId(0);
-            let submission = Submission { time: self.now.after(STEP), from, timestamp, body };
+            let submission = Submission { time: self.now.after(STEP), from, timestamp, body, too_fast: None };
             node.inbox.push_back(NetEvent::Request(submission));
         }
         self.run(STEP);
@@ -258,7 +258,7 @@ fn orphans_of_a_returning_replica_are_submitted_again() {
         let request = Request { client: ClientId([2; 16]), sequence, actor: Some(bob.clone()), command };
         let (from, time) = (ConnectionId(0), cluster.now.after(STEP));
         let body = Body::Request(request);
-        let submission = Submission { time, from, timestamp: time, body };
+        let submission = Submission { time, from, timestamp: time, body, too_fast: None };
         cluster.nodes[2].inbox.push_back(NetEvent::Request(submission));
         cluster.run(Duration::from_secs(2));
     }

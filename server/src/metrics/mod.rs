@@ -223,6 +223,7 @@ impl MetricsSnapshot {
             ([("reason", "not_serving")], refused.not_serving),
             ([("reason", "overloaded")], refused.overloaded),
             ([("reason", "no_room")], refused.no_room),
+            ([("reason", "too_fast")], refused.too_fast),
         ];
         page.counters("stablechat_refusals_total", "Requests and queries refused.", reasons)?;
         let tests =

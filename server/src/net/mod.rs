@@ -10,6 +10,7 @@
 //! - `poll_loop`: the loop; `channel`: the way to the applier and back; `intake`: batches, and the clock reading of each.
 //! - `connections`: the table of connections and their common limits; `connection`: one of them, over the common transport.
 //! - `greeting`: what clients may say when; `peer_greeting`, `peer_links`, `dialer`: the one connection with each peer.
+//! - `rates`: how many commands an account and an address may submit.
 //! - `monitor`, `http`: metrics and health for monitoring systems.
 
 mod channel;
@@ -27,6 +28,7 @@ mod monitor;
 mod peer_greeting;
 mod peer_links;
 mod poll_loop;
+mod rates;
 mod registrar;
 mod source;
 #[cfg(test)]

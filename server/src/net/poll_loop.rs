@@ -11,6 +11,7 @@ use super::intake::Intake;
 use super::logins::LoginQueue;
 use super::monitor::{HTTP_CONNECTIONS_MAX, Monitor};
 use super::peer_links::PeerLinks;
+use super::rates::Rates;
 use super::registrar::{FIRST_CONNECTION, Registrar};
 use super::{EventBatch, Listener, NetCommand, NetEvent, NetStats, ReplicaIdentity};
 use crate::clock::Clock;
@@ -61,6 +62,7 @@ pub struct PollLoop {
     peer_links: PeerLinks,
     /// Logins whose signatures are to be checked.
     logins: LoginQueue,
+    rates: Rates,
     /// The version ranges of refused clients that were logged.
     logged_versions: BTreeSet<Versions>,
     intake: Intake,
@@ -101,6 +103,7 @@ impl PollLoop {
             since: now,
             connections: Connections::new(now),
             peer_links: PeerLinks::new(identity.peers().map(|(peer, entry)| (peer, entry.name.clone()))),
+            rates: Rates::new(now),
             identity,
             logins: LoginQueue::new(now),
             logged_versions: BTreeSet::new(),

@@ -13,11 +13,12 @@ use stablechat_protocol::peer::{BODIES_BYTES, FETCH_DELAY, PeerMessage, UIDS_MAX
 use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+use std::time::Duration;
 
 impl Replica {
     /// Accepts a client's request, joins it to one that is held already, or refuses it.
     pub(super) fn on_request(&mut self, submission: Submission, sender: &Sender, outputs: &mut Vec<Output>) {
-        let Submission { time, from, timestamp, body } = submission;
+        let Submission { time, from, timestamp, body, too_fast } = submission;
         let uid = body.uid(timestamp);
 
         // A repetition of a pending request is no new request, even if a new one would be refused now.
@@ -25,7 +26,7 @@ impl Replica {
             return;
         }
 
-        let refusal = self.refusal(time, from, timestamp, &body);
+        let refusal = self.refusal(time, from, timestamp, &body, too_fast);
 
         // A request that would be accepted with the longest grace counts, or the grace would never become long enough for it. What is
         // refused for another reason does not. A retransmission after others have the request says nothing of how long messages take.
@@ -47,11 +48,23 @@ impl Replica {
     }
 
     /// Why a client's request or query with this timestamp is refused; none when it is accepted.
-    fn refusal(&self, time: Timestamp, from: ConnectionId, timestamp: Timestamp, body: &Body) -> Option<Refusal> {
+    fn refusal(
+        &self,
+        time: Timestamp,
+        from: ConnectionId,
+        timestamp: Timestamp,
+        body: &Body,
+        too_fast: Option<Duration>,
+    ) -> Option<Refusal> {
         if self.phase != Phase::Serving || self.stopping != Stopping::No || self.is_muted() {
             Some(Refusal::NotServing)
         } else if !self.has_room && matches!(body, Body::Request(_)) {
             Some(Refusal::NoRoom)
+        } else if let Some(wait) = too_fast {
+            // Before the timestamp is looked at, or the client would repeat it at once with another. Rounded up, so that a
+            // client that waits so long is accepted.
+            let wait_ms = u32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+            Some(Refusal::TooFast { wait_ms })
         } else if self.closing.is_late(timestamp, self.now) {
             Some(Refusal::Late)
         } else if timestamp > time.after(self.settings.ahead) {

@@ -9,6 +9,7 @@ use stablechat_protocol::request::{Actor, QueryRequest, Request, RequestId, Stam
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// What happens to a replica.
 ///
@@ -111,6 +112,8 @@ pub struct Submission {
     /// When the client issued it, by the client's clock.
     pub timestamp: Timestamp,
     pub body: Body,
+    /// How long its account or address has to wait, if it has sent too many commands lately.
+    pub too_fast: Option<Duration>,
 }
 
 /// A request or a query.

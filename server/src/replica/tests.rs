@@ -137,7 +137,7 @@ impl Script {
             Some("stranger") => Sender::Stranger,
             name => Sender::Account(AccountName::parse(name.unwrap_or("alice"))?),
         };
-        Ok(Input::Request { submission: Submission { time: read, from, timestamp, body }, sender })
+        Ok(Input::Request { submission: Submission { time: read, from, timestamp, body, too_fast: None }, sender })
     }
 }
 
@@ -430,7 +430,8 @@ fn overload_is_refused_until_there_is_room() {
         let command = Command::Send { to, text: MessageText::parse("x".repeat(4096)).expect("a text") };
         let body = Body::Request(Request { client: client("r"), sequence: number, actor: None, command });
         let timestamp = Timestamp(10_000 * MILLISECOND + number);
-        let submission = Submission { time: timestamp, from: ConnectionId(connection), timestamp, body };
+        let submission =
+            Submission { time: timestamp, from: ConnectionId(connection), timestamp, body, too_fast: None };
         replica.step(Input::Request { submission, sender: Sender::Stranger }, &mut outputs);
         match &std::mem::take(&mut outputs)[..] {
             [] => false,
@@ -460,7 +461,7 @@ fn serving_with_pending() -> (Replica, Uid) {
     let mut replica = serving(10_000);
     let (timestamp, body) = (Timestamp(10_010 * MILLISECOND), request("r"));
     let uid = body.uid(timestamp);
-    let submission = Submission { time: timestamp, from: ConnectionId(1), timestamp, body };
+    let submission = Submission { time: timestamp, from: ConnectionId(1), timestamp, body, too_fast: None };
     replica.step(Input::Request { submission, sender: Sender::Stranger }, &mut Vec::new());
     assert!(replica.pending.get(uid).is_some());
     (replica, uid)

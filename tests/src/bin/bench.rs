@@ -51,8 +51,9 @@ fn main() -> io::Result<()> {
     let cluster = Cluster::start(names, Duration::from_millis(arguments.delivery_bound_ms));
     cluster.wait_until_same(WHOLE);
     let mut clients: Vec<RawClient> = names.iter().map(|name| cluster.greet(name)).collect();
-    let alice = Person::new("alice");
-    call_everywhere(&mut clients, &alice.create());
+    // Each load has a sender of its own, since replicas limit how fast an account sends.
+    let senders: Vec<Person> = (0..LOADS.len()).map(|number| Person::new(&format!("sender-{number}"))).collect();
+    senders.iter().for_each(|person| call_everywhere(&mut clients, &person.create()));
     // Several recipients, since a mailbox has a limit.
     let recipients: Vec<Person> = (0..RECIPIENTS).map(|number| Person::new(&format!("recipient-{number}"))).collect();
     recipients.iter().for_each(|person| call_everywhere(&mut clients, &person.create()));
@@ -69,10 +70,10 @@ fn main() -> io::Result<()> {
         "{:>8} {:>9} {:>10} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9} {:>9}",
         "sessions", "in flight", "requests/s", "p50", "p99", "p99.9", "max", "repeated", "cores", "us/req", "peak MiB"
     );
-    for (sessions, window) in LOADS {
+    for ((sessions, window), sender) in LOADS.into_iter().zip(&senders) {
         let connect = |name: &&str| -> RawClient {
             let mut client = cluster.greet(name);
-            client.login(&alice, false);
+            client.login(sender, false);
             client
         };
         let connections = (0..sessions).map(|_| names.iter().map(connect).collect()).collect();

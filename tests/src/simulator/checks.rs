@@ -378,11 +378,16 @@ impl Checks {
                 Place::Early(expected) => answer == Answer::Rejected { reason: Rejection::OutOfSequence { expected } },
                 Place::Next(client, sequence) | Place::Repetition(client, sequence) => {
                     let effect = seen.effects.get_mut(&(client, sequence)).expect("it took effect");
+                    let is_different = self.requests[&uid].command != self.requests[&effect.uid].command;
                     let is_about_session = matches!(
                         answer,
                         Answer::Rejected { reason: Rejection::OutOfSequence { .. } | Rejection::NotYourSession }
                     );
-                    !is_about_session && *effect.answer.get_or_insert_with(|| answer.clone()) == answer
+                    if is_different {
+                        answer == Answer::Rejected { reason: Rejection::DifferentCommand }
+                    } else {
+                        !is_about_session && *effect.answer.get_or_insert_with(|| answer.clone()) == answer
+                    }
                 }
             };
             if !fits {

@@ -45,8 +45,8 @@ pub enum Stage {
     Create,
     /// As the account, send so many messages, acknowledge those that come, and send queries.
     Speak(u32),
-    /// As the account, issue the commands of the stage before again, in the same session. Those that are left; they become known
-    /// when the stage begins.
+    /// As the account, issue the commands of the stage before again, in the same session, a few of them with another text. Those
+    /// that are left; they become known when the stage begins.
     Repeat(VecDeque<Command>),
     /// As the account, delete it.
     Delete,
@@ -241,7 +241,13 @@ impl Client {
                 let text = label(self.session.client(), self.session.next_sequence());
                 Some(Command::Send { to: Recipient::Account { name }, text })
             }
-            Stage::Repeat(commands) => commands.pop_front(),
+            Stage::Repeat(commands) => match commands.pop_front()? {
+                Command::Send { to, .. } if random.u8(..16) == 0 => {
+                    let text = label(self.session.client(), u64::MAX - self.session.next_sequence());
+                    Some(Command::Send { to, text })
+                }
+                command => Some(command),
+            },
             _ => None,
         }
     }
@@ -388,10 +394,10 @@ impl Client {
                 return Some(self.session.on_answer(clock, link, sequence, uid, &answer));
             }
             ToClient::QueryAnswer { id, answer, .. } => self.on_query_answer(clock, id, answer),
-            ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, .. }
+            ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, reason, .. }
                 if client == self.session.client() =>
             {
-                self.session.on_refused(clock, link, sequence, timestamp);
+                self.session.on_refused(clock, link, sequence, timestamp, reason.wait());
             }
             ToClient::Refused { request: RequestId::Query { id }, .. } => self.queries.on_refused(clock, link, id),
             ToClient::Delivery { message } => {

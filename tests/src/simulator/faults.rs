@@ -46,6 +46,8 @@ pub enum Fault {
     AlmostFullDisk { node: usize, length: Duration },
     /// A replica's disk has no room at all. The replica is down until there is room.
     FullDisk { node: usize, length: Duration },
+    /// A replica refuses all commands because they come too fast, or all replicas do if there is none.
+    Throttle { node: Option<usize>, length: Duration },
     /// A replica is asked to stop, and started again.
     Stop { node: usize },
     /// Nothing gets from one replica to another, or to all others if there is no other, in one direction or in both.
@@ -75,6 +77,7 @@ impl Fault {
         (Mode::Bounds, "pauses longer than a hop"),
         (Mode::Bounds, "pauses longer than the bound"),
         (Mode::Bounds, "replicas stopped"),
+        (Mode::Bounds, "replicas throttled"),
         (Mode::Bounds, "scenes"),
         (Mode::Beyond, "disks lost"),
         (Mode::Beyond, "partitions"),
@@ -99,6 +102,7 @@ impl Fault {
             Fault::Wipe { .. } => "disks lost",
             Fault::AlmostFullDisk { .. } => "disks almost full",
             Fault::FullDisk { .. } => "disks full",
+            Fault::Throttle { .. } => "replicas throttled",
             Fault::Stop { .. } => "replicas stopped",
             Fault::Partition { symmetric: true, .. } => "partitions",
             Fault::Partition { symmetric: false, .. } => "partitions one way",
@@ -118,6 +122,9 @@ const GAP_MAX_MS: u64 = 300;
 /// How far a long pause exceeds a hop at most, in milliseconds. A replica that was paused for so long
 /// rejoins as after a restart, so such a pause is within bounds as a restart is.
 const LONG_PAUSE_MS: u64 = 2600;
+
+/// The most milliseconds for which commands are refused because they come too fast.
+const THROTTLED_MAX_MS: u64 = 1000;
 
 /// How a kind of fault is drawn.
 struct Row {
@@ -142,6 +149,7 @@ const TABLE: &[Row] = &[
     Row { weight: 6, mode: Mode::Bounds, replicas: 1, draw: |dice| Fault::Stop { node: dice.node } },
     Row { weight: 2, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.almost_full_disk() },
     Row { weight: 2, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.full_disk() },
+    Row { weight: 3, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.throttle() },
     Row { weight: 12, mode: Mode::Bounds, replicas: 1, draw: |dice| dice.kill() },
     Row { weight: 7, mode: Mode::Bounds, replicas: 2, draw: |dice| dice.wrong_clock() },
     Row { weight: 12, mode: Mode::Bounds, replicas: 2, draw: |_| Fault::Scene },
@@ -233,6 +241,11 @@ impl Dice<'_> {
 
     fn full_disk(&mut self) -> Fault {
         Fault::FullDisk { node: self.node, length: down_time(self.random) }
+    }
+
+    fn throttle(&mut self) -> Fault {
+        let node = Some(self.node).filter(|_| self.random.bool());
+        Fault::Throttle { node, length: Duration::from_millis(self.random.u64(1..THROTTLED_MAX_MS)) }
     }
 
     fn kill(&mut self) -> Fault {

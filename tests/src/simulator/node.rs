@@ -119,6 +119,8 @@ pub struct Node {
     pub death: Option<Death>,
     /// Whether it has been asked to stop.
     pub leaving: bool,
+    /// Until when, by its clock, it refuses all commands because they come too fast.
+    pub throttled_until: Timestamp,
 }
 
 /// A message or an event that has arrived.
@@ -182,6 +184,7 @@ impl Node {
             pause_in_turn: None,
             death: None,
             leaving: false,
+            throttled_until: Timestamp::ZERO,
         }
     }
 
@@ -194,6 +197,7 @@ impl Node {
     pub fn start(&mut self, random: &mut Rng, now: Timestamp) -> Result<(), String> {
         self.incarnation += 1;
         self.started = now;
+        self.throttled_until = Timestamp::ZERO;
         self.clock.start(random, now);
         let identity = StoreIdentity { cluster: "simulated".into(), replica: name(self.index).into() };
         let mut store = self.disk.open(random, &identity).map_err(|error| error.to_string())?;
@@ -435,12 +439,15 @@ impl Node {
             ToReplica::Request { client, sequence, timestamp, command } => {
                 let actor = self.actors.get(&connection).cloned().flatten();
                 let body = Body::Request(Request { client, sequence, actor, command });
-                Some(NetEvent::Request(Submission { time: clock, from: connection, timestamp, body }))
+                let wait = self.throttled_until.since(clock);
+                let too_fast = Some(wait).filter(|wait| !wait.is_zero());
+                Some(NetEvent::Request(Submission { time: clock, from: connection, timestamp, body, too_fast }))
             }
             ToReplica::Query { id, timestamp, query } => {
                 let actor = self.actors.get(&connection).cloned().flatten();
                 let body = Body::Query(QueryRequest { id, actor, query });
-                Some(NetEvent::Request(Submission { time: clock, from: connection, timestamp, body }))
+                let too_fast = None;
+                Some(NetEvent::Request(Submission { time: clock, from: connection, timestamp, body, too_fast }))
             }
             ToReplica::Ping { sent } => {
                 reply(ToClient::Pong { sent, clock });

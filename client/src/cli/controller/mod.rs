@@ -379,8 +379,17 @@ impl Controller {
         }
     }
 
-    /// A replica did not take a command. When none takes it for lack of room, a person is told: that may last.
+    /// A replica did not take a command. When none takes it for lack of room, or because it comes too fast, a person is told: that may
+    /// last.
     fn on_refused(&mut self, reason: Refusal) {
+        let is_throttled = matches!(reason, Refusal::TooFast { .. }) && self.account.session().is_refused();
+        if is_throttled && self.timeouts.on_throttled() {
+            self.notice(
+                "this account or its address has sent more commands than the replicas accept at once; the rest is sent as \
+                 fast as they allow"
+                    .into(),
+            );
+        }
         let is_full = reason == Refusal::NoRoom && self.account.session().is_refused();
         if is_full && self.timeouts.on_no_room() && self.is_told_of_reach() {
             self.notice(

@@ -20,13 +20,15 @@ pub(super) struct Timeouts {
     progress: Timestamp,
     /// Whether all replicas in reach have refused a command for lack of room since the last answer.
     has_no_room: bool,
+    /// Whether all replicas in reach have ever refused a command because too many came.
+    is_throttled: bool,
     /// When the input ended, if it did.
     closing_since: Option<Timestamp>,
 }
 
 impl Timeouts {
     pub fn new(mode: Mode, delivery_bound: Duration, now: Timestamp) -> Timeouts {
-        Timeouts { mode, delivery_bound, progress: now, has_no_room: false, closing_since: None }
+        Timeouts { mode, delivery_bound, progress: now, has_no_room: false, is_throttled: false, closing_since: None }
     }
 
     /// An answer came, or a request was made while none was in flight.
@@ -38,6 +40,11 @@ impl Timeouts {
     /// All replicas in reach lack room for a command. Returns whether this is the first time since the last answer.
     pub fn on_no_room(&mut self) -> bool {
         !std::mem::replace(&mut self.has_no_room, true)
+    }
+
+    /// All replicas in reach want fewer commands. Returns whether that is news.
+    pub fn on_throttled(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_throttled, true)
     }
 
     pub fn has_no_room(&self) -> bool {

@@ -98,6 +98,7 @@ fn counters(counters: &Counters) -> Value {
             "not_serving": counters.refused.not_serving,
             "overloaded": counters.refused.overloaded,
             "no_room": counters.refused.no_room,
+            "too_fast": counters.refused.too_fast,
         },
         "repairs": counters.repairs,
         "undone": counters.undone,

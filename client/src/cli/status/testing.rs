@@ -59,7 +59,7 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
             closed: 45,
             real_time: 2,
             queries: 6,
-            refused: RefusalCounts { late: 1, ahead: 0, not_serving: 3, overloaded: 0, no_room: 0 },
+            refused: RefusalCounts { late: 1, ahead: 0, not_serving: 3, overloaded: 0, no_room: 0, too_fast: 0 },
             ..Counters::default()
         },
     }

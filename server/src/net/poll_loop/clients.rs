@@ -188,11 +188,15 @@ impl PollLoop {
                 self.intake.push(NetEvent::LoggedOut { connection: id });
             }
             Reaction::Request(timestamp, body) => {
-                if let Body::Query(_) = body {
-                    connection.on_query(now);
-                }
+                let too_fast = match &body {
+                    Body::Request(request) => self.rates.admit(now, connection.source(), request).err(),
+                    Body::Query(_) => {
+                        connection.on_query(now);
+                        None
+                    }
+                };
                 let time = self.clock.now();
-                self.intake.push(NetEvent::Request(Submission { time, from: id, timestamp, body }));
+                self.intake.push(NetEvent::Request(Submission { time, from: id, timestamp, body, too_fast }));
             }
             Reaction::Status => self.intake.push(NetEvent::Status { from: id }),
             Reaction::PingPeers => self.intake.push(NetEvent::PingPeers { from: id }),

@@ -176,5 +176,6 @@ fn refusal(reason: Refusal) -> &'static str {
         Refusal::NotServing => "refused not serving",
         Refusal::Overloaded => "refused overloaded",
         Refusal::NoRoom => "refused for lack of room",
+        Refusal::TooFast { .. } => "refused too fast",
     }
 }

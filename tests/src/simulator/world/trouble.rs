@@ -8,6 +8,7 @@ use crate::simulator::node::{self, Death};
 use crate::simulator::scenes::{self, SceneKind};
 use crate::simulator::{DELIVERY_BOUND, Mode, START, Scenario};
 use stablechat_protocol::session::ClientId;
+use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
 /// The most microseconds after which the only replica that heard a client dies: before it has told the others, while they
@@ -88,6 +89,15 @@ impl World {
             Fault::Stop { node } => self.stop(node),
             Fault::AlmostFullDisk { node, length } => self.fill_to_reserve(node, length),
             Fault::FullDisk { node, length } => self.fill(node, length),
+            Fault::Throttle { node, length } => {
+                let throttled = node.map_or(self.nodes(), |node| node..node + 1);
+                for node in throttled {
+                    let until = self.nodes[node].clock.read(self.now).after(length);
+                    self.note(Some(node), || format!("refuses all commands as too fast for {length:?}"));
+                    self.nodes[node].throttled_until = until;
+                }
+                true
+            }
             Fault::Partition { .. } if self.nodes().any(|node| self.is_recovering(node)) => false,
             Fault::Partition { from, to, symmetric, length } => {
                 self.cut_off(from, to, symmetric, length);
@@ -122,6 +132,7 @@ impl World {
     pub(super) fn on_heal(&mut self) {
         (self.is_healed, self.links.late_one_in) = (true, 0);
         for node in self.nodes() {
+            self.nodes[node].throttled_until = Timestamp::ZERO;
             self.set_clock_right(node);
             // Where several clocks may be wrong, an operator restarts the replicas that do not follow. One alone recovers by itself.
             if self.scenario.mode == Mode::Beyond {
