@@ -345,8 +345,10 @@ fn a_request_takes_effect_once_however_often_it_is_sent() {
             assert_eq!(client.call(Command::Ack { uids: vec![message.uid] }), Answer::Done);
         }
     }
-    // Another body under the same number gets the answer of the first, and does nothing.
-    assert_eq!(first.attempt(&session, 1, &send("nobody", "twice")), Answer::Done);
+    // Another command under the same number does nothing, and is told so.
+    for command in [send("alice", "twice"), send("nobody", "once"), Command::Delete] {
+        assert_eq!(first.attempt(&session, 1, &command), rejected(Rejection::DifferentCommand));
+    }
     assert_eq!(first.unread(), []);
     assert_eq!(second.delivery(), message);
     assert_eq!((first.delivered(), second.delivered()), (0, 0));
@@ -364,7 +366,8 @@ fn sessions_keep_their_order_their_owner_and_the_last_answers() {
     }
     client.settle(&mut pipeline, &frames);
     let session = pipeline.session().clone();
-    let attempt = |client: &mut RawClient, sequence: u64| client.attempt(&session, sequence, &send("alice", "again"));
+    let text = |sequence: u64| send("alice", sequence.to_string());
+    let attempt = |client: &mut RawClient, sequence: u64| client.attempt(&session, sequence, &text(sequence));
     assert_eq!(attempt(&mut client, WINDOW + 2), rejected(Rejection::OutOfSequence { expected: WINDOW + 1 }));
     assert_eq!(attempt(&mut client, u64::MAX), rejected(Rejection::OutOfSequence { expected: WINDOW + 1 }));
     assert_eq!(attempt(&mut other, WINDOW + 1), rejected(Rejection::NotYourSession));
@@ -374,6 +377,6 @@ fn sessions_keep_their_order_their_owner_and_the_last_answers() {
     assert_eq!(attempt(&mut client, WINDOW + 1), Answer::Done);
     assert_eq!(attempt(&mut client, 1), rejected(Rejection::AnswerForgotten));
     assert_eq!(attempt(&mut client, 2), Answer::Done);
-    let numbers: Vec<String> = (1..=WINDOW).map(|number| number.to_string()).chain(["again".into()]).collect();
+    let numbers: Vec<String> = (1..=WINDOW + 1).map(|number| number.to_string()).collect();
     assert_eq!(texts(&client.unread()), numbers);
 }

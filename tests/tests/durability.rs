@@ -23,7 +23,7 @@ const KILL_DELAY_MAX: Duration = Duration::from_millis(20);
 /// How many requests are in flight.
 const WINDOW: usize = 64;
 // Nobody reads the messages before the end. In each life the awaited answers and two windows of requests are issued at most.
-const _: () = assert!(((KILLS * (ANSWERS_MAX + 2 * WINDOW)) as u64) < MAILBOX_MAX);
+const _: () = assert!(((KILLS * (ANSWERS_MAX + 2 * WINDOW)) as u64) < MAILBOX_MAX / 2);
 
 /// A client that sends numbered messages and keeps the answers.
 struct Sender {

@@ -340,7 +340,8 @@ fn texts_after_a_day_away(is_sent_again: bool) -> Vec<String> {
     let attempt = |cluster: &mut Cluster, places: &[usize], request: Request| {
         let (from, time) = (ConnectionId(0), cluster.now.after(STEP));
         for place in places {
-            let submission = Submission { time, from, timestamp: time, body: Body::Request(request.clone()) };
+            let submission =
+                Submission { time, from, timestamp: time, body: Body::Request(request.clone()), too_fast: None };
             cluster.nodes[*place].inbox.push_back(NetEvent::Request(submission));
         }
         cluster.run(Duration::from_secs(5));

@@ -3,7 +3,7 @@
 mod script;
 
 use super::database::{decode, family};
-use super::state::keys::{Column, UndoRecord, unread_count_key};
+use super::state::keys::{Column, SESSION_USE, UndoRecord, partner_key, prefix_end, unread_count_key};
 use super::state::rows::{Direction, Row};
 use super::*;
 use crate::golden::golden_scripts;
@@ -73,6 +73,7 @@ golden_scripts!(
     a_session_is_its_first_actors,
     a_successor_with_another_key_is_another_owner,
     ack_removes_exactly_the_messages_that_it_names,
+    another_command_under_a_number_is_not_executed,
     answers_are_forgotten_beyond_the_window,
     history_comes_in_pages_from_its_end,
     lists_come_in_sorted_pages,
@@ -81,7 +82,9 @@ golden_scripts!(
     only_the_owner_acts_for_an_account,
     sessions_end_after_a_day_of_log_time,
     tombstones_are_emptied_a_bounded_number_at_a_time,
+    timelines_go_with_deleted_accounts,
     uncommitted_requests_are_seen_and_lost_in_a_crash,
+    unread_messages_outlive_their_senders_accounts,
     unread_messages_come_in_pages,
 );
 
@@ -104,7 +107,7 @@ fn undoing_every_request_goes_back_through_every_state() {
     apply(Some("bob"), Command::Ack { uids: vec![message] });
     apply(Some("alice"), Command::Delete);
     apply(None, create("alice"));
-    // In another second of log time, so that housekeeping empties the tombstone.
+    // Housekeeping empties the tombstone.
     apply(Some("bob"), send("alice"));
     store.commit().expect("storage works");
 
@@ -127,17 +130,23 @@ fn undoing_every_request_goes_back_through_every_state() {
     }
 }
 
+/// As if a sender had more messages in a mailbox, which has so many unread messages in all.
+fn pretend_unread(store: &mut ChatStore, recipient: Uid, sender: Uid, from_sender: u64, in_all: u64) {
+    let mut write = |key, count: u64| store.rows.write(Column::Unread, key, Some(count.to_be_bytes().to_vec()));
+    write(partner_key(recipient, sender), from_sender).expect("storage works");
+    write(unread_count_key(recipient), in_all).expect("storage works");
+}
+
 #[test]
-fn a_full_mailbox_takes_nothing_until_something_is_acknowledged() {
+fn a_sender_with_its_share_of_a_mailbox_waits_until_something_is_acknowledged() {
     let mut store = in_memory();
     let mut applying = Applying(&mut store, 0);
     let (bob, _) = applying.apply(None, create("bob"));
-    applying.apply(None, create("alice"));
+    let (alice, _) = applying.apply(None, create("alice"));
+    applying.apply(None, create("carol"));
     let (first, answer) = applying.apply(Some(actor("alice")), send("bob"));
     assert_eq!(answer, Answer::Done);
-    // As if 199,999 more had been sent.
-    let count = MAILBOX_MAX.to_be_bytes().to_vec();
-    applying.0.rows.write(Column::Unread, unread_count_key(bob), Some(count)).expect("storage works");
+    pretend_unread(applying.0, bob, alice, MAILBOX_MAX / 2, MAILBOX_MAX / 2);
 
     let full = Answer::Rejected { reason: Rejection::MailboxFull { name: account("bob") } };
     assert_eq!(applying.apply(Some(actor("alice")), send("bob")).1, full);
@@ -145,6 +154,71 @@ fn a_full_mailbox_takes_nothing_until_something_is_acknowledged() {
     assert_eq!(applying.apply(Some(actor("bob")), Command::Ack { uids: vec![first] }).1, Answer::Done);
     assert_eq!(applying.apply(Some(actor("alice")), send("bob")).1, Answer::Done);
     assert_eq!(applying.apply(Some(actor("alice")), send("bob")).1, full);
+    assert_eq!(applying.apply(Some(actor("carol")), send("bob")).1, Answer::Done, "a mailbox has room for others");
+}
+
+#[test]
+fn the_last_of_many_senders_finds_room_in_a_mailbox() {
+    let mut store = in_memory();
+    let mut applying = Applying(&mut store, 0);
+    let (bob, _) = applying.apply(None, create("bob"));
+    let mut in_all = 0;
+    for number in 1..=20 {
+        let name = format!("sender{number}");
+        let (sender, _) = applying.apply(None, create(&name));
+        let from_sender = MAILBOX_MAX / 21;
+        assert_eq!(applying.apply(Some(actor(&name)), send("bob")).1, Answer::Done, "{name} finds room");
+        in_all += from_sender;
+        pretend_unread(applying.0, bob, sender, from_sender, in_all);
+    }
+    applying.apply(None, create("friend"));
+    assert_eq!(applying.apply(Some(actor("friend")), send("bob")).1, Answer::Done);
+}
+
+/// The requests of a program that makes a session for each of them: so many in each of these seconds.
+fn one_shot_requests(seconds: std::ops::Range<u64>, in_each: u64) -> impl Iterator<Item = (Uid, Request)> {
+    let numbers = seconds.flat_map(move |second| (0..in_each).map(move |number| (second, number)));
+    numbers.map(|(second, number)| {
+        let client = ClientId((u128::from(second) << 64 | u128::from(number)).to_be_bytes());
+        let request =
+            Request { client, sequence: 1, actor: Some(actor("alice")), command: Command::Ack { uids: vec![] } };
+        (request.uid(Timestamp(second * 1_000_000_000 + number)), request)
+    })
+}
+
+#[test]
+fn sessions_end_as_fast_as_they_are_made() {
+    let mut store = in_memory();
+    let two_days_later = 48 * 3600;
+    for (uid, request) in one_shot_requests(1..51, 40).chain(one_shot_requests(two_days_later..two_days_later + 50, 40))
+    {
+        store.apply(uid, &request).expect("storage works");
+    }
+    let places = store.rows.scan(Column::Sessions, SESSION_USE, &prefix_end(SESSION_USE), Direction::Forward);
+    assert_eq!(places.count(), 50 * 40, "only the sessions of the last minute are left");
+    store.commit().expect("storage works");
+    assert_eq!(store.check().faults, Vec::<String>::new());
+}
+
+#[test]
+fn a_request_ends_a_bounded_number_of_answers() {
+    let mut store = in_memory();
+    let mut request =
+        Request { client: ClientId([1; 16]), sequence: 0, actor: None, command: Command::Ack { uids: vec![] } };
+    for sequence in 1..=1000 {
+        request.sequence = sequence;
+        store.apply(request.uid(Timestamp(sequence)), &request).expect("storage works");
+    }
+    let rows = |store: &ChatStore| store.rows.scan(Column::Sessions, &[], &[0xff], Direction::Forward).count();
+    let mut before = rows(&store);
+    assert_eq!(before, 1002);
+    for (number, (uid, request)) in one_shot_requests(90_001..90_003, 70).enumerate() {
+        store.apply(uid, &request).expect("storage works");
+        let removed = before + 3 - rows(&store);
+        assert!(removed <= if number % 70 == 0 { 514 } else { 10 }, "request {number} has removed {removed} rows");
+        before = rows(&store);
+    }
+    assert_eq!(before, 3 * 140, "the old session is gone");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! A second implementation of the service, as simple as possible: a chat in memory that executes one request after the other.
 //!
 //! It shares no code with the store and has none of its concerns: no disk, no undo, no pages cut by bytes, no housekeeping.
-//! It leaves out what no run reaches: full mailboxes, sessions that expire after a day, passwords.
+//! It leaves out what no run reaches: sessions that expire after a day, passwords.
 
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
-use stablechat_protocol::command::{ACK_MAX, Command, PAGE_MAX, Query, Recipient};
+use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, PAGE_MAX, Query, Recipient};
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
@@ -26,8 +26,8 @@ struct Account {
     /// The request that made it: another account of the same name, before or after it, was made by another.
     made_by: Uid,
     key: PublicKey,
-    /// The messages that it has not acknowledged.
-    unread: BTreeMap<Uid, Message>,
+    /// The messages that it has not acknowledged, each with the request that made its sender's account.
+    unread: BTreeMap<Uid, (Uid, Message)>,
 }
 
 /// A message, and between which accounts.
@@ -42,8 +42,8 @@ struct Sent {
 /// A session.
 struct Session {
     actor: Option<Actor>,
-    /// The answers to its requests, from the first on.
-    answers: Vec<Answer>,
+    /// Its commands and their answers, from the first on.
+    answers: Vec<(Command, Answer)>,
 }
 
 /// A result, or the reason why there is none.
@@ -62,16 +62,21 @@ impl Specification {
         if *sequence == 0 || *sequence > done + 1 {
             return rejected(Rejection::OutOfSequence { expected: done + 1 });
         }
-        if let Some(answer) = answers.get(*sequence as usize - 1) {
-            let is_kept = sequence + WINDOW > done;
-            return if is_kept { answer.clone() } else { rejected(Rejection::AnswerForgotten) };
+        if let Some((command, answer)) = answers.get(*sequence as usize - 1) {
+            return if sequence + WINDOW <= done {
+                rejected(Rejection::AnswerForgotten)
+            } else if *command != request.command {
+                rejected(Rejection::DifferentCommand)
+            } else {
+                answer.clone()
+            };
         }
         let answer = match self.perform(uid, actor.as_ref(), &request.command) {
             Ok(()) => Answer::Done,
             Err(reason) => rejected(reason),
         };
         let session = Session { actor: actor.clone(), answers: Vec::new() };
-        self.sessions.entry(*client).or_insert(session).answers.push(answer.clone());
+        self.sessions.entry(*client).or_insert(session).answers.push((request.command.clone(), answer.clone()));
         answer
     }
 
@@ -97,7 +102,11 @@ impl Specification {
                 let message = Message { uid, from: name.clone(), to: to.clone(), text: text.clone() };
                 let Recipient::Account { name } = to;
                 let recipient = self.accounts.get_mut(name).ok_or_else(|| no_such_user(name))?;
-                recipient.unread.insert(uid, message.clone());
+                let from_sender = recipient.unread.values().filter(|(sender, _)| *sender == from).count();
+                if (recipient.unread.len() + from_sender) as u64 >= MAILBOX_MAX {
+                    return Err(Rejection::MailboxFull { name: name.clone() });
+                }
+                recipient.unread.insert(uid, (from, message.clone()));
                 self.messages.push(Sent { from, to: recipient.made_by, message });
                 Ok(())
             }
@@ -141,7 +150,8 @@ impl Specification {
 
     fn unread(&self, actor: Option<&Actor>, after: Option<Uid>, limit: usize) -> Outcome<QueryAnswer> {
         let (_, account) = self.own(actor)?;
-        let all = account.unread.values().filter(|message| after.is_none_or(|after| message.uid > after));
+        let all = account.unread.values().map(|(_, message)| message);
+        let all = all.filter(|message| after.is_none_or(|after| message.uid > after));
         let all: Vec<Message> = all.cloned().collect();
         let messages = all[..limit.min(all.len())].to_vec();
         Ok(QueryAnswer::Messages { more: messages.len() < all.len(), messages })

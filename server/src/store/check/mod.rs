@@ -85,6 +85,7 @@ pub fn check(store: &ChatStore, tell: &mut dyn FnMut(Progress)) -> CheckReport {
     check.part(Check::check_boundaries);
     check.part(Check::check_digest);
     check.part(Check::check_unread);
+    check.part(Check::check_timelines);
     check.part(Check::check_sessions);
     check.part(Check::check_orphans);
     check.report

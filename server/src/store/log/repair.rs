@@ -22,7 +22,7 @@ use crate::store::ChatStore;
 use crate::store::database::{decode, family};
 use crate::store::error::StoreError;
 use crate::store::schema::{self, Undone};
-use crate::store::state::keys::{Column, UndoRecord};
+use crate::store::state::keys::{Column, UndoRecord, uid_at_end};
 use crate::store::state::rows::Rows;
 use crate::store::state::{Delivery, Outcome, accounts, session};
 use stablechat_protocol::answer::Answer;
@@ -218,7 +218,7 @@ fn undo_batch(store: &mut ChatStore, bound: Uid) -> Result<(), StoreError> {
     while store.log.applied().uid > bound && !is_batch_full(store) {
         let LastApplied { entry, undo, before } = store.log.last_applied()?;
         // The answer and the delivery are read from the state that the request has left, so before its rows are put back.
-        let undone = outcome_of(&store.rows, &entry.request, &undo)?;
+        let undone = outcome_of(&store.rows, store.log.applied().uid, &entry.request, &undo)?;
         store.rows.undo(undo)?;
         store.log.take_back(&mut store.batch, &entry, before, &undone, store.rows.digest())?;
     }
@@ -226,10 +226,10 @@ fn undo_batch(store: &mut ChatStore, bound: Uid) -> Result<(), StoreError> {
 }
 
 /// The answer and the delivery of the last applied request.
-fn outcome_of(rows: &Rows, request: &Request, undo: &UndoRecord) -> Result<Undone, StoreError> {
+fn outcome_of(rows: &Rows, uid: Uid, request: &Request, undo: &UndoRecord) -> Result<Undone, StoreError> {
     let answer = session::given_answer(rows, request)?;
     let delivered_to = match &request.command {
-        Command::Send { to: Recipient::Account { name }, .. } if has_sent(undo) => {
+        Command::Send { to: Recipient::Account { name }, .. } if has_sent(uid, undo) => {
             accounts::find(rows, name)?.map(|user| Actor { account: name.clone(), key: user.key })
         }
         _ => None,
@@ -237,9 +237,10 @@ fn outcome_of(rows: &Rows, request: &Request, undo: &UndoRecord) -> Result<Undon
     Ok(Undone { answer, delivered_to })
 }
 
-/// Whether a request wrote a message. It did not if it was rejected, or repeated an earlier request.
-fn has_sent(undo: &UndoRecord) -> bool {
-    undo.rows.iter().any(|row| row.column == Column::Timelines as u8)
+/// Whether a request wrote a message. It did not if it was rejected, or repeated an earlier request. (Its housekeeping may have
+/// removed other messages.)
+fn has_sent(uid: Uid, undo: &UndoRecord) -> bool {
+    undo.rows.iter().any(|row| row.column == Column::Timelines as u8 && uid_at_end(&row.key.0) == Some(uid))
 }
 
 /// Applies a batch of the entries after the last applied one. Returns whether none is left.

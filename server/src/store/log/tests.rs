@@ -143,5 +143,5 @@ fn counts_that_differ_from_their_rows_are_found() {
     store.rows.remove(Column::Sessions, forgotten).expect("memory does not fail");
     let faults = store.check().faults.join("; ");
     assert!(faults.contains("has 1 unread messages, but its count says 2"), "{faults}");
-    assert!(faults.contains("has 1 answers, but 2 of its requests have one"), "{faults}");
+    assert!(faults.contains("has 1 answers, and should have 2"), "{faults}");
 }

@@ -4,7 +4,7 @@
 //! another account, and sees nothing of the earlier one.
 
 use super::Abort;
-use super::keys::{Column, User, tombstone_key};
+use super::keys::{Column, Tombstone, User, tombstone_key};
 use super::rows::Rows;
 use super::{Delivery, StoreError};
 use stablechat_protocol::answer::Rejection;
@@ -51,11 +51,12 @@ pub fn create(
 
 /// Deletes the actor's account.
 ///
-/// Its unread messages can be many, so they are not removed here. A tombstone marks them, and housekeeping removes them a
-/// bounded number at a time. Nobody can read them meanwhile, since no name leads to this account any more.
+/// Its unread messages and timelines can be many, so they are not removed here. A tombstone marks them, and housekeeping removes
+/// them a bounded number at a time. Nobody can read them meanwhile, since no name leads to this account any more. Only messages
+/// that other accounts have not read yet stay with those accounts.
 pub fn delete(rows: &mut Rows, actor: Option<&Actor>) -> Result<Option<Delivery>, Abort> {
     let (name, user) = owned(rows, actor)?;
     rows.remove(Column::Users, name.as_str().into())?;
-    rows.write(Column::Unread, tombstone_key(user.id), Some(Vec::new()))?;
+    rows.put(Column::Unread, tombstone_key(user.id), &Tombstone::Unread { from: Uid::MIN })?;
     Ok(None)
 }

@@ -3,8 +3,9 @@
 //! Keys are made so that rows that are read together lie together, in the order in which they are read. Integers in keys are
 //! big-endian. An account is named in keys by its id, the uid of the request that created it.
 
-use stablechat_protocol::answer::Message;
+use stablechat_protocol::answer::{Answer, Message};
 use stablechat_protocol::command::{PasswordParameters, Recipient};
+use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::Actor;
@@ -13,7 +14,7 @@ use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 pub use stablechat_protocol::wire::Bytes;
-use stablechat_protocol::wire_struct;
+use stablechat_protocol::{wire_enum, wire_struct};
 
 /// A column family of the replicated state: every row of it counts for the state digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +23,8 @@ pub enum Column {
     Users = 0,
     /// [`StoredMessage`] by conversation and uid.
     Timelines = 1,
-    /// Messages that accounts have not acknowledged: see [`unread_key`], [`unread_count_key`] and [`tombstone_key`].
+    /// Messages that accounts have not acknowledged, and counts of them: see [`unread_key`], [`unread_count_key`],
+    /// [`partner_key`] and [`tombstone_key`].
     Unread = 2,
     /// Empty: rooms do not exist yet.
     Rooms = 3,
@@ -81,6 +83,31 @@ impl StoredMessage {
     }
 }
 
+wire_enum! {
+    /// An unread message of an account; its uid is in its key.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub enum UnreadMessage {
+        /// The message is in the timeline of the conversation with this [`conversation_key`].
+        0 => InTimeline { conversation: Bytes },
+        /// The timeline has gone with the account of the other side, and this is what it had.
+        1 => Whole { message: StoredMessage },
+    }
+}
+
+wire_enum! {
+    /// How far the rows of a deleted account have been removed. Rows are removed in the order of their keys. Each step begins
+    /// where the last one ended, since looking for the first row again would pass over all the removed ones, which the database
+    /// keeps until it compacts them.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub enum Tombstone {
+        /// Its unread messages are being removed. Those below this uid are gone.
+        0 => Unread { from: Uid },
+        /// Its unread messages are gone. Its conversations are being removed: those with partners below this one are gone, and
+        /// of the one with this partner the messages below `from`.
+        1 => Timelines { partner: Uid, from: Uid },
+    }
+}
+
 wire_struct! {
     /// A session, which makes a request take effect once, however often it comes.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +118,19 @@ wire_struct! {
         pub sequence: u64,
         /// The timestamp of that request.
         pub used: Timestamp,
+        /// The first request whose answer is kept. The answers from here up to `sequence` are, at most
+        /// [`stablechat_protocol::session::WINDOW`].
+        pub kept_from: u64,
+    }
+}
+
+wire_struct! {
+    /// The answer to a request of a session.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct KeptAnswer {
+        /// The digest of the request's command: another command under the same sequence number is no repetition.
+        pub command: Digest,
+        pub answer: Answer,
     }
 }
 
@@ -104,12 +144,18 @@ pub fn conversation_key(one: Uid, other: Uid) -> Vec<u8> {
     concat(&[b"d", &low.to_bytes(), &high.to_bytes()])
 }
 
+/// The two accounts in a [`conversation_key`], the lesser first; `None` when it is none.
+pub fn sides_of(conversation: &[u8]) -> Option<(Uid, Uid)> {
+    let (low, high) = conversation.strip_prefix(b"d")?.split_at_checked(Uid::LENGTH)?;
+    Some((Uid::from_bytes(low)?, Uid::from_bytes(high)?))
+}
+
 /// In [`Column::Timelines`]: the [`StoredMessage`] with this uid in a conversation.
 pub fn message_key(conversation: &[u8], uid: Uid) -> Vec<u8> {
     concat(&[conversation, &uid.to_bytes()])
 }
 
-/// In [`Column::Unread`]: an unread message of an account. The row holds the [`conversation_key`] of its timeline.
+/// In [`Column::Unread`]: an [`UnreadMessage`] of an account.
 pub fn unread_key(account: Uid, uid: Uid) -> Vec<u8> {
     concat(&[b"m", &account.to_bytes(), &uid.to_bytes()])
 }
@@ -119,7 +165,13 @@ pub fn unread_count_key(account: Uid) -> Vec<u8> {
     concat(&[b"c", &account.to_bytes()])
 }
 
-/// In [`Column::Unread`]: the tombstone of a deleted account, whose unread messages are still to be removed. The row is empty.
+/// In [`Column::Unread`]: that an account has a conversation with another, and how many unread messages in that timeline it has
+/// from the other, in eight bytes. There is one such row for each side of a conversation, and none without a timeline.
+pub fn partner_key(account: Uid, partner: Uid) -> Vec<u8> {
+    concat(&[b"p", &account.to_bytes(), &partner.to_bytes()])
+}
+
+/// In [`Column::Unread`]: the [`Tombstone`] of a deleted account, some of whose rows are still to be removed.
 pub fn tombstone_key(account: Uid) -> Vec<u8> {
     concat(&[TOMBSTONE, &account.to_bytes()])
 }
@@ -132,7 +184,7 @@ pub fn session_key(client: ClientId) -> Vec<u8> {
     concat(&[b"s", &client.0])
 }
 
-/// In [`Column::Sessions`]: the answer to a request of a session. The last [`stablechat_protocol::session::WINDOW`] are kept.
+/// In [`Column::Sessions`]: the [`KeptAnswer`] to a request of a session.
 pub fn session_answer_key(client: ClientId, sequence: u64) -> Vec<u8> {
     concat(&[b"a", &client.0, &sequence.to_be_bytes()])
 }

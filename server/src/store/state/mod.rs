@@ -12,7 +12,7 @@
 //! | [`accounts`] | accounts: create, delete, ownership |
 //! | [`messages`] | messages: send, acknowledge, count the unread |
 //! | [`query`] | reads, in pages |
-//! | [`housekeeping`] | removing unreachable rows, a bounded number per second of log time |
+//! | [`housekeeping`] | removing unreachable rows, a bounded number with each request |
 //!
 //! A command is refused in the middle of its work with [`Abort::Rejected`] and `?`; [`Abort::rejection`] is the one place that
 //! tells a rejection, which is an answer, from a failure of the storage, which ends the process.
@@ -89,7 +89,7 @@ impl From<StoreError> for Abort {
 /// # Errors
 /// The storage failed, or its rows contradict each other.
 pub fn apply(rows: &mut Rows, before: Timestamp, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
-    housekeeping::run_once_a_second(rows, before, uid.timestamp)?;
+    housekeeping::run(rows, before, uid.timestamp)?;
     session::apply(rows, uid, request)
 }
 
@@ -108,7 +108,7 @@ fn execute(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, Stor
     }
 }
 
-/// The second of log time that a timestamp lies in. Housekeeping runs, and replicas compare digests, once in each.
+/// The second of log time that a timestamp lies in. Housekeeping removes more, and replicas compare digests, once in each.
 pub fn second_of(timestamp: Timestamp) -> u64 {
     timestamp.0 / 1_000_000_000
 }

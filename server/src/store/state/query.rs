@@ -1,6 +1,8 @@
 //! The queries: pages of accounts, unread messages and timelines.
 
-use super::keys::{Bytes, Column, StoredMessage, conversation_key, message_key, prefix_end, uid_at_end, unread_key};
+use super::keys::{
+    Bytes, Column, StoredMessage, UnreadMessage, conversation_key, message_key, prefix_end, uid_at_end, unread_key,
+};
 use super::rows::{Direction, Row, Rows};
 use super::{Abort, StoreError, accounts};
 use crate::store::database::decode;
@@ -68,17 +70,24 @@ fn unread(rows: &Rows, actor: Option<&Actor>, after: Option<Uid>, limit: usize) 
         [&unread_key(user.id, after.unwrap_or(Uid::MIN))[..], if after.is_some() { b"\0" } else { b"" }].concat();
     let to = prefix_end(&unread_key(user.id, Uid::MAX)[..1 + Uid::LENGTH]);
     let entries = rows.scan(Column::Unread, &from, &to, Direction::Forward).map(|row| {
-        let (key, conversation) = row?;
+        let (key, unread) = row?;
         let uid = uid_of_key(&key)?;
-        let Bytes(conversation) = decode(Column::Unread.name(), &conversation)?;
-        let message: Option<StoredMessage> = rows.read(Column::Timelines, &message_key(&conversation, uid))?;
-        let message = message
-            .ok_or_else(|| StoreError::Corrupt(format!("unread message {uid} has no message in its timeline")))?;
-        Ok(message.with_uid(uid))
+        Ok(unread_message(rows, uid, decode(Column::Unread.name(), &unread)?)?.with_uid(uid))
     });
 
     let (messages, more) = page_of(entries, limit)?;
     Ok(QueryAnswer::Messages { messages, more })
+}
+
+/// The unread message with this uid, from the timeline if it is there.
+fn unread_message(rows: &Rows, uid: Uid, unread: UnreadMessage) -> Result<StoredMessage, StoreError> {
+    match unread {
+        UnreadMessage::Whole { message } => Ok(message),
+        UnreadMessage::InTimeline { conversation: Bytes(conversation) } => {
+            let message = rows.read(Column::Timelines, &message_key(&conversation, uid))?;
+            message.ok_or_else(|| StoreError::Corrupt(format!("unread message {uid} has no message in its timeline")))
+        }
+    }
 }
 
 /// A page of the conversation between the actor and another account: the last messages before a point, oldest first.

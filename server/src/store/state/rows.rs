@@ -4,7 +4,7 @@
 //! command can change the state without either.
 
 use super::StoreError;
-use super::keys::{Bytes, Column, OldRow, UndoRecord};
+use super::keys::{Bytes, Column, OldRow, SESSION_USE, TOMBSTONE, UndoRecord};
 use crate::store::database::{decode, family};
 use rocksdb::{DB, DBIteratorWithThreadMode, IteratorMode, ReadOptions, WriteBatch};
 use stablechat_protocol::digest::Digest;
@@ -29,6 +29,30 @@ pub enum Direction {
     Backward,
 }
 
+/// Rows that are removed from the front, in the order of their keys.
+///
+/// RocksDB only marks a removed row, and drops it in a later compaction. A search that begins at the front of a queue passes over
+/// all marks. So [`Rows`] remembers for each queue a key below which it has no rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Sessions in the order of their last use.
+    SessionUse = 0,
+    /// The tombstones of deleted accounts.
+    Tombstones = 1,
+}
+
+impl Queue {
+    const ALL: [Queue; 2] = [Queue::SessionUse, Queue::Tombstones];
+
+    /// The column of its rows, and the beginning of their keys.
+    fn place(self) -> (Column, &'static [u8]) {
+        match self {
+            Queue::SessionUse => (Column::Sessions, SESSION_USE),
+            Queue::Tombstones => (Column::Unread, TOMBSTONE),
+        }
+    }
+}
+
 /// The rows of all columns.
 pub struct Rows {
     /// The committed rows.
@@ -41,12 +65,15 @@ pub struct Rows {
     replaced: BTreeMap<(Column, Vec<u8>), Option<Vec<u8>>>,
     /// Bytes of keys and values written since the last commit; a row that was written twice counts twice.
     written_bytes: usize,
+    /// For each [`Queue`], a key below which it has no rows.
+    queue_fronts: [Vec<u8>; Queue::ALL.len()],
 }
 
 impl Rows {
     /// The rows of a database whose state has this digest.
     pub fn new(db: Arc<DB>, digest: Digest) -> Rows {
-        Rows { db, overlay: Default::default(), digest, replaced: BTreeMap::new(), written_bytes: 0 }
+        let queue_fronts = Queue::ALL.map(|queue| queue.place().1.to_vec());
+        Rows { db, overlay: Default::default(), digest, replaced: BTreeMap::new(), written_bytes: 0, queue_fronts }
     }
 
     /// The digest over all rows.
@@ -96,9 +123,33 @@ impl Rows {
         if let Entry::Vacant(place) = self.replaced.entry((column, key.clone())) {
             place.insert(old);
         }
+        if value.is_some() {
+            self.note_in_queues(column, &key);
+        }
         self.written_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         self.overlay[column as usize].insert(key, value);
         Ok(())
+    }
+
+    /// Keeps `queue_fronts` true when a row is added.
+    fn note_in_queues(&mut self, column: Column, key: &[u8]) {
+        for queue in Queue::ALL {
+            let front = &mut self.queue_fronts[queue as usize];
+            if queue.place().0 == column && key < &front[..] && key.starts_with(queue.place().1) {
+                *front = key.to_vec();
+            }
+        }
+    }
+
+    /// The first row of a queue, if its key is below `to`. `to` must not lie behind the end of the queue.
+    pub fn first(&mut self, queue: Queue, to: &[u8]) -> Result<Option<Row>, StoreError> {
+        let front = &self.queue_fronts[queue as usize];
+        if front.as_slice() >= to {
+            return Ok(None);
+        }
+        let row = self.scan(queue.place().0, front, to, Direction::Forward).next().transpose()?;
+        self.queue_fronts[queue as usize] = row.as_ref().map_or(to, |(key, _)| key).to_vec();
+        Ok(row)
     }
 
     /// The rows with `from <= key < to`, in the given direction.

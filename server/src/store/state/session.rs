@@ -1,16 +1,20 @@
 //! Sessions: a request takes effect at most once, and in its place.
 //!
 //! A session begins with the request with sequence number 1 and belongs to that request's actor. A request that was executed
-//! before gets the answer that it got then. One that skips a number gets `OutOfSequence` and has no effect, so a client that
-//! keeps many requests in flight can resend from the gap.
+//! before gets the answer that it got then. Another command under the number of one that was executed gets `DifferentCommand`:
+//! the old answer would say of it what is not true. A request that skips a number gets `OutOfSequence` and has no effect, so a
+//! client that keeps many requests in flight can resend from the gap.
 
-use super::keys::{Column, Session, session_answer_key, session_key, session_use_key};
+use super::keys::{Column, KeptAnswer, Session, session_answer_key, session_key, session_use_key};
 use super::rows::Rows;
 use super::{Outcome, StoreError};
 use stablechat_protocol::answer::{Answer, Rejection};
+use stablechat_protocol::command::Command;
+use stablechat_protocol::digest::Digest;
 use stablechat_protocol::request::Request;
 use stablechat_protocol::session::WINDOW;
 use stablechat_protocol::uid::Uid;
+use stablechat_protocol::wire::to_cbor;
 
 /// Applies a request at its place in its session.
 pub fn apply(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
@@ -42,17 +46,30 @@ fn answer_without_executing(
     request: &Request,
 ) -> Result<Option<Answer>, StoreError> {
     let next = session.map_or(0, |session| session.sequence) + 1;
-    let reason = if session.is_some_and(|session| session.actor != request.actor) {
-        Rejection::NotYourSession
-    } else if (1..next).contains(&request.sequence) {
-        let kept = rows.read(Column::Sessions, &session_answer_key(request.client, request.sequence))?;
-        return Ok(Some(kept.unwrap_or(Answer::Rejected { reason: Rejection::AnswerForgotten })));
-    } else if request.sequence != next {
-        Rejection::OutOfSequence { expected: next }
-    } else {
-        return Ok(None);
+    let reason = match session {
+        Some(session) if session.actor != request.actor => Rejection::NotYourSession,
+        Some(session) if (1..session.kept_from).contains(&request.sequence) => Rejection::AnswerForgotten,
+        Some(session) if (session.kept_from..next).contains(&request.sequence) => {
+            let kept = rows.read(Column::Sessions, &session_answer_key(request.client, request.sequence))?;
+            let KeptAnswer { command, answer } = kept.ok_or_else(|| no_answer(request))?;
+            if command == digest_of(&request.command) {
+                return Ok(Some(answer));
+            }
+            Rejection::DifferentCommand
+        }
+        _ if request.sequence != next => Rejection::OutOfSequence { expected: next },
+        _ => return Ok(None),
     };
     Ok(Some(Answer::Rejected { reason }))
+}
+
+fn no_answer(request: &Request) -> StoreError {
+    StoreError::Corrupt(format!("session {} has no answer to request {}", request.client, request.sequence))
+}
+
+/// The digest that tells a command from another.
+fn digest_of(command: &Command) -> Digest {
+    Digest(*blake3::hash(&to_cbor(command)).as_bytes())
 }
 
 /// Records that a request has been executed, with its answer. Forgets the answer that leaves the window.
@@ -68,7 +85,7 @@ fn record(
 
     // The order of last use is coarse, so most requests find their session at its place already and write nothing here.
     let place = session_use_key(used, client);
-    if let Some(before) = before {
+    if let Some(before) = &before {
         let old_place = session_use_key(before.used, client);
         if old_place != place {
             rows.remove(Column::Sessions, old_place)?;
@@ -76,11 +93,13 @@ fn record(
     }
     rows.write(Column::Sessions, place, Some(Vec::new()))?;
 
-    let session = Session { actor: request.actor.clone(), sequence: request.sequence, used };
-    rows.put(Column::Sessions, session_key(client), &session)?;
-    rows.put(Column::Sessions, session_answer_key(client, request.sequence), answer)?;
-    if let Some(forgotten) = request.sequence.checked_sub(WINDOW) {
-        rows.remove(Column::Sessions, session_answer_key(client, forgotten))?;
+    let mut kept_from = before.map_or(1, |before| before.kept_from);
+    if request.sequence - kept_from >= WINDOW {
+        rows.remove(Column::Sessions, session_answer_key(client, kept_from))?;
+        kept_from += 1;
     }
-    Ok(())
+    let session = Session { actor: request.actor.clone(), sequence: request.sequence, used, kept_from };
+    rows.put(Column::Sessions, session_key(client), &session)?;
+    let answer = KeptAnswer { command: digest_of(&request.command), answer: answer.clone() };
+    rows.put(Column::Sessions, session_answer_key(client, request.sequence), &answer)
 }
