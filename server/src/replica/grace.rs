@@ -151,7 +151,9 @@ impl Grace {
         if self.accounts.len() >= ACCOUNTS_MAX {
             let longest_silent = self.accounts.iter().min_by_key(|(_, delays)| delays.observed_at);
             let longest_silent = longest_silent.map(|(name, _)| name.clone());
-            longest_silent.iter().for_each(|name| drop(self.accounts.remove(name)));
+            if let Some(name) = longest_silent {
+                self.accounts.remove(&name);
+            }
         }
         self.accounts.entry(name.clone()).or_default().observe(now, delay);
         true
