@@ -77,7 +77,7 @@ wire_enum! {
             /// At most [`UIDS_MAX`].
             uids: Vec<Uid>,
         },
-        /// Answers a fetch, with as many bodies as the sender has.
+        /// Answers a fetch, with as many bodies as the sender has at hand. [`PeerMessage::NotHeld`] names those that it will not have.
         8 => Bodies { requests: Vec<StampedRequest> },
         /// The sender stops. It has handed over everything that it holds.
         9 => Leave,
@@ -149,6 +149,12 @@ wire_enum! {
             sent: Timestamp,
             /// The sender's clock.
             clock: Timestamp,
+        },
+        /// Answers a fetch: the sender does not hold these requests, even if it has listed them. The receiver is not to ask it for
+        /// them again.
+        23 => NotHeld {
+            /// At most [`UIDS_MAX`].
+            uids: Vec<Uid>,
         },
     }
 }

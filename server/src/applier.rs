@@ -30,7 +30,7 @@ pub use thread::{Ended, run};
 
 use crate::net::{EventBatch, NetCommand, NetEvent, NetStats, ReplicaIdentity};
 use crate::replica::{
-    Body, ConnectionId, Effect, Input, LogRead, Output, PeerId, Phase, ProtocolSettings, Replica, Start, StoreChange,
+    Body, ConnectionId, Effect, Input, LogRead, Output, Phase, ProtocolSettings, Replica, Start, StoreChange,
     Submission,
 };
 use crate::store::{ChatStore, Outcome, StoreError};
@@ -199,6 +199,18 @@ impl Applier {
         self.clock_floor.take()
     }
 
+    /// How many snapshots of peers have replaced log and state since the start.
+    pub fn snapshots_installed(&self) -> u64 {
+        self.measurements.snapshots_installed()
+    }
+
+    /// Whether everything that the protocol takes for applied has been written. While it catches up, much of that may be still to
+    /// be written.
+    pub fn has_written_all(&self) -> bool {
+        let is_change = |output: &Output| matches!(output, Output::Change(_));
+        self.insertion.is_none() && self.changes.is_empty() && !self.outputs.iter().any(is_change)
+    }
+
     /// Whether the replica has stopped, after [`NetEvent::Stop`].
     pub fn is_stopped(&self) -> bool {
         self.stopped
@@ -250,10 +262,7 @@ impl Applier {
 
         self.boundaries.exchange(now, &self.replica, &self.store, outbox);
         self.peer_pings.go_on(now, &self.replica, &self.identity, outbox);
-        // Requests that are yet to be inserted must not lose their places.
-        if self.insertion.is_none() && self.changes.is_empty() {
-            self.boundaries.settle(&self.replica, &mut self.store);
-        }
+        self.settle();
 
         self.state_log.note(&self.replica, &self.identity, self.store.applied().position);
         self.state_log.note_clocks(&self.replica.overview(), &self.identity);
@@ -307,9 +316,7 @@ impl Applier {
             }
             NetEvent::PeerConnected { peer } => Input::PeerConnected { peer },
             NetEvent::PeerDisconnected { peer } => {
-                self.snapshots.on_disconnected(peer);
-                self.progress.on_disconnected(peer);
-                self.drop_stale(peer);
+                self.end_transfers_with(peer);
                 Input::PeerDisconnected { peer }
             }
             NetEvent::Peer { time, peer, message } => match self.input_from(time, peer, message)? {
@@ -353,17 +360,6 @@ impl Applier {
         let (request, reason) = (body.id(), Refusal::Overloaded);
         self.outputs.push(Output::Effect(Effect::Refuse { to: from, request, timestamp, reason }));
         None
-    }
-
-    /// Drops the work that is still to be done for a lost connection to a peer. The peer asks again on the next one.
-    fn drop_stale(&mut self, peer: PeerId) {
-        let is_stale = |change: &StoreChange| match change {
-            StoreChange::TakeSnapshotPart { from, .. } => *from == peer,
-            StoreChange::Apply { .. } | StoreChange::Insert { .. } => false,
-        };
-        self.reads.retain(|read| read.to != peer);
-        self.changes.retain(|change| !is_stale(change));
-        self.outputs.retain(|output| !matches!(output, Output::Change(change) if is_stale(change)));
     }
 
     /// Performs the outputs of the protocol: effects at once, then the changes, then the reads of the log. Hands over the
@@ -420,7 +416,10 @@ impl Applier {
                 outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
             }
             Effect::ConnectionSeen { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
-            Effect::Disconnect { peer } => outbox.add(NetCommand::Disconnect { peer }),
+            Effect::Disconnect { peer } => {
+                self.end_transfers_with(peer);
+                outbox.add(NetCommand::Disconnect { peer });
+            }
             Effect::NewEpoch { epoch, restarts } => {
                 log::warn!("this replica has not run, or not kept up, for too long: beginning again in epoch {epoch}");
                 self.measurements.on_rejoin();

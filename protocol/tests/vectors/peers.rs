@@ -15,7 +15,7 @@ wire_enums! {
     "peer-message" PeerMessage {
         Greeting, Closing, CatchingUp, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, LogMarks, CommonPrefix,
         FetchLog, LogEntries, Boundary, Ping, Pong, TooSlow, FetchSnapshot, SnapshotPart, SnapshotBusy,
-        ProbePing, ProbePong
+        ProbePing, ProbePong, NotHeld
     }
 }
 
@@ -73,6 +73,7 @@ impl Vectors {
         self.add("", PeerMessage::SnapshotBusy);
         self.add("", PeerMessage::ProbePing { sent: NOW });
         self.add("", PeerMessage::ProbePong { sent: NOW, clock: NOW.next() });
+        self.add("", PeerMessage::NotHeld { uids: vec![uid(1)] });
     }
 }
 

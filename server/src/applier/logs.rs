@@ -7,8 +7,8 @@ use super::boundaries::Comparison;
 use super::outbox::Outbox;
 use super::peer_pings::Pong;
 use super::{Applier, SENT_MAX};
-use crate::replica::{Input, LogPart, LogRead, PeerId, in_messages};
-use crate::store::{ChatStore, Reconciliation, StoreError};
+use crate::replica::{Input, LogPart, LogRead, Output, PeerId, StoreChange, in_messages};
+use crate::store::{Bodies, ChatStore, Reconciliation, StoreError};
 use stablechat_protocol::digest::{BoundaryDigests, LogMark};
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::StampedRequest;
@@ -40,6 +40,7 @@ impl Applier {
                 return self.entries(time, peer, after, requests, *is_end).map(Some);
             }
             PeerMessage::Listed { uids } | PeerMessage::Announce { uids, .. } => self.forget_known(uids)?,
+            PeerMessage::Bodies { requests } => self.orphan_unplaceable(requests)?,
             PeerMessage::SnapshotPart { rows, end, rows_total, .. } => {
                 let bytes = rows.iter().map(|row| (row.key.0.len() + row.value.0.len()) as u64).sum();
                 let part = (bytes, rows.len() as u64, *rows_total);
@@ -78,8 +79,7 @@ impl Applier {
         Ok(Input::LogCompared { time, peer, after, depth, end })
     }
 
-    /// A piece of a peer's log has come. Requests that have no place in ours any more become orphans. They are kept from the protocol,
-    /// which would announce that we hold them.
+    /// A piece of a peer's log has come. Requests that have no place in ours any more become orphans.
     fn entries(
         &mut self,
         time: Timestamp,
@@ -94,11 +94,7 @@ impl Applier {
         let (mut missing, mut failure) = (requests, None);
         missing.retain(|held| is_missing(&self.store, held.uid, &mut failure));
         failure.map_or(Ok(()), Err)?;
-        let settled = self.store.log().settled();
-        let is_unplaceable = |held: &mut StampedRequest| held.uid <= settled;
-        let unplaceable: Vec<StampedRequest> =
-            missing.extract_if(.., is_unplaceable).filter(StampedRequest::is_genuine).collect();
-        self.orphan(&unplaceable)?;
+        self.orphan_unplaceable(&mut missing)?;
         Ok(Input::LogEntries { time, peer, after, missing, next })
     }
 
@@ -118,6 +114,20 @@ impl Applier {
             }
         }
         Ok(())
+    }
+
+    /// Takes out requests of a peer that the log lacks and has no place for any more, since it is settled there, and keeps them as
+    /// orphans. The protocol must not see them: it would list what we cannot send to anybody.
+    fn orphan_unplaceable(&mut self, requests: &mut Vec<StampedRequest>) -> Result<(), StoreError> {
+        let settled = self.store.log().settled();
+        let (mut unplaceable, mut failure) = (Vec::new(), None);
+        for held in requests.extract_if(.., |held| held.uid <= settled).filter(StampedRequest::is_genuine) {
+            if is_missing(&self.store, held.uid, &mut failure) {
+                unplaceable.push(held);
+            }
+        }
+        failure.map_or(Ok(()), Err)?;
+        self.orphan(&unplaceable)
     }
 
     /// Drops uids from a peer's list that are not to be fetched: those that are settled, so can no longer be inserted, and those before
@@ -174,7 +184,8 @@ impl Applier {
         Ok(())
     }
 
-    /// Sends a peer requests, as many of those in the log as one wake may gather; it asks again for the rest.
+    /// Sends a peer requests, as many of those in the log as one wake may gather; it asks again for the rest. Takes back those
+    /// that we do not hold, or it would ask for ever.
     pub(super) fn send_bodies(
         &self,
         to: PeerId,
@@ -182,11 +193,50 @@ impl Applier {
         logged: &[Uid],
         outbox: &mut Outbox,
     ) -> Result<(), StoreError> {
-        requests.extend(self.store.log().bodies(logged, SENT_MAX)?);
+        let Bodies { requests: found, absent } = self.store.log().bodies(logged, SENT_MAX)?;
+        requests.extend(found);
         for requests in in_messages(requests) {
             outbox.for_peer(to, PeerMessage::Bodies { requests });
         }
+
+        // What is still to be written will be there when it is asked for again. Nothing is written below the settled end.
+        let settled = self.store.log().settled();
+        let is_lost = |uid: &Uid| *uid <= settled || !self.replica.is_held(*uid);
+        let uids: Vec<Uid> = absent.into_iter().filter(is_lost).collect();
+        if !uids.is_empty() {
+            outbox.for_peer(to, PeerMessage::NotHeld { uids });
+        }
         Ok(())
+    }
+
+    /// Settles the log as far as all replicas have said the same. Requests that are yet to be inserted must not lose their places:
+    /// the protocol lists them already.
+    pub(super) fn settle(&mut self) {
+        let inserts = |output: &Output| matches!(output, Output::Change(StoreChange::Insert { .. }));
+        if self.insertion.is_some() || !self.changes.is_empty() || self.outputs.iter().any(inserts) {
+            return;
+        }
+        let before = self.store.log().settled();
+        self.boundaries.settle(&self.replica, &mut self.store);
+        let uid = self.store.log().settled();
+        if uid > before {
+            self.replica.step(Input::Settled { uid }, &mut self.outputs);
+        }
+    }
+
+    /// Ends the transfers on a connection that is lost, or that the protocol ends, and drops the work that is still to be done
+    /// for it. The peer asks again on the next one. A part of a snapshot must not be installed after this: the protocol no
+    /// longer waits for it, and may have joined meanwhile.
+    pub(super) fn end_transfers_with(&mut self, peer: PeerId) {
+        self.snapshots.on_disconnected(peer);
+        self.progress.on_disconnected(peer);
+        let is_stale = |change: &StoreChange| match change {
+            StoreChange::TakeSnapshotPart { from, .. } => *from == peer,
+            StoreChange::Apply { .. } | StoreChange::Insert { .. } => false,
+        };
+        self.reads.retain(|read| read.to != peer);
+        self.changes.retain(|change| !is_stale(change));
+        self.outputs.retain(|output| !matches!(output, Output::Change(change) if is_stale(change)));
     }
 
     /// The facts about our log that a peer compares its own with. `common` is the last of its marks that is in ours.

@@ -98,6 +98,11 @@ impl Measurements {
         self.extra.snapshots_sent += u64::from(is_last);
     }
 
+    /// How many snapshots of peers have replaced our log and state.
+    pub fn snapshots_installed(&self) -> u64 {
+        self.extra.snapshots_installed
+    }
+
     /// A snapshot of a peer has replaced our log and state.
     pub fn on_snapshot_installed(&mut self) {
         self.extra.snapshots_installed += 1;

@@ -42,7 +42,9 @@ impl Outbox {
         self.bytes += match &message {
             PeerMessage::Bodies { requests: held } | PeerMessage::LogEntries { requests: held, .. } => requests(held),
             PeerMessage::SnapshotPart { .. } => OVERHEAD + BODIES_BYTES,
-            PeerMessage::Announce { uids, .. } | PeerMessage::Listed { uids } => size_of_val(&uids[..]),
+            PeerMessage::Announce { uids, .. } | PeerMessage::Listed { uids } | PeerMessage::NotHeld { uids } => {
+                size_of_val(&uids[..])
+            }
             _ => OVERHEAD,
         };
         self.messages.push(NetCommand::ToPeer { to, message });

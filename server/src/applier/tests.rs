@@ -7,6 +7,7 @@ use crate::store::schema::StoreIdentity;
 use crate::store::testing::{actor, assert_sound, create, send};
 use stablechat_protocol::answer::QueryAnswer;
 use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::session::ClientId;
 use std::collections::VecDeque;
@@ -180,6 +181,25 @@ pub(super) fn settled_alone() -> (Applier, Timestamp) {
     let applier = cluster.nodes[0].applier.take().expect("it is up");
     assert!(applier.store().log().settled() > Uid::MIN);
     (applier, cluster.now)
+}
+
+/// A part of a snapshot waits behind an insertion, and the protocol gives up its sender. If the part were taken then, a replica that
+/// has joined meanwhile would get another log and another state under its pending requests.
+#[test]
+fn a_snapshot_part_of_a_peer_that_is_given_up_is_dropped() {
+    let (mut applier, now) = settled_alone();
+    let part = |from| StoreChange::TakeSnapshotPart { from, part: 0, rows: Vec::new(), end: None };
+    applier.changes.extend([part(PeerId(1)), part(PeerId(2))]);
+    applier.outputs.push(Output::Effect(Effect::Disconnect { peer: PeerId(1) }));
+
+    let mut sent = Vec::new();
+    applier.wake([], || now, |messages| sent.extend(messages)).expect("memory does not fail");
+    let asks = |of: u8| {
+        let next = NetCommand::ToPeer { to: PeerId(of), message: PeerMessage::FetchSnapshot { part: 1 } };
+        sent.contains(&next)
+    };
+    assert!(!asks(1), "the part of the peer that was given up is dropped");
+    assert!(asks(2), "the part of the other peer is taken");
 }
 
 #[test]

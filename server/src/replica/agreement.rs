@@ -5,7 +5,7 @@
 //! within the delivery bound (the hops of Cristian, Aghili, Strong and Dolev 1985). Announcements on a connection arrive in
 //! order: when a closed timestamp arrives, every request up to it that its sender accepted has been listed.
 
-use super::peers::{LogSync, PeerState};
+use super::peers::{LogSync, PeerSet, PeerState};
 use super::pending::Pending;
 use super::{Body, ConnectionId, Effect, Output, PeerId, Phase, Replica, Sender, Stopping, Submission};
 use stablechat_protocol::answer::Refusal;
@@ -120,7 +120,15 @@ impl Replica {
             // What holds up the closed test is fetched at once. Anything else probably comes from its client in a moment.
             let holds_up = self.closing.closed() >= uid.timestamp || uid <= self.applied;
             let fetch_at = if holds_up { self.now } else { self.now.after(FETCH_DELAY) };
-            self.missing.list(uid, from, fetch_at);
+            self.missing.list(uid, from, self.now, fetch_at);
+        }
+    }
+
+    /// A peer takes back that it holds these requests: it cannot send them to anybody.
+    pub(super) fn on_not_held(&mut self, from: PeerId, uids: Vec<Uid>) {
+        for uid in uids {
+            self.missing.unlist(uid, from);
+            self.pending.note_not_held(uid, from);
         }
     }
 
@@ -164,6 +172,7 @@ impl Replica {
         }
         let credible = self.latest_credible();
         for held in requests.into_iter().filter(|held| held.uid.timestamp <= credible) {
+            self.missing.on_sent(held.uid, from, self.now);
             let known = self.pending.note_holder(held.uid, from) || self.recent.contains(held.uid);
             if !known && held.is_genuine() {
                 self.hold(held.uid, Body::Request(held.request), Vec::new());
@@ -192,13 +201,29 @@ impl Replica {
         self.insert(requests, waiting, outputs);
     }
 
-    /// Asks for missing requests whose time has come.
+    /// Asks for missing requests whose time has come, and gives up those that are overdue.
     pub(super) fn fetch(&mut self, outputs: &mut Vec<Output>) {
         let again_at = self.now.after(self.settings.delivery_bound / 8);
-        for (to, uids) in self.missing.fetch(self.now, again_at, self.peers.connected()) {
+        let due = self.missing.take_due(self.now, again_at, self.drained, self.settings.patience());
+        if !due.overdue.is_empty() {
+            return self.give_up_on(due.overdue, outputs);
+        }
+        for (to, uids) in due.fetches() {
             for uids in uids.chunks(UIDS_MAX) {
                 outputs.push(Output::send(to, PeerMessage::Fetch { uids: uids.to_vec() }));
             }
+        }
+    }
+
+    /// Goes on without a request that these peers list and do not send. If one alone lists it, that peer or the way from it is
+    /// sick, and the peer has to rejoin. If several do, the one thing that they have in common is us.
+    pub(super) fn give_up_on(&mut self, listed_by: PeerSet, outputs: &mut Vec<Output>) {
+        if listed_by.len() > 1 {
+            return self.rejoin(outputs);
+        }
+        for id in listed_by.iter() {
+            outputs.push(Output::send(id, PeerMessage::TooSlow));
+            self.lose(id, outputs);
         }
     }
 

@@ -74,6 +74,8 @@ pub enum Input {
         /// The last request in the log.
         applied: Uid,
     },
+    /// The log is settled up to this request: nothing can be inserted there any more.
+    Settled { uid: Uid },
     /// The snapshot of a peer has replaced log and state.
     Installed {
         /// The last request in the log.

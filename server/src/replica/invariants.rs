@@ -41,7 +41,7 @@ impl Replica {
             (self.pending.is_sound_fully(), "the heap, the map and the byte count of the pending requests agree"),
             (
                 self.missing.is_sound(),
-                "a missing request is listed by a peer, and fetched only from peers that list it",
+                "a missing request is listed by a peer, and fetched as long as one of those that list it is connected",
             ),
             (self.catch_up.is_sound(), "a transfer counts the bytes that it has gathered, and moves on"),
             (self.missing.iter().all(|uid| !self.is_known(uid)), "nothing is missing that is pending or applied"),
@@ -97,6 +97,10 @@ impl Replica {
             (
                 is_catching_up || now.applied == before.applied || self.is_last_remembered(),
                 "applied uids are remembered",
+            ),
+            (
+                self.missing.connected() == self.peers.connected(),
+                "missing requests are fetched from the peers that are connected",
             ),
             (self.are_peers_met(), "a peer is consulted or catches up only under an epoch that we have met"),
             (!is_catching_up || self.pending.is_empty(), "nothing is pending while we catch up"),

@@ -86,7 +86,7 @@ impl Replica {
         }
         outputs.push(Output::read(id, LogPart::Marks));
         self.ping_at_once(id, outputs);
-        self.missing.fetch_all_at(self.now);
+        self.missing.on_connected(id, self.now);
     }
 
     /// A connection is gone. This alone says nothing of the peer.
@@ -95,7 +95,7 @@ impl Replica {
             peer.is_connected = false;
         }
         self.end_transfer_from(id, outputs);
-        self.missing.fetch_all_at(self.now);
+        self.missing.on_disconnected(id, self.now);
     }
 
     /// Asks a peer to consult us.
@@ -176,6 +176,7 @@ impl Replica {
 
         if let Some(peer) = self.peers.get_connected(id) {
             peer.is_connected = false;
+            self.missing.on_disconnected(id, self.now);
             outputs.push(Output::Effect(Effect::Disconnect { peer: id }));
             self.end_transfer_from(id, outputs);
         }

@@ -141,6 +141,12 @@ impl ProtocolSettings {
         2 * self.delivery_bound + Duration::from_secs(2)
     }
 
+    /// How long a replica waits for something that a peer owes it while everything else depends on that, before it goes on
+    /// without the peer: a live peer that is no slower than the bound allows takes a fraction of it.
+    fn patience(&self) -> Duration {
+        2 * self.delivery_bound
+    }
+
     /// Δ/N: the bound's share of each hop. The grace, the tolerance for clocks, the longest pause without a rejoin and parts of the
     /// barrier follow from it.
     pub fn hop(&self) -> Duration {
@@ -294,6 +300,8 @@ impl Replica {
             Input::Applied => self.on_applied(outputs),
             Input::LogsDiffer { peer, is_ours_shorter } => self.on_logs_differ(peer, is_ours_shorter, outputs),
             Input::Inserted { applied } => self.on_inserted(applied, outputs),
+            // What is missing there has no place any more. If it is in a peer's log, the comparison of logs finds that out.
+            Input::Settled { uid } => self.missing.forget_up_to(uid),
             Input::Outdated { peer } => self.on_outdated(peer, outputs),
             Input::Installed { applied, recent } => self.on_installed(applied, recent, outputs),
             Input::NotInstalled { peer } => self.on_not_installed(peer),
@@ -331,6 +339,17 @@ impl Replica {
         self.pending.queries()
     }
 
+    /// Whether a request is held, as far as we remember: it is pending, or it is in the log or about to be put there.
+    pub fn is_held(&self, uid: Uid) -> bool {
+        self.is_known(uid)
+    }
+
+    /// The requests that we remember as applied, in their order. Each is in the log or about to be put there, unless it was
+    /// truncated since.
+    pub fn remembered(&self) -> impl Iterator<Item = Uid> {
+        self.recent.iter()
+    }
+
     /// Whether a request or query is held and not yet applied.
     pub fn is_pending(&self, uid: Uid) -> bool {
         self.pending.get(uid).is_some()
@@ -349,6 +368,7 @@ impl Replica {
             PeerMessage::Announce { closed, uids } => self.on_announce(from, closed, uids),
             PeerMessage::Fetch { uids } => self.on_fetch(from, uids, outputs),
             PeerMessage::Bodies { requests } => self.on_bodies(from, requests),
+            PeerMessage::NotHeld { uids } => self.on_not_held(from, uids),
             PeerMessage::Leave => self.on_leave(from),
             PeerMessage::LogMarks { marks } => outputs.push(Output::read(from, LogPart::CommonPrefix { marks })),
             PeerMessage::FetchLog { after } => outputs.push(Output::read(from, LogPart::Entries { after })),

@@ -111,6 +111,13 @@ impl PendingRequests {
         true
     }
 
+    /// A peer does not hold this, though it has said so.
+    pub fn note_not_held(&mut self, uid: Uid, peer: PeerId) {
+        if let Some(pending) = self.held.get_mut(&uid) {
+            pending.held_by.remove(peer);
+        }
+    }
+
     /// Forgets which of them a peer has said that it holds: its incarnation is gone, and they may be gone with it.
     pub fn forget_holder(&mut self, peer: PeerId) {
         self.held.values_mut().for_each(|pending| pending.held_by.remove(peer));

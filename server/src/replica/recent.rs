@@ -51,7 +51,10 @@ impl RecentlyApplied {
     /// Moves the horizon, and forgets what lies before it.
     pub fn forget_before(&mut self, horizon: Timestamp) {
         self.horizon = self.horizon.max(horizon);
-        self.uids = self.uids.split_off(&self.first_remembered());
+        let first = self.first_remembered();
+        while self.uids.first().is_some_and(|uid| *uid < first) {
+            self.uids.pop_first();
+        }
     }
 
     /// The log is another one: it has these from the horizon on.

@@ -37,7 +37,7 @@ impl Replica {
 
         let horizon = self.recent.first_remembered();
         self.refused.forget_before(horizon);
-        self.missing.forget_unreachable(horizon, self.peers.connected());
+        self.missing.forget_unreachable(horizon);
     }
 
     /// Notes when we are muted.
@@ -93,7 +93,7 @@ impl Replica {
 
         let applies = self.phase == Phase::Serving && !self.is_muted();
         let first = self.pending.first().filter(|_| applies);
-        let real_time = first.map(|(uid, _)| self.stable_after(uid).next());
+        let real_time = first.map(|(uid, _)| self.real_time_deadline(uid));
 
         let first_unclosed = self.pending.first_above(self.closing.closed());
         let unclosed = first_unclosed.filter(|_| self.phase != Phase::CatchingUp);
@@ -104,7 +104,7 @@ impl Replica {
         let heartbeat = (!self.peers.is_empty()).then(|| self.announcer.heartbeat_at(self.settings.heartbeat()));
         let up = self.peers.iter().filter(|(_, peer)| peer.state != PeerState::Down);
         let silence = up.map(|(_, peer)| peer.heard.after(self.settings.delivery_bound).next()).min();
-        let fetch = self.missing.fetch_deadline(self.peers.connected());
+        let fetch = self.missing.fetch_deadline();
         [real_time, closing, start, heartbeat, silence, fetch].into_iter().flatten().min()
     }
 
@@ -142,7 +142,7 @@ impl Replica {
             None
         } else if self.is_closed(uid, pending) {
             Some(Stability::Closed)
-        } else if self.drained > self.stable_after(uid) {
+        } else if self.drained > self.stable_after(uid) && !self.awaits_earlier(uid) {
             Some(Stability::RealTime)
         } else {
             None
@@ -153,6 +153,28 @@ impl Replica {
     /// replicas that are in contact again.
     fn stable_after(&self, uid: Uid) -> Timestamp {
         uid.timestamp.max(self.muted_at).after(self.settings.delivery_bound)
+    }
+
+    /// Whether a request is on its way to us that belongs before this one and after those that we have applied: a connected peer
+    /// lists it. Applying this one first would make a repair certain. But no peer may hold it up for longer than
+    /// [`Replica::awaited_until`].
+    fn awaits_earlier(&self, uid: Uid) -> bool {
+        self.drained <= self.awaited_until(uid)
+            && self.missing.first_reachable_after(self.applied).is_some_and(|(missing, _)| missing < uid)
+    }
+
+    /// When the real-time test may hold for the first in the order.
+    fn real_time_deadline(&self, uid: Uid) -> Timestamp {
+        let stable_after = self.stable_after(uid);
+        match stable_after < self.drained && self.awaits_earlier(uid) {
+            true => self.awaited_until(uid).next(),
+            false => stable_after.next(),
+        }
+    }
+
+    /// Until which reading the real-time test waits for earlier requests that are on their way: for one more delivery bound.
+    fn awaited_until(&self, uid: Uid) -> Timestamp {
+        self.stable_after(uid).after(self.settings.delivery_bound)
     }
 
     /// The closed test.
@@ -177,8 +199,7 @@ impl Replica {
 
     /// Takes for down the peers that live, but have made all wait for the real-time test for long. Each is told so, and rejoins.
     fn drop_slow_peers(&mut self, outputs: &mut Vec<Output>) {
-        let patience = 2 * self.settings.delivery_bound;
-        if self.slow_since.is_none_or(|since| self.now.since(since) <= patience) {
+        if self.slow_since.is_none_or(|since| self.now.since(since) <= self.settings.patience()) {
             return;
         }
         self.slow_since = None;
@@ -187,9 +208,13 @@ impl Replica {
         let overdue = self.pending.first().filter(|(uid, _)| uid.timestamp < tolerable);
         let lacks =
             |id: PeerId, pending: &Pending| matches!(pending.body, Body::Request(_)) && !pending.held_by.contains(id);
+        // What several list and do not send says more of us than of them.
+        let is_overdue = |uid: Uid| uid.timestamp < self.drained.before(self.settings.delivery_bound);
+        let unsent = self.missing.first_reachable_after(self.applied).filter(|(uid, _)| is_overdue(*uid));
+        let owes = |id: PeerId| unsent.is_some_and(|(_, listed_by)| listed_by.contains(id) && listed_by.len() == 1);
         let slow = self.peers.those(|id, peer| {
             let lacks_overdue = overdue.is_some_and(|(_, pending)| lacks(id, pending));
-            peer.state == PeerState::Linked && (peer.closed < tolerable || lacks_overdue)
+            peer.state == PeerState::Linked && (peer.closed < tolerable || lacks_overdue || owes(id))
         });
 
         for id in slow.iter() {

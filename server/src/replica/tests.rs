@@ -64,6 +64,7 @@ impl Script {
             }
             PeerMessage::Fetch { uids } => format!("fetch [{}]", self.list(uids.iter().copied())),
             PeerMessage::FetchLog { after } => format!("fetch log after {}", show(after.timestamp)),
+            PeerMessage::NotHeld { uids } => format!("not held [{}]", self.list(uids.iter().copied())),
             PeerMessage::Leave => "leave".into(),
             PeerMessage::TooSlow => "too slow".into(),
             other => format!("{other:?}"),
@@ -176,6 +177,7 @@ impl Script {
             "announce" => PeerMessage::Announce { closed, uids },
             "fetch" => PeerMessage::Fetch { uids },
             "bodies" => PeerMessage::Bodies { requests },
+            "not_held" => PeerMessage::NotHeld { uids },
             "leave" => PeerMessage::Leave,
             "too_slow" => PeerMessage::TooSlow,
             // What comes of comparing its log with ours.
@@ -387,6 +389,8 @@ fn show(time: Timestamp) -> String {
 golden_scripts!(
     "src/replica/scripts",
     Script::new,
+    a_body_is_waited_for_no_longer_than_another_bound,
+    a_body_on_its_way_is_waited_for,
     a_duplicate_is_applied_once_and_answered_to_all,
     a_full_disk_refuses_requests_and_answers_queries,
     a_late_request_is_inserted,
@@ -396,6 +400,8 @@ golden_scripts!(
     a_repeated_request_is_refused_as_late,
     a_replica_joins_only_with_a_good_clock,
     a_replica_whose_clock_is_outvoted_stands_down,
+    a_request_that_is_not_held_is_given_up,
+    a_request_that_several_list_and_none_sends,
     a_restart_accepts_nothing_below_what_it_applied,
     a_start_catches_up_joins_and_serves,
     a_stop_applies_what_was_accepted,
@@ -472,7 +478,7 @@ type Break = fn(&mut Replica, Uid);
 
 #[test]
 fn each_broken_rule_is_noticed() {
-    let breaks: [(&str, Break); 19] = [
+    let breaks: [(&str, Break); 20] = [
         ("the epoch only grows", |replica, _| replica.epoch = 0),
         ("the closed timestamp never moves back", |replica, _| {
             replica.closing = Closing::new(Timestamp::ZERO, DELIVERY_BOUND);
@@ -492,11 +498,14 @@ fn each_broken_rule_is_noticed() {
             replica.applied = uid;
         }),
         ("nothing is missing that is pending or applied", |replica, uid| {
-            replica.missing.list(uid, PeerId(1), replica.now);
+            replica.missing.list(uid, PeerId(1), replica.now, replica.now);
         }),
         ("uids remembered as applied are applied", |replica, uid| replica.recent.insert(uid)),
         ("applied uids are remembered", |replica, _| {
             replica.applied = Uid::new(replica.closing.closed(), b"");
+        }),
+        ("missing requests are fetched from the peers that are connected", |replica, _| {
+            replica.missing.on_disconnected(PeerId(1), replica.now);
         }),
         ("a peer is consulted or catches up only under", |replica, _| {
             replica.peers.get_mut(PeerId(1)).expect("it has two peers").epoch = None;
@@ -505,10 +514,11 @@ fn each_broken_rule_is_noticed() {
         ("nothing is missing while we catch up", |replica, uid| {
             replica.refuse_pending(Refusal::NotServing, &mut Vec::new());
             replica.phase = Phase::CatchingUp;
-            replica.missing.list(uid, PeerId(1), replica.now);
+            replica.missing.list(uid, PeerId(1), replica.now, replica.now);
         }),
         ("a transfer is from a peer that is connected", |replica, _| {
             replica.peers.get_mut(PeerId(1)).expect("it has two peers").is_connected = false;
+            replica.missing.on_disconnected(PeerId(1), replica.now);
             replica.catch_up.begin_log(PeerId(1), Uid::MIN, 0);
         }),
         ("a snapshot is taken only while we catch up", |replica, _| replica.catch_up.begin_snapshot(PeerId(1))),

@@ -39,7 +39,7 @@ pub use directory::DataDirectory;
 pub use error::{OpenError, StoreError};
 pub use log::orphans::{OrphanEffect, in_own_session};
 pub use log::repair::{Changed, Repair};
-pub use log::{Log, Reconciliation};
+pub use log::{Bodies, Log, Reconciliation};
 pub use open::{Location, open_copy};
 pub use sizes::{Sizes, SizesError};
 pub use snapshot::{SnapshotError, SnapshotPart, SnapshotReader, SnapshotReceiver};

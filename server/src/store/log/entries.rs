@@ -33,19 +33,29 @@ pub fn piece_after(db: &DB, after: Uid, bytes_max: usize) -> Result<(Vec<Stamped
     Ok((piece.requests, true))
 }
 
-/// Those of these requests that are in the log, in the given order, until they come to `bytes_max` bytes; the last one may
-/// exceed it.
-pub fn bodies(db: &DB, uids: &[Uid], bytes_max: usize) -> Result<Vec<StampedRequest>, StoreError> {
-    let mut piece = Piece::new(bytes_max);
+/// What the log has of some requests.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Bodies {
+    /// Those that are in the log.
+    pub requests: Vec<StampedRequest>,
+    /// Those that are not.
+    pub absent: Vec<Uid>,
+}
+
+/// Looks for requests in the log, in the given order, until those that it has come to `bytes_max` bytes; the last one may exceed
+/// it. The rest is in neither list.
+pub fn bodies(db: &DB, uids: &[Uid], bytes_max: usize) -> Result<Bodies, StoreError> {
+    let (mut piece, mut absent) = (Piece::new(bytes_max), Vec::new());
     for uid in uids {
         if piece.is_full() {
             break;
         }
-        if let Some(value) = value(db, *uid)? {
-            piece.push(*uid, &value)?;
+        match value(db, *uid)? {
+            Some(value) => piece.push(*uid, &value)?,
+            None => absent.push(*uid),
         }
     }
-    Ok(piece.requests)
+    Ok(Bodies { requests: piece.requests, absent })
 }
 
 /// The last entry whose uid is below this one.

@@ -29,6 +29,7 @@ use super::error::StoreError;
 use super::schema::{self, Applied, LogEntry, Undone};
 use super::state::keys::UndoRecord;
 use boundaries::BoundaryHistory;
+pub use entries::Bodies;
 use rocksdb::DB;
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::peer::SnapshotEnd;
@@ -336,9 +337,9 @@ impl Log {
         entries::entries(&self.db, from)
     }
 
-    /// Those of these requests that are in the log, in the given order, until they come to `bytes_max` bytes; the last one may
-    /// exceed it.
-    pub fn bodies(&self, uids: &[Uid], bytes_max: usize) -> Result<Vec<StampedRequest>, StoreError> {
+    /// Looks for requests in the log, in the given order, until those that it has come to `bytes_max` bytes; the last one may
+    /// exceed it. The rest is in neither list.
+    pub fn bodies(&self, uids: &[Uid], bytes_max: usize) -> Result<Bodies, StoreError> {
         entries::bodies(&self.db, uids, bytes_max)
     }
 
