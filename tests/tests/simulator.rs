@@ -2,7 +2,7 @@
 
 use stablechat_tests::simulator::{
     self, CUT_SHORT, ENDED_FOR_ITS_CLOCK, Failure, Fault, Mode, RAISED_ITS_CLOCK, REPLICAS_MAX, STOOD_DOWN, Scenario,
-    SceneKind, TWO_SLOW_LOGS, Tally, UNPLACEABLE,
+    SceneKind, TOLD_TOO_SLOW, TWO_SLOW_LOGS, Tally, UNPLACEABLE,
 };
 use std::thread;
 
@@ -112,6 +112,20 @@ fn one_wrong_clock_harms_nobody() {
             assert!(tally.of(STOOD_DOWN) > 0, "{replicas} replicas: none stood down");
         }
     }
+}
+
+/// A body comes later than Δ after its request's timestamp, though the request was listed at once. A replica that applied later
+/// requests meanwhile would have to repair its log.
+#[test]
+fn later_requests_wait_for_a_body_on_its_way() {
+    let scene = SceneKind::BodiesLaterThanTheBound;
+    run_scene(Mode::Beyond, scene, scene.name());
+}
+
+/// A replica that lists a request and sends it to nobody holds the others up for 2 Δ at most, and has to rejoin.
+#[test]
+fn a_body_that_never_comes_is_given_up() {
+    run_scene(Mode::Beyond, SceneKind::ListedAndNeverSent, TOLD_TOO_SLOW);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
 use stablechat_server::applier::Applier;
 use stablechat_server::net::{NetCommand, NetEvent};
-use stablechat_server::replica::{Body, ConnectionId, Submission};
+use stablechat_server::replica::{Body, ConnectionId, PeerId, Submission};
 use stablechat_server::store::ChatStore;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,8 +78,11 @@ pub struct Seen {
     undone: u64,
     /// The same before its start.
     undone_before: u64,
-    /// Whether it has read the end of a snapshot, so that its log may have been replaced since it was last read.
-    is_replaced: bool,
+    /// Whether it has read the end of a snapshot and not yet installed one since: if it is killed, its log may be another one when
+    /// it starts.
+    may_be_replaced: bool,
+    /// How many snapshots it had installed when its log was last read.
+    installed: u64,
     /// The last message delivered on each connection.
     last_delivered: BTreeMap<ConnectionId, Uid>,
 }
@@ -151,7 +154,7 @@ impl Checks {
     pub fn on_read(&mut self, node: usize, read: &[NetEvent], client_of: impl Fn(ConnectionId) -> usize) -> Check {
         for event in read {
             if let NetEvent::Peer { message: PeerMessage::SnapshotPart { end: Some(_), .. }, .. } = event {
-                self.seen[node].is_replaced = true;
+                self.seen[node].may_be_replaced = true;
                 self.snapshots += 1;
             }
             let NetEvent::Request(Submission { from, timestamp, body: Body::Query(query), .. }) = event else {
@@ -219,6 +222,30 @@ impl Checks {
         Ok(())
     }
 
+    /// A replica remembers nothing as applied that is not in its log, unless that is still to be written or has been truncated. And
+    /// of the requests that it still owes a connected peer, which has asked for them, it holds each: so it will be able to send it.
+    pub fn check_held(&self, node: usize, owed: &[(PeerId, Uid)], applier: &Applier) -> Check {
+        let (store, replica) = (applier.store(), applier.replica());
+        if !applier.has_written_all() {
+            return Ok(());
+        }
+
+        let log = &self.seen[node].log;
+        let is_logged = |uid: &Uid| log.binary_search(uid).is_ok();
+        if let Some(uid) = replica.remembered().find(|uid| *uid > store.log().base().uid && !is_logged(uid)) {
+            return Err(Violation::at(node, format!("it remembers {uid} as applied, which is not in its log")));
+        }
+        let is_owed = |(peer, uid): &&(PeerId, Uid)| {
+            replica.connected().any(|connected| connected == *peer) && !replica.is_pending(*uid) && !is_logged(uid)
+        };
+        match owed.iter().find(is_owed) {
+            Some((_, uid)) => {
+                Err(Violation::at(node, format!("it is asked for {uid} and does not say that it has none")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Checks that all replicas answer a query alike.
     fn check_page(&mut self, query: (usize, u64), answer: &QueryAnswer, position: u64) -> Check {
         let (uid, query) = self.queries.get(&query).expect("a replica that answers a query has read it");
@@ -239,19 +266,19 @@ impl Checks {
         let seen = &self.seen[node];
         let is_kept = match self.mode {
             // Of what a snapshot has replaced, all that was answered has to be there in the end, under whatever uid.
-            _ if seen.is_replaced => true,
+            _ if seen.may_be_replaced => true,
             Mode::Bounds => log.starts_with(&seen.log[seen.log.partition_point(|uid| *uid <= base.uid)..]),
             Mode::Beyond => seen.log.iter().all(is_there),
         };
         if !is_kept {
             return Err(Violation::at(node, "a part of the log is gone after the restart"));
         }
-        if std::mem::take(&mut self.seen[node].is_replaced) || self.mode == Mode::Beyond {
+        if std::mem::take(&mut self.seen[node].may_be_replaced) || self.mode == Mode::Beyond {
             self.begin_log(node, base)?;
         }
         self.seen[node].undone_before += self.seen[node].undone;
-        self.seen[node].undone = 0;
-        self.on_written(node, store, 0)
+        (self.seen[node].undone, self.seen[node].installed) = (0, 0);
+        self.on_written(node, store, 0, 0)
     }
 
     /// A replica has lost its disk.
@@ -281,8 +308,9 @@ impl Checks {
         })
     }
 
-    /// A replica may have written: checks the new entries of its log, and that what it sent is in the log.
-    pub fn on_written(&mut self, node: usize, store: &ChatStore, undone: u64) -> Check {
+    /// A replica may have written: checks the new entries of its log, and that what it sent is in the log. So many requests has it
+    /// undone and so many snapshots installed since its start.
+    pub fn on_written(&mut self, node: usize, store: &ChatStore, undone: u64, installed: u64) -> Check {
         if store.is_inserting() {
             // While the log is being repaired, nothing may be read from it.
             return Ok(());
@@ -297,8 +325,9 @@ impl Checks {
             self.begin_log(node, store.log().base())?;
             self.seen[node].undone = undone;
         }
-        if std::mem::take(&mut self.seen[node].is_replaced) {
+        if installed > self.seen[node].installed {
             self.begin_log(node, store.log().base())?;
+            (self.seen[node].installed, self.seen[node].may_be_replaced) = (installed, false);
         }
         let applied = store.applied();
         let (last, length) = (self.seen[node].log.last().copied().unwrap_or(Uid::MIN), self.seen[node].log.len());

@@ -52,6 +52,8 @@ pub enum Fault {
     Stop { node: usize },
     /// Nothing gets from one replica to another, or to all others if there is no other, in one direction or in both.
     Partition { from: usize, to: Option<usize>, symmetric: bool, length: Duration },
+    /// A replica takes so much longer to send another the bodies that it asks for.
+    SlowBodies { from: usize, to: usize, wait: Duration, length: Duration },
     /// A machine's wall clock is set so many nanoseconds ahead of the true time, and right again after a while. With `kill`, the
     /// replica starts with the wrong clock.
     WrongClock { node: usize, skew: i64, length: Duration, kill: bool },
@@ -79,6 +81,7 @@ impl Fault {
         (Mode::Bounds, "replicas stopped"),
         (Mode::Bounds, "replicas throttled"),
         (Mode::Bounds, "scenes"),
+        (Mode::Beyond, "bodies slow"),
         (Mode::Beyond, "disks lost"),
         (Mode::Beyond, "partitions"),
         (Mode::Beyond, "partitions one way"),
@@ -106,6 +109,7 @@ impl Fault {
             Fault::Stop { .. } => "replicas stopped",
             Fault::Partition { symmetric: true, .. } => "partitions",
             Fault::Partition { symmetric: false, .. } => "partitions one way",
+            Fault::SlowBodies { .. } => "bodies slow",
             Fault::WrongClock { kill: true, .. } => "clocks wrong at a start",
             Fault::WrongClock { skew: ..0, .. } => "clocks stepped back",
             Fault::WrongClock { .. } => "clocks stepped forward",
@@ -156,6 +160,7 @@ const TABLE: &[Row] = &[
     Row { weight: 6, mode: Mode::Beyond, replicas: 1, draw: |dice| dice.any_pause() },
     Row { weight: 12, mode: Mode::Beyond, replicas: 2, draw: |dice| dice.partition() },
     Row { weight: 3, mode: Mode::Beyond, replicas: 2, draw: |dice| Fault::Wipe { node: dice.node } },
+    Row { weight: 4, mode: Mode::Beyond, replicas: 2, draw: |dice| dice.slow_bodies() },
     Row { weight: 3, mode: Mode::Beyond, replicas: 1, draw: |dice| dice.slightly_wrong_clock() },
 ];
 
@@ -257,6 +262,12 @@ impl Dice<'_> {
     fn partition(&mut self) -> Fault {
         let to = Some(self.other).filter(|_| self.random.bool());
         Fault::Partition { from: self.node, to, symmetric: self.random.bool(), length: self.length() }
+    }
+
+    /// Bodies that take so long that they come within Δ, later, or not while anybody waits for them.
+    fn slow_bodies(&mut self) -> Fault {
+        let (wait, length) = (self.length(), self.length());
+        Fault::SlowBodies { from: self.node, to: self.other, wait, length }
     }
 
     /// A clock that is wrong by seconds to years.

@@ -49,6 +49,8 @@ pub struct Links {
     blocked: Vec<Vec<Timestamp>>,
     /// How much longer messages from one to the other take, and until when.
     slowed: BTreeMap<(usize, usize), (Duration, Timestamp)>,
+    /// How much longer one takes to send the other a body that was asked for, and until when.
+    slow_bodies: BTreeMap<(usize, usize), (Duration, Timestamp)>,
 }
 
 impl Links {
@@ -63,6 +65,7 @@ impl Links {
             late_one_in: 0,
             blocked: vec![vec![Timestamp::ZERO; replicas]; replicas],
             slowed: BTreeMap::new(),
+            slow_bodies: BTreeMap::new(),
         }
     }
 
@@ -105,6 +108,12 @@ impl Links {
         Some(link.last[end])
     }
 
+    /// How much later than other messages a body leaves that one sends to the other now: it waits in the sender, and they overtake
+    /// it.
+    pub fn body_wait(&self, now: Timestamp, from: usize, to: usize) -> Option<Duration> {
+        self.slow_bodies.get(&(from, to)).filter(|(_, until)| *until > now).map(|(wait, _)| *wait)
+    }
+
     /// Lets nothing more arrive at a replica until then. Nothing is lost, and order is kept.
     pub fn hold(&mut self, id: LinkId, to: usize, until: Timestamp) {
         let end = self.end_of(id, to);
@@ -140,6 +149,11 @@ impl Links {
     /// Makes every message from one replica to the other take longer, until then.
     pub fn slow_down(&mut self, from: usize, to: usize, longer: Duration, until: Timestamp) {
         self.slowed.insert((from, to), (longer, until));
+    }
+
+    /// Makes one take longer to send the other bodies, until then.
+    pub fn slow_bodies_down(&mut self, from: usize, to: usize, wait: Duration, until: Timestamp) {
+        self.slow_bodies.insert((from, to), (wait, until));
     }
 
     /// Whether nothing gets from one to the other, or back.

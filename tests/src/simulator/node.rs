@@ -19,6 +19,7 @@ use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
 use stablechat_protocol::version::VERSION_MAX;
 use stablechat_server::applier::Applier;
 use stablechat_server::net::{EventBatch, NetCommand, NetEvent};
@@ -249,6 +250,11 @@ impl Node {
         self.applier.is_some()
     }
 
+    /// How many requests and queries are pending.
+    pub fn pending(&self) -> usize {
+        self.applier.as_ref().map_or(0, |applier| applier.replica().pending())
+    }
+
     /// Whether the process is there and accepts clients' requests.
     pub fn is_serving(&self) -> bool {
         self.applier.as_ref().is_some_and(|applier| applier.replica().phase() == Phase::Serving)
@@ -361,6 +367,16 @@ impl Node {
         read.extend(stop.then_some(NetEvent::Stop));
         self.rounds = Some(split(random, read.clone(), self.reading.take()));
         Reading { sent, read }
+    }
+
+    /// The requests that peers ask for in what the loop has read, with the peers.
+    pub fn asked_for(&self) -> Vec<(PeerId, Uid)> {
+        let events = self.rounds.iter().flatten().flat_map(|batch| &batch.events);
+        let asked = events.filter_map(|event| match event {
+            NetEvent::Peer { peer, message: PeerMessage::Fetch { uids }, .. } => Some((*peer, uids)),
+            _ => None,
+        });
+        asked.flat_map(|(peer, uids)| uids.iter().map(move |uid| (peer, *uid))).collect()
     }
 
     /// The third part of a turn: the applier handles what was read. The process may be killed in the middle.

@@ -50,6 +50,8 @@ pub enum SceneKind {
     ClockThatSteps,
     TwoSlowLogs,
     SettledWithoutIt,
+    BodiesLaterThanTheBound,
+    ListedAndNeverSent,
 }
 
 /// What is known of a kind of scene.
@@ -63,7 +65,7 @@ struct Traits {
 }
 
 impl SceneKind {
-    pub const ALL: [SceneKind; 17] = [
+    pub const ALL: [SceneKind; 19] = [
         SceneKind::AloneWithAnAnswer,
         SceneKind::StartedIntoADeath,
         SceneKind::BackBeforeItIsMissed,
@@ -81,6 +83,8 @@ impl SceneKind {
         SceneKind::ClockThatSteps,
         SceneKind::TwoSlowLogs,
         SceneKind::SettledWithoutIt,
+        SceneKind::BodiesLaterThanTheBound,
+        SceneKind::ListedAndNeverSent,
     ];
 
     fn traits(self) -> Traits {
@@ -120,6 +124,10 @@ impl SceneKind {
             SceneKind::ClockThatSteps => ("a clock that steps", Mode::Bounds, 2, within::a_clock_that_steps),
             SceneKind::TwoSlowLogs => ("two slow logs", Mode::Beyond, 3, beyond::two_slow_logs),
             SceneKind::SettledWithoutIt => ("settled without it", Mode::Beyond, 3, beyond::settled_without_it),
+            SceneKind::BodiesLaterThanTheBound => {
+                ("bodies later than the bound", Mode::Beyond, 2, beyond::bodies_later_than_the_bound)
+            }
+            SceneKind::ListedAndNeverSent => ("listed and never sent", Mode::Beyond, 2, beyond::listed_and_never_sent),
         };
         Traits { name, mode, replicas, write }
     }

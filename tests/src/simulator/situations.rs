@@ -23,6 +23,10 @@ pub const STOOD_DOWN: &str = "situations: a replica stands down because its cloc
 pub const ENDED_FOR_ITS_CLOCK: &str = "situations: a process ends to start with the right clock";
 /// A replica has raised its clock to the end of its log.
 pub const RAISED_ITS_CLOCK: &str = "situations: a clock is raised to the end of the log";
+/// A replica tells a peer that it has gone on without it.
+pub const TOLD_TOO_SLOW: &str = "situations: a peer is told that it is too slow";
+/// A replica takes back that it holds a request.
+pub const TAKEN_BACK: &str = "situations: a request that is listed and not held any more";
 
 /// What has been seen of the replicas that read others' logs.
 #[derive(Default)]
@@ -35,8 +39,10 @@ pub struct Situations {
 
 impl Situations {
     /// A replica sends a message to a peer.
-    pub fn on_sent(&mut self, now: Timestamp, node: usize, peer: usize, message: &PeerMessage) {
+    pub fn on_sent(&mut self, now: Timestamp, node: usize, peer: usize, message: &PeerMessage, tally: &mut Tally) {
         match message {
+            PeerMessage::TooSlow => tally.count(TOLD_TOO_SLOW),
+            PeerMessage::NotHeld { .. } => tally.count(TAKEN_BACK),
             PeerMessage::FetchLog { .. } => {
                 self.reading.entry((node, peer)).or_insert(now);
             }

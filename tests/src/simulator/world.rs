@@ -47,6 +47,8 @@ enum SimEvent {
     AtClient(ConnectionId, Option<ToClient>),
     /// A replica's message reaches a peer; none is the end of the connection.
     AtPeer { node: usize, link: LinkId, message: Option<PeerMessage> },
+    /// A body leaves that its sender was slow to send.
+    SlowBody { from: usize, to: usize, link: LinkId, message: PeerMessage },
     /// A replica dials another.
     Dial { from: usize, to: usize, incarnation: u64 },
     /// The greeting of the replica that was dialed reaches the one that dialed.
@@ -156,7 +158,8 @@ impl World {
         let network = Network::new(&mut random, bounds);
         let mut links = Links::new(replicas, bounds, network.usual_delay);
         let setup = Setup::choose(&mut random, scenario);
-        if mode == Mode::Beyond && random.bool() {
+        // Where a scene is played alone, nothing may interfere with it.
+        if mode == Mode::Beyond && random.bool() && scenario.scene.is_none() {
             links.late_one_in = 2000;
         }
         World {
@@ -307,6 +310,7 @@ impl World {
             SimEvent::AtNode(connection, message) => self.on_arrival_at_node(connection, message),
             SimEvent::AtClient(connection, message) => self.on_arrival_at_client(connection, message)?,
             SimEvent::AtPeer { node, link, message } => self.on_arrival_at_peer(node, link, message),
+            SimEvent::SlowBody { from, to, link, message } => self.on_slow_body(from, to, link, message),
             SimEvent::Dial { from, to, incarnation } => self.on_dial(from, to, incarnation),
             SimEvent::Greeted { node, link } => self.on_greeted(node, link),
             SimEvent::Turn { node, incarnation }

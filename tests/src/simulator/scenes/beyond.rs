@@ -26,6 +26,39 @@ pub fn two_slow_logs(mut script: Script, random: &mut Rng, cast: Cast) -> Scene 
     script.scene(9500)
 }
 
+/// A replica alone receives a request, and the others hear of it at once; but it takes longer than Δ to send them the body. They wait
+/// for it before they apply what comes after it: a repair would be certain otherwise.
+pub fn bodies_later_than_the_bound(mut script: Script, random: &mut Rng, cast: Cast) -> Scene {
+    let (one, others) = (cast.one, cast.others());
+    script.at(0, Act::Hush { length: ms(4000) });
+    let said = random.u64(100..300);
+    let wait = ms(1000 + random.u64(50..700));
+    others.iter().for_each(|to| script.at(0, Act::SlowBodies { from: one, to: *to, wait, length: ms(3000) }));
+    script.at(said, subject(one, 0));
+    script.chatter(&cast.all(), said + 5, 100, 20);
+    others.iter().for_each(|node| script.at(said + 2500, Act::ExpectNothingPending { node: *node }));
+    script.at(said + 2500, Act::ExpectNoRepair);
+    script.scene(4000)
+}
+
+/// A replica tells the others of a request, and sends its body to nobody. They wait for it, but no longer than 2 Δ, and go on without
+/// the replica.
+pub fn listed_and_never_sent(mut script: Script, random: &mut Rng, cast: Cast) -> Scene {
+    let (one, others) = (cast.one, cast.others());
+    script.at(0, Act::Hush { length: ms(7000) });
+    let said = random.u64(100..300);
+    let wait = ms(60_000);
+    others.iter().for_each(|to| script.at(0, Act::SlowBodies { from: one, to: *to, wait, length: ms(3500) }));
+    script.at(said, subject(one, 0));
+    script.chatter(&cast.all(), said + 5, 100, 20);
+
+    let latest = said + 105 + 2000 + 100;
+    others.iter().for_each(|node| script.at(latest, Act::ExpectNothingPending { node: *node }));
+    // By then it has caught up with the others, and they with it.
+    cast.all().iter().for_each(|node| script.at(6500, Act::ExpectServing { node: *node }));
+    script.scene(7000)
+}
+
 /// A replica is alone for so long that the others, more than half of all, settle their log without a request that it has
 /// applied. They must not take that request from its log, since they cannot put it into theirs: they would announce a
 /// request that they cannot send to anybody.

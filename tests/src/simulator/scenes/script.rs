@@ -56,12 +56,18 @@ pub enum Act {
     SlowDown { from: usize, to: usize, longer: Duration, length: Duration },
     /// A machine's wall clock is so many nanoseconds ahead of the true time for a while; its replica starts with it or not.
     SetClock { node: usize, skew: i64, length: Duration, kill: bool },
+    /// A replica takes so much longer to send another the bodies that it asks for.
+    SlowBodies { from: usize, to: usize, wait: Duration, length: Duration },
     /// The clients with plans send nothing new.
     Hush { length: Duration },
     /// It is a violation if one of these replicas has a barrier now, in a run of nothing but this scene.
     ExpectNoBarrier { nodes: Vec<usize> },
     /// It is a violation if the replica does not serve now, in a run of nothing but this scene.
     ExpectServing { node: usize },
+    /// It is a violation if something is pending at the replica now, in a run of nothing but this scene.
+    ExpectNothingPending { node: usize },
+    /// It is a violation if any replica has repaired its log so far, in a run of nothing but this scene.
+    ExpectNoRepair,
 }
 
 /// Who plays which part.

@@ -99,12 +99,27 @@ impl World {
         let peer = usize::from(peer);
         let Some(link) = self.nodes[node].seen_link(peer) else { return Ok(()) };
         self.on_about_to_send(node, peer, &message)?;
-        self.situations.on_sent(self.now, node, peer, &message);
-        if let Some(at) = self.links.send(&mut self.random, self.now, link, peer) {
-            self.tally.count("messages between replicas");
-            self.plan_at(at, SimEvent::AtPeer { node: peer, link, message: Some(message) });
+        self.situations.on_sent(self.now, node, peer, &message, &mut self.tally);
+        match self.links.body_wait(self.now, node, peer).filter(|_| matches!(message, PeerMessage::Bodies { .. })) {
+            Some(wait) => self.plan(wait, SimEvent::SlowBody { from: node, to: peer, link, message }),
+            None => self.put_on_link(link, peer, message),
         }
         Ok(())
+    }
+
+    /// A body that its sender was slow to send leaves, if the connection for which it was meant is still there.
+    pub(super) fn on_slow_body(&mut self, from: usize, to: usize, link: LinkId, message: PeerMessage) {
+        if self.nodes[from].seen_link(to) == Some(link) {
+            self.put_on_link(link, to, message);
+        }
+    }
+
+    /// Sends a message on a connection.
+    fn put_on_link(&mut self, link: LinkId, to: usize, message: PeerMessage) {
+        if let Some(at) = self.links.send(&mut self.random, self.now, link, to) {
+            self.tally.count("messages between replicas");
+            self.plan_at(at, SimEvent::AtPeer { node: to, link, message: Some(message) });
+        }
     }
 
     /// Ends a connection because a replica wants a new one. What it has sent arrives.

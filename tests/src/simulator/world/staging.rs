@@ -147,11 +147,12 @@ impl World {
                 let until = self.now.after(length);
                 self.clients.iter_mut().for_each(|client| client.hush(until));
             }
-            // Where other faults occurred before, there may be more to catch up with.
-            Act::ExpectServing { node } if self.scenario.scene.is_some() && !self.nodes[node].is_serving() => {
-                return Err(Violation::at(node, "it does not serve, though it has had time to catch up"));
+            Act::SlowBodies { from, to, wait, length } => {
+                self.links.slow_bodies_down(from, to, wait, self.now.after(length));
             }
-            Act::ExpectServing { .. } => {}
+            Act::ExpectServing { .. } | Act::ExpectNothingPending { .. } | Act::ExpectNoRepair => {
+                return self.check_expected(&act);
+            }
             Act::ExpectNoBarrier { nodes } => self.expect_no_barrier(&nodes)?,
         }
         Ok(())
@@ -166,6 +167,25 @@ impl World {
         match nodes.iter().find(has_barrier).filter(|_| self.scenario.scene.is_some()) {
             Some(node) => Err(Violation::at(*node, "another replica's crash loop makes its answers slow")),
             None => Ok(()),
+        }
+    }
+
+    /// Checks what a scene expects. Where other faults occurred before, there may be more to catch up with, or to repair.
+    fn check_expected(&self, act: &Act) -> Check {
+        if self.scenario.scene.is_none() {
+            return Ok(());
+        }
+        match *act {
+            Act::ExpectServing { node } if !self.nodes[node].is_serving() => {
+                Err(Violation::at(node, "it does not serve, though it has had time to catch up"))
+            }
+            Act::ExpectNothingPending { node } if self.nodes[node].pending() > 0 => {
+                Err(Violation::at(node, format!("{} requests are still pending", self.nodes[node].pending())))
+            }
+            Act::ExpectNoRepair if self.checks.undone() > 0 => {
+                Err(Violation::among_all(format!("{} requests were undone and applied again", self.checks.undone())))
+            }
+            _ => Ok(()),
         }
     }
 

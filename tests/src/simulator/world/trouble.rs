@@ -103,6 +103,11 @@ impl World {
                 self.cut_off(from, to, symmetric, length);
                 true
             }
+            Fault::SlowBodies { from, to, wait, length } => {
+                self.note(Some(from), || format!("takes {wait:?} to send bodies to {} for {length:?}", node::name(to)));
+                self.links.slow_bodies_down(from, to, wait, self.now.after(length));
+                true
+            }
             Fault::WrongClock { node, skew, length, kill } => self.set_clock_wrong(node, skew, length, kill),
         }
     }

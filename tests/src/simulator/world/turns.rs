@@ -5,10 +5,12 @@ use crate::simulator::checks::Checks;
 use crate::simulator::node::{self, Reading, Wake};
 use crate::simulator::situations::{CUT_SHORT, ENDED_FOR_ITS_CLOCK, RAISED_ITS_CLOCK, STOOD_DOWN};
 use crate::simulator::{Check, Violation};
+use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
 use stablechat_server::net::{NetCommand, NetEvent};
-use stablechat_server::replica::Submission;
+use stablechat_server::replica::{PeerId, Submission};
 use std::time::Duration;
 
 /// The most nanoseconds from when a replica wants a turn to its beginning.
@@ -57,6 +59,7 @@ impl World {
             return Ok(());
         }
         self.wiped[node] &= !self.nodes[node].is_serving();
+        let asked = self.nodes[node].asked_for();
         let was_off = self.nodes[node].is_clock_off();
         let Wake { sent, killed, raised } =
             self.nodes[node].wake(self.now).map_err(|what| Violation::at(node, what))?;
@@ -66,13 +69,15 @@ impl World {
         if let Some(applier) = self.nodes[node].applier.as_ref().filter(|_| self.nodes[node].is_serving() && !killed) {
             Checks::check_listed(node, &sent, applier)?;
         }
+        let owed = owed(asked, &sent);
         self.send_all(node, sent)?;
         if killed {
             self.end(node, "killed in a turn");
             return Ok(());
         }
         if let Some(applier) = self.nodes[node].applier.as_ref() {
-            self.checks.on_written(node, applier.store(), applier.undone())?;
+            self.checks.on_written(node, applier.store(), applier.undone(), applier.snapshots_installed())?;
+            self.checks.check_held(node, &owed, applier)?;
             if applier.replica().has_stable() {
                 self.tally.count(CUT_SHORT);
             }
@@ -145,6 +150,19 @@ impl World {
             self.plan_at(at, SimEvent::Turn { node, incarnation });
         }
     }
+}
+
+/// The requests that peers have asked for, and that were neither sent to them nor taken back.
+fn owed(mut asked: Vec<(PeerId, Uid)>, sent: &[NetCommand]) -> Vec<(PeerId, Uid)> {
+    for sent in sent {
+        let NetCommand::ToPeer { to, message } = sent else { continue };
+        asked.retain(|(peer, uid)| match message {
+            PeerMessage::Bodies { requests } => peer != to || requests.iter().all(|held| held.uid != *uid),
+            PeerMessage::NotHeld { uids } => peer != to || !uids.contains(uid),
+            _ => true,
+        });
+    }
+    asked
 }
 
 /// What was read, for the trace.
