@@ -559,6 +559,8 @@ fn join_wait(restarts: u32, joined: u8, min_live: usize) -> u64 {
                 false => PeerMessage::CatchingUp { epoch: 1 },
             };
             replica.step(Input::Peer { time, peer, message }, &mut Vec::new());
+            let pong = PeerMessage::Pong { sent: time, clock: time };
+            replica.step(Input::Peer { time, peer, message: pong }, &mut Vec::new());
             replica.step(nothing_more(time, peer), &mut Vec::new());
         }
         wake(&mut replica, time);
