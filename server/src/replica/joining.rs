@@ -191,9 +191,9 @@ impl Replica {
         self.pending.forget_holder(id);
     }
 
-    /// Joins once our log has what those of all peers have and our clock agrees with theirs, unless it has to wait, and serves once
-    /// all have welcomed us and everything is here that they may
-    /// have applied without us. Peers that are down do not count.
+    /// Joins once our log has the requests of all peers' logs and our clock agrees with theirs, unless we have to wait because of
+    /// restarts. Serves once all peers have welcomed us and every request is here that they may have applied without us. Peers that
+    /// are down do not count.
     pub(super) fn advance(&mut self, outputs: &mut Vec<Output>) {
         self.retry_snapshot(outputs);
 

@@ -3,9 +3,10 @@
 //! **The problem.** When an incarnation that has joined ends without leaving, the others answer by the real-time test for about Δ.
 //! A replica that begins anew over and over, because its process crashes or is suspended, would make them slow all the time.
 //!
-//! **The wait.** After a few restarts (`restarts_free`) a replica waits before it joins, twice as long each time. Meanwhile it catches up: it follows
-//! the others' logs, and they do not wait for it. If it ends then, that costs them nothing. So a replica that crashes some
-//! seconds after each start soon costs nothing at all, and one that crashes later costs about Δ in each [`WAIT_MAX`].
+//! **The wait.** After a few restarts (`restarts_free`) a replica waits before it joins, twice as long each time. Meanwhile it
+//! catches up: it follows the others' logs, and they do not wait for it. If it ends then, that costs them nothing. So a replica
+//! that crashes some seconds after each start soon costs nothing at all, and one that crashes later costs about Δ in each
+//! [`WAIT_MAX`].
 //!
 //! It does not wait when it is needed: when fewer peers than `min_live` asks for have joined, so when all others are down.
 //!

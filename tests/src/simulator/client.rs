@@ -241,13 +241,7 @@ impl Client {
                 let text = label(self.session.client(), self.session.next_sequence());
                 Some(Command::Send { to: Recipient::Account { name }, text })
             }
-            Stage::Repeat(commands) => match commands.pop_front()? {
-                Command::Send { to, .. } if random.u8(..16) == 0 => {
-                    let text = label(self.session.client(), u64::MAX - self.session.next_sequence());
-                    Some(Command::Send { to, text })
-                }
-                command => Some(command),
-            },
+            Stage::Repeat(commands) => commands.pop_front(),
             _ => None,
         }
     }

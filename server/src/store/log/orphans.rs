@@ -9,8 +9,9 @@
 //! 2. A session ends after a day without use, and with it what it knows. What remains of a message is its row: its uid has the
 //!    digest of the request, whatever its timestamp.
 //! 3. A session that has ended, or lacks an earlier request, cannot take the orphan. Then it is submitted in a session of its own,
-//!    whose id is derived from the request, so it is the same at all replicas. Other commands than messages may be executed twice
-//!    without harm.
+//!    whose id is derived from the request, so it is the same at all replicas. Other commands than messages may be executed twice:
+//!    a create or an acknowledgement does no harm then, but a deletion could end an account that was created again with the same
+//!    key.
 
 use super::entries::{key_after, uid_of_key};
 use crate::store::database::{decode, family};

@@ -9,6 +9,8 @@ use crate::simulator::scenes::{self, SceneKind};
 use crate::simulator::{DELIVERY_BOUND, Mode, START, Scenario};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use stablechat_server::store::ChatStore;
 use std::time::Duration;
 
 /// The most microseconds after which the only replica that heard a client dies: before it has told the others, while they
@@ -363,7 +365,10 @@ impl World {
         let others: Vec<usize> = self.nodes().filter(|other| *other != node).collect();
         let is_elsewhere = self.checks.is_elsewhere(node, &others);
         let is_reached = |other: &usize| self.nodes[*other].is_up() && !self.links.is_blocked(self.now, node, *other);
-        if !self.nodes[node].is_up() || !others.iter().all(is_reached) || !is_elsewhere {
+        // An orphan is in no log until it is submitted again.
+        let has_orphans = |store: &ChatStore| store.orphans(Uid::MIN, 1).is_ok_and(|orphans| !orphans.is_empty());
+        let has_orphans = self.nodes[node].store().is_some_and(has_orphans);
+        if !self.nodes[node].is_up() || !others.iter().all(is_reached) || !is_elsewhere || has_orphans {
             return false;
         }
         self.end(node, "killed, and its disk lost");
