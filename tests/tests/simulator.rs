@@ -2,7 +2,7 @@
 
 use stablechat_tests::simulator::{
     self, CUT_SHORT, ENDED_FOR_ITS_CLOCK, Failure, Fault, Mode, RAISED_ITS_CLOCK, REPLICAS_MAX, STOOD_DOWN, Scenario,
-    SceneKind, TOLD_TOO_SLOW, TWO_SLOW_LOGS, Tally, UNPLACEABLE,
+    SceneKind, TOLD_TOO_SLOW, TWO_SLOW_LOGS, Tally,
 };
 use std::thread;
 
@@ -46,7 +46,7 @@ fn run_fixed_set(mode: Mode, more: &[&str]) {
     let is_drawn = |scene: &SceneKind| scene.is_drawn() && scene.is_possible(mode, REPLICAS_MAX);
     let scenes = SceneKind::ALL.into_iter().filter(is_drawn);
     for scene in scenes.map(SceneKind::name) {
-        assert!(tally.of(scene) >= SEEDS / 20, "the scene `{scene}`: only {}", tally.of(scene));
+        assert!(tally.of(scene) >= SEEDS / 40, "the scene `{scene}`: only {}", tally.of(scene));
     }
 }
 
@@ -81,13 +81,6 @@ fn run_scene(mode: Mode, scene: SceneKind, situation: &str) {
 #[test]
 fn a_replica_joins_though_two_logs_take_long_to_read() {
     run_scene(Mode::Beyond, SceneKind::TwoSlowLogs, TWO_SLOW_LOGS);
-}
-
-/// A request of a peer's log that belongs below what is settled here has no place in our log. If the protocol saw it, the
-/// replica would announce a request that it cannot send to anybody.
-#[test]
-fn a_request_below_the_settled_prefix_is_not_announced() {
-    run_scene(Mode::Beyond, SceneKind::SettledWithoutIt, UNPLACEABLE);
 }
 
 /// A replica that is killed again and again waits before it joins, so that after some deaths the others have no barrier any more.
