@@ -41,7 +41,7 @@ fn run_fixed_set(mode: Mode, more: &[&str]) {
     let faults = Fault::NAMES.iter().filter(|(of, _)| *of == Mode::Bounds || mode == Mode::Beyond);
     let usual = ["refused late", "refused not serving", CUT_SHORT];
     for fault in faults.map(|(_, name)| *name).chain(usual).chain(more.iter().copied()) {
-        assert!(tally.of(fault) >= SEEDS / 10, "{fault}: only {}", tally.of(fault));
+        assert!(tally.of(fault) >= SEEDS / 20, "{fault}: only {}", tally.of(fault));
     }
     let is_drawn = |scene: &SceneKind| scene.is_drawn() && scene.is_possible(mode, REPLICAS_MAX);
     let scenes = SceneKind::ALL.into_iter().filter(is_drawn);
