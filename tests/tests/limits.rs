@@ -332,7 +332,7 @@ fn half_frames_take_little_memory() {
     // Frames of the greatest length that a client may send, and of that which only a peer may send: the replica ends these.
     let mut crowd = chat.crowd(400);
     for (number, client) in crowd.iter_mut().enumerate() {
-        let length = if number / NAMES.len() % 8 > 0 { FRAME_MAX } else { CLIENT_FRAME_MAX };
+        let length = if (number / NAMES.len()).is_multiple_of(8) { CLIENT_FRAME_MAX } else { FRAME_MAX };
         let header = u32::try_from(length).expect("it fits").to_be_bytes();
         drop(client.send_bytes(&[&header[..], &vec![0x81; length - 1]].concat()));
         if number % 50 == 0 {

@@ -21,7 +21,7 @@ struct Work {
 
 thread_local! {
     /// A run uses one thread.
-    static WORK: RefCell<Work> = RefCell::new(Work { passed: Duration::ZERO, random: fastrand::Rng::with_seed(0) });
+    static WORK: RefCell<Work> = const { RefCell::new(Work { passed: Duration::ZERO, random: fastrand::Rng::with_seed(0) }) };
 }
 
 /// What all replicas of a run are timed by.
