@@ -46,7 +46,7 @@ fn run_fixed_set(mode: Mode, more: &[&str]) {
     let is_drawn = |scene: &SceneKind| scene.is_drawn() && scene.is_possible(mode, REPLICAS_MAX);
     let scenes = SceneKind::ALL.into_iter().filter(is_drawn);
     for scene in scenes.map(SceneKind::name) {
-        assert!(tally.of(scene) >= SEEDS / 40, "the scene `{scene}`: only {}", tally.of(scene));
+        assert!(tally.of(scene) >= SEEDS / 100, "the scene `{scene}`: only {}", tally.of(scene));
     }
 }
 
