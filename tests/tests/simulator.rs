@@ -7,7 +7,7 @@ use stablechat_tests::simulator::{
 use std::thread;
 
 /// How many seeds are run in each mode, 40 for each number of replicas from 1 to 5: as many as a machine of two cores does in
-/// a quarter of a minute.
+/// about a minute.
 const SEEDS: u64 = 200;
 
 /// Runs scenarios on all cores, and adds up what was counted in them.
