@@ -2,7 +2,7 @@
 
 use stablechat_tests::simulator::{
     self, CUT_SHORT, ENDED_FOR_ITS_CLOCK, Failure, Fault, Mode, RAISED_ITS_CLOCK, REPLICAS_MAX, STOOD_DOWN, Scenario,
-    SceneKind, TOLD_TOO_SLOW, TWO_SLOW_LOGS, Tally,
+    SceneKind, TOLD_TOO_SLOW, TWO_SLOW_LOGS, Tally, UNPLACEABLE,
 };
 use std::thread;
 
@@ -81,6 +81,13 @@ fn run_scene(mode: Mode, scene: SceneKind, situation: &str) {
 #[test]
 fn a_replica_joins_though_two_logs_take_long_to_read() {
     run_scene(Mode::Beyond, SceneKind::TwoSlowLogs, TWO_SLOW_LOGS);
+}
+
+/// A request of a peer's log that belongs below what is settled here has no place in our log. If the protocol saw it, the
+/// replica would announce a request that it cannot send to anybody.
+#[test]
+fn a_request_below_the_settled_prefix_is_not_announced() {
+    run_scene(Mode::Beyond, SceneKind::SettledWithoutIt, UNPLACEABLE);
 }
 
 /// A replica that is killed again and again waits before it joins, so that after some deaths the others have no barrier any more.

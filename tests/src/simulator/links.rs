@@ -146,6 +146,12 @@ impl Links {
         self.blocked[from][to] = self.blocked[from][to].max(until);
     }
 
+    /// Lets messages get from each of the two to the other again.
+    pub fn reunite(&mut self, one: usize, other: usize) {
+        self.blocked[one][other] = Timestamp::ZERO;
+        self.blocked[other][one] = Timestamp::ZERO;
+    }
+
     /// Makes every message from one replica to the other take longer, until then.
     pub fn slow_down(&mut self, from: usize, to: usize, longer: Duration, until: Timestamp) {
         self.slowed.insert((from, to), (longer, until));

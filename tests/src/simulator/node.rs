@@ -74,7 +74,7 @@ impl Setup {
         let replicas = scenario.replicas;
         if scenario.scene == Some(SceneKind::SettledWithoutIt) {
             // Replicas settle without those that are away when their logs are too long; and none of them may be muted.
-            return Setup { min_live: 1, log_retention: random.u64(500..8_000), replicas, restarts_free: NO_WAIT };
+            return Setup { min_live: 1, log_retention: random.u64(500..1_500), replicas, restarts_free: NO_WAIT };
         }
         if let Some(scene) = scenario.scene {
             // In most scenes replicas are killed often, and all serve when the next one begins.

@@ -1,6 +1,6 @@
 //! The scenes beyond bounds: situations that have failed once.
 
-use super::script::{Act, Cast, Scene, Script, kill, ms, speak, subject};
+use super::script::{Act, Cast, Part, Scene, Script, hold, kill, ms, speak, subject};
 use fastrand::Rng;
 
 /// A replica is alone for longer than Δ, and applies a request that the others do not get. It is killed, and has to catch up
@@ -59,20 +59,26 @@ pub fn listed_and_never_sent(mut script: Script, random: &mut Rng, cast: Cast) -
     script.scene(7000)
 }
 
-/// A replica is alone for so long that the others, more than half of all, settle their log without a request that it has
-/// applied. They must not take that request from its log, since they cannot put it into theirs: they would announce a
-/// request that they cannot send to anybody.
+/// A replica is alone and applies a request. Of the others, which are more than half of all, one settles its log without that
+/// request; another has not heard that they agree when it meets the lonely replica, and takes the request in. So the log of a
+/// connected peer has a request that the first one has no place for. It must not put it into its log, nor announce it: it could not
+/// send it to anybody.
 pub fn settled_without_it(mut script: Script, random: &mut Rng, cast: Cast) -> Scene {
-    let one = cast.one;
-    script.at(0, Act::Hush { length: ms(6500) });
+    let Cast { one, other: near, .. } = cast;
+    script.at(0, Act::Hush { length: ms(7500) });
 
-    // A boundary at most 1 s after the request is settled when it lies 2 s back, but what is applied is listed for 4 s only.
     let said = 1000 + script.hop() + random.u64(150..250);
-    let alone = said + 3000 + random.u64(150..400);
-    script.at(0, Act::CutOff { node: one, length: ms(alone) });
+    script.at(0, Act::CutOff { node: one, length: ms(said + 4500) });
     script.at(said, subject(one, 0));
     for number in 0..6 {
         script.at(said + 5 + number * random.u64(100..400), speak(&cast.others(), 0));
     }
-    script.scene(6500)
+
+    // Those that are far from the replica settle what `near` reports, as soon as it does. What they report comes too late there: it
+    // is connected to one more replica by then, which does not agree.
+    script.on((near, cast.rest[0], Part::Boundary), 0, Act::Reunite { one, other: near });
+    for far in cast.rest {
+        script.on((far, near, Part::Boundary), 0, hold(far, near, random.u64(500..700)));
+    }
+    script.scene(7500)
 }

@@ -22,7 +22,7 @@ pub enum Cue {
     Sent { from: usize, to: usize, part: Part, wait: Duration },
 }
 
-/// A message that is a cue: a join, or a message about the subject, which is the request that the scene is about.
+/// A message that is a cue: a join, or one that concerns the subject, which is the request that the scene is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// An announcement of the subject.
@@ -33,6 +33,8 @@ pub enum Part {
     Body,
     /// The sender wants to be consulted.
     Join,
+    /// A report of a boundary after the subject.
+    Boundary,
 }
 
 /// Something that happens in a scene.
@@ -52,6 +54,8 @@ pub enum Act {
     Pause { node: usize, length: Duration, in_turn: bool },
     /// Nothing gets from a replica to any other, nor back.
     CutOff { node: usize, length: Duration },
+    /// Two replicas that are cut off from each other can connect again.
+    Reunite { one: usize, other: usize },
     /// Every message from one replica to another takes so much longer.
     SlowDown { from: usize, to: usize, longer: Duration, length: Duration },
     /// A machine's wall clock is so many nanoseconds ahead of the true time for a while; its replica starts with it or not.

@@ -40,6 +40,10 @@ impl Stage {
         let is_subject = |uid: &Uid| Some(*uid) == self.subject;
         match message {
             PeerMessage::Join { .. } => Some(Part::Join),
+            PeerMessage::Boundary { digests } => {
+                let is_after = |subject: Uid| digests.boundary() > subject.timestamp;
+                self.subject.is_some_and(is_after).then_some(Part::Boundary)
+            }
             PeerMessage::Announce { uids, .. } => uids.iter().any(is_subject).then_some(Part::Announcement),
             PeerMessage::Listed { uids } => uids.iter().any(is_subject).then_some(Part::List),
             PeerMessage::Bodies { requests } => requests.iter().any(|held| is_subject(&held.uid)).then_some(Part::Body),
@@ -137,6 +141,7 @@ impl World {
                 self.pause(node, length);
             }
             Act::CutOff { node, length } => self.cut_off(node, None, true, length),
+            Act::Reunite { one, other } => self.links.reunite(one, other),
             Act::SetClock { node, skew, length, kill } => {
                 self.take_effect(Fault::WrongClock { node, skew, length, kill });
             }
