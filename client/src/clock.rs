@@ -5,7 +5,7 @@
 //! replica's clock estimates how far that is ahead, and the median over the replicas is the correction.
 
 use stablechat_protocol::answer::Refusal;
-use stablechat_protocol::clock_offset::{ClockOffset, Exchange};
+use stablechat_protocol::clock_offset::{ClockOffset, Exchange, signed_difference};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::time::Timestamp;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -54,6 +54,21 @@ struct Replica {
     serves: Option<bool>,
 }
 
+impl Replica {
+    /// Takes in a reading of the replica's clock from some time before `received`. It shows if the clock was set far forward since the
+    /// last exchange. Returns whether that is so: then the reading counts until the next exchange, which may be seconds away, and
+    /// timestamps until then are not refused.
+    fn note_reading(&mut self, clock: Timestamp, received: Timestamp) -> bool {
+        let at_least = signed_difference(clock.0, received.0);
+        let is_set =
+            self.clock.estimate_ns().is_some_and(|estimate| at_least > estimate && are_apart(at_least, estimate));
+        if is_set {
+            self.clock.observe(Exchange { sent: received, clock, received });
+        }
+        is_set
+    }
+}
+
 impl Offsets {
     /// No exchanges yet, on this many links.
     pub fn new(links: usize) -> Offsets {
@@ -65,14 +80,18 @@ impl Offsets {
         self.replicas[link].clock.observe(exchange);
     }
 
-    /// Learns from a message on a link whether the replica serves. Returns whether that is news.
-    pub fn on_message(&mut self, link: usize, message: &ToClient) -> bool {
-        let serves = match message {
-            ToClient::Refused { reason, .. } => *reason != Refusal::NotServing,
-            ToClient::Answer { .. } | ToClient::QueryAnswer { .. } => true,
+    /// Learns from a message on a link, which came at `received` by our uncorrected clock, whether the replica serves and whether its
+    /// clock was set far forward. Returns whether there is any news.
+    pub fn on_message(&mut self, link: usize, message: &ToClient, received: Timestamp) -> bool {
+        let replica = &mut self.replicas[link];
+        let (serves, is_set) = match message {
+            ToClient::Refused { reason, clock, .. } => {
+                (*reason != Refusal::NotServing, replica.note_reading(*clock, received))
+            }
+            ToClient::Answer { .. } | ToClient::QueryAnswer { .. } => (true, false),
             _ => return false,
         };
-        self.replicas[link].serves.replace(serves) != Some(serves)
+        replica.serves.replace(serves) != Some(serves) || is_set
     }
 
     /// A link is lost. It is not known what the replica will do when it comes back.
@@ -144,16 +163,36 @@ mod tests {
         offsets.observe(0, instant(SECOND + 10));
         offsets.observe(1, instant(3601 * SECOND));
         assert_eq!(offsets.offset(), 10);
-        assert!(offsets.on_message(1, &refused(Refusal::Late)));
-        assert!(!offsets.on_message(1, &refused(Refusal::Ahead)));
+        assert!(offsets.on_message(1, &refused(Refusal::Late), Timestamp(SECOND)));
+        assert!(!offsets.on_message(1, &refused(Refusal::Ahead), Timestamp(SECOND)));
         assert_eq!(offsets.offset(), 3600 * SECOND as i64);
         offsets.observe(2, instant(3601 * SECOND + 20));
         assert_eq!(offsets.offset(), 3600 * SECOND as i64 + 10, "a clock that agrees with it counts too");
-        assert!(offsets.on_message(1, &refused(Refusal::NotServing)));
-        assert!(offsets.on_message(0, &refused(Refusal::Ahead)));
+        assert!(offsets.on_message(1, &refused(Refusal::NotServing), Timestamp(SECOND)));
+        assert!(offsets.on_message(0, &refused(Refusal::Ahead), Timestamp(SECOND)));
         assert_eq!(offsets.offset(), 10);
         offsets.on_lost(0);
         assert_eq!(offsets.offset(), 3600 * SECOND as i64, "none is known to serve");
+    }
+
+    #[test]
+    fn a_refusal_shows_that_a_clock_was_set_forward() {
+        let refused = |clock| ToClient::Refused {
+            request: RequestId::Query { id: 1 },
+            timestamp: Timestamp(1),
+            reason: Refusal::Late,
+            clock: Timestamp(clock),
+        };
+        let mut offsets = Offsets::new(1);
+        let (sent, received) = (Timestamp(SECOND), Timestamp(2 * SECOND));
+        offsets.observe(0, Exchange { sent, clock: Timestamp(SECOND + 500), received: Timestamp(SECOND + 1000) });
+        offsets.on_message(0, &refused(SECOND), received);
+        assert_eq!(offsets.offset(), 0, "the refusal was under way for a second");
+        assert!(offsets.on_message(0, &refused(3602 * SECOND), received));
+        assert_eq!(offsets.offset(), 3600 * SECOND as i64);
+        let clock = Timestamp(3603 * SECOND);
+        offsets.observe(0, Exchange { sent: received, clock, received: Timestamp(2 * SECOND + 40) });
+        assert_eq!(offsets.offset(), 3601 * SECOND as i64 - 20, "an exchange says it more exactly");
     }
 
     #[test]

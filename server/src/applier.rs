@@ -432,8 +432,8 @@ impl Applier {
             }
             Effect::RaiseClock { to } => {
                 log::error!(
-                    "the log ends {:.3} s ahead of the clock, and no other replica can say which is wrong: going on from the end of \
-                     the log; if the clock is wrong, set it right",
+                    "the log ends in the future by this machine's clock, and no other replica can say that the log is wrong: going on \
+                     with a clock that is {:.3} s further ahead; if the machine's clock is wrong, set it right",
                     to.since(now).as_secs_f64()
                 );
                 self.clock_floor = Some(to);

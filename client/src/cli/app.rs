@@ -217,7 +217,7 @@ impl App {
                 }
                 LinkEvent::Unreachable { link, reason } => self.controller.on_unreachable(link, reason),
                 LinkEvent::Message { link, message } => {
-                    if self.offsets.on_message(link, &message) {
+                    if self.offsets.on_message(link, &message, now) {
                         self.controller.set_clock_offset(self.offsets.offset());
                     }
                     self.controller.on_message(now, link, message);

@@ -174,11 +174,20 @@ impl Replica {
 
     /// Whether a clock that is so far ahead of ours is right, and ours is not, going by the peers: no peer's clock agrees with ours,
     /// and that of one agrees with this one. `ahead_ns` is that of the machine's wall clock, which we did not follow.
+    ///
+    /// That peer does not count if its log and ours end ahead of the wall clock. It is about to raise its clock to the end of
+    /// its log. If we took the time that it shows until then, each of us could take the other's time over and over.
     pub fn is_contradicted(&self, ahead_ns: i64) -> bool {
         let tolerance = self.settings.hop();
         let wall = Reading { ahead_ns, ..self.reading() };
+        let credible = self.settings.latest_credible(self.now.offset_by(ahead_ns));
+
+        let stays = |peer: PeerId| {
+            let its_end = self.peers.get(peer).and_then(|peer| peer.log_end);
+            self.applied.timestamp <= credible || its_end.is_some_and(|end| end <= credible)
+        };
         let theirs = self.readings();
-        theirs.iter().any(|reading| reading.agrees_with(&wall, tolerance))
+        theirs.iter().any(|reading| reading.agrees_with(&wall, tolerance) && stays(reading.of))
             && !theirs.iter().any(|reading| reading.agrees_with(&self.reading(), tolerance))
     }
 
@@ -203,18 +212,19 @@ impl Replica {
         Reading { of: self.settings.place, ahead_ns: 0, error_ns: 0, serves: self.phase != Phase::CatchingUp }
     }
 
-    /// Whether our clock has been compared with those of all peers that are up, and is good.
-    pub(super) fn may_join_by_clock(&self) -> bool {
+    /// Whether our clock has been compared with those of all peers that are up.
+    pub(super) fn has_compared_clocks(&self) -> bool {
         let slowest = self.settings.delivery_bound;
-        !self.is_clock_off() && self.peers.all_up(|peer| peer.offset.is_measured_within(slowest))
+        self.peers.all_up(|peer| peer.offset.is_measured_within(slowest))
     }
 
     /// Sees to it that our log does not end ahead of our clock, and says whether that is so already. If it does, one of the two is
     /// wrong, and nothing that comes after that end could be accepted for as long.
     ///
     /// If a peer's clock agrees with ours and its log does not end ahead, our log has requests of a wrong clock. The peer's log
-    /// replaces ours, and what ours had more is submitted again. Otherwise the log is believed: all that the protocol needs
-    /// is that the clocks of the replicas agree, with each other and with the log.
+    /// replaces ours, and the entries that only ours had are submitted again. Otherwise the log is believed: all that the protocol
+    /// needs is that the clocks of the replicas agree, with each other and with the log. So the clock is raised: to the time of
+    /// the replicas that go on, if those have outvoted us, or else to the end of the log.
     pub(super) fn mend_log_ahead(&mut self, outputs: &mut Vec<Output>) -> bool {
         let credible = self.latest_credible();
         if self.applied.timestamp <= credible {
@@ -226,12 +236,24 @@ impl Replica {
             is_up && !self.is_clock_apart(peer) && peer.log_end.is_some_and(|end| end <= credible)
         };
         let better = self.peers.those(|_, peer| can_replace(peer));
-        if better.is_empty() {
-            outputs.push(Output::Effect(Effect::RaiseClock { to: self.applied.timestamp }));
+        if self.is_clock_off() || better.is_empty() {
+            if let Some(to) = self.time_of_log_ahead() {
+                outputs.push(Output::Effect(Effect::RaiseClock { to }));
+                self.clock_check.forget();
+            }
         } else if let Some(peer) = better.both(self.peers.connected()).iter().next() {
             self.on_outdated(peer, outputs);
         }
         false
+    }
+
+    /// The time from which to go on with a log that ends ahead of our clock and that no peer's log can replace. None if the others
+    /// go on at an earlier time than ours: their log can replace ours once this machine's clock is set right.
+    fn time_of_log_ahead(&self) -> Option<Timestamp> {
+        match self.clock_check.standing().ahead_ns() {
+            None => Some(self.applied.timestamp),
+            Some(ahead_ns) => (ahead_ns < 0).then(|| self.now.offset_by(ahead_ns.saturating_neg())),
+        }
     }
 
     /// Pings a peer that has just been connected: it can join only when it knows how its clock stands.

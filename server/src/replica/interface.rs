@@ -204,7 +204,7 @@ pub enum Effect {
     },
     /// This incarnation is stable: note that there were no restarts.
     Stable,
-    /// Let the clock show this time at least. Our log ends there, and nobody can say that it is wrong and our clock is right.
+    /// Let the clock show this time at least. Our log ends ahead of the clock, and no peer can say that the log is wrong.
     RaiseClock { to: Timestamp },
     /// After [`Input::Stop`]: everything that was accepted is applied or held by the peers.
     Stopped,

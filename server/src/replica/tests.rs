@@ -159,6 +159,7 @@ impl Script {
         let after = at_time(time_of(arguments.take_key("after"))?);
         let next = arguments.take_key("next").map(time).transpose()?.map(at_time);
         let depth = arguments.take_key("depth").map_or(Ok(0), str::parse)?;
+        let end = arguments.take_key("end");
         let mut requests = Vec::new();
         while let Some(text) = arguments.next_pos() {
             let (name, of) = text.split_once('@').ok_or("a request is NAME@TIME")?;
@@ -181,7 +182,10 @@ impl Script {
             "leave" => PeerMessage::Leave,
             "too_slow" => PeerMessage::TooSlow,
             // What comes of comparing its log with ours.
-            "in_sync" => return Ok(vec![nothing_more(at, peer)]),
+            "in_sync" => {
+                let end = end.map(time).transpose()?;
+                return Ok(vec![Input::LogCompared { time: at, peer, after: None, depth: 0, end }]);
+            }
             "ahead" => return Ok(vec![Input::LogCompared { time: at, peer, after: Some(Uid::MIN), depth, end: None }]),
             "entries" => return Ok(vec![Input::LogEntries { time: at, peer, after, missing: requests, next }]),
             _ => return Err(format!("peers do not say {what}").into()),
@@ -394,6 +398,7 @@ golden_scripts!(
     a_duplicate_is_applied_once_and_answered_to_all,
     a_full_disk_refuses_requests_and_answers_queries,
     a_late_request_is_inserted,
+    a_log_that_ends_ahead_of_the_clock,
     a_missing_uid_holds_up_later_requests,
     a_pause_begins_a_new_epoch,
     a_peer_that_catches_up_is_not_consulted,
@@ -542,6 +547,30 @@ fn a_step_that_finds_a_broken_rule_panics() {
     let mut replica = serving(10_000);
     replica.barrier = Timestamp::ZERO;
     replica.step(Input::Room { has_room: true }, &mut Vec::new());
+}
+
+/// Two replicas whose clocks both were wrong and are right again: each could take the time of the other, which takes its own, over
+/// and over. So the time that a peer shows does not count while its log ends ahead of that time, as ours does.
+#[test]
+fn a_peer_contradicts_our_clock_only_if_its_log_does_not_end_ahead_of_its_own() {
+    let at = |milliseconds: u64| Timestamp(milliseconds * MILLISECOND);
+    let hour = at(3_600_000).0.cast_signed();
+    // Our clock is an hour ahead of the machine's, which the clock of `b` agrees with.
+    let is_contradicted = |our_end: u64, its_end: Option<u64>| {
+        let mut replica = start(3_610_000, Uid::new(at(our_end), b""), 2);
+        let (time, peer) = (at(3_610_010), PeerId(1));
+        let catching_up = Input::Peer { time, peer, message: PeerMessage::CatchingUp { epoch: 1 } };
+        let pong = Input::Peer { time, peer, message: PeerMessage::Pong { sent: time, clock: at(10_010) } };
+        let compared = Input::LogCompared { time, peer, after: None, depth: 0, end: its_end.map(at) };
+        for input in [Input::PeerConnected { peer }, catching_up, pong, compared] {
+            replica.step(input, &mut Vec::new());
+        }
+        replica.is_contradicted(-hour)
+    };
+    assert!(is_contradicted(3_609_000, Some(9_990)), "its log will replace ours");
+    assert!(!is_contradicted(3_609_000, Some(3_609_000)), "it is about to raise its clock");
+    assert!(!is_contradicted(3_609_000, None), "nothing is known of its log");
+    assert!(is_contradicted(9_990, None), "our log does not end ahead of the machine's clock");
 }
 
 /// After how many milliseconds a replica that has begun anew so often joins, when so many of its two peers have joined.

@@ -375,7 +375,7 @@ impl Client {
     /// A message came. If it answers a command, returns the session's verdict on it.
     pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) -> Option<AnswerKind> {
         let clock = self.clock(now);
-        if self.offsets.on_message(link, &message) {
+        if self.offsets.on_message(link, &message, clock) {
             self.session.set_clock_offset(self.offsets.offset());
         }
         match message {

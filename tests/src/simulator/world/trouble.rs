@@ -148,13 +148,12 @@ impl World {
         }
     }
 
-    /// An operator restarts a replica whose clock is off, although its machine's is right, and will look after it again.
+    /// An operator restarts a replica that stands down, although its machine's clock is right, and will look after it again.
     pub(super) fn on_operated(&mut self, node: usize) {
         if self.phase != RunPhase::Trouble {
             return;
         }
-        let is_off = self.nodes[node].is_up() && self.nodes[node].clock.is_out_of_bounds(self.now);
-        if is_off && !self.nodes().any(|other| self.is_recovering(other)) {
+        if self.nodes[node].is_clock_off() && !self.nodes().any(|other| self.is_recovering(other)) {
             self.end(node, "restarted by an operator");
         }
         self.plan(OPERATOR, SimEvent::Operated { node });
@@ -166,8 +165,7 @@ impl World {
         if self.scenario.scene.is_some() || self.random.u8(..4) > 0 || !is_beyond && self.nodes.len() < 3 {
             return;
         }
-        let several = self.may_have_several_wrong_clocks();
-        let count = if several { self.random.usize(1..=self.nodes.len()) } else { 1 };
+        let count = if is_beyond { self.random.usize(1..=self.nodes.len()) } else { 1 };
         let nodes: Vec<usize> = self.nodes().collect();
         for node in self.random.choose_multiple(nodes, count) {
             let drawn = faults::wrong_skew(&mut self.random);
@@ -186,7 +184,7 @@ impl World {
         let is_another_wrong = self.nodes().any(|other| self.nodes[other].clock.is_wrong());
         let is_possible = match self.scenario.mode {
             Mode::Bounds => !is_another_wrong && self.can_spare(node),
-            Mode::Beyond => !is_another_wrong || self.may_have_several_wrong_clocks(),
+            Mode::Beyond => true,
         };
         if !is_possible || !self.nodes[node].is_up() || self.nodes[node].paused {
             return false;
@@ -199,12 +197,6 @@ impl World {
             self.end(node, "killed");
         }
         true
-    }
-
-    /// Whether several clocks may be wrong at once. Two replicas whose clocks have both been wrong may end over and over, each to
-    /// start with the clock of the other (see the open points in ARCHITECTURE.md).
-    fn may_have_several_wrong_clocks(&self) -> bool {
-        self.scenario.mode == Mode::Beyond && self.nodes.len() != 2
     }
 
     /// How wrong a clock is, in nanoseconds. Beyond bounds it is less than [`SKEW_BEYOND`].
