@@ -200,9 +200,10 @@ impl Replica {
         if self.phase == Phase::CatchingUp && self.catch_up.is_idle() {
             self.compare_again(outputs);
             let has_all_logs = self.peers.all_up(|peer| matches!(peer.log, LogSync::InSync(_)));
-            let may_join = has_all_logs && self.waits_until().is_none() && self.has_compared_clocks();
-            // A log that ends ahead is mended even while our clock is off: it can be what keeps our clock apart from theirs.
-            if may_join && self.mend_log_ahead(outputs) && !self.is_clock_off() {
+            // A log that ends ahead is mended even while our clock is off, since it can be what keeps our clock apart from theirs, and
+            // while we wait because of restarts.
+            let is_mended = has_all_logs && self.has_compared_clocks() && self.mend_log_ahead(outputs);
+            if is_mended && !self.is_clock_off() && self.waits_until().is_none() {
                 self.phase = Phase::Joining;
                 self.closing.raise(self.applied.timestamp);
                 self.peers.connected().iter().for_each(|to| self.join(to, outputs));
