@@ -11,6 +11,7 @@
 use super::peers::{LogSync, PeerState};
 use super::pending::Pending;
 use super::{Body, ConnectionId, LogPart, Output, PeerId, Phase, Replica, StoreChange};
+use stablechat_protocol::digest::LogMark;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::uid::Uid;
@@ -54,6 +55,23 @@ impl Replica {
         for (to, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.is_connected && stands_so(peer.log)) {
             peer.log = LogSync::Comparing;
             outputs.push(Output::read(to, LogPart::Marks));
+        }
+    }
+
+    /// A peer compares its log with ours. While it catches up, its log grows, and it tells us of that in no other way. So we compare
+    /// ours with it, too: what its log has by now decides whether it can contradict our clock (`is_contradicted`).
+    pub(super) fn on_log_marks(&mut self, from: PeerId, marks: Vec<LogMark>, outputs: &mut Vec<Output>) {
+        outputs.push(Output::read(from, LogPart::CommonPrefix { marks }));
+
+        // If both caught up, each comparison would lead to the next.
+        let is_ours_stable = self.phase != Phase::CatchingUp;
+        if let Some(peer) = self.peers.get_mut(from)
+            && is_ours_stable
+            && peer.state == PeerState::CatchingUp
+            && matches!(peer.log, LogSync::InSync(_))
+        {
+            peer.log = LogSync::Comparing;
+            outputs.push(Output::read(from, LogPart::Marks));
         }
     }
 

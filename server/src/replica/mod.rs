@@ -370,7 +370,7 @@ impl Replica {
             PeerMessage::Bodies { requests } => self.on_bodies(from, requests),
             PeerMessage::NotHeld { uids } => self.on_not_held(from, uids),
             PeerMessage::Leave => self.on_leave(from),
-            PeerMessage::LogMarks { marks } => outputs.push(Output::read(from, LogPart::CommonPrefix { marks })),
+            PeerMessage::LogMarks { marks } => self.on_log_marks(from, marks, outputs),
             PeerMessage::FetchLog { after } => outputs.push(Output::read(from, LogPart::Entries { after })),
             PeerMessage::Ping { sent } => outputs.push(Output::send(from, PeerMessage::Pong { sent, clock: time })),
             PeerMessage::ProbePing { sent } => {
