@@ -257,7 +257,9 @@ impl Applier {
         }
 
         let now = clock();
-        self.resubmission.go_on(now, &mut self.replica, &mut self.store, &mut self.outputs)?;
+        let connection_of = |client| self.sessions.connection(client);
+        let is_connected = |client| connection_of(client).is_some_and(|connection| self.clients.is_there(connection));
+        self.resubmission.go_on(now, &mut self.replica, &mut self.store, is_connected, &mut self.outputs)?;
         self.replica.step(Input::Handled { time: now }, &mut self.outputs);
 
         self.boundaries.exchange(now, &self.replica, &self.store, outbox);

@@ -7,13 +7,16 @@
 //! 1. Each is submitted as a new request of its session, which takes it for a repetition if it was executed before. One that skips a
 //!    number has no effect, and waits for the next sweep: what it waits for may be an orphan, too.
 //! 2. When a sweep has helped none, and all of it came to the log, those that are left cannot be executed in their sessions: these
-//!    have ended, after a day without use, or lack a request that nobody has. Each is submitted in a session of its own.
+//!    have ended, after a day without use, or lack a request that nobody has. Each is submitted in a session of its own; but not
+//!    at once while the client of its session is connected here ([`RESTS_MAX`]): the client may still send what the session lacks,
+//!    and the orphan itself.
 //!
 //! Nothing of this is stored. After a crash it begins anew: what was submitted before has had its effect or not.
 
 use crate::replica::{Body, Input, NOBODY, Output, Phase, Replica, Sender, Submission};
 use crate::store::{ChatStore, StoreError, in_own_session};
 use stablechat_protocol::request::StampedRequest;
+use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::time::Duration;
@@ -25,12 +28,18 @@ const ROWS_AT_A_TIME: usize = 20_000;
 /// A request that is not in the log after this many delivery bounds was refused, and is submitted anew in the next sweep.
 const PATIENCE: u32 = 3;
 
+/// How often orphans whose client is connected are left to the client: for about a minute. It repeats what is not answered every
+/// second. If it has not sent what the session lacks by then, it does not have that either.
+const RESTS_MAX: u32 = 20;
+
 /// The orphans that are being submitted.
 #[derive(Default)]
 pub struct Resubmission {
     /// Whether there are no orphans left.
     is_done: bool,
     sweep: Sweep,
+    /// How many sweeps have left orphans to their clients.
+    rests: u32,
     /// The orphans that were submitted last, with their new uids.
     submitted: Vec<(StampedRequest, Uid)>,
     /// When they were submitted.
@@ -47,11 +56,13 @@ struct Sweep {
     has_helped: bool,
     /// Whether all that was submitted came to the log.
     is_complete: bool,
+    /// Whether an orphan was left to its client. Then the next orphans wait as if some had been submitted.
+    is_resting: bool,
 }
 
 impl Default for Sweep {
     fn default() -> Self {
-        Sweep { in_own_sessions: false, up_to: Uid::MIN, has_helped: false, is_complete: true }
+        Sweep { in_own_sessions: false, up_to: Uid::MIN, has_helped: false, is_complete: true, is_resting: false }
     }
 }
 
@@ -67,6 +78,7 @@ impl Resubmission {
         now: Timestamp,
         replica: &mut Replica,
         store: &mut ChatStore,
+        is_connected: impl Fn(ClientId) -> bool,
         outputs: &mut Vec<Output>,
     ) -> Result<(), StoreError> {
         if self.is_done || replica.phase() != Phase::Serving {
@@ -75,7 +87,8 @@ impl Resubmission {
         self.forget_logged(store)?;
         let patience: Duration = PATIENCE * replica.settings().delivery_bound;
         let is_pending = |(_, uid): &(StampedRequest, Uid)| replica.is_pending(*uid);
-        if self.submitted.iter().any(is_pending) || !self.submitted.is_empty() && now.since(self.at) < patience {
+        let has_to_wait = !self.submitted.is_empty() || self.sweep.is_resting;
+        if self.submitted.iter().any(is_pending) || has_to_wait && now.since(self.at) < patience {
             return Ok(());
         }
         self.sweep.is_complete &= self.submitted.is_empty();
@@ -83,7 +96,7 @@ impl Resubmission {
 
         // Those that were forgotten would be found again until that is committed.
         store.commit()?;
-        self.submit(now, replica, store, outputs)
+        self.submit(now, replica, store, is_connected, outputs)
     }
 
     /// Forgets the orphans that are in the log under their new uids. They are orphans no more, unless that had no effect.
@@ -105,10 +118,12 @@ impl Resubmission {
         now: Timestamp,
         replica: &mut Replica,
         store: &mut ChatStore,
+        is_connected: impl Fn(ClientId) -> bool,
         outputs: &mut Vec<Output>,
     ) -> Result<(), StoreError> {
         let mut orphans = store.orphans(self.sweep.up_to, AT_A_TIME)?;
         if orphans.is_empty() && self.sweep.up_to > Uid::MIN {
+            self.rests += u32::from(self.sweep.is_resting);
             let is_no_use = !self.sweep.has_helped && self.sweep.is_complete && !self.sweep.in_own_sessions;
             self.sweep = Sweep { in_own_sessions: is_no_use, ..Sweep::default() };
             orphans = store.orphans(self.sweep.up_to, AT_A_TIME)?;
@@ -127,6 +142,12 @@ impl Resubmission {
             if effect.is_there {
                 store.remove_orphan(&held);
                 self.sweep.has_helped = true;
+                continue;
+            }
+
+            let may_rest = self.sweep.in_own_sessions && self.rests < RESTS_MAX;
+            if may_rest && is_connected(held.request.client) {
+                self.sweep.is_resting = true;
                 continue;
             }
 
