@@ -117,6 +117,9 @@ wire_enum! {
             sent: Timestamp,
             /// The sender's clock.
             clock: Timestamp,
+            /// Whether that is far ahead of the wall clock of the sender's machine, and cannot go back: the sender's log has come
+            /// there.
+            is_log_time: bool,
         },
         /// The receiver is alive, but was so slow that the sender had to go on without it for long: the receiver has to rejoin.
         17 => TooSlow,

@@ -188,10 +188,14 @@ impl Applier {
         self.measurements.counters().undone
     }
 
-    /// Whether a process has to begin anew with the wall clock's time, which is so far ahead and which the clock did not follow: our
-    /// clock is off, or the wall clock agrees with a peer's and ours with none.
-    pub fn has_to_start_again(&self, wall_ahead_ns: i64) -> bool {
-        self.replica.is_clock_off() || self.replica.is_contradicted(wall_ahead_ns)
+    /// Notes how far the wall clock is ahead, in nanoseconds, if it is so far behind that our clock does not follow.
+    pub fn note_wall_clock(&mut self, unfollowed_ns: Option<i64>) {
+        self.replica.step(Input::WallClock { unfollowed_ns }, &mut self.outputs);
+    }
+
+    /// Whether the process has to begin anew with the wall clock's time.
+    pub fn has_to_start_again(&self) -> bool {
+        self.replica.has_to_start_again()
     }
 
     /// What the clock is to be raised to, if it is; says so once.

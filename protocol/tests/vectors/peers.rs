@@ -57,7 +57,8 @@ impl Vectors {
         self.add("", PeerMessage::Boundary { digests });
 
         self.add("", PeerMessage::Ping { sent: NOW });
-        self.add("", PeerMessage::Pong { sent: NOW, clock: NOW.next() });
+        self.add("", PeerMessage::Pong { sent: NOW, clock: NOW.next(), is_log_time: false });
+        self.add("of a clock that is ahead", PeerMessage::Pong { sent: NOW, clock: NOW.next(), is_log_time: true });
         self.add("", PeerMessage::TooSlow);
 
         self.add("of the first part", PeerMessage::FetchSnapshot { part: 0 });

@@ -105,6 +105,7 @@ fn run_with_room(
         if let Some(has_room) = disk.check_room()? {
             applier.note_room(has_room);
         }
+        applier.note_wall_clock(clock.unfollowed_ns());
         let until = Stopwatch::MONOTONIC.read() + WAKE_PART_MAX;
         let next = || (Stopwatch::MONOTONIC.read() < until).then(|| batches.try_recv().ok()).flatten();
         let read = std::iter::once(first).chain(std::iter::from_fn(next)).inspect(|batch| net.note_taken(batch));
@@ -116,7 +117,7 @@ fn run_with_room(
         heartbeat.beat(|| applier.summary());
 
         // Its clock cannot be set back while it runs: other parts rely on that. A new process begins with the right one.
-        if clock.unfollowed_ns().is_some_and(|wall_ahead_ns| applier.has_to_start_again(wall_ahead_ns)) {
+        if applier.has_to_start_again() {
             return Ok(Ended::ClockSetBack);
         }
     }

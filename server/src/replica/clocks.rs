@@ -9,6 +9,8 @@
 //!   joins when its clock is right. Nobody waits for it meanwhile.
 //! - If there are as many clocks on each side, as with two replicas, nobody can say which is wrong. Only one side may go on: the
 //!   one on which a replica serves already, or else the one with the replica that the cluster file names first.
+//! - If a log ends ahead of the clock, and nobody can say that the log is wrong, the clock is raised to *log time*
+//!   ([`Replica::mend_log_ahead`]). A replica whose log does not end there follows replicas that say that they show log time.
 //!
 //! This takes a round trip, and a clock may be set at any time. So beyond that, no timestamp of another replica counts that lies
 //! further ahead of our clock than a right clock can have accepted ([`ProtocolSettings::latest_credible`]).
@@ -58,6 +60,12 @@ pub struct ClockCheck {
     /// When the peers were last asked for their clocks.
     pinged_at: Timestamp,
     standing: ClockStanding,
+    /// Since when it is not good.
+    off_since: Option<Timestamp>,
+    /// Whether the replicas that go on, when we do not, say that their clocks show log time.
+    is_behind_log_time: bool,
+    /// How far the wall clock is ahead, if it is so far behind that our clock does not follow.
+    unfollowed_ns: Option<i64>,
 }
 
 impl ClockCheck {
@@ -67,7 +75,21 @@ impl ClockCheck {
 
     /// Our clock has jumped: it has to be compared anew.
     pub fn forget(&mut self) {
-        self.standing = ClockStanding::Good;
+        (self.standing, self.off_since) = (ClockStanding::Good, None);
+    }
+
+    /// Whether our clock shows log time: it is ahead of the machine's clock, and cannot go back.
+    pub fn is_log_time(&self) -> bool {
+        self.unfollowed_ns.is_some()
+    }
+
+    pub fn note_unfollowed(&mut self, unfollowed_ns: Option<i64>) {
+        self.unfollowed_ns = unfollowed_ns;
+    }
+
+    /// Whether we have stood down for this long for replicas whose clocks are ahead and show log time.
+    fn has_yielded_to_log_time(&self, now: Timestamp, patience: Duration) -> bool {
+        self.is_behind_log_time && self.off_since.is_some_and(|since| now > since.after(patience))
     }
 
     /// Whether it is time to ask the peers for their clocks. Then it counts as done.
@@ -79,8 +101,8 @@ impl ClockCheck {
         is_due
     }
 
-    /// Judges our clock by those of the peers. `tolerance` is Δ/N: what the delivery bound has room for.
-    fn judge(&mut self, ours: Reading, theirs: &[Reading], tolerance: Duration) {
+    /// Judges our clock by those of the peers at `now`. `tolerance` is Δ/N: what the delivery bound has room for.
+    fn judge(&mut self, now: Timestamp, ours: Reading, theirs: &[Reading], tolerance: Duration) {
         let is_outvoted = matches!(self.standing, ClockStanding::Outvoted { .. });
         if theirs.is_empty() && is_outvoted {
             // Those that outvoted us are gone. That does not make our clock right.
@@ -90,10 +112,13 @@ impl ClockCheck {
         let all: Vec<Reading> = theirs.iter().chain([&ours]).copied().collect();
         let group = |reading: &Reading| Group::around(reading, &all, tolerance);
         let is_rival = |reading: &&Reading| !reading.agrees_with(&ours, tolerance);
-        let rival = theirs.iter().filter(is_rival).map(|reading| (group(reading), reading.ahead_ns)).max();
+        let rival = theirs.iter().filter(is_rival).max_by_key(|reading| (group(reading), reading.ahead_ns));
+        let rival = rival.map(|reading| (group(reading), *reading));
         let own = group(&ours);
+        self.is_behind_log_time = false;
         self.standing = match rival {
-            Some((group, their_ns)) if group > own => {
+            Some((group, Reading { ahead_ns: their_ns, is_log_time, .. })) if group > own => {
+                self.is_behind_log_time = is_log_time && their_ns > 0;
                 let ahead_ns = their_ns.saturating_neg();
                 match group.size > own.size {
                     true => ClockStanding::Outvoted { ahead_ns },
@@ -101,6 +126,10 @@ impl ClockCheck {
                 }
             }
             _ => ClockStanding::Good,
+        };
+        self.off_since = match self.standing {
+            ClockStanding::Good => None,
+            _ => self.off_since.or(Some(now)),
         };
     }
 }
@@ -115,12 +144,14 @@ struct Reading {
     error_ns: u64,
     /// Whether the replica serves, or is about to.
     serves: bool,
+    /// Whether the clock shows the time of the replica's log, not that of its machine.
+    is_log_time: bool,
 }
 
 impl Reading {
     /// What an exchange with a replica tells.
-    fn of_exchange(of: PeerId, exchange: &Exchange, serves: bool) -> Reading {
-        Reading { of, ahead_ns: exchange.offset_ns(), error_ns: exchange.error_ns(), serves }
+    fn of_exchange(of: PeerId, exchange: &Exchange, serves: bool, is_log_time: bool) -> Reading {
+        Reading { of, ahead_ns: exchange.offset_ns(), error_ns: exchange.error_ns(), serves, is_log_time }
     }
 
     /// Whether the two clocks may differ by no more than the tolerance.
@@ -172,12 +203,19 @@ impl Replica {
         self.clock_check.standing().ahead_ns().is_some()
     }
 
+    /// Whether the process has to begin anew with the time of the machine's wall clock, which our clock did not follow: our clock is off,
+    /// or the peers contradict it.
+    pub fn has_to_start_again(&self) -> bool {
+        let unfollowed = self.clock_check.unfollowed_ns;
+        unfollowed.is_some_and(|ahead_ns| self.is_clock_off() || self.is_contradicted(ahead_ns))
+    }
+
     /// Whether a clock that is so far ahead of ours is right, and ours is not, going by the peers: no peer's clock agrees with ours,
     /// and that of one agrees with this one. `ahead_ns` is that of the machine's wall clock, which we did not follow.
     ///
     /// That peer does not count if its log and ours end ahead of the wall clock. It is about to raise its clock to the end of
     /// its log. If we took the time that it shows until then, each of us could take the other's time over and over.
-    pub fn is_contradicted(&self, ahead_ns: i64) -> bool {
+    fn is_contradicted(&self, ahead_ns: i64) -> bool {
         let tolerance = self.settings.hop();
         let wall = Reading { ahead_ns, ..self.reading() };
         let credible = self.settings.latest_credible(self.now.offset_by(ahead_ns));
@@ -194,7 +232,8 @@ impl Replica {
     /// Whether a peer's clock differs from ours by more than the delivery bound has room for.
     pub(super) fn is_clock_apart(&self, peer: &Peer) -> bool {
         let ours = self.reading();
-        let theirs = peer.offset.best().map(|exchange| Reading::of_exchange(self.settings.place, exchange, false));
+        let reading = |exchange| Reading::of_exchange(self.settings.place, exchange, false, peer.is_log_time);
+        let theirs = peer.offset.best().map(reading);
         theirs.is_some_and(|theirs| !theirs.agrees_with(&ours, self.settings.hop()))
     }
 
@@ -202,14 +241,20 @@ impl Replica {
     fn readings(&self) -> Vec<Reading> {
         let up = self.peers.iter().filter(|(_, peer)| peer.state != PeerState::Down);
         let reading = |(of, peer): (PeerId, &Peer)| {
-            Some(Reading::of_exchange(of, peer.offset.best()?, peer.state == PeerState::Linked))
+            Some(Reading::of_exchange(of, peer.offset.best()?, peer.state == PeerState::Linked, peer.is_log_time))
         };
         up.filter_map(reading).collect()
     }
 
     /// Our own clock, which all others are compared with.
     fn reading(&self) -> Reading {
-        Reading { of: self.settings.place, ahead_ns: 0, error_ns: 0, serves: self.phase != Phase::CatchingUp }
+        Reading {
+            of: self.settings.place,
+            ahead_ns: 0,
+            error_ns: 0,
+            serves: self.phase != Phase::CatchingUp,
+            is_log_time: self.clock_check.is_log_time(),
+        }
     }
 
     /// Whether our clock has been compared with those of all peers that are up.
@@ -225,9 +270,14 @@ impl Replica {
     /// replaces ours, and the entries that only ours had are submitted again. Otherwise the log is believed: all that the protocol
     /// needs is that the clocks of the replicas agree, with each other and with the log. So the clock is raised: to the time of
     /// the replicas that go on, if those have outvoted us, or else to the end of the log.
+    ///
+    /// A replica whose log does not end ahead, as after the loss of its disk, could take nothing from logs that do. If the replicas
+    /// that go on say that they show log time, it raises its clock to theirs as well, after giving them time to find that it
+    /// contradicts them.
     pub(super) fn mend_log_ahead(&mut self, outputs: &mut Vec<Output>) -> bool {
         let credible = self.latest_credible();
-        if self.applied.timestamp <= credible {
+        let has_yielded = self.clock_check.has_yielded_to_log_time(self.now, self.settings.memory());
+        if self.applied.timestamp <= credible && !has_yielded {
             return true;
         }
 
@@ -270,16 +320,17 @@ impl Replica {
     }
 
     /// A peer says what its clock shows.
-    pub(super) fn on_pong(&mut self, from: PeerId, time: Timestamp, sent: Timestamp, clock: Timestamp) {
+    pub(super) fn on_pong(&mut self, from: PeerId, exchange: Exchange, is_log_time: bool) {
         if let Some(peer) = self.peers.get_mut(from) {
-            peer.offset.observe(Exchange { sent, clock, received: time });
+            peer.offset.observe(exchange);
+            peer.is_log_time = is_log_time;
         }
     }
 
     /// Judges our clock, and stands down if it is not good.
     pub(super) fn judge_clock(&mut self, outputs: &mut Vec<Output>) {
         let (ours, theirs) = (self.reading(), self.readings());
-        self.clock_check.judge(ours, &theirs, self.settings.hop());
+        self.clock_check.judge(self.now, ours, &theirs, self.settings.hop());
 
         if self.is_clock_off() && self.phase != Phase::CatchingUp {
             self.rejoin(outputs);
@@ -292,17 +343,18 @@ mod tests {
     use super::*;
 
     const HOUR: i64 = 3_600_000_000_000;
+    const NOW: Timestamp = Timestamp(1_000_000_000_000_000);
 
     /// A clock of the replica at this place that is so far ahead; a negative place is that of a replica that serves.
     fn reading(place: i8, ahead_ns: i64) -> Reading {
-        Reading { of: PeerId(place.unsigned_abs()), ahead_ns, error_ns: 10, serves: place < 0 }
+        Reading { of: PeerId(place.unsigned_abs()), ahead_ns, error_ns: 10, serves: place < 0, is_log_time: false }
     }
 
     /// How our clock stands among these; ours is that of the second replica of the cluster file.
     fn judge(serves: bool, theirs: &[Reading]) -> ClockStanding {
         let mut check = ClockCheck::default();
-        let ours = Reading { of: PeerId(1), ahead_ns: 0, error_ns: 0, serves };
-        check.judge(ours, theirs, Duration::from_nanos(100));
+        let ours = Reading { of: PeerId(1), ahead_ns: 0, error_ns: 0, serves, is_log_time: false };
+        check.judge(NOW, ours, theirs, Duration::from_nanos(100));
         check.standing()
     }
 
@@ -339,16 +391,16 @@ mod tests {
     #[test]
     fn who_is_outvoted_stays_so_while_nobody_is_there() {
         let mut check = ClockCheck::default();
-        let ours = Reading { of: PeerId(1), ahead_ns: 0, error_ns: 0, serves: false };
+        let ours = Reading { of: PeerId(1), ahead_ns: 0, error_ns: 0, serves: false, is_log_time: false };
         let tolerance = Duration::from_nanos(100);
-        check.judge(ours, &[reading(2, HOUR), reading(3, HOUR)], tolerance);
-        check.judge(ours, &[], tolerance);
+        check.judge(NOW, ours, &[reading(2, HOUR), reading(3, HOUR)], tolerance);
+        check.judge(NOW, ours, &[], tolerance);
         assert_eq!(check.standing(), ClockStanding::Outvoted { ahead_ns: -HOUR });
-        check.judge(ours, &[reading(2, 5)], tolerance);
+        check.judge(NOW, ours, &[reading(2, 5)], tolerance);
         assert_eq!(check.standing(), ClockStanding::Good);
 
-        check.judge(ours, &[reading(0, HOUR)], tolerance);
-        check.judge(ours, &[], tolerance);
+        check.judge(NOW, ours, &[reading(0, HOUR)], tolerance);
+        check.judge(NOW, ours, &[], tolerance);
         assert_eq!(check.standing(), ClockStanding::Good, "it only yielded to one that is gone");
     }
 }

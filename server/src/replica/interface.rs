@@ -87,6 +87,9 @@ pub enum Input {
     NotInstalled { peer: PeerId },
     /// Whether there is room on the disk for what clients may want to write.
     Room { has_room: bool },
+    /// How far the wall clock is ahead of ours, in nanoseconds, if it is so far behind that our clock does not follow; then this is
+    /// negative.
+    WallClock { unfollowed_ns: Option<i64> },
     /// Nothing can be written, and the replica is to be dropped as in a crash: the pending requests are refused.
     Halted,
     /// The replica shall stop, once everything that it holds is applied or held by others.

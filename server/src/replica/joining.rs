@@ -113,7 +113,7 @@ impl Replica {
         peer.closed = Timestamp::ZERO;
         peer.has_welcomed = false;
         // Its process may have started with another clock.
-        peer.offset = ClockOffset::default();
+        (peer.offset, peer.is_log_time) = (ClockOffset::default(), false);
 
         self.pending.forget_holder(id);
         self.missing.forget_peer(id);

@@ -82,6 +82,7 @@ use refused::RefusedRequests;
 use restarts::Restarts;
 
 use stablechat_protocol::answer::Refusal;
+use stablechat_protocol::clock_offset::Exchange;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::time::Timestamp;
@@ -306,6 +307,7 @@ impl Replica {
             Input::Installed { applied, recent } => self.on_installed(applied, recent, outputs),
             Input::NotInstalled { peer } => self.on_not_installed(peer),
             Input::Room { has_room } => self.has_room = has_room,
+            Input::WallClock { unfollowed_ns } => self.clock_check.note_unfollowed(unfollowed_ns),
             Input::Halted => self.refuse_pending(Refusal::NoRoom, outputs),
             Input::Stop => self.on_stop(),
         }
@@ -372,11 +374,16 @@ impl Replica {
             PeerMessage::Leave => self.on_leave(from),
             PeerMessage::LogMarks { marks } => self.on_log_marks(from, marks, outputs),
             PeerMessage::FetchLog { after } => outputs.push(Output::read(from, LogPart::Entries { after })),
-            PeerMessage::Ping { sent } => outputs.push(Output::send(from, PeerMessage::Pong { sent, clock: time })),
+            PeerMessage::Ping { sent } => {
+                let is_log_time = self.clock_check.is_log_time();
+                outputs.push(Output::send(from, PeerMessage::Pong { sent, clock: time, is_log_time }));
+            }
             PeerMessage::ProbePing { sent } => {
                 outputs.push(Output::send(from, PeerMessage::ProbePong { sent, clock: time }));
             }
-            PeerMessage::Pong { sent, clock } => self.on_pong(from, time, sent, clock),
+            PeerMessage::Pong { sent, clock, is_log_time } => {
+                self.on_pong(from, Exchange { sent, clock, received: time }, is_log_time);
+            }
             PeerMessage::TooSlow => self.on_too_slow(outputs),
             PeerMessage::FetchSnapshot { part } => {
                 outputs.push(Output::read(from, LogPart::SnapshotPart { number: part }))

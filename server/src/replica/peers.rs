@@ -54,6 +54,8 @@ pub struct Peer {
     pub heard: Timestamp,
     /// How far its clock is ahead of ours.
     pub offset: ClockOffset,
+    /// Whether it has said that its clock shows the time of its log, not that of its machine.
+    pub is_log_time: bool,
 }
 
 impl Peer {
@@ -70,6 +72,7 @@ impl Peer {
             closed: Timestamp::ZERO,
             heard,
             offset: ClockOffset::default(),
+            is_log_time: false,
         }
     }
 

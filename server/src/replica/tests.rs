@@ -154,7 +154,8 @@ impl Script {
         let closed = time_of(arguments.take_key("closed"))?;
         let applied = time_of(arguments.take_key("applied"))?;
         let clock = arguments.take_key("clock").map_or(Ok(at), time)?;
-        let pong = Input::Peer { time: at, peer, message: PeerMessage::Pong { sent: at, clock } };
+        let is_log_time = arguments.take_key("log_time").map_or(Ok(false), str::parse)?;
+        let pong = Input::Peer { time: at, peer, message: PeerMessage::Pong { sent: at, clock, is_log_time } };
         let at_time = |timestamp| Uid { timestamp, digest: [0; 16] };
         let after = at_time(time_of(arguments.take_key("after"))?);
         let next = arguments.take_key("next").map(time).transpose()?.map(at_time);
@@ -308,7 +309,7 @@ fn serving(now_ms: u64) -> Replica {
         replica.step(Input::PeerConnected { peer }, &mut Vec::new());
         replica.step(nothing_more(now, peer), &mut Vec::new());
         let join = PeerMessage::Join { epoch: 1, closed };
-        for message in [join, PeerMessage::Pong { sent: now, clock: now }] {
+        for message in [join, PeerMessage::Pong { sent: now, clock: now, is_log_time: false }] {
             replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
         }
         wake(&mut replica, now);
@@ -560,12 +561,14 @@ fn a_peer_contradicts_our_clock_only_if_its_log_does_not_end_ahead_of_its_own() 
         let mut replica = start(3_610_000, Uid::new(at(our_end), b""), 2);
         let (time, peer) = (at(3_610_010), PeerId(1));
         let catching_up = Input::Peer { time, peer, message: PeerMessage::CatchingUp { epoch: 1 } };
-        let pong = Input::Peer { time, peer, message: PeerMessage::Pong { sent: time, clock: at(10_010) } };
+        let pong = PeerMessage::Pong { sent: time, clock: at(10_010), is_log_time: false };
+        let pong = Input::Peer { time, peer, message: pong };
         let compared = Input::LogCompared { time, peer, after: None, depth: 0, end: its_end.map(at) };
         for input in [Input::PeerConnected { peer }, catching_up, pong, compared] {
             replica.step(input, &mut Vec::new());
         }
-        replica.is_contradicted(-hour)
+        replica.step(Input::WallClock { unfollowed_ns: Some(-hour) }, &mut Vec::new());
+        replica.has_to_start_again()
     };
     assert!(is_contradicted(3_609_000, Some(9_990)), "its log will replace ours");
     assert!(!is_contradicted(3_609_000, Some(3_609_000)), "it is about to raise its clock");
@@ -588,7 +591,7 @@ fn join_wait(restarts: u32, joined: u8, min_live: usize) -> u64 {
                 false => PeerMessage::CatchingUp { epoch: 1 },
             };
             replica.step(Input::Peer { time, peer, message }, &mut Vec::new());
-            let pong = PeerMessage::Pong { sent: time, clock: time };
+            let pong = PeerMessage::Pong { sent: time, clock: time, is_log_time: false };
             replica.step(Input::Peer { time, peer, message: pong }, &mut Vec::new());
             replica.step(nothing_more(time, peer), &mut Vec::new());
         }

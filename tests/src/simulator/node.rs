@@ -272,8 +272,7 @@ impl Node {
 
     /// Whether the process ends itself, as the real one does, because its clock has to be set back.
     pub fn has_to_start_again(&self) -> bool {
-        let has_to = |(applier, wall_ahead_ns): (&Applier, i64)| applier.has_to_start_again(wall_ahead_ns);
-        self.applier.as_ref().zip(self.clock.unfollowed_ns()).is_some_and(has_to)
+        self.applier.as_ref().is_some_and(Applier::has_to_start_again)
     }
 
     /// The store of a process that is up.
@@ -385,6 +384,7 @@ impl Node {
         stopwatch::advance_to(now);
         let rounds = self.rounds.take().unwrap_or_default();
         let Some(applier) = self.applier.as_mut() else { return Err("it has a turn while it is down".into()) };
+        applier.note_wall_clock(self.clock.unfollowed_ns());
         let death = self.death.take();
         let mut sent = Vec::new();
         let mut released = 0;
