@@ -37,12 +37,13 @@ pub use backup::{Backup, BackupError, Backups, Restored, applied_of, copy_databa
 pub use check::{CheckReport, Progress};
 pub use directory::DataDirectory;
 pub use error::{OpenError, StoreError};
-pub use log::orphans::{OrphanEffect, in_own_session};
+pub use log::orphans::OrphanEffect;
 pub use log::repair::{Changed, Repair};
 pub use log::{Bodies, Log, Reconciliation};
 pub use open::{Location, open_copy};
 pub use sizes::{Sizes, SizesError};
 pub use snapshot::{SnapshotError, SnapshotPart, SnapshotReader, SnapshotReceiver};
+pub use state::session::in_own_session;
 pub use state::{Delivery, Outcome};
 pub use view::DatabaseView;
 

@@ -18,7 +18,7 @@ use stablechat_protocol::uid::Uid;
 use stablechat_server::applier::Applier;
 use stablechat_server::net::{NetCommand, NetEvent};
 use stablechat_server::replica::{Body, ConnectionId, PeerId, Submission};
-use stablechat_server::store::ChatStore;
+use stablechat_server::store::{ChatStore, in_own_session};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that the checks remember.
@@ -366,7 +366,9 @@ impl Checks {
         let last = seen.sessions.entry(client).or_default();
         let place = if sequence == *last + 1 {
             *last = sequence;
-            let effect = Effect { uid, message: parties(request), answer: None };
+            // If a replica has executed it in a session of its own, the message is there already.
+            let is_executed = seen.effects.contains_key(&(in_own_session(request).client, 1));
+            let effect = Effect { uid, message: parties(request).filter(|_| !is_executed), answer: None };
             seen.effects.insert((client, sequence), effect);
             Place::Next(client, sequence)
         } else if sequence <= *last {

@@ -9,7 +9,8 @@
 //! 2. A session ends after a day without use, and with it what it knows. What remains of a message is its row: its uid has the
 //!    digest of the request, whatever its timestamp.
 //! 3. A session that has ended, or lacks an earlier request, cannot take the orphan. Then it is submitted in a session of its own,
-//!    whose id is derived from the request, so it is the same at all replicas. Other commands than messages may be executed twice:
+//!    whose id is derived from the request, so it is the same at all replicas. Should the client send the request after that in its
+//!    own session, it gets the answer that the orphan got ([`in_own_session`]). Other commands than messages may be executed twice:
 //!    a create or an acknowledgement does no harm then, but a deletion could end an account that was created again with the same
 //!    key.
 
@@ -20,19 +21,16 @@ use crate::store::state::accounts;
 use crate::store::state::housekeeping::SESSION_LIFETIME;
 use crate::store::state::keys::{Column, Session, conversation_key, message_key, prefix_end, session_key, uid_at_end};
 use crate::store::state::rows::{Direction, Rows};
+use crate::store::state::session::in_own_session;
 use crate::store::{ChatStore, schema};
 use rocksdb::IteratorMode;
 use stablechat_protocol::command::{Command, Recipient};
-use stablechat_protocol::request::{Request, StampedRequest};
-use stablechat_protocol::session::ClientId;
+use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::uid::Uid;
-use stablechat_protocol::wire::to_cbor;
 
 /// The most messages of a conversation that are looked at for the one of an orphan: some 20 ms. If there are more since the day
 /// before it, the orphan counts as one that had no effect. A message that is there twice is better than one that is lost.
 const MESSAGES_MAX: usize = 20_000;
-/// Tells session ids that are derived from orphans from all other digests.
-const OWN_SESSION: &str = "stablechat 2026-11 session of an orphan";
 
 /// Whether an orphan has had its effect, and how many rows were read to find that out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,15 +84,6 @@ impl ChatStore {
         }
         find_message(&self.rows, orphan)
     }
-}
-
-/// A request in a session of its own, for one that its session cannot take any more. The id is as secret as that of the session,
-/// from which it is derived: whoever knew it could use the session first.
-pub fn in_own_session(request: &Request) -> Request {
-    let digest = blake3::derive_key(OWN_SESSION, &to_cbor(request));
-    let mut client = [0; 16];
-    client.copy_from_slice(&digest[..16]);
-    Request { client: ClientId(client), sequence: 1, ..request.clone() }
 }
 
 /// Looks for the message that an orphan sent, under its own uid or when it was submitted again.

@@ -4,6 +4,9 @@
 //! before gets the answer that it got then. Another command under the number of one that was executed gets `DifferentCommand`:
 //! the old answer would say of it what is not true. A request that skips a number gets `OutOfSequence` and has no effect, so a
 //! client that keeps many requests in flight can resend from the gap.
+//!
+//! A replica may execute a request of a session that cannot take it, in another session ([`in_own_session`]). If the first session
+//! can take the request after all, the request is not executed a second time.
 
 use super::keys::{Column, KeptAnswer, Session, session_answer_key, session_key, session_use_key};
 use super::rows::Rows;
@@ -12,9 +15,12 @@ use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::command::Command;
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::request::Request;
-use stablechat_protocol::session::WINDOW;
+use stablechat_protocol::session::{ClientId, WINDOW};
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
+
+/// Tells ids of sessions that are derived from requests from all other digests.
+const OWN_SESSION: &str = "stablechat 2026-11 session of an orphan";
 
 /// Applies a request at its place in its session.
 pub fn apply(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
@@ -22,9 +28,23 @@ pub fn apply(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, St
     if let Some(answer) = answer_without_executing(rows, session.as_ref(), request)? {
         return Ok(Outcome { answer, delivery: None });
     }
-    let outcome = super::execute(rows, uid, request)?;
+    let in_own: Option<KeptAnswer> =
+        rows.read(Column::Sessions, &session_answer_key(in_own_session(request).client, 1))?;
+    let outcome = match in_own {
+        Some(KeptAnswer { answer, .. }) => Outcome { answer, delivery: None },
+        None => super::execute(rows, uid, request)?,
+    };
     record(rows, uid, request, session, &outcome.answer)?;
     Ok(outcome)
+}
+
+/// A request in a session of its own, for one that its session cannot take any more (`log::orphans`). The id is as secret as that of
+/// the session, from which it is derived: whoever knew it could use the session first.
+pub fn in_own_session(request: &Request) -> Request {
+    let digest = blake3::derive_key(OWN_SESSION, &to_cbor(request));
+    let mut client = [0; 16];
+    client.copy_from_slice(&digest[..16]);
+    Request { client: ClientId(client), sequence: 1, ..request.clone() }
 }
 
 /// The answer that a request got, read from the state right after it.
@@ -102,4 +122,35 @@ fn record(
     rows.put(Column::Sessions, session_key(client), &session)?;
     let answer = KeptAnswer { command: digest_of(&request.command), answer: answer.clone() };
     rows.put(Column::Sessions, session_answer_key(client, request.sequence), &answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_own_session;
+    use crate::store::testing::{actor, apply, create, held, send, store};
+    use stablechat_protocol::answer::Answer;
+    use stablechat_protocol::request::StampedRequest;
+    use stablechat_protocol::time::Timestamp;
+
+    /// A replica has executed the third request of a session in another session, since this one lacked the second. Then the client
+    /// comes back and sends both.
+    #[test]
+    fn a_request_that_was_executed_in_a_session_of_its_own_is_not_executed_again() {
+        let mut store = store();
+        let ann = actor("ann", 1);
+        let third = held(40, 1, 3, &ann, send(&ann, "third"));
+        let own = in_own_session(&third.request);
+        let orphan = StampedRequest { uid: own.uid(Timestamp(20_000_000)), request: own };
+        let second = held(30, 1, 2, &ann, send(&ann, "second"));
+        let fourth = held(50, 1, 4, &ann, send(&ann, "fourth"));
+
+        let deliveries = [&held(10, 1, 1, &ann, create(&ann)), &orphan, &second, &third, &fourth].map(|held| {
+            let outcome = apply(&mut store, held);
+            assert_eq!(outcome.answer, Answer::Done);
+            outcome.delivery.map(|delivery| delivery.message.text.as_str().to_owned())
+        });
+        let texts = deliveries.iter().map(Option::as_deref).collect::<Vec<_>>();
+        assert_eq!(texts, [None, Some("third"), Some("second"), None, Some("fourth")]);
+        assert_eq!(apply(&mut store, &held(60, 1, 3, &ann, send(&ann, "third"))).answer, Answer::Done);
+    }
 }
