@@ -6,6 +6,7 @@
 //!
 //! It never knows sockets: what it sends are messages to connections and peers, which may be gone by then.
 
+mod backlog;
 mod boundaries;
 mod clients;
 mod insertion;
@@ -30,10 +31,11 @@ pub use thread::{Ended, run};
 
 use crate::net::{EventBatch, NetCommand, NetEvent, NetStats, ReplicaIdentity};
 use crate::replica::{
-    Body, ConnectionId, Effect, Input, LogRead, Output, Phase, ProtocolSettings, Replica, Start, StoreChange,
+    Body, ConnectionId, Effect, Input, Output, Phase, ProtocolSettings, Replica, Start, StoreChange,
     Submission,
 };
 use crate::store::{ChatStore, Outcome, StoreError};
+use backlog::Backlog;
 use boundaries::BoundaryExchange;
 use clients::Clients;
 use insertion::RunningInsertion;
@@ -89,13 +91,8 @@ pub struct Applier {
     /// The events of the batch that is being taken in, until each has been. If storage fails in the middle of a wake, the rest
     /// stays here: logins and ends of connections concern whoever goes on in the applier's place.
     events: VecDeque<NetEvent>,
-    /// The outputs of the protocol that have not been looked at. Between wakes these are the ones that performing the others led to.
-    outputs: Vec<Output>,
-    /// Changes that wait for an insertion to be done. While the replica catches up these are the next insertions, as many as the
-    /// protocol allows at a time, and parts of a snapshot, of which one is asked for at a time.
-    changes: VecDeque<StoreChange>,
-    /// Reads of the log that wait for the same reason. A peer asks for little on one connection before it has been answered.
-    reads: VecDeque<LogRead>,
+    /// What the protocol wants done and has not been done yet.
+    backlog: Backlog,
     /// The insertion that is under way. While there is one, the store is between two states of the log.
     insertion: Option<RunningInsertion>,
     /// What the clock has to show at least, if that is more than it shows.
@@ -148,9 +145,7 @@ impl Applier {
             asking_for_status: BTreeSet::new(),
             scraped: None,
             events: VecDeque::new(),
-            outputs: Vec::new(),
-            changes: VecDeque::new(),
-            reads: VecDeque::new(),
+            backlog: Backlog::default(),
             insertion: None,
             clock_floor: None,
             stopped: false,
@@ -172,7 +167,7 @@ impl Applier {
 
     /// When the next wake is wanted: at once while something is half done.
     pub fn deadline(&self) -> Option<Timestamp> {
-        match self.insertion.is_some() || !self.outputs.is_empty() || !self.changes.is_empty() {
+        match self.insertion.is_some() || self.backlog.wants_wake() {
             true => Some(Timestamp::ZERO),
             false => self.replica.deadline(),
         }
@@ -180,7 +175,7 @@ impl Applier {
 
     /// Notes whether there is room on the disk for what clients want to write.
     pub fn note_room(&mut self, has_room: bool) {
-        self.replica.step(Input::Room { has_room }, &mut self.outputs);
+        self.replica.step(Input::Room { has_room }, self.backlog.outputs());
     }
 
     /// How many requests have been undone and applied again since the start: none while the assumption holds.
@@ -190,7 +185,7 @@ impl Applier {
 
     /// Notes how far the wall clock is ahead, in nanoseconds, if it is so far behind that our clock does not follow.
     pub fn note_wall_clock(&mut self, unfollowed_ns: Option<i64>) {
-        self.replica.step(Input::WallClock { unfollowed_ns }, &mut self.outputs);
+        self.replica.step(Input::WallClock { unfollowed_ns }, self.backlog.outputs());
     }
 
     /// Whether the process has to begin anew with the wall clock's time.
@@ -211,8 +206,7 @@ impl Applier {
     /// Whether everything that the protocol takes for applied has been written. While it catches up, much of that may be still to
     /// be written.
     pub fn has_written_all(&self) -> bool {
-        let is_change = |output: &Output| matches!(output, Output::Change(_));
-        self.insertion.is_none() && self.changes.is_empty() && !self.outputs.iter().any(is_change)
+        self.insertion.is_none() && !self.backlog.has_changes()
     }
 
     /// Whether the replica has stopped, after [`NetEvent::Stop`].
@@ -237,7 +231,7 @@ impl Applier {
             // Answers that are not durable must not leave. But the poll loop counts these: without them it would take all that
             // is sent to the peer from now on for messages to an earlier connection.
             let seen = outbox.connections_seen().map(|peer| Output::Effect(Effect::ConnectionSeen { peer }));
-            self.outputs.extend(seen);
+            self.backlog.outputs().extend(seen);
         }
         woken
     }
@@ -249,22 +243,22 @@ impl Applier {
         outbox: &mut Outbox,
         post: &mut impl FnMut(Vec<NetCommand>),
     ) -> Result<(), StoreError> {
-        self.replica.step(Input::Woken { time: clock() }, &mut self.outputs);
+        self.replica.step(Input::Woken { time: clock() }, self.backlog.outputs());
         for batch in batches {
             self.events.extend(batch.events);
             while let Some(event) = self.events.pop_front() {
                 self.on_event(event)?;
             }
             if let Some(time) = batch.drained {
-                self.replica.step(Input::Drained { time }, &mut self.outputs);
+                self.replica.step(Input::Drained { time }, self.backlog.outputs());
             }
         }
 
         let now = clock();
         let connection_of = |client| self.sessions.connection(client);
         let is_connected = |client| connection_of(client).is_some_and(|connection| self.clients.is_there(connection));
-        self.resubmission.go_on(now, &mut self.replica, &mut self.store, is_connected, &mut self.outputs)?;
-        self.replica.step(Input::Handled { time: now }, &mut self.outputs);
+        self.resubmission.go_on(now, &mut self.replica, &mut self.store, is_connected, self.backlog.outputs())?;
+        self.replica.step(Input::Handled { time: now }, self.backlog.outputs());
 
         self.boundaries.exchange(now, &self.replica, &self.store, outbox);
         self.peer_pings.go_on(now, &self.replica, &self.identity, outbox);
@@ -346,7 +340,7 @@ impl Applier {
                 Input::Stop
             }
         };
-        self.replica.step(input, &mut self.outputs);
+        self.replica.step(input, self.backlog.outputs());
         Ok(())
     }
 
@@ -364,7 +358,7 @@ impl Applier {
             return Some(submission);
         }
         let (request, reason) = (body.id(), Refusal::Overloaded);
-        self.outputs.push(Output::Effect(Effect::Refuse { to: from, request, timestamp, reason }));
+        self.backlog.outputs().push(Output::Effect(Effect::Refuse { to: from, request, timestamp, reason }));
         None
     }
 
@@ -380,10 +374,10 @@ impl Applier {
         self.perform_effects(now, outbox)?;
         outbox.release(post);
         self.make_changes(clock, outbox, post)?;
-        self.replica.step(Input::Applied, &mut self.outputs);
+        self.replica.step(Input::Applied, self.backlog.outputs());
         self.perform_effects(clock(), outbox)?;
         while self.insertion.is_none()
-            && let Some(read) = self.reads.pop_front()
+            && let Some(read) = self.backlog.next_read()
         {
             self.read(now, read, outbox)?;
             if outbox.bytes() >= SENT_MAX {
@@ -394,20 +388,10 @@ impl Applier {
         Ok(())
     }
 
-    /// Performs the effects among the outputs, and queues the rest.
+    /// Performs the effects among the outputs.
     fn perform_effects(&mut self, now: Timestamp, outbox: &mut Outbox) -> Result<(), StoreError> {
-        let mut outputs = std::mem::take(&mut self.outputs).into_iter();
-        while let Some(output) = outputs.next() {
-            match output {
-                Output::Effect(effect) => {
-                    if let Err(error) = self.effect(effect, now, outbox) {
-                        self.outputs = outputs.collect();
-                        return Err(error);
-                    }
-                }
-                Output::Change(change) => self.changes.push_back(change),
-                Output::Read(read) => self.reads.push_back(read),
-            }
+        while let Some(effect) = self.backlog.next_effect() {
+            self.effect(effect, now, outbox)?;
         }
         Ok(())
     }
@@ -462,14 +446,14 @@ impl Applier {
         loop {
             if self.insertion.is_some() {
                 self.go_on_inserting(clock, outbox)?;
-                let has_to_wait = self.insertion.is_some() || !self.reads.is_empty();
+                let has_to_wait = self.insertion.is_some() || self.backlog.has_reads();
                 if has_to_wait && self.replica.phase() == Phase::CatchingUp {
                     return Ok(());
                 }
-            } else if let Some(change) = self.changes.pop_front() {
+            } else if let Some(change) = self.backlog.next_change() {
                 self.change(change, clock, outbox)?;
-            } else if self.outputs.is_empty() && self.replica.has_stable() && self.stopwatch.read() < until {
-                self.replica.step(Input::ApplyNext, &mut self.outputs);
+            } else if self.backlog.is_sorted() && self.replica.has_stable() && self.stopwatch.read() < until {
+                self.replica.step(Input::ApplyNext, self.backlog.outputs());
                 self.perform_effects(clock(), outbox)?;
             } else {
                 return self.commit(clock);
@@ -518,7 +502,7 @@ impl Applier {
                         Input::Installed { applied, recent: recent(&self.store, self.replica.horizon())? }
                     }
                 };
-                self.replica.step(input, &mut self.outputs);
+                self.replica.step(input, self.backlog.outputs());
                 Ok(())
             }
         }

@@ -63,7 +63,7 @@ impl Applier {
                 "repaired the log: {inserted} requests inserted, {undone} applied again, {changed} answers changed"
             );
         }
-        self.replica.step(Input::Inserted { applied: self.store.applied().uid }, &mut self.outputs);
+        self.replica.step(Input::Inserted { applied: self.store.applied().uid }, self.backlog.outputs());
         Ok(())
     }
 

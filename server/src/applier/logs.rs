@@ -7,7 +7,7 @@ use super::boundaries::Comparison;
 use super::outbox::Outbox;
 use super::peer_pings::Pong;
 use super::{Applier, SENT_MAX};
-use crate::replica::{Input, LogPart, LogRead, Output, PeerId, StoreChange, in_messages};
+use crate::replica::{Input, LogPart, LogRead, PeerId, in_messages};
 use crate::store::{Bodies, ChatStore, Reconciliation, StoreError};
 use stablechat_protocol::digest::{BoundaryDigests, LogMark};
 use stablechat_protocol::peer::PeerMessage;
@@ -150,7 +150,7 @@ impl Applier {
         match comparison {
             Comparison::Same | Comparison::Unknown => {}
             Comparison::LogsDiffer { is_ours_shorter } => {
-                self.replica.step(Input::LogsDiffer { peer, is_ours_shorter }, &mut self.outputs);
+                self.replica.step(Input::LogsDiffer { peer, is_ours_shorter }, self.backlog.outputs());
             }
             Comparison::StatesDiffer => {
                 let name = self.identity.name_of(peer);
@@ -212,31 +212,22 @@ impl Applier {
     /// Settles the log as far as all replicas have said the same. Requests that are yet to be inserted must not lose their places:
     /// the protocol lists them already.
     pub(super) fn settle(&mut self) {
-        let inserts = |output: &Output| matches!(output, Output::Change(StoreChange::Insert { .. }));
-        if self.insertion.is_some() || !self.changes.is_empty() || self.outputs.iter().any(inserts) {
+        if self.insertion.is_some() || self.backlog.has_insertions() {
             return;
         }
         let before = self.store.log().settled();
         self.boundaries.settle(&self.replica, &mut self.store);
         let uid = self.store.log().settled();
         if uid > before {
-            self.replica.step(Input::Settled { uid }, &mut self.outputs);
+            self.replica.step(Input::Settled { uid }, self.backlog.outputs());
         }
     }
 
-    /// Ends the transfers on a connection that is lost, or that the protocol ends, and drops the work that is still to be done
-    /// for it. The peer asks again on the next one. A part of a snapshot must not be installed after this: the protocol no
-    /// longer waits for it, and may have joined meanwhile.
+    /// Ends the transfers on a connection that is lost, or that the protocol ends.
     pub(super) fn end_transfers_with(&mut self, peer: PeerId) {
         self.snapshots.on_disconnected(peer);
         self.progress.on_disconnected(peer);
-        let is_stale = |change: &StoreChange| match change {
-            StoreChange::TakeSnapshotPart { from, .. } => *from == peer,
-            StoreChange::Apply { .. } | StoreChange::Insert { .. } => false,
-        };
-        self.reads.retain(|read| read.to != peer);
-        self.changes.retain(|change| !is_stale(change));
-        self.outputs.retain(|output| !matches!(output, Output::Change(change) if is_stale(change)));
+        self.backlog.on_disconnected(peer);
     }
 
     /// The facts about our log that a peer compares its own with. `common` is the last of its marks that is in ours.

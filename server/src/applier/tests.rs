@@ -189,8 +189,9 @@ pub(super) fn settled_alone() -> (Applier, Timestamp) {
 fn a_snapshot_part_of_a_peer_that_is_given_up_is_dropped() {
     let (mut applier, now) = settled_alone();
     let part = |from| StoreChange::TakeSnapshotPart { from, part: 0, rows: Vec::new(), end: None };
-    applier.changes.extend([part(PeerId(1)), part(PeerId(2))]);
-    applier.outputs.push(Output::Effect(Effect::Disconnect { peer: PeerId(1) }));
+    let changes = [part(PeerId(1)), part(PeerId(2))].map(Output::Change);
+    applier.backlog.outputs().extend(changes);
+    applier.backlog.outputs().push(Output::Effect(Effect::Disconnect { peer: PeerId(1) }));
 
     let mut sent = Vec::new();
     applier.wake([], || now, |messages| sent.extend(messages)).expect("memory does not fail");

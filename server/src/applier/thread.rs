@@ -16,7 +16,7 @@ use super::{Applier, WAKE_PART_MAX};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::net::{EventBatch, NetCommand, NetEvent, NetHandle, ReplicaIdentity, ScrapeReport};
-use crate::replica::{Effect, Input, Output, ProtocolSettings, Submission};
+use crate::replica::{Effect, Input, ProtocolSettings, Submission};
 use crate::store::{ChatStore, OpenError, StoreError};
 use crate::systemd::Heartbeat;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -144,14 +144,14 @@ impl Halted {
     fn new(mut applier: Applier, now: Timestamp, outbox: &mut Outbox) -> Halted {
         let (report, settings) = (applier.report(), applier.replica.settings().clone());
         let is_stopping = applier.replica.overview().is_stopping;
-        applier.replica.step(Input::Halted, &mut applier.outputs);
+        applier.replica.step(Input::Halted, applier.backlog.outputs());
         let Applier {
             clients,
             subscribers,
             sessions,
             mut measurements,
             identity,
-            outputs,
+            backlog,
             scraped,
             asking_for_status,
             events,
@@ -163,14 +163,14 @@ impl Halted {
         let mut halted =
             Halted { identity, settings, clients, subscribers, sessions, measurements, report, is_stopping };
 
-        for output in outputs {
-            match output {
-                Output::Effect(Effect::Refuse { to, request, timestamp, reason }) => {
+        for effect in backlog.into_effects() {
+            match effect {
+                Effect::Refuse { to, request, timestamp, reason } => {
                     halted.measurements.on_refusal(reason);
                     outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
                 }
                 // The poll loop counts these.
-                Output::Effect(Effect::ConnectionSeen { peer }) => outbox.add(NetCommand::ConnectionSeen { peer }),
+                Effect::ConnectionSeen { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
                 _ => {}
             }
         }
