@@ -18,12 +18,9 @@ mod progress;
 mod report;
 mod resubmission;
 mod scrape;
-mod senders;
-mod sessions;
 mod snapshots;
 mod state_log;
 mod stopwatch;
-mod subscribers;
 mod thread;
 
 pub use stopwatch::Stopwatch;
@@ -44,8 +41,6 @@ use outbox::Outbox;
 use peer_pings::PeerPings;
 use progress::Progress;
 use resubmission::Resubmission;
-use senders::Senders;
-use sessions::Sessions;
 use snapshots::{Snapshots, Taken};
 use stablechat_protocol::answer::{AnswerMetadata, Refusal, Stability};
 use stablechat_protocol::message::ToClient;
@@ -55,7 +50,6 @@ use stablechat_protocol::uid::Uid;
 use state_log::StateLog;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
-use subscribers::Subscribers;
 
 /// About how many bytes one wake gathers before it hands them to the poll loop. It bounds the memory that many large pages take.
 const SENT_MAX: usize = 2 * 1024 * 1024;
@@ -71,9 +65,6 @@ pub struct Applier {
     snapshots: Snapshots,
     store: ChatStore,
     clients: Clients,
-    subscribers: Subscribers,
-    sessions: Sessions,
-    senders: Senders,
     boundaries: BoundaryExchange,
     resubmission: Resubmission,
     progress: Progress,
@@ -131,9 +122,6 @@ impl Applier {
             snapshots: Snapshots::default(),
             store,
             clients: Clients::new(Stopwatch::MONOTONIC),
-            subscribers: Subscribers::default(),
-            sessions: Sessions::default(),
-            senders: Senders::default(),
             boundaries: BoundaryExchange::default(),
             resubmission: Resubmission::default(),
             progress: Progress::default(),
@@ -255,8 +243,7 @@ impl Applier {
         }
 
         let now = clock();
-        let connection_of = |client| self.sessions.connection(client);
-        let is_connected = |client| connection_of(client).is_some_and(|connection| self.clients.is_there(connection));
+        let is_connected = |client| self.clients.is_connected(client);
         self.resubmission.go_on(now, &mut self.replica, &mut self.store, is_connected, self.backlog.outputs())?;
         self.replica.step(Input::Handled { time: now }, self.backlog.outputs());
 
@@ -288,30 +275,29 @@ impl Applier {
     /// What each event of the poll loop leads to.
     fn on_event(&mut self, event: NetEvent) -> Result<(), StoreError> {
         let input = match event {
-            NetEvent::Request(submission) => match self.admit(submission) {
-                Some(submission) => {
-                    let sender = self.senders.sender(&self.store, &submission)?;
-                    Input::Request { submission, sender }
+            NetEvent::Request(submission) => {
+                match self.clients.admit(submission, self.replica.pending_queries(), &self.store)? {
+                    Ok(input) => input,
+                    Err(refusal) => {
+                        self.backlog.outputs().push(Output::Effect(refusal));
+                        return Ok(());
+                    }
                 }
-                None => return Ok(()),
-            },
+            }
             NetEvent::Greeted { connection } => {
-                self.clients.on_greeted(connection, self.stopwatch.read());
+                self.clients.on_greeted(connection);
                 return Ok(());
             }
             NetEvent::LoggedIn { connection, actor, receive } => {
-                self.subscribers.set(connection, receive.then_some(actor));
+                self.clients.on_logged_in(connection, actor, receive);
                 return Ok(());
             }
             NetEvent::LoggedOut { connection } => {
-                self.subscribers.set(connection, None);
-                self.senders.forget(connection);
+                self.clients.on_logged_out(connection);
                 return Ok(());
             }
             NetEvent::Closed { connection } => {
                 self.clients.on_closed(connection);
-                self.subscribers.set(connection, None);
-                self.senders.forget(connection);
                 return Ok(());
             }
             NetEvent::PeerConnected { peer } => Input::PeerConnected { peer },
@@ -342,24 +328,6 @@ impl Applier {
         };
         self.replica.step(input, self.backlog.outputs());
         Ok(())
-    }
-
-    /// Passes on a client's request or query. Refuses a query that there is no time for, see [`Clients`].
-    fn admit(&mut self, submission: Submission) -> Option<Submission> {
-        let Submission { from, timestamp, ref body, .. } = submission;
-        let may_pass = match body {
-            Body::Request(request) => {
-                self.sessions.on_heard(request.client, from);
-                true
-            }
-            Body::Query(_) => self.clients.may_ask(from, self.replica.pending_queries(), self.stopwatch.read()),
-        };
-        if may_pass {
-            return Some(submission);
-        }
-        let (request, reason) = (body.id(), Refusal::Overloaded);
-        self.backlog.outputs().push(Output::Effect(Effect::Refuse { to: from, request, timestamp, reason }));
-        None
     }
 
     /// Performs the outputs of the protocol: effects at once, then the changes, then the reads of the log. Hands over the
@@ -484,7 +452,7 @@ impl Applier {
         match change {
             StoreChange::Apply { uid, body: Body::Request(request), stability, copies, waiting } => {
                 let answer = self.apply(uid, &request, stability, copies, outbox)?;
-                waiting.into_iter().for_each(|to| outbox.for_client(to, answer.clone()));
+                outbox.for_clients(waiting, &answer);
                 Ok(())
             }
             StoreChange::Apply { uid, body: Body::Query(query), stability, copies, waiting } => {
@@ -519,9 +487,7 @@ impl Applier {
     ) -> Result<ToClient, StoreError> {
         self.measurements.on_request(uid.timestamp, stability);
         let Outcome { answer, delivery } = self.store.apply(uid, request)?;
-        if let Some(delivery) = delivery {
-            self.subscribers.deliver(delivery, outbox);
-        }
+        self.clients.deliver(delivery, outbox);
         let metadata = self.metadata(stability, copies);
         Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata })
     }
@@ -532,10 +498,10 @@ impl Applier {
         uid: Uid,
         query: &QueryRequest,
         (stability, copies): (Stability, u8),
-        mut waiting: Vec<ConnectionId>,
+        waiting: Vec<ConnectionId>,
         outbox: &mut Outbox,
     ) -> Result<(), StoreError> {
-        waiting.retain(|connection| self.clients.is_there(*connection));
+        let waiting = self.clients.present(waiting);
         let Some(first) = waiting.first() else { return Ok(()) };
 
         let (first, began, bytes) = (*first, self.stopwatch.read(), outbox.bytes());
@@ -544,8 +510,8 @@ impl Applier {
         self.measurements.on_query(uid.timestamp, stability);
 
         let answer = ToClient::QueryAnswer { id: query.id, answer, metadata: self.metadata(stability, copies) };
-        waiting.into_iter().for_each(|to| outbox.for_client(to, answer.clone()));
-        self.clients.on_read(first, took, outbox.bytes() - bytes);
+        outbox.for_clients(waiting, &answer);
+        self.clients.on_query_answered(first, took, outbox.bytes() - bytes);
         Ok(())
     }
 

@@ -1,222 +1,139 @@
-//! The connections of clients, as far as the applier knows them: which there are, and how long their queries have read.
+//! The connections of clients, as far as the applier knows them: which there are, which accounts they speak for, how much they may
+//! ask, and where answers and messages go that nobody waits for.
 //!
-//! Reading for queries takes the applier's time, which everybody shares: requests, peers and the queries of others. So there is a
-//! budget of time for all queries together, and each connection has a share of it. A query beyond either is refused as overload
-//! when it arrives. It is not put off, because a query is answered from the state at its place in the order, the same at every
-//! replica, and everything behind it would have to wait. Shares, rather than first come, first served: otherwise the connection that
-//! asks most often would get the whole budget.
+//! Nothing but the connection of a session outlives a connection here, so the memory is bounded by the poll loop's limit for
+//! connections.
 //!
-//! The budget is measured by the clock, since the cost of a query depends on what is stored and on the disk. Sending the answer, which
-//! the poll loop does, is estimated from its size.
+//! It never knows the order of requests, and changes nothing in the store.
 
+mod query_budget;
+mod senders;
+mod sessions;
+mod subscribers;
+
+use super::outbox::Outbox;
 use super::stopwatch::Stopwatch;
-use crate::replica::ConnectionId;
-use std::collections::BTreeMap;
+use crate::replica::{Body, ConnectionId, Effect, Input, Submission};
+use crate::store::{ChatStore, Changed, Delivery, StoreError};
+use query_budget::QueryBudget;
+use senders::Senders;
+use sessions::Sessions;
+use stablechat_protocol::answer::Refusal;
+use stablechat_protocol::message::ToClient;
+use stablechat_protocol::request::Actor;
+use stablechat_protocol::session::ClientId;
 use std::time::Duration;
+use subscribers::Subscribers;
 
-/// All queries together may take a quarter of the time.
-const TOTAL: Rate = Rate { parts: 1, of: 4, burst: Duration::from_millis(100) };
-/// Connections are promised four fifths of that, in equal shares.
-const PROMISED: Rate = Rate { parts: 1, of: 5, burst: SAVED_MAX };
-/// What it takes to encode, copy and write a byte of an answer, in nanoseconds: 200 MB are sent in a second.
-const SENDING_NS: u64 = 5;
-/// The most that a connection can save up of its share.
-const SAVED_MAX: Duration = Duration::from_millis(50);
-/// What a new connection may take at once: about one of the largest pages. Little, since anybody can make connections.
-const FIRST: Duration = Duration::from_millis(1);
-/// Connections that asked in this stretch of time, or the one before, share the budget.
-const STRETCH: Duration = Duration::from_secs(1);
-/// The first assumption about what a query takes, until some have been measured.
-const USUAL: Duration = Duration::from_micros(200);
-
-/// The connections of clients that have been greeted.
+/// The connections of clients.
 pub struct Clients {
-    clients: BTreeMap<ConnectionId, Client>,
-    /// What all queries together may still take.
-    total: Allowance,
-    /// What a query has taken lately, on average.
-    usual: Duration,
-    /// The number of the current stretch, and how many connections have asked in it and in the one before.
-    stretch: u64,
-    asking: usize,
-    asked_before: usize,
-}
-
-/// A connection of a client.
-struct Client {
-    /// What its queries may still take.
-    allowance: Allowance,
-    /// The number of the last stretch in which it asked.
-    asked_in: u64,
-}
-
-/// So many parts of so many of the time that passes are credited to an allowance, up to a most.
-#[derive(Clone, Copy)]
-struct Rate {
-    parts: u32,
-    of: u32,
-    burst: Duration,
-}
-
-/// Time that may be spent. It may be overdrawn, by a query that took longer than expected.
-#[derive(Clone, Copy)]
-struct Allowance {
-    left_ns: i64,
-    /// When it was last credited.
-    at: Duration,
-}
-
-impl Allowance {
-    fn new(left: Duration, at: Duration) -> Allowance {
-        Allowance { left_ns: nanoseconds(left), at }
-    }
-
-    /// Credits the time that has passed.
-    fn credit(&mut self, now: Duration, rate: Rate) {
-        let earned = nanoseconds(now.saturating_sub(self.at) * rate.parts / rate.of);
-        self.left_ns = self.left_ns.saturating_add(earned).min(nanoseconds(rate.burst));
-        self.at = self.at.max(now);
-    }
-
-    fn spend(&mut self, took: Duration) {
-        self.left_ns = self.left_ns.saturating_sub(nanoseconds(took));
-    }
+    budget: QueryBudget,
+    senders: Senders,
+    sessions: Sessions,
+    subscribers: Subscribers,
+    /// Tells when a connection is greeted and when it asks.
+    stopwatch: Stopwatch,
 }
 
 impl Clients {
     /// No connections.
     pub fn new(stopwatch: Stopwatch) -> Clients {
         Clients {
-            clients: BTreeMap::new(),
-            total: Allowance::new(TOTAL.burst, stopwatch.read()),
-            usual: USUAL,
-            stretch: 0,
-            asking: 0,
-            asked_before: 0,
+            budget: QueryBudget::new(stopwatch),
+            senders: Senders::default(),
+            sessions: Sessions::default(),
+            subscribers: Subscribers::default(),
+            stopwatch,
         }
     }
 
     /// A connection has been greeted.
-    pub fn on_greeted(&mut self, connection: ConnectionId, now: Duration) {
-        self.clients.insert(connection, Client { allowance: Allowance::new(FIRST, now), asked_in: 0 });
+    pub fn on_greeted(&mut self, connection: ConnectionId) {
+        self.budget.on_greeted(connection, self.stopwatch.read());
+    }
+
+    /// A connection speaks for an account now, and gets its messages if it asked for them.
+    pub fn on_logged_in(&mut self, connection: ConnectionId, actor: Actor, receive: bool) {
+        self.subscribers.set(connection, receive.then_some(actor));
+    }
+
+    /// A connection speaks for nobody any more.
+    pub fn on_logged_out(&mut self, connection: ConnectionId) {
+        self.subscribers.set(connection, None);
+        self.senders.forget(connection);
     }
 
     /// A connection is gone.
     pub fn on_closed(&mut self, connection: ConnectionId) {
-        self.clients.remove(&connection);
+        self.budget.on_closed(connection);
+        self.on_logged_out(connection);
     }
 
-    /// Whether a connection is still there. There is no use in answering one that is gone.
-    pub fn is_there(&self, connection: ConnectionId) -> bool {
-        self.clients.contains_key(&connection)
+    /// The store is closed, and may lack what was not committed when it is opened again: accounts are looked up anew.
+    pub fn on_store_closed(&mut self) {
+        self.senders = Senders::default();
     }
 
-    /// Whether there is time for one more query of a connection, while so many queries are pending already.
-    pub fn may_ask(&mut self, connection: ConnectionId, pending: usize, now: Duration) -> bool {
-        self.count_asking(connection, now);
-        self.total.credit(now, TOTAL);
-        let sharing = u32::try_from(self.asking.max(self.asked_before)).unwrap_or(u32::MAX).max(1);
-        let Some(client) = self.clients.get_mut(&connection) else { return false };
-        client.allowance.credit(now, Rate { of: PROMISED.of.saturating_mul(sharing), ..PROMISED });
-
-        // Whoever has saved up has asked less than its share. It may ask although others have used up the total: they are many that
-        // ask again at once when there is anything.
-        let reserved = nanoseconds(self.usual * u32::try_from(pending).unwrap_or(u32::MAX));
-        let overdraft =
-            if client.allowance.left_ns > 2 * nanoseconds(self.usual) { nanoseconds(TOTAL.burst) } else { 0 };
-        client.allowance.left_ns > 0 && self.total.left_ns + overdraft > reserved
-    }
-
-    /// A query has been answered. Reading took so long, and the answer has so many bytes.
-    pub fn on_read(&mut self, connection: ConnectionId, reading: Duration, bytes: usize) {
-        let took = reading + Duration::from_nanos(bytes as u64 * SENDING_NS);
-        self.usual = (self.usual * 15 + took) / 16;
-        self.total.spend(took);
-        if let Some(client) = self.clients.get_mut(&connection) {
-            client.allowance.spend(took);
-        }
-    }
-
-    /// Counts the connections that ask, each once in a stretch.
-    fn count_asking(&mut self, connection: ConnectionId, now: Duration) {
-        let stretch = 1 + (now.as_nanos() / STRETCH.as_nanos()) as u64;
-        if stretch > self.stretch {
-            self.asked_before = if stretch == self.stretch + 1 { self.asking } else { 0 };
-            (self.stretch, self.asking) = (stretch, 0);
-        }
-        if let Some(client) = self.clients.get_mut(&connection)
-            && client.asked_in != stretch
-        {
-            client.asked_in = stretch;
-            self.asking += 1;
-        }
-    }
-}
-
-fn nanoseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PAGE: Duration = Duration::from_millis(1);
-
-    /// So many connections.
-    fn clients(count: u64) -> Clients {
-        let mut clients = Clients::new(Stopwatch::STOPPED);
-        (0..count).for_each(|number| clients.on_greeted(ConnectionId(number), Duration::ZERO));
-        clients
-    }
-
-    /// Lets a connection ask once. Returns whether it was answered.
-    fn ask(clients: &mut Clients, connection: u64, now: Duration) -> bool {
-        let connection = ConnectionId(connection);
-        let may = clients.may_ask(connection, 0, now);
-        if may {
-            clients.on_read(connection, PAGE / 2, 100_000);
-        }
-        may
-    }
-
-    #[test]
-    fn a_connection_within_its_share_is_answered_whatever_others_ask() {
-        let mut clients = clients(1001);
-        let (mut answered, mut refused, mut reading) = (0, 0, Duration::ZERO);
-        // A thousand ask all the time, and one every eight seconds.
-        for millisecond in 0..200_000 {
-            let now = Duration::from_millis(millisecond);
-            for greedy in 0..10 {
-                reading += PAGE * u32::from(ask(&mut clients, (millisecond * 10 + greedy) % 1000, now));
+    /// Passes on a request or query to the protocol, while so many queries are pending. The error is the refusal of a query that
+    /// there is no time for.
+    pub fn admit(
+        &mut self,
+        submission: Submission,
+        pending_queries: usize,
+        store: &ChatStore,
+    ) -> Result<Result<Input, Effect>, StoreError> {
+        let Submission { from, timestamp, ref body, .. } = submission;
+        let may_pass = match body {
+            Body::Request(request) => {
+                self.sessions.on_heard(request.client, from);
+                true
             }
-            // The first seconds belong to those that came first.
-            if millisecond % 8000 == 0 && millisecond > 10_000 {
-                let is_answered = ask(&mut clients, 1000, now);
-                answered += u32::from(is_answered);
-                refused += u32::from(!is_answered);
-            }
+            Body::Query(_) => self.budget.may_ask(from, pending_queries, self.stopwatch.read()),
+        };
+        if !may_pass {
+            let (request, reason) = (body.id(), Refusal::Overloaded);
+            return Ok(Err(Effect::Refuse { to: from, request, timestamp, reason }));
         }
-        assert!(refused == 0 && answered > 20, "{answered} answered, {refused} refused");
-        assert!(reading <= Duration::from_secs(51), "a quarter of 200 s, and the burst: {reading:?}");
-        assert!(reading >= Duration::from_secs(30), "most of what is promised is given: {reading:?}");
+        let sender = self.senders.sender(store, &submission)?;
+        Ok(Ok(Input::Request { submission, sender }))
     }
 
-    #[test]
-    fn one_connection_alone_has_most_of_the_budget() {
-        let mut clients = clients(1);
-        let answered =
-            (0..10_000).filter(|millisecond| ask(&mut clients, 0, Duration::from_millis(*millisecond))).count();
-        assert!((1900..2200).contains(&answered), "{answered} ms of 10 s");
+    /// Those of these connections that are still there. There is no use in answering one that is gone.
+    pub fn present(&self, mut waiting: Vec<ConnectionId>) -> Vec<ConnectionId> {
+        waiting.retain(|connection| self.budget.is_there(*connection));
+        waiting
     }
 
-    #[test]
-    fn pending_queries_count_before_they_are_answered() {
-        let mut clients = clients(1);
-        assert!(clients.may_ask(ConnectionId(0), 10, Duration::ZERO));
-        assert!(!clients.may_ask(ConnectionId(0), 1000, Duration::ZERO));
-        assert!(!clients.may_ask(ConnectionId(7), 0, Duration::ZERO), "it is not there");
-        clients.on_closed(ConnectionId(0));
-        assert!(!clients.is_there(ConnectionId(0)));
+    /// Whether the connection on which a session was last heard is still there.
+    pub fn is_connected(&self, client: ClientId) -> bool {
+        self.sessions.connection(client).is_some_and(|connection| self.budget.is_there(connection))
+    }
+
+    /// A query of a connection has been answered. `reading` is how long the store was read for it, `bytes` the size of the answer.
+    pub fn on_query_answered(&mut self, connection: ConnectionId, reading: Duration, bytes: usize) {
+        self.budget.on_read(connection, reading, bytes);
+    }
+
+    /// Sends the message of a request, if it has one, to the connections that get its recipient's messages.
+    pub fn deliver(&self, delivery: Option<Delivery>, outbox: &mut Outbox) {
+        if let Some(delivery) = delivery {
+            self.subscribers.deliver(delivery, outbox);
+        }
+    }
+
+    /// Tells a client, and the recipients of its message, that a repair has changed the answer to its request.
+    pub fn tell_changed(&self, changed: Changed, outbox: &mut Outbox) {
+        let Changed { client, sequence, uid, answer, delivery } = changed;
+        log::debug!("the answer to request {sequence} of session {client} has changed");
+        self.deliver(delivery, outbox);
+        if let Some(to) = self.sessions.connection(client) {
+            outbox.for_client(to, ToClient::Changed { client, sequence, uid, answer });
+        }
+    }
+
+    /// The connections that get the messages of an account.
+    #[cfg(test)]
+    pub fn subscribers_of(&self, actor: &Actor) -> Vec<ConnectionId> {
+        self.subscribers.connections_of(actor)
     }
 }

@@ -3,7 +3,7 @@
 use super::Applier;
 use super::outbox::Outbox;
 use crate::replica::{ConnectionId, Input};
-use crate::store::{Changed, Outcome, Repair, StoreError};
+use crate::store::{Outcome, Repair, StoreError};
 use stablechat_protocol::answer::Stability;
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::request::StampedRequest;
@@ -81,17 +81,10 @@ impl Applier {
         for (StampedRequest { uid, request }, Outcome { answer, delivery }) in repair.inserted {
             let metadata = self.metadata(Stability::RealTime, 1);
             let answer = ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata };
-            let waiting = insertion.waiting.remove(&uid).unwrap_or_default();
-            waiting.into_iter().for_each(|to| outbox.for_client(to, answer.clone()));
-            delivery.into_iter().for_each(|delivery| self.subscribers.deliver(delivery, outbox));
+            outbox.for_clients(insertion.waiting.remove(&uid).unwrap_or_default(), &answer);
+            self.clients.deliver(delivery, outbox);
         }
-        for Changed { client, sequence, uid, answer, delivery } in repair.changed {
-            log::debug!("the answer to request {sequence} of session {client} has changed");
-            delivery.into_iter().for_each(|delivery| self.subscribers.deliver(delivery, outbox));
-            if let Some(to) = self.sessions.connection(client) {
-                outbox.for_client(to, ToClient::Changed { client, sequence, uid, answer });
-            }
-        }
+        repair.changed.into_iter().for_each(|changed| self.clients.tell_changed(changed, outbox));
         self.orphan(&repair.unplaceable)
     }
 

@@ -37,6 +37,11 @@ impl Outbox {
         self.messages.push(NetCommand::ToClient { to, message });
     }
 
+    /// The same message for each of these connections.
+    pub fn for_clients(&mut self, all: impl IntoIterator<Item = ConnectionId>, message: &ToClient) {
+        all.into_iter().for_each(|to| self.for_client(to, message.clone()));
+    }
+
     pub fn for_peer(&mut self, to: PeerId, message: PeerMessage) {
         let requests = |requests: &Vec<StampedRequest>| OVERHEAD * 2 * requests.len();
         self.bytes += match &message {

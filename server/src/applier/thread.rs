@@ -9,9 +9,7 @@ use super::clients::Clients;
 use super::measurements::Measurements;
 use super::outbox::Outbox;
 use super::scrape::metrics;
-use super::sessions::Sessions;
 use super::stopwatch::Stopwatch;
-use super::subscribers::Subscribers;
 use super::{Applier, WAKE_PART_MAX};
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -129,8 +127,6 @@ struct Halted {
     identity: ReplicaIdentity,
     settings: ProtocolSettings,
     clients: Clients,
-    subscribers: Subscribers,
-    sessions: Sessions,
     measurements: Measurements,
     /// Its last status report.
     report: StatusReport,
@@ -146,9 +142,7 @@ impl Halted {
         let is_stopping = applier.replica.overview().is_stopping;
         applier.replica.step(Input::Halted, applier.backlog.outputs());
         let Applier {
-            clients,
-            subscribers,
-            sessions,
+            mut clients,
             mut measurements,
             identity,
             backlog,
@@ -157,11 +151,12 @@ impl Halted {
             events,
             ..
         } = applier;
+        clients.on_store_closed();
         measurements.on_halt();
         let report =
             StatusReport { phase: ReportedPhase::CatchingUp, is_muted: true, boundaries: Vec::new(), ..report };
         let mut halted =
-            Halted { identity, settings, clients, subscribers, sessions, measurements, report, is_stopping };
+            Halted { identity, settings, clients, measurements, report, is_stopping };
 
         for effect in backlog.into_effects() {
             match effect {
@@ -229,17 +224,10 @@ impl Halted {
                 let (request, reason) = (body.id(), Refusal::NoRoom);
                 outbox.for_client(from, ToClient::Refused { request, timestamp, reason, clock: now });
             }
-            NetEvent::Greeted { connection } => self.clients.on_greeted(connection, Stopwatch::MONOTONIC.read()),
-            NetEvent::LoggedIn { connection, actor, receive } => {
-                self.subscribers.set(connection, receive.then_some(actor));
-            }
-            NetEvent::LoggedOut { connection } => {
-                self.subscribers.set(connection, None);
-            }
-            NetEvent::Closed { connection } => {
-                self.clients.on_closed(connection);
-                self.subscribers.set(connection, None);
-            }
+            NetEvent::Greeted { connection } => self.clients.on_greeted(connection),
+            NetEvent::LoggedIn { connection, actor, receive } => self.clients.on_logged_in(connection, actor, receive),
+            NetEvent::LoggedOut { connection } => self.clients.on_logged_out(connection),
+            NetEvent::Closed { connection } => self.clients.on_closed(connection),
             NetEvent::Status { from } => {
                 outbox.for_client(from, ToClient::Status { report: Box::new(self.report(now)) });
             }
@@ -264,9 +252,9 @@ impl Halted {
         let mut outbox = Outbox::default();
         self.disconnect(&mut outbox);
         outbox.release(&mut |sent| net.post(sent));
-        let Halted { identity, settings, clients, subscribers, sessions, measurements, .. } = self;
+        let Halted { identity, settings, clients, measurements, .. } = self;
         let applier = Applier::start(identity, settings, store, clock.now())?;
-        Ok(Applier { clients, subscribers, sessions, measurements, ..applier })
+        Ok(Applier { clients, measurements, ..applier })
     }
 }
 

@@ -35,8 +35,8 @@ fn events_of_a_wake_that_fails_are_not_lost() {
 
     let mut outbox = Outbox::default();
     let halted = Halted::new(applier, now, &mut outbox);
-    assert_eq!(halted.subscribers.connections_of(&bob), [ConnectionId(2)]);
-    assert_eq!(halted.subscribers.connections_of(&ann), []);
+    assert_eq!(halted.clients.subscribers_of(&bob), [ConnectionId(2)]);
+    assert_eq!(halted.clients.subscribers_of(&ann), []);
     assert!(halted.is_stopping);
     let mut sent = Vec::new();
     outbox.release(&mut |messages| sent.extend(messages));

@@ -1,6 +1,6 @@
 //! Which connections get the messages that are delivered to an account.
 
-use super::outbox::Outbox;
+use crate::applier::outbox::Outbox;
 use crate::replica::ConnectionId;
 use crate::store::Delivery;
 use stablechat_protocol::message::ToClient;
