@@ -9,7 +9,7 @@
 mod backlog;
 mod boundaries;
 mod clients;
-mod insertion;
+mod executor;
 mod logs;
 mod measurements;
 mod outbox;
@@ -27,26 +27,16 @@ pub use stopwatch::Stopwatch;
 pub use thread::{Ended, run};
 
 use crate::net::{EventBatch, NetCommand, NetEvent, NetStats, ReplicaIdentity};
-use crate::replica::{
-    Body, ConnectionId, Effect, Input, Output, Phase, ProtocolSettings, Replica, Start, StoreChange,
-    Submission,
-};
-use crate::store::{ChatStore, Outcome, StoreError};
+use crate::replica::{ConnectionId, Effect, Input, Output, Phase, ProtocolSettings, Replica, Start};
+use crate::store::{ChatStore, StoreError};
 use backlog::Backlog;
 use boundaries::BoundaryExchange;
-use clients::Clients;
-use insertion::RunningInsertion;
-use measurements::Measurements;
+use executor::{Executor, recent};
 use outbox::Outbox;
 use peer_pings::PeerPings;
 use progress::Progress;
-use resubmission::Resubmission;
-use snapshots::{Snapshots, Taken};
-use stablechat_protocol::answer::{AnswerMetadata, Refusal, Stability};
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::request::{QueryRequest, Request};
 use stablechat_protocol::time::Timestamp;
-use stablechat_protocol::uid::Uid;
 use state_log::StateLog;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -61,17 +51,15 @@ const WAKE_PART_MAX: Duration = Duration::from_millis(10);
 /// The protocol, the store, and everything around the two.
 pub struct Applier {
     replica: Replica,
-    /// Declared before the store, so dropped before it: the store must not be closed while a snapshot of it is read.
-    snapshots: Snapshots,
-    store: ChatStore,
-    clients: Clients,
+    /// The store, and everything that its changes concern.
+    executor: Executor,
+    /// What the protocol wants done and has not been done yet.
+    backlog: Backlog,
     boundaries: BoundaryExchange,
-    resubmission: Resubmission,
     progress: Progress,
     state_log: StateLog,
     peer_pings: PeerPings,
-    measurements: Measurements,
-    /// Tells how long a wake and each query take.
+    /// Tells how long a wake takes.
     stopwatch: Stopwatch,
     /// The names of this replica and of the peers.
     identity: ReplicaIdentity,
@@ -80,12 +68,8 @@ pub struct Applier {
     /// What the poll loop has measured, if there was a scrape in this wake.
     scraped: Option<NetStats>,
     /// The events of the batch that is being taken in, until each has been. If storage fails in the middle of a wake, the rest
-    /// stays here: logins and ends of connections concern whoever goes on in the applier's place.
+    /// stays here: `thread::Halted`, which takes the applier's place, needs the logins and the ends of connections among it.
     events: VecDeque<NetEvent>,
-    /// What the protocol wants done and has not been done yet.
-    backlog: Backlog,
-    /// The insertion that is under way. While there is one, the store is between two states of the log.
-    insertion: Option<RunningInsertion>,
     /// What the clock has to show at least, if that is more than it shows.
     clock_floor: Option<Timestamp>,
     stopped: bool,
@@ -119,22 +103,17 @@ impl Applier {
         let start = Start { epoch, restarts, applied: store.applied().uid, recent, closed, now };
         Ok(Applier {
             replica: Replica::new(settings, start),
-            snapshots: Snapshots::default(),
-            store,
-            clients: Clients::new(Stopwatch::MONOTONIC),
+            executor: Executor::new(store, Stopwatch::MONOTONIC),
+            backlog: Backlog::default(),
             boundaries: BoundaryExchange::default(),
-            resubmission: Resubmission::default(),
             progress: Progress::default(),
             state_log: StateLog::default(),
             peer_pings: PeerPings::default(),
-            measurements: Measurements::default(),
             stopwatch: Stopwatch::MONOTONIC,
             identity,
             asking_for_status: BTreeSet::new(),
             scraped: None,
             events: VecDeque::new(),
-            backlog: Backlog::default(),
-            insertion: None,
             clock_floor: None,
             stopped: false,
         })
@@ -142,7 +121,7 @@ impl Applier {
 
     /// The same with another stopwatch.
     pub fn timed_by(self, stopwatch: Stopwatch) -> Applier {
-        Applier { clients: Clients::new(stopwatch), stopwatch, ..self }
+        Applier { executor: self.executor.timed_by(stopwatch), stopwatch, ..self }
     }
 
     pub fn replica(&self) -> &Replica {
@@ -150,12 +129,12 @@ impl Applier {
     }
 
     pub fn store(&self) -> &ChatStore {
-        &self.store
+        &self.executor.store
     }
 
     /// When the next wake is wanted: at once while something is half done.
     pub fn deadline(&self) -> Option<Timestamp> {
-        match self.insertion.is_some() || self.backlog.wants_wake() {
+        match self.executor.is_inserting() || self.backlog.wants_wake() {
             true => Some(Timestamp::ZERO),
             false => self.replica.deadline(),
         }
@@ -163,12 +142,12 @@ impl Applier {
 
     /// Notes whether there is room on the disk for what clients want to write.
     pub fn note_room(&mut self, has_room: bool) {
-        self.replica.step(Input::Room { has_room }, self.backlog.outputs());
+        self.step(Input::Room { has_room });
     }
 
     /// How many requests have been undone and applied again since the start: none while the assumption holds.
     pub fn undone(&self) -> u64 {
-        self.measurements.counters().undone
+        self.executor.measurements.counters().undone
     }
 
     /// Notes how far the wall clock is ahead, in nanoseconds, if it is so far behind that our clock does not follow.
@@ -188,13 +167,13 @@ impl Applier {
 
     /// How many snapshots of peers have replaced log and state since the start.
     pub fn snapshots_installed(&self) -> u64 {
-        self.measurements.snapshots_installed()
+        self.executor.measurements.snapshots_installed()
     }
 
     /// Whether everything that the protocol takes for applied has been written. While it catches up, much of that may be still to
     /// be written.
     pub fn has_written_all(&self) -> bool {
-        self.insertion.is_none() && !self.backlog.has_changes()
+        !self.executor.is_inserting() && !self.backlog.has_changes()
     }
 
     /// Whether the replica has stopped, after [`NetEvent::Stop`].
@@ -231,29 +210,28 @@ impl Applier {
         outbox: &mut Outbox,
         post: &mut impl FnMut(Vec<NetCommand>),
     ) -> Result<(), StoreError> {
-        self.replica.step(Input::Woken { time: clock() }, self.backlog.outputs());
+        self.step(Input::Woken { time: clock() });
         for batch in batches {
             self.events.extend(batch.events);
             while let Some(event) = self.events.pop_front() {
                 self.on_event(event)?;
             }
             if let Some(time) = batch.drained {
-                self.replica.step(Input::Drained { time }, self.backlog.outputs());
+                self.step(Input::Drained { time });
             }
         }
 
         let now = clock();
-        let is_connected = |client| self.clients.is_connected(client);
-        self.resubmission.go_on(now, &mut self.replica, &mut self.store, is_connected, self.backlog.outputs())?;
-        self.replica.step(Input::Handled { time: now }, self.backlog.outputs());
+        self.executor.resubmit(now, &mut self.replica, self.backlog.outputs())?;
+        self.step(Input::Handled { time: now });
 
-        self.boundaries.exchange(now, &self.replica, &self.store, outbox);
+        self.boundaries.exchange(now, &self.replica, &self.executor.store, outbox);
         self.peer_pings.go_on(now, &self.replica, &self.identity, outbox);
         self.settle();
 
-        self.state_log.note(&self.replica, &self.identity, self.store.applied().position);
+        self.state_log.note(&self.replica, &self.identity, self.executor.store.applied().position);
         self.state_log.note_clocks(&self.replica.overview(), &self.identity);
-        self.snapshots.expire(now);
+        self.executor.snapshots.expire(now);
         if self.replica.phase() != Phase::CatchingUp {
             self.progress.end();
         }
@@ -261,8 +239,8 @@ impl Applier {
             log::info!("{text}");
         }
         // A peer that installs a snapshot goes on with the log from there, so this part of it has to stay.
-        if !self.snapshots.is_sending() {
-            self.store.truncate()?;
+        if !self.executor.snapshots.is_sending() {
+            self.executor.store.truncate()?;
         }
 
         self.perform(&clock, now, outbox, post)?;
@@ -276,7 +254,7 @@ impl Applier {
     fn on_event(&mut self, event: NetEvent) -> Result<(), StoreError> {
         let input = match event {
             NetEvent::Request(submission) => {
-                match self.clients.admit(submission, self.replica.pending_queries(), &self.store)? {
+                match self.executor.clients.admit(submission, self.replica.pending_queries(), &self.executor.store)? {
                     Ok(input) => input,
                     Err(refusal) => {
                         self.backlog.outputs().push(Output::Effect(refusal));
@@ -285,19 +263,19 @@ impl Applier {
                 }
             }
             NetEvent::Greeted { connection } => {
-                self.clients.on_greeted(connection);
+                self.executor.clients.on_greeted(connection);
                 return Ok(());
             }
             NetEvent::LoggedIn { connection, actor, receive } => {
-                self.clients.on_logged_in(connection, actor, receive);
+                self.executor.clients.on_logged_in(connection, actor, receive);
                 return Ok(());
             }
             NetEvent::LoggedOut { connection } => {
-                self.clients.on_logged_out(connection);
+                self.executor.clients.on_logged_out(connection);
                 return Ok(());
             }
             NetEvent::Closed { connection } => {
-                self.clients.on_closed(connection);
+                self.executor.clients.on_closed(connection);
                 return Ok(());
             }
             NetEvent::PeerConnected { peer } => Input::PeerConnected { peer },
@@ -326,8 +304,13 @@ impl Applier {
                 Input::Stop
             }
         };
-        self.replica.step(input, self.backlog.outputs());
+        self.step(input);
         Ok(())
+    }
+
+    /// Gives the protocol an input. Its outputs go to the backlog.
+    fn step(&mut self, input: Input) {
+        self.replica.step(input, self.backlog.outputs());
     }
 
     /// Performs the outputs of the protocol: effects at once, then the changes, then the reads of the log. Hands over the
@@ -342,9 +325,9 @@ impl Applier {
         self.perform_effects(now, outbox)?;
         outbox.release(post);
         self.make_changes(clock, outbox, post)?;
-        self.replica.step(Input::Applied, self.backlog.outputs());
+        self.step(Input::Applied);
         self.perform_effects(clock(), outbox)?;
-        while self.insertion.is_none()
+        while !self.executor.is_inserting()
             && let Some(read) = self.backlog.next_read()
         {
             self.read(now, read, outbox)?;
@@ -370,7 +353,7 @@ impl Applier {
             Effect::Send { to, message } => outbox.for_peer(to, message),
             Effect::SendBodies { to, pending, logged } => self.send_bodies(to, pending, &logged, outbox)?,
             Effect::Refuse { to, request, timestamp, reason } => {
-                self.measurements.on_refusal(reason);
+                self.executor.measurements.on_refusal(reason);
                 outbox.for_client(to, ToClient::Refused { request, timestamp, reason, clock: now });
             }
             Effect::ConnectionSeen { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
@@ -380,12 +363,12 @@ impl Applier {
             }
             Effect::NewEpoch { epoch, restarts } => {
                 log::warn!("this replica has not run, or not kept up, for too long: beginning again in epoch {epoch}");
-                self.measurements.on_rejoin();
-                self.store.begin_epoch(epoch, restarts)?;
+                self.executor.measurements.on_rejoin();
+                self.executor.store.begin_epoch(epoch, restarts)?;
             }
-            Effect::Stable => self.store.note_stable()?,
+            Effect::Stable => self.executor.store.note_stable()?,
             Effect::Stopped => {
-                self.store.note_left()?;
+                self.executor.store.note_left()?;
                 self.stopped = true;
             }
             Effect::RaiseClock { to } => {
@@ -412,107 +395,29 @@ impl Applier {
     ) -> Result<(), StoreError> {
         let until = self.stopwatch.read() + WAKE_PART_MAX;
         loop {
-            if self.insertion.is_some() {
-                self.go_on_inserting(clock, outbox)?;
-                let has_to_wait = self.insertion.is_some() || self.backlog.has_reads();
+            if self.executor.is_inserting() {
+                if let Some(inserted) = self.executor.go_on_inserting(clock, outbox)? {
+                    self.step(inserted);
+                }
+                let has_to_wait = self.executor.is_inserting() || self.backlog.has_reads();
                 if has_to_wait && self.replica.phase() == Phase::CatchingUp {
                     return Ok(());
                 }
             } else if let Some(change) = self.backlog.next_change() {
-                self.change(change, clock, outbox)?;
+                if let Some(result) = self.executor.execute(change, self.replica.horizon(), clock, outbox)? {
+                    self.step(result);
+                }
             } else if self.backlog.is_sorted() && self.replica.has_stable() && self.stopwatch.read() < until {
-                self.replica.step(Input::ApplyNext, self.backlog.outputs());
+                self.step(Input::ApplyNext);
                 self.perform_effects(clock(), outbox)?;
             } else {
-                return self.commit(clock);
+                return self.executor.commit(clock);
             }
-            if self.store.is_batch_full() || outbox.bytes() >= SENT_MAX {
-                self.commit(clock)?;
+            if self.executor.store.is_batch_full() || outbox.bytes() >= SENT_MAX {
+                self.executor.commit(clock)?;
                 outbox.release(post);
             }
         }
-    }
-
-    /// Makes everything that was applied durable, with one sync.
-    fn commit(&mut self, clock: &impl Fn() -> Timestamp) -> Result<(), StoreError> {
-        let began = (self.store.uncommitted_bytes() > 0).then(clock);
-        self.store.commit()?;
-        let now = clock();
-        self.measurements.on_commit(now, began.map(|began| now.since(began)));
-        Ok(())
-    }
-
-    /// Performs one change of the store, and gathers the answers.
-    fn change(
-        &mut self,
-        change: StoreChange,
-        clock: &impl Fn() -> Timestamp,
-        outbox: &mut Outbox,
-    ) -> Result<(), StoreError> {
-        match change {
-            StoreChange::Apply { uid, body: Body::Request(request), stability, copies, waiting } => {
-                let answer = self.apply(uid, &request, stability, copies, outbox)?;
-                outbox.for_clients(waiting, &answer);
-                Ok(())
-            }
-            StoreChange::Apply { uid, body: Body::Query(query), stability, copies, waiting } => {
-                self.answer(uid, &query, (stability, copies), waiting, outbox)
-            }
-            StoreChange::Insert { requests, waiting } => self.begin_inserting(clock(), requests, waiting),
-            StoreChange::TakeSnapshotPart { from, part, rows, end } => {
-                let input = match self.snapshots.take(from, part, (rows, end), &mut self.store, outbox)? {
-                    Taken::More => return Ok(()),
-                    Taken::Not => Input::NotInstalled { peer: from },
-                    Taken::Installed => {
-                        self.measurements.on_snapshot_installed();
-                        self.resubmission.begin();
-                        let applied = self.store.applied().uid;
-                        Input::Installed { applied, recent: recent(&self.store, self.replica.horizon())? }
-                    }
-                };
-                self.replica.step(input, self.backlog.outputs());
-                Ok(())
-            }
-        }
-    }
-
-    /// Applies a request, and returns the answer for the connections that wait.
-    fn apply(
-        &mut self,
-        uid: Uid,
-        request: &Request,
-        stability: Stability,
-        copies: u8,
-        outbox: &mut Outbox,
-    ) -> Result<ToClient, StoreError> {
-        self.measurements.on_request(uid.timestamp, stability);
-        let Outcome { answer, delivery } = self.store.apply(uid, request)?;
-        self.clients.deliver(delivery, outbox);
-        let metadata = self.metadata(stability, copies);
-        Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata })
-    }
-
-    /// Answers a query for the connections that wait, unless all of them are gone.
-    fn answer(
-        &mut self,
-        uid: Uid,
-        query: &QueryRequest,
-        (stability, copies): (Stability, u8),
-        waiting: Vec<ConnectionId>,
-        outbox: &mut Outbox,
-    ) -> Result<(), StoreError> {
-        let waiting = self.clients.present(waiting);
-        let Some(first) = waiting.first() else { return Ok(()) };
-
-        let (first, began, bytes) = (*first, self.stopwatch.read(), outbox.bytes());
-        let answer = self.store.query(query)?;
-        let took = self.stopwatch.read().saturating_sub(began);
-        self.measurements.on_query(uid.timestamp, stability);
-
-        let answer = ToClient::QueryAnswer { id: query.id, answer, metadata: self.metadata(stability, copies) };
-        outbox.for_clients(waiting, &answer);
-        self.clients.on_query_answered(first, took, outbox.bytes() - bytes);
-        Ok(())
     }
 
     /// Gathers a report for each connection that has asked for one.
@@ -525,12 +430,6 @@ impl Applier {
             outbox.for_client(to, ToClient::Status { report: report.clone() });
         }
     }
-
-    /// The facts that go with an answer. They may differ between replicas, so they are no part of it.
-    fn metadata(&self, stability: Stability, copies: u8) -> AnswerMetadata {
-        let applied = self.store.applied();
-        AnswerMetadata { position: applied.position, log_digest: applied.log_digest, stability, copies }
-    }
 }
 
 /// Up to where a replica accepts nothing when it starts. Its last incarnation may have answered queries as of any time before
@@ -541,12 +440,6 @@ fn first_closed(settings: &ProtocolSettings, is_restart: bool, now: Timestamp) -
         true => now.after(settings.ahead),
         false => Timestamp::ZERO,
     }
-}
-
-/// The requests in the log from a horizon on.
-fn recent(store: &ChatStore, horizon: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
-    let first = Uid { timestamp: horizon, digest: [0; 16] };
-    store.log().entries(first).map(|entry| entry.map(|(uid, _)| uid)).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ mod subscribers;
 use super::outbox::Outbox;
 use super::stopwatch::Stopwatch;
 use crate::replica::{Body, ConnectionId, Effect, Input, Submission};
-use crate::store::{ChatStore, Changed, Delivery, StoreError};
+use crate::store::{Changed, ChatStore, Delivery, StoreError};
 use query_budget::QueryBudget;
 use senders::Senders;
 use sessions::Sessions;

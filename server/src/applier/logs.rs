@@ -62,11 +62,11 @@ impl Applier {
     ) -> Result<Input, StoreError> {
         let [last, settled, base] = own;
         // If none of our marks lies in the part of its log that it has kept, one of its own may still lie in ours.
-        let common = common.map_or_else(|| self.store.log().common(&own), |mark| Ok(Some(mark)))?;
+        let common = common.map_or_else(|| self.executor.store.log().common(&own), |mark| Ok(Some(mark)))?;
         let shared = common.map_or(0, |common| common.position);
-        let depth = self.store.applied().position.saturating_sub(shared);
+        let depth = self.executor.store.applied().position.saturating_sub(shared);
         self.progress.on_compared(peer, last.position.saturating_sub(shared));
-        let after = match self.store.log().reconciliation(common, base, settled)? {
+        let after = match self.executor.store.log().reconciliation(common, base, settled)? {
             // The snapshot of a log that ends in the future is of a replica with a wrong clock.
             Reconciliation::TakeSnapshot if last.uid.timestamp > self.replica.latest_credible() => None,
             Reconciliation::TakeSnapshot => return Ok(Input::Outdated { peer }),
@@ -74,7 +74,7 @@ impl Applier {
             // Nothing is to be had from it. If it has to give way, it will submit again what only it has.
             Reconciliation::Insert | Reconciliation::GiveSnapshot => None,
         };
-        let has_settled = shared >= self.store.log().settled_mark()?.position;
+        let has_settled = shared >= self.executor.store.log().settled_mark()?.position;
         let end = has_settled.then_some(last.uid.timestamp);
         Ok(Input::LogCompared { time, peer, after, depth, end })
     }
@@ -92,7 +92,7 @@ impl Applier {
         self.compare_bodies(peer, &requests)?;
         let next = requests.last().map(|held| held.uid).filter(|_| !is_end);
         let (mut missing, mut failure) = (requests, None);
-        missing.retain(|held| is_missing(&self.store, held.uid, &mut failure));
+        missing.retain(|held| is_missing(&self.executor.store, held.uid, &mut failure));
         failure.map_or(Ok(()), Err)?;
         self.orphan_unplaceable(&mut missing)?;
         Ok(Input::LogEntries { time, peer, after, missing, next })
@@ -102,8 +102,8 @@ impl Applier {
     /// making two bodies of one uid, or damaged data. No rule tells which one is right, and nothing is done about it but to say so.
     fn compare_bodies(&mut self, peer: PeerId, requests: &[StampedRequest]) -> Result<(), StoreError> {
         for StampedRequest { uid, request } in requests {
-            if self.store.log().request(*uid)?.is_some_and(|ours| ours != *request) {
-                self.measurements.on_other_body();
+            if self.executor.store.log().request(*uid)?.is_some_and(|ours| ours != *request) {
+                self.executor.measurements.on_other_body();
                 let name = self.identity.name_of(peer);
                 log::error!(
                     "replica {name} has another request under uid {uid} than this replica, so their logs and states differ: the \
@@ -119,23 +119,25 @@ impl Applier {
     /// Takes out requests of a peer that the log lacks and has no place for any more, since it is settled there, and keeps them as
     /// orphans. The protocol must not see them: it would list what we cannot send to anybody.
     fn orphan_unplaceable(&mut self, requests: &mut Vec<StampedRequest>) -> Result<(), StoreError> {
-        let settled = self.store.log().settled();
+        let settled = self.executor.store.log().settled();
         let (mut unplaceable, mut failure) = (Vec::new(), None);
         for held in requests.extract_if(.., |held| held.uid <= settled).filter(StampedRequest::is_genuine) {
-            if is_missing(&self.store, held.uid, &mut failure) {
+            if is_missing(&self.executor.store, held.uid, &mut failure) {
                 unplaceable.push(held);
             }
         }
         failure.map_or(Ok(()), Err)?;
-        self.orphan(&unplaceable)
+        self.executor.orphan(&unplaceable)
     }
 
     /// Drops uids from a peer's list that are not to be fetched: those that are settled, so can no longer be inserted, and those before
     /// the protocol's horizon that are in the log.
     fn forget_known(&self, uids: &mut Vec<Uid>) -> Result<(), StoreError> {
-        let (horizon, settled) = (self.replica.horizon(), self.store.log().settled());
+        let (horizon, settled) = (self.replica.horizon(), self.executor.store.log().settled());
         let mut failure = None;
-        uids.retain(|uid| *uid > settled && (uid.timestamp >= horizon || is_missing(&self.store, *uid, &mut failure)));
+        uids.retain(|uid| {
+            *uid > settled && (uid.timestamp >= horizon || is_missing(&self.executor.store, *uid, &mut failure))
+        });
         failure.map_or(Ok(()), Err)
     }
 
@@ -145,12 +147,12 @@ impl Applier {
         if theirs.boundary() > self.replica.latest_credible() {
             return;
         }
-        let comparison = self.boundaries.compare(peer, theirs, &self.replica, &self.store);
-        self.measurements.on_comparison(comparison);
+        let comparison = self.boundaries.compare(peer, theirs, &self.replica, &self.executor.store);
+        self.executor.measurements.on_comparison(comparison);
         match comparison {
             Comparison::Same | Comparison::Unknown => {}
             Comparison::LogsDiffer { is_ours_shorter } => {
-                self.replica.step(Input::LogsDiffer { peer, is_ours_shorter }, self.backlog.outputs());
+                self.step(Input::LogsDiffer { peer, is_ours_shorter });
             }
             Comparison::StatesDiffer => {
                 let name = self.identity.name_of(peer);
@@ -163,22 +165,23 @@ impl Applier {
     pub(super) fn read(&mut self, now: Timestamp, read: LogRead, outbox: &mut Outbox) -> Result<(), StoreError> {
         let to = read.to;
         match read.part {
-            LogPart::Marks => outbox.for_peer(to, PeerMessage::LogMarks { marks: self.store.log().marks()? }),
+            LogPart::Marks => outbox.for_peer(to, PeerMessage::LogMarks { marks: self.executor.store.log().marks()? }),
             LogPart::CommonPrefix { marks } => {
-                let common = self.store.log().common(&marks)?;
+                let common = self.executor.store.log().common(&marks)?;
                 outbox.for_peer(to, self.prefix(common)?);
             }
             // What would come next has been truncated meanwhile.
-            LogPart::Entries { after } if after < self.store.log().base().uid => {
+            LogPart::Entries { after } if after < self.executor.store.log().base().uid => {
                 outbox.for_peer(to, self.prefix(None)?)
             }
             LogPart::Entries { after } => {
-                let (requests, is_end) = self.store.log().piece_after(after, self.replica.settings().piece_bytes)?;
+                let (requests, is_end) =
+                    self.executor.store.log().piece_after(after, self.replica.settings().piece_bytes)?;
                 outbox.for_peer(to, PeerMessage::LogEntries { after, requests, is_end });
             }
             LogPart::SnapshotPart { number } => {
-                let is_last = self.snapshots.send(now, to, number, &self.store, outbox)?;
-                self.measurements.on_snapshot_part(is_last);
+                let is_last = self.executor.snapshots.send(now, to, number, &self.executor.store, outbox)?;
+                self.executor.measurements.on_snapshot_part(is_last);
             }
         }
         Ok(())
@@ -193,14 +196,14 @@ impl Applier {
         logged: &[Uid],
         outbox: &mut Outbox,
     ) -> Result<(), StoreError> {
-        let Bodies { requests: found, absent } = self.store.log().bodies(logged, SENT_MAX)?;
+        let Bodies { requests: found, absent } = self.executor.store.log().bodies(logged, SENT_MAX)?;
         requests.extend(found);
         for requests in in_messages(requests) {
             outbox.for_peer(to, PeerMessage::Bodies { requests });
         }
 
         // What is still to be written will be there when it is asked for again. Nothing is written below the settled end.
-        let settled = self.store.log().settled();
+        let settled = self.executor.store.log().settled();
         let is_lost = |uid: &Uid| *uid <= settled || !self.replica.is_held(*uid);
         let uids: Vec<Uid> = absent.into_iter().filter(is_lost).collect();
         if !uids.is_empty() {
@@ -212,28 +215,31 @@ impl Applier {
     /// Settles the log as far as all replicas have said the same. Requests that are yet to be inserted must not lose their places:
     /// the protocol lists them already.
     pub(super) fn settle(&mut self) {
-        if self.insertion.is_some() || self.backlog.has_insertions() {
+        if self.executor.is_inserting() || self.backlog.has_insertions() {
             return;
         }
-        let before = self.store.log().settled();
-        self.boundaries.settle(&self.replica, &mut self.store);
-        let uid = self.store.log().settled();
+        let before = self.executor.store.log().settled();
+        self.boundaries.settle(&self.replica, &mut self.executor.store);
+        let uid = self.executor.store.log().settled();
         if uid > before {
-            self.replica.step(Input::Settled { uid }, self.backlog.outputs());
+            self.step(Input::Settled { uid });
         }
     }
 
     /// Ends the transfers on a connection that is lost, or that the protocol ends.
     pub(super) fn end_transfers_with(&mut self, peer: PeerId) {
-        self.snapshots.on_disconnected(peer);
+        self.executor.snapshots.on_disconnected(peer);
         self.progress.on_disconnected(peer);
         self.backlog.on_disconnected(peer);
     }
 
     /// The facts about our log that a peer compares its own with. `common` is the last of its marks that is in ours.
     fn prefix(&self, common: Option<LogMark>) -> Result<PeerMessage, StoreError> {
-        let (last, base, settled) =
-            (self.store.log().last_mark(), self.store.log().base(), self.store.log().settled_mark()?);
+        let (last, base, settled) = (
+            self.executor.store.log().last_mark(),
+            self.executor.store.log().base(),
+            self.executor.store.log().settled_mark()?,
+        );
         Ok(PeerMessage::CommonPrefix { common, last, base, settled })
     }
 }

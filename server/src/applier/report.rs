@@ -10,7 +10,7 @@ impl Applier {
     /// The status report.
     pub fn report(&self) -> StatusReport {
         let overview = self.replica.overview();
-        let applied = self.store.applied();
+        let applied = self.executor.store.applied();
         StatusReport {
             replica: self.identity.replica.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -22,7 +22,7 @@ impl Applier {
             join_wait_ns: overview.join_wait.map(nanoseconds),
             applied: applied.mark(),
             state_digest: applied.state_digest,
-            boundaries: self.boundaries.last(overview.now, &self.replica, &self.store),
+            boundaries: self.boundaries.last(overview.now, &self.replica, &self.executor.store),
             settled: self.settled_position(),
             clock: overview.now,
             closed: overview.closed,
@@ -31,7 +31,7 @@ impl Applier {
             pending: overview.pending as u64,
             peers: peers(&self.identity, &overview),
             catching_up: self.progress.report(overview.now, |peer| self.identity.name_of(peer)),
-            counters: self.measurements.counters(),
+            counters: self.executor.measurements.counters(),
         }
     }
 }
@@ -60,7 +60,7 @@ impl Applier {
             (ReportedPhase::Serving, _) => "serving".into(),
             (ReportedPhase::Stopping, _) => "stopping".into(),
         };
-        let position = self.store.applied().position;
+        let position = self.executor.store.applied().position;
         let mut text = format!("{doing}, position {position}");
         for (standing, words) in [
             (ReportedPeerState::Linked, "with"),
@@ -80,7 +80,7 @@ impl Applier {
     /// The position of the last settled request, as it was when the last wake ended.
     fn settled_position(&self) -> u64 {
         // An error here shows up again where the mark is used for more than a report.
-        self.store.log().settled_mark().map_or(0, |mark| mark.position)
+        self.executor.store.log().settled_mark().map_or(0, |mark| mark.position)
     }
 }
 
@@ -115,7 +115,7 @@ fn peers(us: &ReplicaIdentity, overview: &Overview) -> Vec<PeerReport> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::insertion::RunningInsertion;
+    use super::super::executor::RunningInsertion;
     use super::super::outbox::Outbox;
     use super::*;
     use crate::net::{EventBatch, NetCommand, NetEvent};
@@ -214,10 +214,10 @@ mod tests {
         let earlier = create(2);
         let mut outbox = Outbox::default();
         let held = vec![StampedRequest { uid: earlier.uid(at(1500)), request: earlier }];
-        let repair = applier.store.insert(held).expect("memory does not fail");
+        let repair = applier.executor.store.insert(held).expect("memory does not fail");
         assert_eq!(repair.undone, 1);
         let mut insertion = RunningInsertion::new(at(4000), vec![]);
-        applier.tell(repair, &mut insertion, &mut outbox).expect("memory does not fail");
+        applier.executor.tell(repair, &mut insertion, &mut outbox).expect("memory does not fail");
         let mut sent = Vec::new();
         outbox.release(&mut |batch| sent.extend(batch));
         let name = AccountName::parse("alice").expect("a name");

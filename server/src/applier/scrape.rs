@@ -13,7 +13,7 @@ impl Applier {
     /// Gathers the answer to a scrape, if there was one in this wake.
     pub(super) fn answer_scrape(&mut self, outbox: &mut Outbox) {
         let Some(stats) = self.scraped.take() else { return };
-        let sizes = match self.store.sizes() {
+        let sizes = match self.executor.store.sizes() {
             Ok(sizes) => Some(sizes),
             Err(error) => {
                 log::warn!("cannot measure the size of the store, so the metrics lack it: {error}");
@@ -22,7 +22,8 @@ impl Applier {
         };
         let report = self.report();
         let unready = unready(&report);
-        let metrics = metrics(&self.identity, self.replica.settings(), report, &self.measurements, stats, sizes);
+        let metrics =
+            metrics(&self.identity, self.replica.settings(), report, &self.executor.measurements, stats, sizes);
         outbox.add(NetCommand::ScrapeResult { report: ScrapeReport { unready: unready.map(Into::into), metrics } });
     }
 }

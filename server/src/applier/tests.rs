@@ -1,7 +1,7 @@
 //! Appliers that talk to each other without sockets, under a clock of their own.
 
 use super::*;
-use crate::replica::{PeerId, Phase, Submission};
+use crate::replica::{Body, PeerId, Phase, StoreChange, Submission};
 use crate::store::Location;
 use crate::store::schema::StoreIdentity;
 use crate::store::testing::{actor, assert_sound, create, send};
@@ -10,6 +10,7 @@ use stablechat_protocol::command::{Command, Query, Recipient};
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::session::ClientId;
+use stablechat_protocol::uid::Uid;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -237,7 +238,7 @@ fn a_replica_that_missed_truncated_entries_gets_a_snapshot() {
     cluster.chat(5);
     cluster.kill(2);
     for place in 0..2 {
-        cluster.nodes[place].applier.as_mut().expect("it is up").store.retain(10_000);
+        cluster.nodes[place].applier.as_mut().expect("it is up").executor.store.retain(10_000);
     }
     for _ in 0..10 {
         cluster.chat(20);
@@ -287,7 +288,7 @@ fn orphans_of_a_returning_replica_are_submitted_again() {
     assert_eq!(held, 3);
     cluster.kill(2);
     for place in 0..2 {
-        cluster.nodes[place].applier.as_mut().expect("it is up").store.retain(2_000);
+        cluster.nodes[place].applier.as_mut().expect("it is up").executor.store.retain(2_000);
     }
     for _ in 0..5 {
         cluster.chat(10);
@@ -335,7 +336,7 @@ fn two_bodies_of_one_uid_are_noticed() {
         |text| Request { client: ClientId([2; 16]), sequence: 1, actor: Some(ann.clone()), command: send(&ann, text) };
     let uid = request("one").uid(cluster.now.after(STEP));
     for (node, text) in cluster.nodes.iter_mut().zip(["one", "two"]) {
-        let store = &mut node.applier.as_mut().expect("it is up").store;
+        let store = &mut node.applier.as_mut().expect("it is up").executor.store;
         store.apply(uid, &request(text)).expect("memory does not fail");
     }
     cluster.run(STEP * 2);
@@ -343,7 +344,7 @@ fn two_bodies_of_one_uid_are_noticed() {
     cluster.run(Duration::from_secs(5));
 
     for place in 0..2 {
-        let measurements = &cluster.applier(place).measurements;
+        let measurements = &cluster.applier(place).executor.measurements;
         let extra = measurements.extra().0;
         assert!(extra.logs_differ > 0 && extra.other_bodies > 0, "replica {place}: {extra:?}");
         assert_eq!(measurements.counters().state_disagreements, 0, "replica {place} takes it for a bug of its own");
@@ -379,7 +380,7 @@ fn texts_after_a_day_away(is_sent_again: bool) -> Vec<String> {
     cluster.kill(2);
 
     for place in 0..2 {
-        cluster.nodes[place].applier.as_mut().expect("it is up").store.retain(2_000);
+        cluster.nodes[place].applier.as_mut().expect("it is up").executor.store.retain(2_000);
     }
     cluster.now = cluster.now.after(Duration::from_secs(26 * 3600));
     cluster.run(Duration::from_secs(4));

@@ -140,23 +140,12 @@ impl Halted {
     fn new(mut applier: Applier, now: Timestamp, outbox: &mut Outbox) -> Halted {
         let (report, settings) = (applier.report(), applier.replica.settings().clone());
         let is_stopping = applier.replica.overview().is_stopping;
-        applier.replica.step(Input::Halted, applier.backlog.outputs());
-        let Applier {
-            mut clients,
-            mut measurements,
-            identity,
-            backlog,
-            scraped,
-            asking_for_status,
-            events,
-            ..
-        } = applier;
-        clients.on_store_closed();
-        measurements.on_halt();
+        applier.step(Input::Halted);
+        let Applier { executor, backlog, identity, scraped, asking_for_status, events, .. } = applier;
+        let (clients, measurements) = executor.close();
         let report =
             StatusReport { phase: ReportedPhase::CatchingUp, is_muted: true, boundaries: Vec::new(), ..report };
-        let mut halted =
-            Halted { identity, settings, clients, measurements, report, is_stopping };
+        let mut halted = Halted { identity, settings, clients, measurements, report, is_stopping };
 
         for effect in backlog.into_effects() {
             match effect {
@@ -254,7 +243,7 @@ impl Halted {
         outbox.release(&mut |sent| net.post(sent));
         let Halted { identity, settings, clients, measurements, .. } = self;
         let applier = Applier::start(identity, settings, store, clock.now())?;
-        Ok(Applier { clients, measurements, ..applier })
+        Ok(Applier { executor: applier.executor.with(clients, measurements), ..applier })
     }
 }
 

@@ -18,7 +18,7 @@ fn events_of_a_wake_that_fails_are_not_lost() {
     applier.wake([first], || now, |_| {}).expect("memory does not fail");
 
     // A request below the settled end becomes an orphan, which is written at once.
-    applier.store.fail_after(0);
+    applier.executor.store.fail_after(0);
     let orphan = held(1, 9, 1, &bob, create(&bob));
     let entries = PeerMessage::LogEntries { after: Uid::MIN, requests: vec![orphan], is_end: true };
     let events = vec![

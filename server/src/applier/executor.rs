@@ -1,0 +1,264 @@
+//! Executes changes of the store, and gathers what follows from them: answers for the connections that wait, deliveries for
+//! subscribers, and changed answers after a repair.
+//!
+//! Only one change is half done at a time: an insertion, which takes many batches. Until it is done, the store is between two states
+//! of the log, and no other change is executed. What is executed becomes durable with [`Executor::commit`]; the outbox must not be
+//! released before.
+//!
+//! It never decides what is executed when. The result of a change is an input for the protocol, which the applier passes on.
+
+use super::clients::Clients;
+use super::measurements::Measurements;
+use super::outbox::Outbox;
+use super::resubmission::Resubmission;
+use super::snapshots::{Snapshots, Taken};
+use super::stopwatch::Stopwatch;
+use crate::replica::{Body, ConnectionId, Input, Output, Replica, StoreChange};
+use crate::store::{ChatStore, Outcome, Repair, StoreError};
+use stablechat_protocol::answer::{AnswerMetadata, Stability};
+use stablechat_protocol::message::ToClient;
+use stablechat_protocol::request::{QueryRequest, Request, StampedRequest};
+use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The store, and the objects that its changes concern.
+pub struct Executor {
+    /// Declared before the store, so dropped before it: the store must not be closed while a snapshot of it is read.
+    pub snapshots: Snapshots,
+    pub store: ChatStore,
+    pub clients: Clients,
+    pub measurements: Measurements,
+    /// Begins anew whenever a change has left orphans.
+    resubmission: Resubmission,
+    /// The insertion that is under way.
+    insertion: Option<RunningInsertion>,
+    /// Tells how long each query takes.
+    stopwatch: Stopwatch,
+}
+
+/// An insertion that is under way.
+pub(super) struct RunningInsertion {
+    /// The connections that wait for an answer to one of the inserted requests.
+    waiting: BTreeMap<Uid, Vec<ConnectionId>>,
+    began: Timestamp,
+    /// How many requests have been inserted so far.
+    inserted: usize,
+    /// How many of our own requests have been undone and applied again.
+    undone: u64,
+    /// How many of those have another answer now.
+    changed: usize,
+}
+
+impl RunningInsertion {
+    pub(super) fn new(began: Timestamp, waiting: Vec<(Uid, Vec<ConnectionId>)>) -> RunningInsertion {
+        RunningInsertion { waiting: waiting.into_iter().collect(), began, inserted: 0, undone: 0, changed: 0 }
+    }
+}
+
+impl Executor {
+    /// For a store, without connections and with all counters at zero.
+    pub fn new(store: ChatStore, stopwatch: Stopwatch) -> Executor {
+        Executor {
+            snapshots: Snapshots::default(),
+            store,
+            clients: Clients::new(stopwatch),
+            measurements: Measurements::default(),
+            resubmission: Resubmission::default(),
+            insertion: None,
+            stopwatch,
+        }
+    }
+
+    /// The same with another stopwatch, before any connection.
+    pub fn timed_by(self, stopwatch: Stopwatch) -> Executor {
+        Executor { clients: Clients::new(stopwatch), stopwatch, ..self }
+    }
+
+    /// The same with connections and counters from [`Executor::close`].
+    pub fn with(self, clients: Clients, measurements: Measurements) -> Executor {
+        Executor { clients, measurements, ..self }
+    }
+
+    /// Closes the store; what is not committed is lost. Connections and counters outlive it.
+    pub fn close(mut self) -> (Clients, Measurements) {
+        self.clients.on_store_closed();
+        self.measurements.on_halt();
+        (self.clients, self.measurements)
+    }
+
+    /// Whether an insertion is under way, so that the store is between two states of the log.
+    pub fn is_inserting(&self) -> bool {
+        self.insertion.is_some()
+    }
+
+    /// Executes one change, or begins to. Returns the input for the protocol that follows, if one does. The protocol wants to know the
+    /// requests from `horizon` on after a snapshot.
+    pub fn execute(
+        &mut self,
+        change: StoreChange,
+        horizon: Timestamp,
+        clock: &impl Fn() -> Timestamp,
+        outbox: &mut Outbox,
+    ) -> Result<Option<Input>, StoreError> {
+        debug_assert!(self.insertion.is_none(), "a change is executed while another one is half done");
+        match change {
+            StoreChange::Apply { uid, body: Body::Request(request), stability, copies, waiting } => {
+                let answer = self.apply(uid, &request, (stability, copies), outbox)?;
+                outbox.for_clients(waiting, &answer);
+                Ok(None)
+            }
+            StoreChange::Apply { uid, body: Body::Query(query), stability, copies, waiting } => {
+                self.answer(uid, &query, (stability, copies), waiting, outbox)?;
+                Ok(None)
+            }
+            StoreChange::Insert { requests, waiting } => {
+                let began = clock();
+                self.store.begin_inserting(requests)?;
+                self.insertion = Some(RunningInsertion::new(began, waiting));
+                Ok(None)
+            }
+            StoreChange::TakeSnapshotPart { from, part, rows, end } => {
+                Ok(match self.snapshots.take(from, part, (rows, end), &mut self.store, outbox)? {
+                    Taken::More => None,
+                    Taken::Not => Some(Input::NotInstalled { peer: from }),
+                    Taken::Installed => {
+                        self.measurements.on_snapshot_installed();
+                        self.resubmission.begin();
+                        let applied = self.store.applied().uid;
+                        Some(Input::Installed { applied, recent: recent(&self.store, horizon)? })
+                    }
+                })
+            }
+        }
+    }
+
+    /// Makes everything that was executed durable, with one sync.
+    pub fn commit(&mut self, clock: &impl Fn() -> Timestamp) -> Result<(), StoreError> {
+        let began = (self.store.uncommitted_bytes() > 0).then(clock);
+        self.store.commit()?;
+        let now = clock();
+        self.measurements.on_commit(now, began.map(|began| now.since(began)));
+        Ok(())
+    }
+
+    /// Does a batch of the insertion that is under way. Returns the input for the protocol when that was the last one.
+    pub fn go_on_inserting(
+        &mut self,
+        clock: &impl Fn() -> Timestamp,
+        outbox: &mut Outbox,
+    ) -> Result<Option<Input>, StoreError> {
+        let Some(mut insertion) = self.insertion.take() else { return Ok(None) };
+        let (repair, is_done) = self.store.go_on_inserting()?;
+        self.tell(repair, &mut insertion, outbox)?;
+        if !is_done {
+            self.insertion = Some(insertion);
+            return Ok(None);
+        }
+
+        let RunningInsertion { began, inserted, undone, changed, .. } = insertion;
+        if undone > 0 {
+            self.measurements.on_repair(undone, changed, clock().since(began));
+            log::warn!(
+                "repaired the log: {inserted} requests inserted, {undone} applied again, {changed} answers changed"
+            );
+        }
+        Ok(Some(Input::Inserted { applied: self.store.applied().uid }))
+    }
+
+    /// Gathers the messages that follow from a batch: answers for connections that wait, deliveries for subscribers, and changed answers
+    /// for the sessions that got other ones before.
+    pub(super) fn tell(
+        &mut self,
+        repair: Repair,
+        insertion: &mut RunningInsertion,
+        outbox: &mut Outbox,
+    ) -> Result<(), StoreError> {
+        insertion.inserted += repair.inserted.len();
+        insertion.undone += repair.undone;
+        insertion.changed += repair.changed.len();
+        for (StampedRequest { uid, request }, Outcome { answer, delivery }) in repair.inserted {
+            let metadata = self.metadata((Stability::RealTime, 1));
+            let answer = ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata };
+            outbox.for_clients(insertion.waiting.remove(&uid).unwrap_or_default(), &answer);
+            self.clients.deliver(delivery, outbox);
+        }
+        repair.changed.into_iter().for_each(|changed| self.clients.tell_changed(changed, outbox));
+        self.orphan(&repair.unplaceable)
+    }
+
+    /// Keeps requests as orphans that have no place in the log any more, since it is settled there. They are submitted again.
+    pub fn orphan(&mut self, unplaceable: &[StampedRequest]) -> Result<(), StoreError> {
+        if !unplaceable.is_empty() {
+            log::warn!(
+                "{} requests belong below the settled end of the log: submitting them again with new timestamps",
+                unplaceable.len()
+            );
+            unplaceable.iter().for_each(|held| self.store.keep_orphan(held));
+            self.store.commit()?;
+            self.resubmission.begin();
+        }
+        Ok(())
+    }
+
+    /// Submits orphans again, see [`Resubmission`].
+    pub fn resubmit(
+        &mut self,
+        now: Timestamp,
+        replica: &mut Replica,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), StoreError> {
+        let is_connected = |client| self.clients.is_connected(client);
+        self.resubmission.go_on(now, replica, &mut self.store, is_connected, outputs)
+    }
+
+    /// Applies a request, and returns the answer for the connections that wait.
+    fn apply(
+        &mut self,
+        uid: Uid,
+        request: &Request,
+        (stability, copies): (Stability, u8),
+        outbox: &mut Outbox,
+    ) -> Result<ToClient, StoreError> {
+        self.measurements.on_request(uid.timestamp, stability);
+        let Outcome { answer, delivery } = self.store.apply(uid, request)?;
+        self.clients.deliver(delivery, outbox);
+        let metadata = self.metadata((stability, copies));
+        Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata })
+    }
+
+    /// Answers a query for the connections that wait, unless all of them are gone.
+    fn answer(
+        &mut self,
+        uid: Uid,
+        query: &QueryRequest,
+        (stability, copies): (Stability, u8),
+        waiting: Vec<ConnectionId>,
+        outbox: &mut Outbox,
+    ) -> Result<(), StoreError> {
+        let waiting = self.clients.present(waiting);
+        let Some(first) = waiting.first() else { return Ok(()) };
+
+        let (first, began, bytes) = (*first, self.stopwatch.read(), outbox.bytes());
+        let answer = self.store.query(query)?;
+        let took = self.stopwatch.read().saturating_sub(began);
+        self.measurements.on_query(uid.timestamp, stability);
+
+        let answer = ToClient::QueryAnswer { id: query.id, answer, metadata: self.metadata((stability, copies)) };
+        outbox.for_clients(waiting, &answer);
+        self.clients.on_query_answered(first, took, outbox.bytes() - bytes);
+        Ok(())
+    }
+
+    /// The facts that go with an answer. They may differ between replicas, so they are no part of it.
+    fn metadata(&self, (stability, copies): (Stability, u8)) -> AnswerMetadata {
+        let applied = self.store.applied();
+        AnswerMetadata { position: applied.position, log_digest: applied.log_digest, stability, copies }
+    }
+}
+
+/// The requests in the log from a horizon on.
+pub(super) fn recent(store: &ChatStore, horizon: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
+    let first = Uid { timestamp: horizon, digest: [0; 16] };
+    store.log().entries(first).map(|entry| entry.map(|(uid, _)| uid)).collect()
+}
