@@ -7,7 +7,9 @@
 //! The controller has no socket, terminal or clock. Its owner calls it with lines, frames and the time, and performs the effects
 //! that [`Controller::take_effects`] returns. It does read and write key files.
 
+mod input;
 pub mod job;
+mod outcome;
 mod queue;
 mod reachability;
 mod status_collection;
@@ -24,7 +26,9 @@ use crate::cli::verb::Verb;
 use crate::greeting::Credentials;
 use crate::keys::Keys;
 use crate::session::AnswerKind;
+use input::LineInput;
 use job::{Content, Job, Reply, Stage};
+use outcome::Outcome;
 use queue::JobQueue;
 use reachability::{ReachNews, Reachability};
 use stablechat_protocol::answer::{Answer, Refusal};
@@ -76,18 +80,11 @@ pub struct Controller {
     status: StatusCollection,
     reach: Reachability,
     timeouts: Timeouts,
-    /// The number of lines read so far.
-    lines: u64,
-    /// Whether no more lines will come.
-    has_ended: bool,
+    /// The lines of standard input.
+    input: LineInput,
     /// Whether results cannot be written any more.
     is_output_lost: bool,
-    /// The first line of standard input that was not done because of that.
-    undone_from: Option<u64>,
-    /// Whether a failure leaves nothing more to do.
-    is_over: bool,
-    /// The exit code so far.
-    code: u8,
+    outcome: Outcome,
     effects: Vec<Effect>,
 }
 
@@ -102,12 +99,9 @@ impl Controller {
             status: StatusCollection::default(),
             reach: Reachability::new(now),
             timeouts: Timeouts::new(settings.mode, bound, now),
-            lines: 0,
-            has_ended: false,
+            input: LineInput::new(settings.mode),
             is_output_lost: false,
-            undone_from: None,
-            is_over: false,
-            code: exit::DONE,
+            outcome: Outcome::new(settings.mode),
             effects: Vec::new(),
             settings,
         }
@@ -137,40 +131,26 @@ impl Controller {
 
     /// Takes a line of standard input.
     pub fn on_line(&mut self, now: Timestamp, line: Result<String, LineError>) {
-        self.lines += 1;
         if self.jobs.is_empty() {
             self.timeouts.on_progress(now);
         }
-        if self.has_ended {
-            return;
-        }
-
-        let number = (self.settings.mode == Mode::Filter).then_some(self.lines);
-        let verb = match line {
-            Ok(line) => Verb::parse(&line),
-            Err(error) => Err(error.to_string()),
-        };
-        match verb {
-            Ok(None) => {}
-            Ok(Some(Verb::Quit)) => self.has_ended = true,
-            Ok(Some(verb)) => self.jobs.push(Job::new(number, Ok(verb))),
-            // It is reported when its turn comes, so that errors appear in the order of the lines.
-            Err(fault) => self.jobs.push(Job::new(number, Err(Failure::new(exit::USAGE, fault)))),
+        if let Some(job) = self.input.on_line(line) {
+            self.jobs.push(job);
         }
     }
 
     /// No more lines will come. The client ends when all jobs are done.
     pub fn on_end_of_lines(&mut self) {
-        self.has_ended = true;
+        self.input.end();
     }
 
     /// Standard input cannot be read any more: what was asked is finished, and then everything is over.
     pub fn on_input_lost(&mut self, fault: &str) {
-        self.has_ended = true;
-        self.code = exit::IO;
+        self.input.end();
+        self.outcome.on_input_lost();
         self.notice(format!(
             "cannot read standard input after line {}, so later ones are not done: {fault}",
-            self.lines
+            self.input.count()
         ));
     }
 
@@ -190,25 +170,23 @@ impl Controller {
             return;
         }
         self.is_output_lost = true;
-        let unread = (!self.has_ended).then_some(self.lines + 1);
-        self.has_ended = true;
-        let waiting = self.jobs.drop_waiting().find_map(|job| job.line);
-        self.undone_from = waiting.or(unread).filter(|_| self.settings.mode == Mode::Filter);
+        let first_waiting = self.jobs.drop_waiting().find_map(|job| job.line);
+        self.input.end_without_output(first_waiting);
     }
 
     /// The first line of standard input that was not done because results could not be written.
     pub fn undone_from(&self) -> Option<u64> {
-        self.undone_from
+        self.input.undone_from()
     }
 
     /// Whether no more lines will come.
     pub fn is_ending(&self) -> bool {
-        self.has_ended
+        self.input.has_ended()
     }
 
     /// Whether more lines can be taken.
     pub fn has_room(&self) -> bool {
-        !self.has_ended && self.jobs.has_room()
+        !self.input.has_ended() && self.jobs.has_room()
     }
 
     /// Whether the next line has to wait for a job that changes the account.
@@ -228,8 +206,8 @@ impl Controller {
             true => self.account.session().is_idle(),
             false => self.account.is_quiet() && !self.account.is_fetching(),
         };
-        let is_done = self.has_ended && self.jobs.is_empty() && is_settled;
-        (self.is_over || is_done).then_some(self.code)
+        let is_done = self.input.has_ended() && self.jobs.is_empty() && is_settled;
+        (self.outcome.is_over() || is_done).then_some(self.outcome.code())
     }
 
     /// Allows requests to be sent. Called once the links had time to become ready, so that all replicas get the same requests.
@@ -310,7 +288,7 @@ impl Controller {
         self.work(now);
         self.tell_reach(now);
 
-        self.timeouts.on_time(now, self.is_waiting(), self.has_ended);
+        self.timeouts.on_time(now, self.is_waiting(), self.input.has_ended());
         let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         if is_due(self.timeouts.give_up_at(self.is_waiting())) {
             self.give_up();
@@ -418,12 +396,12 @@ impl Controller {
 
     /// Whether a person watches who should know when no replica is in reach.
     fn is_told_of_reach(&self) -> bool {
-        matches!(self.settings.mode, Mode::Prompt | Mode::Listen) && !self.has_ended
+        matches!(self.settings.mode, Mode::Prompt | Mode::Listen) && !self.input.has_ended()
     }
 
     /// Whether something is to be answered.
     fn is_waiting(&self) -> bool {
-        !self.jobs.is_empty() || (self.has_ended && self.ending().is_none())
+        !self.jobs.is_empty() || (self.input.has_ended() && self.ending().is_none())
     }
 
     /// Says of all commands without an answer that their outcome is not known, and goes on in a new session.
@@ -441,19 +419,19 @@ impl Controller {
 
     /// Ends, and says which jobs may have been done, and which were not.
     fn give_up(&mut self) {
-        self.is_over = true;
-        let may_be_done = |job: &&Job| match job.stage {
+        self.outcome.give_up();
+        let may_be_done = |job: &Job| match job.stage {
             Stage::Command { sequence } => self.account.session().is_in_doubt(sequence) || job.is_answered(),
             _ => false,
         };
-        let (doubtful, undone): (Vec<&Job>, Vec<&Job>) = self.jobs.iter().partition(may_be_done);
+        let [doubtful, undone] = self.jobs.name_those(may_be_done);
         let reason = match self.reach.is_lost() {
             true => self.reach.unreachable(&self.settings.cluster),
             false if self.timeouts.has_no_room() => "the disks of the replicas in reach are full".to_string(),
             false => "no replica answers".to_string(),
         };
 
-        let failure = match (named(&doubtful), named(&undone)) {
+        let failure = match (doubtful, undone) {
             (None, None) if !self.account.is_acknowledging() => return,
             (None, None) => Failure::new(exit::UNKNOWN, format!("{reason}; the last messages may be shown again")),
             (None, Some(undone)) => Failure::new(exit::UNREACHABLE, format!("{reason}; not done: {undone}")),
@@ -465,7 +443,7 @@ impl Controller {
         };
         let first = self.jobs.front();
         let (line, verb) = (first.and_then(|job| job.line), first.and_then(Job::word));
-        self.code = failure.code;
+        self.outcome.end(failure.code);
         self.show(Item::Failed { line, verb, failure }, None);
     }
 
@@ -517,14 +495,4 @@ fn in_words(answer: &Answer) -> String {
         Answer::Done => "it is done".into(),
         Answer::Rejected { reason } => reason.to_string(),
     }
-}
-
-/// Jobs as a person would call them: by their lines, or by what they do. `None` when there are none.
-fn named(jobs: &[&Job]) -> Option<String> {
-    let (first, last) = (jobs.first()?, jobs.last()?);
-    Some(match (first.line, last.line) {
-        (Some(first), Some(last)) if first < last => format!("lines {first} to {last}"),
-        (Some(line), _) => format!("line {line}"),
-        _ => format!("the {}", first.word().unwrap_or("request")),
-    })
 }

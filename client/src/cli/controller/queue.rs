@@ -40,8 +40,10 @@ impl JobQueue {
         self.jobs.front()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.iter()
+    /// Names all jobs for a person, by their lines or by what they do: those for which `of_these` holds, and the others.
+    pub fn name_those(&self, of_these: impl Fn(&Job) -> bool) -> [Option<String>; 2] {
+        let (these, others): (Vec<&Job>, Vec<&Job>) = self.jobs.iter().partition(|job| of_these(job));
+        [named(&these), named(&others)]
     }
 
     /// Whether any job changes the account.
@@ -115,6 +117,16 @@ impl JobQueue {
             }
         }
     }
+}
+
+/// Jobs as a person would call them: by their lines, or by what they do. `None` when there are none.
+fn named(jobs: &[&Job]) -> Option<String> {
+    let (first, last) = (jobs.first()?, jobs.last()?);
+    Some(match (first.line, last.line) {
+        (Some(first), Some(last)) if first < last => format!("lines {first} to {last}"),
+        (Some(line), _) => format!("line {line}"),
+        _ => format!("the {}", first.word().unwrap_or("request")),
+    })
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl Controller {
             let finished = self.finish_jobs(now);
             self.receive(now);
             let started = self.start_jobs(now);
-            if !finished && !started || self.is_over {
+            if !finished && !started || self.outcome.is_over() {
                 break;
             }
         }
@@ -53,7 +53,7 @@ impl Controller {
     /// Finishes jobs from the front of the queue. Returns whether there was any.
     fn finish_jobs(&mut self, now: Timestamp) -> bool {
         let mut finished = false;
-        while !self.is_over && self.jobs.first_started().is_some_and(|job| self.is_complete(now, job)) {
+        while !self.outcome.is_over() && self.jobs.first_started().is_some_and(|job| self.is_complete(now, job)) {
             let Some(mut job) = self.jobs.pop() else { break };
             if let Stage::Query { number } = job.stage {
                 self.account.close(number);
@@ -190,7 +190,7 @@ impl Controller {
             Err(failure) => {
                 let failure = failure.clone();
                 self.switch_back();
-                self.record(job, &failure);
+                self.outcome.on_failure(job.line, &failure);
                 self.show(Item::Failed { line: job.line, verb: None, failure }, None);
                 return Turn::Done;
             }
@@ -232,7 +232,7 @@ impl Controller {
         if let Some(reason) =
             replies.iter().find(|reply| reply.content.is_final()).and_then(|reply| reply.content.rejection())
         {
-            self.record(job, &Failure::from(reason));
+            self.outcome.on_failure(job.line, &Failure::from(reason));
         }
         if self.settings.all_replies {
             replies.sort_by_key(|reply| reply.link);
@@ -266,21 +266,6 @@ impl Controller {
         }
     }
 
-    /// Remembers a failure for the exit code, and whether anything is left to do after it.
-    pub(super) fn record(&mut self, job: &Job, failure: &Failure) {
-        let is_first = job.line.is_none();
-        match self.settings.mode {
-            Mode::Prompt => {}
-            // That lines could not be read weighs more: it says nothing of them.
-            Mode::Filter if !is_first && self.code == exit::IO => {}
-            Mode::Filter if !is_first => self.code = exit::REFUSED,
-            Mode::Filter | Mode::Once | Mode::Listen => {
-                self.code = failure.code;
-                self.is_over = true;
-            }
-        }
-    }
-
     /// Says what came of a command, by each replica that did it.
     fn show_each(&mut self, replies: &[Reply], item: impl Fn(Uid) -> Item) {
         for reply in replies {
@@ -295,7 +280,7 @@ impl Controller {
         let code = status.code();
         self.show(Item::Status(status), None);
         if code != exit::DONE {
-            self.record(job, &Failure::new(code, "not all replicas serve and are the same"));
+            self.outcome.on_failure(job.line, &Failure::new(code, "not all replicas serve and are the same"));
         }
     }
 
