@@ -1,12 +1,12 @@
 //! A fake replica: it greets, checks logins, applies requests in the order of arrival, and misbehaves when a test asks for it.
 //!
-//! It follows the rules that a client can see (sessions, ownership, pages, pushes). Left out: the disk, the order of
-//! timestamps, and other replicas.
+//! [`Chat`] has the rules that a client can see (sessions, ownership, pages). Left out: the disk, the order of timestamps, and
+//! other replicas.
 
+use super::chat::Chat;
 use super::probe::{Peer, ping_peers};
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal, Rejection, Stability};
 use stablechat_protocol::close::CloseReason;
-use stablechat_protocol::command::{Command, Query};
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
 use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement, PublicKey};
@@ -17,7 +17,6 @@ use stablechat_protocol::session::ClientId;
 use stablechat_protocol::status::{Counters, ReportedPhase, StatusReport};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -89,16 +88,9 @@ pub struct State {
     pub timestamps: Vec<Timestamp>,
     /// How often it was asked to ping its peers.
     pub rounds: u64,
-    accounts: BTreeMap<AccountName, Account>,
-    sessions: BTreeMap<ClientId, BTreeMap<u64, Answer>>,
-    timeline: Vec<Message>,
+    chat: Chat,
     connections: Vec<Connection>,
     is_alive: bool,
-}
-
-struct Account {
-    key: PublicKey,
-    unread: BTreeMap<Uid, Message>,
 }
 
 struct Connection {
@@ -158,7 +150,7 @@ impl Replica {
     /// Pushes every message once more, as if it were new.
     pub fn push_all_again(&self) {
         let mut state = self.state();
-        for message in state.timeline.clone() {
+        for message in state.chat.messages().to_vec() {
             state.push(&message);
         }
     }
@@ -167,12 +159,9 @@ impl Replica {
     pub fn change_answers(&self, answer: &Answer) {
         let mut state = self.state();
         let mut bytes = Vec::new();
-        for (client, answers) in &state.sessions {
-            for sequence in answers.keys() {
-                let (client, sequence, answer) = (*client, *sequence, answer.clone());
-                let changed = ToClient::Changed { client, sequence, uid: Uid::new(state.clock(), b""), answer };
-                encode(&changed, &mut bytes).expect("short");
-            }
+        for (client, sequence) in state.chat.requests() {
+            let (uid, answer) = (Uid::new(state.clock(), b""), answer.clone());
+            encode(&ToClient::Changed { client, sequence, uid, answer }, &mut bytes).expect("short");
         }
         for connection in &mut state.connections {
             // A client may be gone.
@@ -283,8 +272,8 @@ impl Replica {
                     let (request, reason) = (RequestId::Query { id }, Refusal::NotServing);
                     return vec![ToClient::Refused { request, timestamp, reason, clock }];
                 }
-                let answer =
-                    state.read(actor.as_ref(), query).unwrap_or_else(|reason| QueryAnswer::Rejected { reason });
+                let answer = state.chat.read(actor.as_ref(), query, state.manners.page);
+                let answer = answer.unwrap_or_else(|reason| QueryAnswer::Rejected { reason });
                 vec![ToClient::QueryAnswer { id, answer, metadata: METADATA }]
             }
             ToReplica::Request { client, sequence, timestamp, command } => {
@@ -293,16 +282,12 @@ impl Replica {
             }
         }
     }
-}
 
-impl Replica {
     fn statement(&self, challenge: Challenge, account: &AccountName, key: PublicKey) -> LoginStatement {
         let (cluster, replica) = (self.cluster.clone(), self.name.clone());
         LoginStatement { cluster, replica, challenge, account: account.clone(), key, channel: None }
     }
-}
 
-impl Replica {
     fn report(&self, state: &State) -> StatusReport {
         let clock = state.clock();
         let (log_digest, state_digest) = (Digest([0xd1; 32]), Digest([state.manners.state; 32]));
@@ -360,12 +345,12 @@ impl State {
 
     /// The sessions in which anything was applied.
     pub fn sessions(&self) -> Vec<ClientId> {
-        self.sessions.keys().copied().collect()
+        self.chat.sessions().collect()
     }
 
     /// How many messages are unread.
     pub fn unread(&self) -> usize {
-        self.accounts.values().map(|account| account.unread.len()).sum()
+        self.chat.unread()
     }
 
     /// How many connections have messages pushed.
@@ -404,108 +389,16 @@ impl State {
             return Some(ToClient::Refused { request, timestamp, reason: Refusal::Late, clock });
         }
         let uid = request.uid(timestamp);
-        let answer = self.apply(uid, request);
+        let (answer, message) = self.chat.apply(uid, request, self.manners.rejects_sends.as_ref());
+        if let Some(message) = message {
+            self.sent.push(message.text.as_str().into());
+            self.push(&message);
+        }
         if let Some(rest) = &mut self.manners.dies_after {
             self.is_alive = *rest > 0;
             *rest = rest.saturating_sub(1);
         }
         let is_heard = self.is_alive && !self.manners.is_mute;
         is_heard.then_some(ToClient::Answer { client, sequence, uid, answer, metadata: METADATA })
-    }
-
-    /// Applies a request at its place in its session.
-    fn apply(&mut self, uid: Uid, request: Request) -> Answer {
-        let answers = self.sessions.entry(request.client).or_default();
-        let expected = answers.len() as u64 + 1;
-        if let Some(answer) = answers.get(&request.sequence) {
-            return answer.clone();
-        }
-        if request.sequence != expected {
-            return Answer::Rejected { reason: Rejection::OutOfSequence { expected } };
-        }
-        let (client, sequence) = (request.client, request.sequence);
-        let answer = match self.perform(uid, request) {
-            Ok(()) => Answer::Done,
-            Err(reason) => Answer::Rejected { reason },
-        };
-        self.sessions.entry(client).or_default().insert(sequence, answer.clone());
-        answer
-    }
-
-    fn perform(&mut self, uid: Uid, request: Request) -> Result<(), Rejection> {
-        if let Command::Create { name, key, .. } = request.command {
-            if self.accounts.contains_key(&name) {
-                return Err(Rejection::AlreadyExists { name });
-            }
-            self.accounts.insert(name, Account { key, unread: BTreeMap::new() });
-            return Ok(());
-        }
-        let from = self.owner(request.actor.as_ref())?;
-        match request.command {
-            Command::Create { .. } => {}
-            Command::Delete => drop(self.accounts.remove(&from)),
-            Command::Ack { uids } => {
-                let account = self.accounts.get_mut(&from).expect("it has an owner");
-                account.unread.retain(|uid, _| !uids.contains(uid));
-            }
-            Command::Send { to, text } => {
-                if let Some(reason) = &self.manners.rejects_sends {
-                    return Err(reason.clone());
-                }
-                let name = AccountName::parse(to.to_string()).expect("a name");
-                let account = self.accounts.get_mut(&name).ok_or(Rejection::NoSuchUser { name })?;
-                self.sent.push(text.as_str().into());
-                let message = Message { uid, from, to, text };
-                account.unread.insert(uid, message.clone());
-                self.timeline.push(message.clone());
-                self.push(&message);
-            }
-        }
-        Ok(())
-    }
-
-    fn owner(&self, actor: Option<&Actor>) -> Result<AccountName, Rejection> {
-        let Actor { account: name, key } = actor.cloned().ok_or(Rejection::LoginRequired)?;
-        match self.accounts.get(&name) {
-            None => Err(Rejection::NoSuchUser { name }),
-            Some(account) if account.key != key => Err(Rejection::NotOwner { name }),
-            Some(_) => Ok(name),
-        }
-    }
-
-    fn read(&self, actor: Option<&Actor>, query: Query) -> Result<QueryAnswer, Rejection> {
-        let most = |limit: u16| usize::from(limit).min(self.manners.page.unwrap_or(usize::MAX));
-        match query {
-            Query::List { pattern, after, limit } => {
-                let later = |name: &&AccountName| after.as_ref().is_none_or(|after| *name > after);
-                let names = self.accounts.keys().filter(later).filter(|name| pattern.matches(name));
-                let mut names: Vec<AccountName> = names.cloned().collect();
-                let more = names.len() > most(limit);
-                names.truncate(most(limit));
-                Ok(QueryAnswer::Accounts { next: names.last().filter(|_| more).cloned(), names })
-            }
-            Query::Unread { after, limit } => {
-                let unread = &self.accounts[&self.owner(actor)?].unread;
-                let later = unread.values().filter(|message| after.is_none_or(|after| message.uid > after));
-                let mut messages: Vec<Message> = later.cloned().collect();
-                let more = messages.len() > most(limit);
-                messages.truncate(most(limit));
-                Ok(QueryAnswer::Messages { messages, more })
-            }
-            Query::History { with, before, limit } => {
-                let me = self.owner(actor)?.to_string();
-                let earlier = self.timeline.iter().filter(|message| before.is_none_or(|before| message.uid < before));
-                let (one, other) = (&me, &with.to_string());
-                let between = earlier.filter(|message| {
-                    let ends = (message.from.to_string(), message.to.to_string());
-                    ends == (one.clone(), other.clone()) || ends == (other.clone(), one.clone())
-                });
-                let mut messages: Vec<Message> = between.cloned().collect();
-                let more = messages.len() > most(limit);
-                messages.drain(..messages.len().saturating_sub(most(limit)));
-                Ok(QueryAnswer::Messages { messages, more })
-            }
-            Query::KeyLookup { .. } => Err(Rejection::TooMany),
-        }
     }
 }

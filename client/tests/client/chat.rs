@@ -1,0 +1,157 @@
+//! The chat that a fake replica serves: accounts, sessions and messages, by the rules that a client can see.
+
+use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
+use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::login::PublicKey;
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::session::ClientId;
+use stablechat_protocol::uid::Uid;
+use std::collections::BTreeMap;
+
+/// Accounts, sessions and messages.
+#[derive(Default)]
+pub struct Chat {
+    accounts: BTreeMap<AccountName, Account>,
+    /// The answers in each session, by sequence number.
+    sessions: BTreeMap<ClientId, BTreeMap<u64, Answer>>,
+    /// All messages, in order.
+    timeline: Vec<Message>,
+}
+
+struct Account {
+    key: PublicKey,
+    unread: BTreeMap<Uid, Message>,
+}
+
+impl Chat {
+    /// The sessions in which anything was applied.
+    pub fn sessions(&self) -> impl Iterator<Item = ClientId> {
+        self.sessions.keys().copied()
+    }
+
+    /// The requests that were applied, by their sessions and numbers.
+    pub fn requests(&self) -> impl Iterator<Item = (ClientId, u64)> {
+        self.sessions.iter().flat_map(|(client, answers)| answers.keys().map(|sequence| (*client, *sequence)))
+    }
+
+    /// All messages, in order.
+    pub fn messages(&self) -> &[Message] {
+        &self.timeline
+    }
+
+    /// How many messages are unread.
+    pub fn unread(&self) -> usize {
+        self.accounts.values().map(|account| account.unread.len()).sum()
+    }
+
+    /// Applies a request at its place in its session. Returns the message that it sends, if it sends one. Each send is rejected with
+    /// `rejects_sends`, if that is given.
+    pub fn apply(
+        &mut self,
+        uid: Uid,
+        request: Request,
+        rejects_sends: Option<&Rejection>,
+    ) -> (Answer, Option<Message>) {
+        let (client, sequence) = (request.client, request.sequence);
+        let answers = self.sessions.entry(client).or_default();
+        let expected = answers.len() as u64 + 1;
+        if let Some(answer) = answers.get(&sequence) {
+            return (answer.clone(), None);
+        }
+        if sequence != expected {
+            return (Answer::Rejected { reason: Rejection::OutOfSequence { expected } }, None);
+        }
+        let (answer, message) = match self.perform(uid, request, rejects_sends) {
+            Ok(message) => (Answer::Done, message),
+            Err(reason) => (Answer::Rejected { reason }, None),
+        };
+        self.sessions.entry(client).or_default().insert(sequence, answer.clone());
+        (answer, message)
+    }
+
+    fn perform(
+        &mut self,
+        uid: Uid,
+        request: Request,
+        rejects_sends: Option<&Rejection>,
+    ) -> Result<Option<Message>, Rejection> {
+        if let Command::Create { name, key, .. } = request.command {
+            if self.accounts.contains_key(&name) {
+                return Err(Rejection::AlreadyExists { name });
+            }
+            self.accounts.insert(name, Account { key, unread: BTreeMap::new() });
+            return Ok(None);
+        }
+        let from = self.owner(request.actor.as_ref())?;
+        match request.command {
+            Command::Create { .. } => Ok(None),
+            Command::Delete => {
+                self.accounts.remove(&from);
+                Ok(None)
+            }
+            Command::Ack { uids } => {
+                let account = self.accounts.get_mut(&from).expect("it has an owner");
+                account.unread.retain(|uid, _| !uids.contains(uid));
+                Ok(None)
+            }
+            Command::Send { to, text } => {
+                if let Some(reason) = rejects_sends {
+                    return Err(reason.clone());
+                }
+                let name = AccountName::parse(to.to_string()).expect("a name");
+                let account = self.accounts.get_mut(&name).ok_or(Rejection::NoSuchUser { name })?;
+                let message = Message { uid, from, to, text };
+                account.unread.insert(uid, message.clone());
+                self.timeline.push(message.clone());
+                Ok(Some(message))
+            }
+        }
+    }
+
+    fn owner(&self, actor: Option<&Actor>) -> Result<AccountName, Rejection> {
+        let Actor { account: name, key } = actor.cloned().ok_or(Rejection::LoginRequired)?;
+        match self.accounts.get(&name) {
+            None => Err(Rejection::NoSuchUser { name }),
+            Some(account) if account.key != key => Err(Rejection::NotOwner { name }),
+            Some(_) => Ok(name),
+        }
+    }
+
+    /// Answers a query, with at most `page` entries if that is given.
+    pub fn read(&self, actor: Option<&Actor>, query: Query, page: Option<usize>) -> Result<QueryAnswer, Rejection> {
+        let most = |limit: u16| usize::from(limit).min(page.unwrap_or(usize::MAX));
+        match query {
+            Query::List { pattern, after, limit } => {
+                let later = |name: &&AccountName| after.as_ref().is_none_or(|after| *name > after);
+                let names = self.accounts.keys().filter(later).filter(|name| pattern.matches(name));
+                let mut names: Vec<AccountName> = names.cloned().collect();
+                let more = names.len() > most(limit);
+                names.truncate(most(limit));
+                Ok(QueryAnswer::Accounts { next: names.last().filter(|_| more).cloned(), names })
+            }
+            Query::Unread { after, limit } => {
+                let unread = &self.accounts[&self.owner(actor)?].unread;
+                let later = unread.values().filter(|message| after.is_none_or(|after| message.uid > after));
+                let mut messages: Vec<Message> = later.cloned().collect();
+                let more = messages.len() > most(limit);
+                messages.truncate(most(limit));
+                Ok(QueryAnswer::Messages { messages, more })
+            }
+            Query::History { with, before, limit } => {
+                let me = self.owner(actor)?.to_string();
+                let earlier = self.timeline.iter().filter(|message| before.is_none_or(|before| message.uid < before));
+                let (one, other) = (&me, &with.to_string());
+                let between = earlier.filter(|message| {
+                    let ends = (message.from.to_string(), message.to.to_string());
+                    ends == (one.clone(), other.clone()) || ends == (other.clone(), one.clone())
+                });
+                let mut messages: Vec<Message> = between.cloned().collect();
+                let more = messages.len() > most(limit);
+                messages.drain(..messages.len().saturating_sub(most(limit)));
+                Ok(QueryAnswer::Messages { messages, more })
+            }
+            Query::KeyLookup { .. } => Err(Rejection::TooMany),
+        }
+    }
+}
