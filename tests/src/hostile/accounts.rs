@@ -1,6 +1,6 @@
 //! Attacks by requests: of accounts, and of strangers who make accounts and sessions.
 
-use super::attack::{Attack, By, Rates, Reading, Step, Then, Turn};
+use super::attack::{Attack, By, Login, Opening, Rates, Reading, Step, Then, Turn};
 use super::targets::Hostile;
 use crate::session::{send, wall_clock};
 use fastrand::Rng;
@@ -23,7 +23,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "begins a session for each request",
         rates: Rates { connections: 30, opens: 30, bytes: 200_000 },
         reading: Reading::Half,
-        next: |turn| turn.greet().unwrap_or_else(|| Step::message(&turn.lone_request(Command::Delete))),
+        opening: Opening::Greeting,
+        next: |turn| Step::message(&turn.lone_request(Command::Delete)),
     },
     Attack {
         name: "account-churn",
@@ -31,7 +32,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "creates accounts, sends a message from each, and deletes half of them",
         rates: Rates { connections: 30, opens: 30, bytes: 150_000 },
         reading: Reading::Half,
-        next: |turn| turn.greet().unwrap_or_else(|| short_lived_account(turn)),
+        opening: Opening::Greeting,
+        next: short_lived_account,
     },
     Attack {
         name: "mailbox-floods",
@@ -39,7 +41,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "fills the mailbox of one account, or of half of the honest pair",
         rates: Rates { connections: 12, opens: 30, bytes: 1_000_000 },
         reading: Reading::Always,
-        next: |turn| turn.log_in(&turn.targets.hostile[1], false).unwrap_or_else(|| flood(turn)),
+        opening: Opening::AS_MORDRED,
+        next: flood,
     },
     Attack {
         name: "deaf-deliveries",
@@ -47,7 +50,11 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends large messages to itself, and reads neither deliveries nor answers",
         rates: Rates { connections: 60, opens: 60, bytes: 5_000_000 },
         reading: Reading::Never,
-        next: |turn| deaf(turn),
+        opening: Opening::Login(|group| match group.is_multiple_of(2) {
+            true => Login { account: 0, receive: true },
+            false => Login { account: 1, receive: false },
+        }),
+        next: deaf,
     },
     Attack {
         name: "odd-timestamps",
@@ -55,7 +62,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "stamps requests with any time from 1970 to 2554",
         rates: Rates { connections: 30, opens: 30, bytes: 200_000 },
         reading: Reading::Half,
-        next: |turn| turn.log_in(&turn.targets.hostile[1], false).unwrap_or_else(|| odd_timestamps(turn)),
+        opening: Opening::AS_MORDRED,
+        next: odd_timestamps,
     },
     Attack {
         name: "split-bodies",
@@ -63,7 +71,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends a different request to each replica, in the same session, with the same number and timestamp",
         rates: Rates { connections: 30, opens: 30, bytes: 200_000 },
         reading: Reading::Half,
-        next: |turn| turn.log_in(&turn.targets.hostile[1], false).unwrap_or_else(|| split_bodies(turn)),
+        opening: Opening::AS_MORDRED,
+        next: split_bodies,
     },
     Attack {
         name: "odd-sequences",
@@ -71,10 +80,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends requests of several accounts in one session, with gaps, repeated numbers and other bodies",
         rates: Rates { connections: 30, opens: 30, bytes: 200_000 },
         reading: Reading::Half,
-        next: |turn| {
-            let person = &turn.targets.hostile[1 + turn.group as usize % 2];
-            turn.log_in(person, false).unwrap_or_else(|| odd_sequences(turn))
-        },
+        opening: Opening::Login(|group| Login { account: 1 + group as usize % 2, receive: false }),
+        next: odd_sequences,
     },
     Attack {
         name: "large-acks",
@@ -82,7 +89,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "acknowledges 1,024 messages that do not exist",
         rates: Rates { connections: 30, opens: 30, bytes: 3_000_000 },
         reading: Reading::Half,
-        next: |turn| turn.log_in(&turn.targets.hostile[1], false).unwrap_or_else(|| large_ack(turn)),
+        opening: Opening::AS_MORDRED,
+        next: large_ack,
     },
     Attack {
         name: "repeated-requests",
@@ -90,7 +98,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends the same request again and again, with the same timestamp or another",
         rates: Rates { connections: 30, opens: 30, bytes: 2_000_000 },
         reading: Reading::Half,
-        next: |turn| turn.log_in(&turn.targets.hostile[1], false).unwrap_or_else(|| repetitions(turn)),
+        opening: Opening::AS_MORDRED,
+        next: repetitions,
     },
     Attack {
         name: "abandoned-requests",
@@ -98,10 +107,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends requests to one replica, and closes the connection at once",
         rates: Rates { connections: 30, opens: 300, bytes: 500_000 },
         reading: Reading::Never,
-        next: |turn| {
-            let step = turn.log_in(&turn.targets.hostile[1], false);
-            step.unwrap_or_else(|| Step { then: Then::Close, ..batch(turn, "vera", 40, 1) })
-        },
+        opening: Opening::AS_MORDRED,
+        next: |turn| Step { then: Then::Close, ..batch(turn, "vera", 40, 1) },
     },
 ];
 
@@ -143,12 +150,11 @@ fn flood(turn: &mut Turn) -> Step {
 
 /// Half of the connections receive what the other half sends.
 fn deaf(turn: &mut Turn) -> Step {
-    let [receiver, sender, ..] = &turn.targets.hostile[..] else { unreachable!("there are three") };
-    if turn.group.is_multiple_of(2) {
-        let step = turn.log_in(receiver, true);
-        return step.unwrap_or_else(|| Step::bytes(Vec::new(), Then::Hold));
+    let receiver = &turn.targets.hostile[0].account;
+    match turn.group.is_multiple_of(2) {
+        true => Step::hold(),
+        false => batch(turn, receiver.as_str(), 4096, 4),
     }
-    turn.log_in(sender, false).unwrap_or_else(|| batch(turn, receiver.account.as_str(), 4096, 4))
 }
 
 fn odd_timestamps(turn: &mut Turn) -> Step {

@@ -1,4 +1,7 @@
 //! Attacks: their names, their rates, and what their connections send.
+//!
+//! Every connection of an attack begins with the attack's opening, and then makes the attack's own steps until it holds or is closed,
+//! or the time is up. The swarm opens, drives and counts the connections.
 
 use super::targets::{Hostile, Targets};
 use super::{accounts, monitoring, queries, strangers};
@@ -23,8 +26,28 @@ pub struct Attack {
     pub rates: Rates,
     /// Whether its connections read the answers.
     pub reading: Reading,
-    /// What a connection sends next. It is asked again when the connection has sent everything and the rates allow more.
+    /// How each connection begins.
+    pub opening: Opening,
+    /// What a connection sends next, after its opening. It is asked again when the connection has sent everything and the rates allow
+    /// more.
     pub next: fn(&mut Turn) -> Step,
+}
+
+impl Attack {
+    /// What a connection sends next: the rest of its opening, or a step of its own.
+    pub fn step(&self, mut turn: Turn) -> Step {
+        match (turn.number, self.opening) {
+            (0, Opening::Greeting | Opening::Login(_)) => Step::messages([&hello(CLUSTER)], Then::AwaitWelcome),
+            (1, Opening::Login(login)) => {
+                let Login { account, receive } = login(turn.group);
+                Step::message(&turn.login(&turn.targets.hostile[account], receive))
+            }
+            (number, opening) => {
+                turn.number = number - opening.steps();
+                (self.next)(&mut turn)
+            }
+        }
+    }
 }
 
 /// Who attacks, and where.
@@ -58,6 +81,39 @@ pub enum Reading {
     Never,
     /// Half of the connections read, the others do not.
     Half,
+}
+
+/// How the connections of an attack begin.
+#[derive(Clone, Copy, Debug)]
+pub enum Opening {
+    /// With the attack itself.
+    Nothing,
+    /// With a greeting.
+    Greeting,
+    /// With a greeting, and a login that depends on the connection's group.
+    Login(fn(group: u64) -> Login),
+}
+
+/// A login to a hostile account.
+#[derive(Clone, Copy, Debug)]
+pub struct Login {
+    /// The index of the account.
+    pub account: usize,
+    /// Whether its messages are to be delivered.
+    pub receive: bool,
+}
+
+impl Opening {
+    /// A greeting, and a login as mordred, whom most attacks by an account use, without deliveries.
+    pub const AS_MORDRED: Opening = Opening::Login(|_| Login { account: 1, receive: false });
+
+    fn steps(self) -> u64 {
+        match self {
+            Opening::Nothing => 0,
+            Opening::Greeting => 1,
+            Opening::Login(_) => 2,
+        }
+    }
 }
 
 /// What a connection sends at once, and what it does after that.
@@ -94,6 +150,11 @@ impl Step {
         Step { frames: frames.len() as u64, bytes: frames.concat(), then }
     }
 
+    /// Nothing, and no further step: the connection stays open.
+    pub fn hold() -> Step {
+        Step::bytes(Vec::new(), Then::Hold)
+    }
+
     /// One message, then the next step.
     pub fn message(message: &ToReplica) -> Step {
         Step::messages([message], Then::Continue)
@@ -105,7 +166,7 @@ pub struct Turn<'a> {
     pub targets: &'a Targets,
     /// The index of the replica that it is connected to.
     pub replica: usize,
-    /// How many steps it has made before.
+    /// How many steps it has made before, not counting those of its opening.
     pub number: u64,
     /// A number that the connections to all replicas that were opened one after the other share.
     pub group: u64,
@@ -115,25 +176,7 @@ pub struct Turn<'a> {
     pub random: &'a mut Rng,
 }
 
-/// How many steps [`Turn::greet`] takes, and how many [`Turn::log_in`].
-pub const GREETING_STEPS: u64 = 1;
-pub const LOGIN_STEPS: u64 = 2;
-
 impl Turn<'_> {
-    /// The step of greeting, while that is not done.
-    pub fn greet(&self) -> Option<Step> {
-        (self.number < GREETING_STEPS).then(|| Step::messages([&hello(CLUSTER)], Then::AwaitWelcome))
-    }
-
-    /// The steps of greeting and logging in, while they are not done.
-    pub fn log_in(&self, person: &Hostile, receive: bool) -> Option<Step> {
-        match self.number {
-            0..GREETING_STEPS => self.greet(),
-            GREETING_STEPS => Some(Step::message(&self.login(person, receive))),
-            _ => None,
-        }
-    }
-
     /// A good login on this connection.
     pub fn login(&self, person: &Hostile, receive: bool) -> ToReplica {
         let (replica, challenge) = self.welcome.cloned().expect("asked for after the welcome only");

@@ -1,6 +1,6 @@
 //! Attacks on the port for monitoring.
 
-use super::attack::{Attack, By, Rates, Reading, Step, Then, Turn};
+use super::attack::{Attack, By, Opening, Rates, Reading, Step, Then, Turn};
 
 pub static ATTACKS: &[Attack] = &[
     Attack {
@@ -9,7 +9,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends a request byte by byte",
         rates: Rates { connections: 120, opens: 200, bytes: 500 },
         reading: Reading::Half,
-        next: |turn| slow(turn),
+        opening: Opening::Nothing,
+        next: slow,
     },
     Attack {
         name: "half-http",
@@ -17,7 +18,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends the beginning of a request, or nothing, and waits",
         rates: Rates { connections: 300, opens: 300, bytes: 50_000 },
         reading: Reading::Half,
-        next: |turn| half(turn),
+        opening: Opening::Nothing,
+        next: half,
     },
     Attack {
         name: "long-http",
@@ -25,7 +27,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends requests without end, and bytes that are not HTTP",
         rates: Rates { connections: 120, opens: 300, bytes: 5_000_000 },
         reading: Reading::Half,
-        next: |turn| long(turn),
+        opening: Opening::Nothing,
+        next: long,
     },
     Attack {
         name: "scrapes",
@@ -33,7 +36,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "asks for metrics and health, as often as it can",
         rates: Rates { connections: 48, opens: 500, bytes: 50_000 },
         reading: Reading::Half,
-        next: |turn| scrape(turn),
+        opening: Opening::Nothing,
+        next: scrape,
     },
 ];
 
@@ -42,7 +46,7 @@ const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: monitored\r\nAccept: tex
 fn slow(turn: &mut Turn) -> Step {
     match REQUEST.get(turn.number as usize) {
         Some(byte) => Step::bytes(vec![*byte], Then::Continue),
-        None => Step::bytes(Vec::new(), Then::Hold),
+        None => Step::hold(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Attacks by queries, of strangers and of accounts.
 
-use super::attack::{Attack, By, GREETING_STEPS, LOGIN_STEPS, Rates, Reading, Step, Then, Turn};
+use super::attack::{Attack, By, Login, Opening, Rates, Reading, Step, Then, Turn};
 use crate::raw::frame;
 use crate::session::{recipient, wall_clock};
 use stablechat_protocol::command::Query;
@@ -21,7 +21,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends 60,000 queries in one write; half of the connections are closed then",
         rates: Rates { connections: 30, opens: 30, bytes: 5_000_000 },
         reading: Reading::Half,
-        next: |turn| turn.greet().unwrap_or_else(|| burst(turn)),
+        opening: Opening::Greeting,
+        next: burst,
     },
     Attack {
         name: "list-pages",
@@ -29,7 +30,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "asks for the largest pages of names",
         rates: Rates { connections: 1000, opens: 1000, bytes: 1_000_000 },
         reading: Reading::Half,
-        next: |turn| turn.greet().unwrap_or_else(|| few(turn, GREETING_STEPS, |_| wall_clock(), &list("*"))),
+        opening: Opening::Greeting,
+        next: |turn| few(turn, |_| wall_clock(), &list("*")),
     },
     Attack {
         name: "wildcards",
@@ -37,10 +39,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "asks for names by patterns that are slow to match, and that match nothing",
         rates: Rates { connections: 300, opens: 300, bytes: 1_000_000 },
         reading: Reading::Half,
-        next: |turn| {
-            let slow = list("*o*e*o*y*w*t*a*l*n*-*a*e*-*0*0*z");
-            turn.greet().unwrap_or_else(|| few(turn, GREETING_STEPS, |_| wall_clock(), &slow))
-        },
+        opening: Opening::Greeting,
+        next: |turn| few(turn, |_| wall_clock(), &list("*o*e*o*y*w*t*a*l*n*-*a*e*-*0*0*z")),
     },
     Attack {
         name: "stale-queries",
@@ -48,7 +48,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "stamps queries with times up to ten seconds ago, on connections that come and go",
         rates: Rates { connections: 30, opens: 30, bytes: 150_000 },
         reading: Reading::Always,
-        next: |turn| turn.greet().unwrap_or_else(|| coming_and_going(turn, stale)),
+        opening: Opening::Greeting,
+        next: |turn| coming_and_going(turn, stale),
     },
     Attack {
         name: "fresh-queries",
@@ -56,7 +57,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "stamps queries with the time at which they are sent, or up to 50 ms later, on connections that come and go",
         rates: Rates { connections: 300, opens: 300, bytes: 150_000 },
         reading: Reading::Always,
-        next: |turn| turn.greet().unwrap_or_else(|| coming_and_going(turn, fresh)),
+        opening: Opening::Greeting,
+        next: |turn| coming_and_going(turn, fresh),
     },
     Attack {
         name: "message-pages",
@@ -64,7 +66,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "asks for the largest pages of its unread messages and its history",
         rates: Rates { connections: 1000, opens: 1000, bytes: 1_000_000 },
         reading: Reading::Half,
-        next: |turn| turn.log_in(&turn.targets.hostile[0], false).unwrap_or_else(|| message_pages(turn)),
+        opening: Opening::Login(|_| Login { account: 0, receive: false }),
+        next: message_pages,
     },
 ];
 
@@ -82,9 +85,9 @@ fn burst(turn: &mut Turn) -> Step {
     Step { bytes: (0..BURST).flat_map(query).collect(), frames: BURST, then }
 }
 
-/// A few queries with timestamps of this kind. `before` is the number of the connection's steps before its first queries.
-fn few(turn: &mut Turn, before: u64, timestamp: fn(&mut Turn) -> Timestamp, query: &Query) -> Step {
-    let first = (turn.number - before) * FEW;
+/// A few queries with timestamps of this kind.
+fn few(turn: &mut Turn, timestamp: fn(&mut Turn) -> Timestamp, query: &Query) -> Step {
+    let first = turn.number * FEW;
     let queries: Vec<ToReplica> = (first..first + FEW)
         .map(|id| ToReplica::Query { id, timestamp: timestamp(turn), query: query.clone() })
         .collect();
@@ -93,7 +96,7 @@ fn few(turn: &mut Turn, before: u64, timestamp: fn(&mut Turn) -> Timestamp, quer
 
 /// A few small queries. A connection makes some fifty steps of them.
 fn coming_and_going(turn: &mut Turn, timestamp: fn(&mut Turn) -> Timestamp) -> Step {
-    let step = few(turn, GREETING_STEPS, timestamp, &list("nobody"));
+    let step = few(turn, timestamp, &list("nobody"));
     match turn.random.u8(0..50) {
         0 => Step { then: Then::Close, ..step },
         _ => step,
@@ -113,5 +116,5 @@ fn message_pages(turn: &mut Turn) -> Step {
     let with = recipient(turn.targets.hostile[1].account.as_str());
     let queries = [Query::Unread { after: None, limit: 1000 }, Query::History { with, before: None, limit: 1000 }];
     let query = turn.random.choice(queries).expect("there are two");
-    few(turn, LOGIN_STEPS, |_| wall_clock(), &query)
+    few(turn, |_| wall_clock(), &query)
 }

@@ -1,6 +1,6 @@
 //! Attacks by strangers that have nothing to do with chat: sockets, greetings, logins and frames.
 
-use super::attack::{Attack, By, Rates, Reading, Step, Then, Turn};
+use super::attack::{Attack, By, Opening, Rates, Reading, Step, Then, Turn};
 use super::targets::Hostile;
 use crate::cluster::CLUSTER;
 use crate::raw::{frame, hello};
@@ -23,7 +23,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "connects and says nothing",
         rates: Rates { connections: 4500, opens: 3000, bytes: 0 },
         reading: Reading::Never,
-        next: |_| Step::bytes(Vec::new(), Then::Hold),
+        opening: Opening::Nothing,
+        next: |_| Step::hold(),
     },
     Attack {
         name: "partial-hellos",
@@ -31,6 +32,7 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends the beginning of a hello, and waits",
         rates: Rates { connections: 3000, opens: 1000, bytes: 100_000 },
         reading: Reading::Half,
+        opening: Opening::Nothing,
         next: |turn| cut(frame(&hello(CLUSTER)), turn, Then::Hold),
     },
     Attack {
@@ -39,7 +41,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "greets, sends a frame of any length but its last byte, and waits",
         rates: Rates { connections: 3000, opens: 1000, bytes: 100_000_000 },
         reading: Reading::Half,
-        next: |turn| turn.greet().unwrap_or_else(|| half_frame(turn)),
+        opening: Opening::Greeting,
+        next: half_frame,
     },
     Attack {
         name: "six-byte-frames",
@@ -47,7 +50,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends frames of six bytes, which log out, without end",
         rates: Rates { connections: 24, opens: 100, bytes: 20_000_000 },
         reading: Reading::Half,
-        next: |turn| turn.greet().unwrap_or_else(|| repeated(&ToReplica::Logout)),
+        opening: Opening::Greeting,
+        next: |_| repeated(&ToReplica::Logout),
     },
     Attack {
         name: "status-requests",
@@ -55,7 +59,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "asks for the status, or for pings of the peers, in frames of six bytes",
         rates: Rates { connections: 90, opens: 200, bytes: 1_000_000 },
         reading: Reading::Half,
-        next: |turn| turn.greet().unwrap_or_else(|| reports(turn)),
+        opening: Opening::Greeting,
+        next: reports,
     },
     Attack {
         name: "unread-pings",
@@ -63,9 +68,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "pings, and reads no pong",
         rates: Rates { connections: 900, opens: 500, bytes: 20_000_000 },
         reading: Reading::Never,
-        next: |turn| {
-            turn.greet().unwrap_or_else(|| repeated(&ToReplica::Ping { sent: Timestamp(turn.random.u64(..)) }))
-        },
+        opening: Opening::Greeting,
+        next: |turn| repeated(&ToReplica::Ping { sent: Timestamp(turn.random.u64(..)) }),
     },
     Attack {
         name: "wrong-hellos",
@@ -73,7 +77,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "greets with a wrong magic, cluster, version or role, or twice",
         rates: Rates { connections: 300, opens: 1000, bytes: 500_000 },
         reading: Reading::Half,
-        next: |turn| wrong_hello(turn),
+        opening: Opening::Nothing,
+        next: wrong_hello,
     },
     Attack {
         name: "bad-frames",
@@ -81,7 +86,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "sends random bytes, oversized, malformed and mutated frames, before and after greeting",
         rates: Rates { connections: 300, opens: 1000, bytes: 5_000_000 },
         reading: Reading::Half,
-        next: |turn| bad_frame(turn),
+        opening: Opening::Nothing,
+        next: bad_frame,
     },
     Attack {
         name: "cut-connections",
@@ -89,7 +95,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "closes the connection at any byte of a greeting, a login and a request",
         rates: Rates { connections: 300, opens: 2000, bytes: 5_000_000 },
         reading: Reading::Half,
-        next: |turn| turn.greet().unwrap_or_else(|| cut_conversation(turn)),
+        opening: Opening::Greeting,
+        next: cut_conversation,
     },
     Attack {
         name: "bad-logins",
@@ -97,7 +104,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "logs in with wrong signatures, without end",
         rates: Rates { connections: 60, opens: 100, bytes: 4_000_000 },
         reading: Reading::Half,
-        next: |turn| turn.greet().unwrap_or_else(|| logins(turn, false)),
+        opening: Opening::Greeting,
+        next: |turn| logins(turn, false),
     },
     Attack {
         name: "good-logins",
@@ -105,7 +113,8 @@ pub static ATTACKS: &[Attack] = &[
         summary: "logs in with good signatures of a key that no account has, without end",
         rates: Rates { connections: 60, opens: 100, bytes: 4_000_000 },
         reading: Reading::Half,
-        next: |turn| turn.greet().unwrap_or_else(|| logins(turn, true)),
+        opening: Opening::Greeting,
+        next: |turn| logins(turn, true),
     },
 ];
 

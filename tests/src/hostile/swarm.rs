@@ -68,7 +68,7 @@ struct Link {
     group: u64,
     /// Whether it reads answers.
     reads: bool,
-    /// How many steps it has begun.
+    /// How many steps it has begun, with those of its opening.
     steps: u64,
     /// The rest of a step that the socket has not taken yet.
     rest: Vec<u8>,
@@ -224,8 +224,8 @@ impl<'a> Swarm<'a> {
             return Ok(After::Again);
         }
         let (replica, number, group) = (link.replica, link.steps, link.group);
-        let mut turn = Turn { targets, replica, number, group, welcome: link.welcome.as_ref(), random };
-        let Step { bytes: step, frames, then } = (attack.next)(&mut turn);
+        let turn = Turn { targets, replica, number, group, welcome: link.welcome.as_ref(), random };
+        let Step { bytes: step, frames, then } = attack.step(turn);
         link.steps += 1;
         spent.frames += frames;
         (link.rest, link.then) = (step, then);
