@@ -20,13 +20,18 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
 ///
 /// # Panics
 /// There is none within the limit. `what` names it in the message.
-pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, limit: Duration, probe: impl FnMut() -> Option<T>) -> T {
+    try_wait_for(limit, probe).unwrap_or_else(|| panic!("waited {limit:?} in vain: {what}"))
+}
+
+/// Waits until there is a value. None if there is none within the limit.
+pub fn try_wait_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(value) = probe() {
+        let value = probe();
+        if value.is_some() || Instant::now() >= deadline {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
         std::thread::sleep(INTERVAL);
     }
 }

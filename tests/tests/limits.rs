@@ -193,6 +193,7 @@ fn flood(clients: Vec<RawClient>, bytes: impl Fn(u64) -> Vec<u8>, is_deaf: bool,
             written.is_some()
         });
         total += moved;
+        // All sockets are full, so the replicas are behind: they get the processor until there is room again.
         if moved == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -303,6 +304,7 @@ fn sockets_that_say_nothing_lock_no_peer_out() {
                     silent.push(stream);
                     connected.fetch_add(1, Ordering::Relaxed);
                 }
+                // Dropped connections are replaced a thousand times a second at most, so that the replicas have some of the processor.
                 std::thread::sleep(Duration::from_millis(1));
             }
         });

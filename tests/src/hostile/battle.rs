@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
 /// How long the honest pair may wait for an answer when the attacks are over: as long as their talkers wait.
 const RECOVERY: Duration = Duration::from_secs(120);
-/// The time between two looks at the replicas' memory.
+/// The time between two looks at the replicas' memory. Memory tells nobody that it has grown, so it is looked at often, and each
+/// time is short against a round. What peaks in between shows in [`Memory::peak`].
 const LOOKS: Duration = Duration::from_millis(20);
 
 /// What happened, as far as it can be told without judging it.

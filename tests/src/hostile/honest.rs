@@ -65,6 +65,7 @@ pub fn visit(cluster: &Cluster, is_enough: &AtomicBool) -> Visits {
     let mut visits = Visits::default();
     let mut next = Instant::now();
     while !is_enough.load(Ordering::Relaxed) {
+        // Time has to pass between two visits. It passes in small pieces, so that the visits end soon after the battle.
         if Instant::now() < next {
             std::thread::sleep(Duration::from_millis(20));
             continue;

@@ -2,9 +2,8 @@
 
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
-use crate::wait::SOON;
+use crate::wait::{SOON, try_wait_for};
 use std::ops::Sub;
-use std::time::{Duration, Instant};
 
 /// The largest resident memory that each replica has had.
 #[derive(Clone, Debug)]
@@ -75,12 +74,9 @@ impl Counted {
 
 /// A replica's metrics. They may be late, since an attack on the monitoring port may take all its connections.
 fn metrics(cluster: &Cluster, name: &str) -> Result<Metrics, String> {
-    let begin = Instant::now();
-    loop {
-        match cluster.try_page(name, "/metrics") {
-            Some((200, page)) => return Ok(Metrics::parse(&page)),
-            _ if begin.elapsed() > SOON => return Err(format!("replica {name} gives no metrics within {SOON:?}")),
-            _ => std::thread::sleep(Duration::from_millis(20)),
-        }
-    }
+    let page = try_wait_for(SOON, || match cluster.try_page(name, "/metrics") {
+        Some((200, page)) => Some(page),
+        _ => None,
+    });
+    page.map(|page| Metrics::parse(&page)).ok_or_else(|| format!("replica {name} gives no metrics within {SOON:?}"))
 }
