@@ -4,7 +4,7 @@
 //! commit it with one sync, and only then let the answers out, since an answer promises durability. It has no thread and no
 //! channel, so that the simulator can drive it; [`run`] is the thread around it.
 //!
-//! It never knows sockets: what it sends are messages to connections and peers, which may be gone by then.
+//! It never knows sockets: it gathers messages to connections and peers, which may be gone when the messages are sent.
 
 mod backlog;
 mod boundaries;
@@ -53,7 +53,7 @@ pub struct Applier {
     replica: Replica,
     /// The store, and everything that its changes concern.
     executor: Executor,
-    /// What the protocol wants done and has not been done yet.
+    /// The outputs of the protocol that wait to be performed.
     backlog: Backlog,
     boundaries: BoundaryExchange,
     progress: Progress,
@@ -65,12 +65,12 @@ pub struct Applier {
     identity: ReplicaIdentity,
     /// The connections that have asked for the status in this wake. Each gets one report, however often it asks.
     asking_for_status: BTreeSet<ConnectionId>,
-    /// What the poll loop has measured, if there was a scrape in this wake.
+    /// The poll loop's measurements, if there was a scrape in this wake.
     scraped: Option<NetStats>,
     /// The events of the batch that is being taken in, until each has been. If storage fails in the middle of a wake, the rest
     /// stays here: `thread::Halted`, which takes the applier's place, needs the logins and the ends of connections among it.
     events: VecDeque<NetEvent>,
-    /// What the clock has to show at least, if that is more than it shows.
+    /// The time that the clock has to show at least, if that is more than it shows.
     clock_floor: Option<Timestamp>,
     stopped: bool,
 }
@@ -160,7 +160,7 @@ impl Applier {
         self.replica.has_to_start_again()
     }
 
-    /// What the clock is to be raised to, if it is; says so once.
+    /// The time that the clock is to be raised to. Returned once.
     pub fn take_clock_floor(&mut self) -> Option<Timestamp> {
         self.clock_floor.take()
     }
@@ -250,7 +250,7 @@ impl Applier {
         Ok(())
     }
 
-    /// What each event of the poll loop leads to.
+    /// Takes in an event of the poll loop: most are inputs for the protocol, the others are for one of the objects here.
     fn on_event(&mut self, event: NetEvent) -> Result<(), StoreError> {
         let input = match event {
             NetEvent::Request(submission) => {
@@ -347,7 +347,7 @@ impl Applier {
         Ok(())
     }
 
-    /// Performs what needs no change of the store.
+    /// Performs an effect: it needs no change of the state or the log.
     fn effect(&mut self, effect: Effect, now: Timestamp, outbox: &mut Outbox) -> Result<(), StoreError> {
         match effect {
             Effect::Send { to, message } => outbox.for_peer(to, message),
@@ -383,7 +383,7 @@ impl Applier {
         Ok(())
     }
 
-    /// Changes the store as far as this wake gets: first what is left of the last one, then what is stable, for
+    /// Changes the store as far as this wake gets: first the changes that the last wake left, then the stable requests, for
     /// [`WAKE_PART_MAX`]. While we catch up, a wake does one batch of an insertion, so that other requests are answered in between;
     /// and between two insertions, peers that have asked for our log are served first. Everything that was done is committed when it
     /// returns.

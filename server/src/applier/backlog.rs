@@ -1,4 +1,4 @@
-//! What the protocol wants done and has not been done yet.
+//! The outputs of the protocol that wait to be performed.
 //!
 //! The three kinds of output differ in when they may be performed: an effect at once, a change of the store after all changes
 //! before it, and a read of the log while no change is half done. So outputs are sorted, and those that have to wait are queued.
@@ -80,7 +80,7 @@ impl Backlog {
         !self.changes.is_empty() || self.new.iter().chain(&self.unsorted).any(inserts)
     }
 
-    /// Drops what is to be done on a connection to a peer that has ended, or that the protocol ends. The peer asks again on the next
+    /// Drops the work for a connection to a peer that has ended, or that the protocol ends. The peer asks again on the next
     /// one. A part of a snapshot must not be installed after this: the protocol no longer waits for it, and may have joined
     /// meanwhile.
     pub fn on_disconnected(&mut self, peer: PeerId) {
@@ -90,7 +90,7 @@ impl Backlog {
         };
         self.reads.retain(|read| read.to != peer);
         self.changes.retain(|change| !is_stale(change));
-        // What is being sorted stays: it comes after the protocol's own `Effect::Disconnect`, so it is for the next connection.
+        // The outputs that are being sorted stay: they come after the protocol's own `Effect::Disconnect`, so they are for the next connection.
         self.new.retain(|output| !matches!(output, Output::Change(change) if is_stale(change)));
     }
 

@@ -34,7 +34,7 @@ pub struct BoundaryExchange {
     reports: BTreeMap<u64, Reports>,
 }
 
-/// What replicas have reported of one boundary.
+/// The reports of one boundary by replicas.
 #[derive(Default)]
 struct Reports {
     ours: Option<BoundaryDigests>,
@@ -42,7 +42,7 @@ struct Reports {
 }
 
 impl Reports {
-    /// How many replicas, ourselves included, have reported what we have.
+    /// How many replicas, ourselves included, have reported the same as we.
     fn agreeing(&self) -> usize {
         1 + self.theirs.values().filter(|theirs| Some(**theirs) == self.ours).count()
     }
@@ -74,7 +74,7 @@ impl BoundaryExchange {
 
     /// Settles the log up to the last boundary that is the same at all replicas. When the log is too long, replicas that are away are
     /// not waited for if it is the same at more than half of all. So when replicas are cut off from each other, at most one
-    /// side truncates what another has not seen, and the other sides still have all of theirs when they meet again.
+    /// side truncates requests that another has not seen, and the other sides still have all of theirs when they meet again.
     pub fn settle(&mut self, replica: &Replica, store: &mut ChatStore) {
         let replicas = replica.settings().peers.len() + 1;
         let newest_first = self.reports.values().rev();

@@ -69,7 +69,7 @@ impl Clients {
         self.on_logged_out(connection);
     }
 
-    /// The store is closed, and may lack what was not committed when it is opened again: accounts are looked up anew.
+    /// The store is closed. Accounts that were not committed are gone when it is opened again, so they are looked up anew.
     pub fn on_store_closed(&mut self) {
         self.senders = Senders::default();
     }

@@ -1,9 +1,9 @@
-//! Executes changes of the store, and gathers what follows from them: answers for the connections that wait, deliveries for
+//! Executes changes of the store, and gathers the messages that follow from them: answers for the connections that wait, deliveries for
 //! subscribers, and changed answers after a repair.
 //!
 //! Only one change is half done at a time: an insertion, which takes many batches. Until it is done, the store is between two states
-//! of the log, and no other change is executed. What is executed becomes durable with [`Executor::commit`]; the outbox must not be
-//! released before.
+//! of the log, and no other change is executed. Changes become durable with [`Executor::commit`]; the outbox must not be released
+//! before.
 //!
 //! It never decides what is executed when. The result of a change is an input for the protocol, which the applier passes on.
 
@@ -80,7 +80,7 @@ impl Executor {
         Executor { clients, measurements, ..self }
     }
 
-    /// Closes the store; what is not committed is lost. Connections and counters outlive it.
+    /// Closes the store; changes that are not committed are lost. Connections and counters outlive it.
     pub fn close(mut self) -> (Clients, Measurements) {
         self.clients.on_store_closed();
         self.measurements.on_halt();

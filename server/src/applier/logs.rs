@@ -1,4 +1,4 @@
-//! Between the protocol and the store, about logs: what peers say of theirs becomes inputs, and what they ask of ours is read.
+//! Between the protocol and the store, about logs: messages about peers' logs become inputs, and parts of ours are read for peers.
 //!
 //! The protocol knows uids and no positions or hashes. So a peer's marks and entries are compared with our log here, and the
 //! protocol gets the result.
@@ -16,7 +16,7 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
 impl Applier {
-    /// The input that a peer's message is for the protocol; none when it does not concern it.
+    /// The input for the protocol that a peer's message leads to; none when the message does not concern it.
     pub(super) fn input_from(
         &mut self,
         time: Timestamp,
@@ -71,7 +71,7 @@ impl Applier {
             Reconciliation::TakeSnapshot if last.uid.timestamp > self.replica.latest_credible() => None,
             Reconciliation::TakeSnapshot => return Ok(Input::Outdated { peer }),
             Reconciliation::Insert if last.position > shared => Some(common.map_or(Uid::MIN, |mark| mark.uid)),
-            // Nothing is to be had from it. If it has to give way, it will submit again what only it has.
+            // Its log has nothing for us. If it has to give way, it will submit again the requests that only it has.
             Reconciliation::Insert | Reconciliation::GiveSnapshot => None,
         };
         let has_settled = shared >= self.executor.store.log().settled_mark()?.position;
@@ -98,8 +98,8 @@ impl Applier {
         Ok(Input::LogEntries { time, peer, after, missing, next })
     }
 
-    /// Looks for requests of which a peer's log has another body than ours. It takes an author who has put about 2^64 hashes into
-    /// making two bodies of one uid, or damaged data. No rule tells which one is right, and nothing is done about it but to say so.
+    /// Looks for requests of which a peer's log has another body than ours. Either data is damaged, or an author has computed about
+    /// 2^64 hashes to find two bodies of one uid. No rule tells which body is right, so this is only logged.
     fn compare_bodies(&mut self, peer: PeerId, requests: &[StampedRequest]) -> Result<(), StoreError> {
         for StampedRequest { uid, request } in requests {
             if self.executor.store.log().request(*uid)?.is_some_and(|ours| ours != *request) {
@@ -117,7 +117,7 @@ impl Applier {
     }
 
     /// Takes out requests of a peer that the log lacks and has no place for any more, since it is settled there, and keeps them as
-    /// orphans. The protocol must not see them: it would list what we cannot send to anybody.
+    /// orphans. The protocol must not see them: it would list requests that we cannot send to anybody.
     fn orphan_unplaceable(&mut self, requests: &mut Vec<StampedRequest>) -> Result<(), StoreError> {
         let settled = self.executor.store.log().settled();
         let (mut unplaceable, mut failure) = (Vec::new(), None);
@@ -170,7 +170,7 @@ impl Applier {
                 let common = self.executor.store.log().common(&marks)?;
                 outbox.for_peer(to, self.prefix(common)?);
             }
-            // What would come next has been truncated meanwhile.
+            // The next requests have been truncated meanwhile.
             LogPart::Entries { after } if after < self.executor.store.log().base().uid => {
                 outbox.for_peer(to, self.prefix(None)?)
             }
@@ -202,7 +202,7 @@ impl Applier {
             outbox.for_peer(to, PeerMessage::Bodies { requests });
         }
 
-        // What is still to be written will be there when it is asked for again. Nothing is written below the settled end.
+        // A request that is still to be written will be there when it is asked for again. Nothing is written below the settled end.
         let settled = self.executor.store.log().settled();
         let is_lost = |uid: &Uid| *uid <= settled || !self.replica.is_held(*uid);
         let uids: Vec<Uid> = absent.into_iter().filter(is_lost).collect();

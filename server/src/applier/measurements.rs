@@ -1,4 +1,4 @@
-//! What a replica counts and measures, for status reports and metrics.
+//! The counts and measurements of a replica, for status reports and metrics.
 
 use super::boundaries::Comparison;
 use crate::metrics::{ExtraCounters, Histograms};
@@ -46,7 +46,7 @@ impl Measurements {
         }
     }
 
-    /// What was applied and not committed never will be.
+    /// Storage failed: the requests that are applied and not committed never will be.
     pub fn on_halt(&mut self) {
         self.uncommitted.clear();
     }
@@ -113,7 +113,7 @@ impl Measurements {
         self.counters
     }
 
-    /// What only the metrics have.
+    /// The counters and histograms that only the metrics have.
     pub fn extra(&self) -> (ExtraCounters, Histograms) {
         (self.extra, self.histograms.clone())
     }

@@ -60,7 +60,7 @@ impl Outbox {
         self.messages.push(command);
     }
 
-    /// The peers whose new connections are acknowledged by what has gathered, once for each connection.
+    /// The peers whose new connections the gathered messages acknowledge, once for each connection.
     pub fn connections_seen(&self) -> impl Iterator<Item = PeerId> {
         self.messages.iter().filter_map(|command| match command {
             NetCommand::ConnectionSeen { peer } => Some(*peer),

@@ -15,7 +15,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// The transfer that is under way, and how the peers' logs compare with ours.
 #[derive(Default)]
 pub struct Progress {
-    /// How many requests each peer's log had after what both have, when it was last compared with ours.
+    /// How many requests each peer's log had after the common prefix, when it was last compared with ours.
     ahead: BTreeMap<PeerId, u64>,
     transfer: Option<Transfer>,
 }
@@ -36,7 +36,7 @@ struct Transfer {
 }
 
 impl Progress {
-    /// A peer's log has so many requests after what both have.
+    /// A peer's log has so many requests after the common prefix.
     pub fn on_compared(&mut self, peer: PeerId, ahead: u64) {
         self.ahead.insert(peer, ahead);
         self.transfer.take_if(|transfer| transfer.from == peer);

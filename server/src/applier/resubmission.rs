@@ -5,13 +5,13 @@
 //! its effect. This goes in sweeps over all orphans, in their order:
 //!
 //! 1. Each is submitted as a new request of its session, which takes it for a repetition if it was executed before. One that skips a
-//!    number has no effect, and waits for the next sweep: what it waits for may be an orphan, too.
+//!    number has no effect, and waits for the next sweep: the request that it waits for may be an orphan, too.
 //! 2. When a sweep has helped none, and all of it came to the log, those that are left cannot be executed in their sessions: these
 //!    have ended, after a day without use, or lack a request that nobody has. Each is submitted in a session of its own; but not
 //!    at once while the client of its session is connected here ([`RESTS_MAX`]): the client may still send what the session lacks,
 //!    and the orphan itself.
 //!
-//! Nothing of this is stored. After a crash it begins anew: what was submitted before has had its effect or not.
+//! Nothing of this is stored. After a crash it begins anew, and finds out of each orphan whether it has had its effect.
 
 use crate::replica::{Body, Input, NOBODY, Output, Phase, Replica, Sender, Submission};
 use crate::store::{ChatStore, StoreError, in_own_session};
@@ -54,7 +54,7 @@ struct Sweep {
     up_to: Uid,
     /// Whether an orphan was found to have had its effect.
     has_helped: bool,
-    /// Whether all that was submitted came to the log.
+    /// Whether all submitted orphans came to the log.
     is_complete: bool,
     /// Whether an orphan was left to its client. Then the next orphans wait as if some had been submitted.
     is_resting: bool,

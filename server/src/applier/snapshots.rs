@@ -40,7 +40,7 @@ struct Incoming {
     next: u64,
 }
 
-/// What a part led to.
+/// The result of taking in a part.
 pub enum Taken {
     /// The next one has been asked for.
     More,

@@ -72,7 +72,7 @@ impl StateLog {
         }
     }
 
-    /// Logs whose clocks have come to differ, or to agree again.
+    /// Logs the peers whose clocks have come to differ from ours, or to agree again.
     pub fn note_clocks(&mut self, overview: &Overview, identity: &ReplicaIdentity) {
         for peer in &overview.peers {
             let is_news = match peer.clock_is_apart {

@@ -22,7 +22,7 @@ struct Node {
     location: Location,
     /// None while it is down.
     applier: Option<Applier>,
-    /// What has come and is not yet taken in.
+    /// The events that have come and are not yet taken in.
     inbox: VecDeque<NetEvent>,
 }
 
@@ -32,7 +32,7 @@ struct Cluster {
     now: Timestamp,
     /// How many requests have been issued, all of one session.
     issued: u64,
-    /// Who is cut off from all others.
+    /// The replica that is cut off from all others.
     cut_off: Option<u8>,
 }
 
@@ -47,7 +47,7 @@ impl Cluster {
         cluster
     }
 
-    /// What a replica says of itself.
+    /// The identity of a replica.
     fn identity(&self, place: u8) -> crate::net::ReplicaIdentity {
         let entry = |index: usize| format!("[[replica]]\nname = '{index}'\naddress = 'host{index}:1'\n");
         let entries: String = (0..self.nodes.len()).map(entry).collect();

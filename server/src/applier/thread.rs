@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// How often a replica that could not write looks whether it can.
 const RETRY: Duration = Duration::from_millis(500);
-/// What it answers when it is asked why it does not serve.
+/// The answer to health checks while it cannot write.
 const FULL: &str = "its disk is full";
 
 /// Why a replica has ended.
@@ -122,7 +122,7 @@ fn run_with_room(
     Ok(Ended::Stopped)
 }
 
-/// What remains of a replica that cannot write.
+/// The remains of a replica that cannot write: everything that needs no store.
 struct Halted {
     identity: ReplicaIdentity,
     settings: ProtocolSettings,
@@ -205,7 +205,7 @@ impl Halted {
         Ok(None)
     }
 
-    /// Answers what can be answered without the store, and remembers the logins.
+    /// Takes in an event as far as that needs no store: refuses requests, answers questions, and remembers logins.
     fn on_event(&mut self, event: NetEvent, now: Timestamp, outbox: &mut Outbox) {
         match event {
             NetEvent::Request(Submission { from, timestamp, body, .. }) => {

@@ -1,9 +1,8 @@
 //! The table of connections, with the limits that hold for all of them together.
 //!
-//! Anybody may connect, so each kind of connection has room of its own: those that have not said what they are, clients, and those
-//! that are being ended. Peers take none of it, so whatever strangers do, a peer can connect. When a kind has no room, the source
-//! with the most connections gives way, and there the connection that matters least. So whoever makes many connections takes
-//! places from itself.
+//! Anybody may connect, so each kind of connection has room of its own: connections without a hello, clients, and connections that
+//! are being ended. Peers take none of it, so strangers cannot keep a peer from connecting. When a kind has no room, the source with
+//! the most connections loses the one that matters least. So a source with many connections takes places from itself.
 
 use super::connection::Connection;
 use super::greeting::Greeting;
@@ -17,8 +16,8 @@ use std::time::{Duration, Instant};
 /// The most connections of clients. Beyond it one that has not logged in gives way to a new one, or else one of a source that has
 /// more of them than the new one's; if there is none, the new one is told that the replica is full.
 pub const CLIENTS_MAX: usize = 1024;
-/// The most connections that have not said what they are. Beyond it the oldest of the source that has most of them is dropped
-/// without a word. A peer says hello as soon as it is connected, before as many others can connect.
+/// The most connections without a hello. Beyond it the oldest of the source that has most of them is dropped without a
+/// word. A peer says hello as soon as it is connected, before as many others can connect.
 pub const STRANGERS_MAX: usize = 256;
 /// The most connections that are being ended. Beyond it the oldest is dropped, whether or not it has read the reason.
 pub const ENDED_MAX: usize = 256;
@@ -30,8 +29,8 @@ const UNWRITTEN_MAX: usize = 64 * 1024 * 1024;
 const INCOMING_MAX: usize = 32 * 1024 * 1024;
 /// How long a connection may take until both sides have greeted.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
-/// How long nothing may come on a connection, or be taken by the other side of what waits to be written. Clients ping every 5 s, and
-/// peers announce at least every 50 ms.
+/// How long a connection may be silent, or its other side may read none of the bytes that wait. Clients ping every 5 s, and peers
+/// announce at least every 50 ms.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 /// How often connections are looked at for these two limits.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,7 +39,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Connections {
     all: BTreeMap<ConnectionId, (Connection, Remote)>,
     next_sweep: Instant,
-    /// How many connections had to give way, by what they were.
+    /// How many connections had to give way, by their kind.
     strangers_dropped: u64,
     clients_ended: u64,
     /// How many were ended because they did not read, or because of the memory that they took.
@@ -73,12 +72,12 @@ pub enum ClientRoom {
     None,
 }
 
-/// What writing has shown.
+/// Faults that were found while writing.
 #[derive(Debug, Default)]
 pub struct Flushed {
     /// Connections of clients that are broken, or let too much wait: to be removed.
     pub gone: Vec<ConnectionId>,
-    /// Connections of peers that are broken. What arrived before that may still be read.
+    /// Connections of peers that are broken. The bytes that arrived before that may still be read.
     pub broken_peers: Vec<ConnectionId>,
 }
 
@@ -89,7 +88,7 @@ pub struct Expired {
     pub overdue: Vec<ConnectionId>,
     /// Silent for too long: to be ended.
     pub silent: Vec<ConnectionId>,
-    /// Took nothing of what waits to be written for too long: to be ended.
+    /// The other side has read none of the bytes that wait for too long: to be ended.
     pub deaf: Vec<ConnectionId>,
 }
 
@@ -132,7 +131,7 @@ impl Connections {
         self.all.get(&id).is_some_and(|(_, remote)| remote.is_peer())
     }
 
-    /// Whether this is the connection of a peer, or of a process that has not said what it is.
+    /// Whether this is the connection of a peer, or one without a hello.
     pub fn may_be_peer(&self, id: ConnectionId) -> bool {
         self.all.get(&id).is_some_and(|(_, remote)| match remote {
             Remote::Client(greeting) => !greeting.is_done(),
@@ -150,7 +149,7 @@ impl Connections {
         stats.hoarders_ended = self.hoarders_ended;
     }
 
-    /// The connections that are to be dropped before one more can be taken in that has not said what it is.
+    /// The connections that are to be dropped before one more without a hello can be taken in.
     pub fn make_room_for_stranger(&mut self) -> Vec<ConnectionId> {
         let mut dropped = Vec::new();
         let strangers: Vec<(ConnectionId, Source)> = self.open(|greeting| !greeting.is_done()).collect();
@@ -215,7 +214,7 @@ impl Connections {
         })
     }
 
-    /// Writes what the sockets take, and ends the clients' connections that let too much wait, or hold too much memory.
+    /// Writes as much as the sockets take, and ends the clients' connections that let too much wait, or hold too much memory.
     pub fn flush(&mut self, now: Instant) -> Flushed {
         let mut flushed = Flushed::default();
         let (mut unwritten, mut incoming) = (0, 0);

@@ -26,7 +26,7 @@ pub struct LoginAttempt {
 }
 
 impl LoginAttempt {
-    /// Whether the client holds the key that it names. This is what takes long.
+    /// Whether the client holds the key that it names. Checking the signature takes almost all of the time of a login.
     pub fn is_genuine(&self) -> bool {
         self.statement.is_signed_by(&self.signature)
     }
@@ -38,7 +38,7 @@ pub struct LoginQueue {
     waiting: BTreeMap<Source, VecDeque<(ConnectionId, LoginAttempt)>>,
     /// The source whose turn was last.
     last: Option<Source>,
-    /// When the checks that were let through would be over at the limited rate.
+    /// When the checks that were let through would be over, if they were done at the limited rate.
     paid_until: Instant,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Every command that is applied costs all replicas: a log entry until the log is truncated, a place in a session for a day, and
 //! often a message for good. So one that comes too fast is refused, with a time to wait (`Refusal::TooFast`). The rates are far
-//! above those of people and of scripts that send what people should read; and the first [`ACCOUNT`]`.burst` commands pass
+//! above those of people, and of scripts that send text for people; and the first [`ACCOUNT`]`.burst` commands pass
 //! however fast they come, so that a script that pipes 100,000 lines is not slowed down. They bound what a single account or
 //! host can do to the disks of all replicas in a day.
 //!
@@ -10,8 +10,8 @@
 //! full again says everything. Time is monotonic, so a clock that is set neither refills a bucket nor keeps it empty.
 //!
 //! This is not part of the state machine, and replicas may decide differently: a refusal is no answer. Clients send each request
-//! to all replicas, so all count the same requests, and the fastest that any replica allows is what counts. Queries are not
-//! counted: they leave nothing behind. A repetition counts like the first attempt, since it is known only later what becomes of it.
+//! to all replicas, so all count the same requests, and a client gets the highest rate that any of them allows. Queries are not
+//! counted: they leave nothing behind. A repetition counts like the first attempt: the poll loop cannot tell the two apart.
 
 use super::Source;
 use stablechat_protocol::command::Command;
@@ -20,9 +20,9 @@ use stablechat_protocol::request::{Actor, Request};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// What one account may submit: 200,000 commands at once, then 200 per second. That is 17 million a day, about 15 GB on disk.
+/// The commands that one account may submit: 200,000 commands at once, then 200 per second. That is 17 million a day, about 15 GB on disk.
 const ACCOUNT: Rate = Rate { burst: 200_000, interval: Duration::from_millis(5) };
-/// What one source address may submit, whichever accounts it speaks for: many people may share an address, or a gateway.
+/// The commands that one source address may submit, for all its accounts together: many people may share an address, or a gateway.
 const ADDRESS: Rate = Rate { burst: 1_000_000, interval: Duration::from_millis(2) };
 /// How many accounts one source address may create: 1,000 at once, then ten per second.
 const CREATION: Rate = Rate { burst: 1000, interval: Duration::from_millis(100) };
@@ -44,7 +44,7 @@ pub struct Rates {
     swept_at: Instant,
 }
 
-/// Whose commands are counted together.
+/// A party: its commands are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Party {
     /// Those of an account, known by the key that its client has proved to hold. A name alone would not do: anybody can log in
@@ -98,7 +98,7 @@ impl Rates {
             is_creation.then_some((Party::Creations(source), CREATION, 1)),
         ];
 
-        // All are asked before any is counted: what one of them refuses must not use up another.
+        // All buckets are asked before any is charged: a command that one of them refuses must not use up another.
         let mut wait = None;
         for (party, rate, cost) in parties.into_iter().flatten() {
             wait = wait.max(self.bucket(now, party).check(now, rate, cost).err());
@@ -160,13 +160,13 @@ impl Bucket {
         Err(until.saturating_duration_since(now))
     }
 
-    /// Counts what [`Bucket::check`] has allowed.
+    /// Charges a command that [`Bucket::check`] has allowed.
     fn count(&mut self, now: Instant, rate: Rate, cost: u32) {
         self.full_at = self.full_at.max(now) + rate.interval * cost;
     }
 }
 
-/// What a command costs: 1, and more with a long text.
+/// The cost of a command: 1, and more with a long text.
 fn cost(command: &Command) -> u32 {
     let text = match command {
         Command::Send { text, .. } => text.as_str().len() / TEXT_PER_COST,

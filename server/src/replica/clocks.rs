@@ -101,7 +101,7 @@ impl ClockCheck {
         is_due
     }
 
-    /// Judges our clock by those of the peers at `now`. `tolerance` is Δ/N: what the delivery bound has room for.
+    /// Judges our clock by those of the peers at `now`. `tolerance` is Δ/N: the difference that the delivery bound has room for.
     fn judge(&mut self, now: Timestamp, ours: Reading, theirs: &[Reading], tolerance: Duration) {
         let is_outvoted = matches!(self.standing, ClockStanding::Outvoted { .. });
         if theirs.is_empty() && is_outvoted {
@@ -134,7 +134,7 @@ impl ClockCheck {
     }
 }
 
-/// What is known of a replica's clock.
+/// A replica's clock, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     of: PeerId,
@@ -149,7 +149,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// What an exchange with a replica tells.
+    /// The clock of a replica by an exchange with it.
     fn of_exchange(of: PeerId, exchange: &Exchange, serves: bool, is_log_time: bool) -> Reading {
         Reading { of, ahead_ns: exchange.offset_ns(), error_ns: exchange.error_ns(), serves, is_log_time }
     }

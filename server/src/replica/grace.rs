@@ -19,7 +19,7 @@
 //!
 //! A replica that no account speaks to, as after a restart, would keep the longest grace and make the others wait for it. There the
 //! delays of requests that it first hears of from a peer count instead. They only shorten the grace: nobody is refused by a
-//! replica that it does not speak to, and a peer's delays are not piled on ours.
+//! replica that it does not speak to, and the grace does not grow by the delays between peers.
 
 use super::Sender;
 use stablechat_protocol::name::AccountName;
@@ -32,10 +32,10 @@ pub const GRACE_MIN: Duration = Duration::from_micros(200);
 /// The most that an account can lengthen the grace by against the votes of half of the others. It covers the way of a request
 /// across a continent or an ocean.
 const LONE_MAX: Duration = Duration::from_millis(50);
-/// For so long an account may lengthen the grace further: long enough to be refused, to wait (`BACKOFF_MAX` of a client is 1 s), and
-/// to try again.
+/// How long an account may lengthen the grace further: long enough to be refused, to wait (`BACKOFF_MAX` of a client is 1 s), and to
+/// try again.
 const FAR_WINDOW: Duration = Duration::from_secs(2);
-/// And so much later again. The median of the others' latencies does not change by it.
+/// How often it may do so. The pauses are long enough that the median of the others' latencies does not change.
 const FAR_PERIOD: Duration = Duration::from_secs(10);
 /// How long an account's last vote counts for the half. Longer than people are silent in a conversation: otherwise an account that
 /// never rests would often be the only one that votes.
@@ -174,7 +174,7 @@ impl Grace {
         self.current = self.indirect.map_or(needed, |indirect| needed.min(indirect)).max(GRACE_MIN).min(self.max);
     }
 
-    /// What the votes of the last seconds need, as far as one account may lengthen the grace.
+    /// The grace for the votes of the last seconds, as far as one account may lengthen it.
     fn of_recent(&mut self, now: Timestamp, of_half: Duration) -> Duration {
         let recent = self.accounts.values().filter(|delays| delays.is_recent(now)).map(|delays| delays.bucket).max();
         let needed = recent.map_or(Duration::ZERO, length);

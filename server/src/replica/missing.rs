@@ -1,8 +1,8 @@
 //! Uids that peers have listed and whose requests are not here yet.
 //!
-//! Each of them is asked for again and again, of one peer that lists it after the other. That ends in one of these ways: a peer
-//! sends the request; all that list it take that back, since they do not hold it any more, or are forgotten; or they are *overdue*
-//! ([`Due::overdue`]), and the replica goes on without them.
+//! Each of them is fetched again and again, from its peers in turn: those that list it. That ends in one of these ways: a peer sends
+//! the request; each of them takes its listing back, since it does not hold the request any more, or is forgotten; or all of them are
+//! *overdue* ([`Due::overdue`]), and the replica goes on without them.
 //!
 //! There may be as many as the peers have pending, and several inputs a millisecond. So an operation takes time for the uids
 //! that it names or that have changed, and not for all; except when a peer is connected, lost or met, which is rare.
@@ -24,7 +24,8 @@ pub struct MissingRequests {
     unreachable: BTreeMap<Uid, Missing>,
     /// The reachable ones, by when to ask the next peer for them.
     schedule: BTreeSet<(Timestamp, Uid)>,
-    /// The connected peers, and since when each has owed us what it lists: since it was connected, or last sent one of these.
+    /// The connected peers, and since when each has owed us the requests that it lists: since it was connected, or last sent one of
+    /// them.
     connected: BTreeMap<PeerId, Timestamp>,
 }
 
@@ -80,7 +81,7 @@ impl MissingRequests {
         self.first().is_none_or(|uid| uid.timestamp > timestamp)
     }
 
-    /// A connected peer holds this as of `now`; it is to be fetched at this time, unless an earlier one is set already.
+    /// A connected peer holds this as of `now`; it is to be fetched at this time, unless an earlier time is set already.
     pub fn list(&mut self, uid: Uid, peer: PeerId, now: Timestamp, fetch_at: Timestamp) {
         let (listed_by, asked) = (PeerSet::default(), PeerSet::default());
         let new = || Missing { listed_by, asked, listed_at: now, fetch_at };
@@ -113,7 +114,7 @@ impl MissingRequests {
         self.take(uid).map_or(PeerSet::default(), |missing| missing.listed_by)
     }
 
-    /// Drops what only this peer has listed: nobody else can send it.
+    /// Drops the requests that only this peer has listed: nobody else can send them.
     pub fn forget_peer(&mut self, peer: PeerId) {
         self.schedule.clear();
         for (uid, missing) in self.take_all() {
@@ -121,8 +122,8 @@ impl MissingRequests {
         }
     }
 
-    /// Drops what lies below the horizon and no connected peer has listed. No peer has it any more that could be asked for it, or
-    /// only in a log, which is compared with ours.
+    /// Drops the requests below the horizon that no connected peer has listed. A peer that still has one has it in its log, and logs
+    /// are compared.
     pub fn forget_unreachable(&mut self, horizon: Uid) {
         while self.unreachable.first_key_value().is_some_and(|(uid, _)| *uid < horizon) {
             self.unreachable.pop_first();
@@ -222,7 +223,7 @@ impl MissingRequests {
         }
     }
 
-    /// Takes one out.
+    /// Takes a request out.
     fn take(&mut self, uid: Uid) -> Option<Missing> {
         let Some(missing) = self.reachable.remove(&uid) else { return self.unreachable.remove(&uid) };
         self.schedule.remove(&(missing.fetch_at, uid));
@@ -236,7 +237,7 @@ impl MissingRequests {
         all
     }
 
-    /// Puts one in its place.
+    /// Puts a request in its place.
     fn put(&mut self, uid: Uid, missing: Missing) {
         if missing.listed_by.iter().any(|peer| self.connected.contains_key(&peer)) {
             self.schedule.insert((missing.fetch_at, uid));
@@ -246,7 +247,7 @@ impl MissingRequests {
         }
     }
 
-    /// Puts one back that this peer does not list any more, unless nobody else does.
+    /// Puts back a request that this peer does not list any more, if another peer does.
     fn put_without(&mut self, uid: Uid, mut missing: Missing, peer: PeerId) {
         missing.listed_by.remove(peer);
         // Its next incarnation has not been asked, if that lists the request again.
@@ -268,7 +269,7 @@ mod tests {
         Uid::new(Timestamp(number), b"")
     }
 
-    /// A random sequence of operations, against the same kept as plain sets: for each uid who lists it, and who is connected.
+    /// A random sequence of operations, compared with plain sets: the peers that list each uid, and the connected peers.
     #[test]
     fn the_schedule_has_exactly_what_can_be_fetched() {
         let random = &mut Random(1);

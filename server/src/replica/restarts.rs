@@ -11,20 +11,20 @@
 //! It does not wait when it is needed: when fewer peers than `min_live` asks for have joined, so when all others are down.
 //!
 //! **Counting.** The store keeps how many incarnations have begun, one after the other, without any of them having been stable: having
-//! served for [`STABLE`]. Only the clock of one incarnation measures that, so it does not matter what clocks showed before. An
+//! served for [`STABLE`]. That time is measured within one incarnation, so clocks that were set before do not matter. An
 //! incarnation that leaves costs nobody anything, and does not count: restarts by an operator do not lead to a wait.
 
 use super::{Effect, Output, Phase, Replica};
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
-/// The first wait is two delivery bounds, about what a restart costs the others; the longest is this many.
+/// The longest wait, in delivery bounds. The first is two of them, about the time for which a restart makes the others slow.
 const WAIT_MAX: u32 = 64;
 /// A replica that has served for so many delivery bounds is stable, five minutes by default: much longer than [`WAIT_MAX`], so that
 /// restarts are rare before they count no more.
 const STABLE: u32 = 300;
 
-/// How often this replica has begun anew, and since when it serves.
+/// How often this replica has begun anew, and when it began to serve.
 #[derive(Debug)]
 pub struct Restarts {
     /// The number of incarnations before this one since one was stable.
@@ -65,7 +65,7 @@ impl Restarts {
         becomes_stable
     }
 
-    /// When the replica may join, whoever else serves.
+    /// When the replica may join, even if enough others serve without it.
     fn join_at(&self, free: u32, delivery_bound: Duration) -> Timestamp {
         let factor = match self.count.checked_sub(free) {
             None | Some(0) => 0,

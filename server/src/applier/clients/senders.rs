@@ -1,4 +1,4 @@
-//! Whom requests come from: which connections speak for an account that exists.
+//! The senders of requests: which connections speak for an account that exists.
 //!
 //! The poll loop checks that a client holds the key that it logs in with, and knows no accounts. So anybody can log in under any
 //! name, and only the state tells whether the key owns an account of that name. It is looked up once for a connection.
@@ -16,7 +16,7 @@ pub struct Senders {
 }
 
 impl Senders {
-    /// Whom a request comes from. An account that is deleted counts until its connections have ended.
+    /// The sender of a request. An account that is deleted counts until its connections have ended.
     pub fn sender(&mut self, store: &ChatStore, submission: &Submission) -> Result<Sender, StoreError> {
         let Some(actor) = submission.body.actor() else { return Ok(Sender::Stranger) };
         if self.confirmed.get(&submission.from) != Some(actor) {
