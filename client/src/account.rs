@@ -1,6 +1,6 @@
 //! An account in use: the requests that it makes, and the messages that it receives.
 //!
-//! This joins what belongs to one login: a [`Session`] of commands, [`OpenQueries`] and an [`Inbox`]. Unread messages are fetched
+//! This joins the parts of one login: a [`Session`] of commands, [`OpenQueries`] and an [`Inbox`]. Unread messages are fetched
 //! page by page, and messages that were handed out are acknowledged in batches. A session that replicas may have forgotten, or
 //! that one of them cannot follow, is replaced by a new one.
 //!
@@ -74,7 +74,7 @@ pub struct ActiveAccount {
     inbox: Inbox,
     /// The query that fetches a page for the inbox; at most one does.
     page: Option<u64>,
-    /// The acknowledgement in flight, by its sequence number, and what it acknowledges; at most one is.
+    /// The acknowledgement in flight, by its sequence number, with the messages that it acknowledges; at most one is.
     acknowledging: Option<(u64, Vec<Uid>)>,
     /// When a command was last issued.
     issued_at: Timestamp,
@@ -217,7 +217,7 @@ impl ActiveAccount {
         Some(frame)
     }
 
-    /// Acknowledges what was handed out: one command at a time, with everything that has gathered.
+    /// Acknowledges the messages that were handed out: one command at a time, with all messages that have gathered.
     pub fn acknowledge(&mut self, now: Timestamp) -> Option<ToReplica> {
         if self.acknowledging.is_some() || !self.inbox.has_acknowledgements() || !self.session.can_issue() {
             return None;
@@ -291,7 +291,7 @@ impl ActiveAccount {
         }
     }
 
-    /// What has to be sent again now, on all links.
+    /// The requests that have to be sent again now, on all links.
     pub fn due(&mut self, now: Timestamp) -> Vec<ToReplica> {
         let client = self.session.client();
         let repeated = self.session.due(now);

@@ -1,4 +1,4 @@
-//! What time it is by the replicas' clocks.
+//! The time by the replicas' clocks.
 //!
 //! Requests are ordered by their timestamps, and replicas refuse timestamps that are far from their own clocks. So that a
 //! machine whose clock is wrong can still chat, the client corrects its clock. Each exchange with a replica that shows the
@@ -46,7 +46,7 @@ pub struct Offsets {
     replicas: Vec<Replica>,
 }
 
-/// What is known of the replica on a link.
+/// The clock of the replica on a link, as far as it is known.
 #[derive(Clone, Debug, Default)]
 struct Replica {
     clock: ClockOffset,

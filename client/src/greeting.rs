@@ -12,7 +12,7 @@ pub struct Credentials {
     pub secret: SecretKey,
 }
 
-/// What all connections of a client say at their beginning.
+/// The greeting of all connections of a client.
 pub struct Greeting {
     /// A replica of any other cluster closes the connection.
     pub cluster: ClusterName,

@@ -65,17 +65,17 @@ impl Inbox {
         None
     }
 
-    /// Takes a page, and whether more lie behind it. Returns what is to be shown, in order. If [`Inbox::is_fetching`]
+    /// Takes a page, and whether more lie behind it. Returns the messages to be shown, in order. If [`Inbox::is_fetching`]
     /// still holds, the next page is to be asked for.
     pub fn on_page(&mut self, page: Vec<Message>, more: bool) -> Vec<Message> {
         let mut messages = page;
         if let Some(last) = messages.last() {
             self.cursor = Some(last.uid);
         }
-        // An empty page ends it whatever it says of more, lest a replica keeps us asking.
+        // An empty page ends the fetch even if it says that there is more. Otherwise a replica could keep us asking for ever.
         let has_dropped = std::mem::take(&mut self.has_dropped);
         self.is_fetching = has_dropped || (more && !messages.is_empty());
-        // What waits and sorts before the next page has its place here; the rest waits on.
+        // Waiting messages that sort before the next page have their place here; the others wait on.
         let later = match self.cursor {
             Some(cursor) if self.is_fetching => self.waiting.split_off(&cursor),
             None if self.is_fetching => std::mem::take(&mut self.waiting),
@@ -97,7 +97,7 @@ impl Inbox {
         !self.to_acknowledge.is_empty()
     }
 
-    /// Takes what one command can acknowledge.
+    /// Takes as many uids as one command can acknowledge.
     pub fn take_acknowledgements(&mut self) -> Vec<Uid> {
         let count = self.to_acknowledge.len().min(ACK_MAX);
         self.to_acknowledge.drain(..count).collect()

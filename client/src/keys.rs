@@ -2,7 +2,7 @@
 //!
 //! A key is the only thing that opens an account, and no replica has a copy. So a key file is written to the disk before it
 //! appears under its name, is never overwritten and never removed, and is refused when other users can read it. An account's
-//! files differ in what is known of the key:
+//! files differ in their state:
 //!
 //! | file | key |
 //! |---|---|
@@ -15,7 +15,7 @@
 //! the cluster's name, followed by `@` and its id if its file has one: two clusters may have the same name.
 //!
 //! Processes that create an account of the same name at once use the same new key. The one whose create takes effect moves the
-//! file to its place, and the others leave it alone. So whoever creates the account, its key is kept. Changes of files are made
+//! file to its place, and the others leave it alone. So the account's key is kept, whichever process creates it. Changes of files are made
 //! under a lock of the directory, which is never held while a replica is waited for.
 
 use stablechat_protocol::cluster::Cluster;
@@ -48,7 +48,7 @@ pub struct Keys {
 pub struct KeyError {
     /// The file or directory.
     path: PathBuf,
-    /// What is wrong with it.
+    /// The fault, for a person.
     fault: String,
 }
 

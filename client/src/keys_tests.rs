@@ -1,4 +1,4 @@
-//! What becomes of key files.
+//! The life of key files: made, confirmed, retired, and never overwritten.
 
 use super::*;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,7 @@ fn keys() -> (tempfile::TempDir, Keys) {
     (directory, keys)
 }
 
-/// Does what a create that succeeds does.
+/// Treats the keys as a successful create does.
 fn create(keys: &Keys, account: &str) -> SecretKey {
     let secret = keys.load_or_create(&name(account)).expect("made");
     keys.confirm(&name(account), &secret).expect("confirmed");

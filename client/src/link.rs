@@ -34,7 +34,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How many bytes one system call reads.
 const SCRATCH: usize = 64 * 1024;
 
-/// What happens on links. `link` is the link's number.
+/// An event of a link. `link` is the link's number.
 #[derive(Debug)]
 pub enum LinkEvent {
     /// Requests may be sent: the replica has welcomed us, and a login is on its way ahead of them.
@@ -198,8 +198,8 @@ impl Link {
         }
     }
 
-    /// Ends the connection once everything is written and the replica has read it. To close it at once could take from a slow
-    /// replica what the others have answered already.
+    /// Ends the connection once everything is written and the replica has read it. If it were closed at once, a slow replica
+    /// might never read requests that the others have answered already.
     pub fn end(&mut self) {
         match &mut self.connection {
             Some(connection) if connection.challenge().is_some() => {
@@ -215,7 +215,7 @@ impl Link {
         self.has_ended
     }
 
-    /// Writes what the socket takes of what is queued.
+    /// Writes as many of the queued bytes as the socket takes.
     pub fn flush(&mut self, now: Timestamp, events: &mut Vec<LinkEvent>) {
         let Some(connection) = &mut self.connection else { return };
         if connection.has_overflowed {

@@ -209,7 +209,7 @@ impl Session {
     }
 
     /// Sets how far the replicas' clocks are ahead of the clock that `now` is read from, in nanoseconds; 0 until then.
-    /// Timestamps are corrected by it. Time limits are not, and so hold whatever becomes known of the clocks.
+    /// Timestamps are corrected by it. Time limits are not: a correction must not make one longer or shorter.
     pub fn set_clock_offset(&mut self, offset: i64) {
         self.offset = offset;
     }

@@ -1,4 +1,4 @@
-//! What to do next, for people who have no cluster file or no account yet. Each text has something to copy.
+//! Advice for people who have no cluster file or no account yet. Each text has a command to copy.
 
 use crate::cli::mode::Mode;
 use stablechat_protocol::name::AccountName;

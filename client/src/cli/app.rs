@@ -293,7 +293,7 @@ impl App {
         self.screen.show(&Output { item: Item::Notice(text), by: None }, self.prompt.as_mut());
     }
 
-    /// Lets the next line be typed, unless what the last one asked for changes the prompt.
+    /// Lets the next line be typed, unless the last one asked for something that changes the prompt.
     fn give_turn(&mut self, now: Timestamp) {
         let is_turn = !self.controller.is_changing() || self.turn_at() <= now;
         if let Some(prompt) = &mut self.prompt

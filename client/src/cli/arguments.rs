@@ -206,12 +206,12 @@ struct Probe {
     seconds: u32,
 }
 
-/// What the command line has, for manual pages and completions.
+/// The options and subcommands, for manual pages and completions.
 pub fn information() -> CommandInfoWithArgs {
     Arguments::get_args_info()
 }
 
-/// What the command line comes to.
+/// A command line that was understood.
 pub enum Parsed {
     /// Something to do.
     Run(Box<AppSettings>),
@@ -237,7 +237,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Fa
 
 fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     let Arguments { cluster, keys, account, json, replies, command } = arguments;
-    // What is wrong with the command itself is said before anything is read.
+    // Faults of the command itself are reported before anything is read.
     let account = account.map_or_else(account_from_environment, |account| Ok(Some(account)))?;
     let cluster = read_cluster(places::cluster_file(cluster)?)?;
     let keys = Keys::new(&places::key_directory(keys)?, &cluster);

@@ -5,10 +5,10 @@ use crate::cli::visible::visible;
 /// The most columns of a screen that a table takes.
 pub const WIDTH_MAX: usize = 80;
 
-/// A heading, and whether what is below it is a number.
+/// A heading, and whether the cells below it are numbers.
 pub type Heading = (&'static str, bool);
 
-/// What stands below the headings; a short row has but the first of them.
+/// The cells below the headings. A short row has the first of them only.
 pub type Row = Vec<String>;
 
 /// Rows under their headings. Every line has its end.

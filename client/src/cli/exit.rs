@@ -7,7 +7,7 @@ use std::{fmt, io};
 pub const DONE: u8 = 0;
 /// The service said no.
 pub const REFUSED: u8 = 1;
-/// The command line, or what it was given to send, is not right.
+/// The command line or the text to be sent is not right.
 pub const USAGE: u8 = 2;
 /// No replica could be reached, and nothing was changed.
 pub const UNREACHABLE: u8 = 69;
@@ -27,7 +27,7 @@ pub const CONFIGURATION: u8 = 78;
 pub struct Failure {
     /// One of this module's codes, never [`DONE`].
     pub code: u8,
-    /// What a person is told.
+    /// The message for a person.
     pub message: String,
 }
 

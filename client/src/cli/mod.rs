@@ -1,12 +1,12 @@
 //! The command line of stablechat, and its prompt.
 //!
 //! [`arguments`] reads the command line. One thread waits, in one mio poll, for standard input and for the links ([`app`]), and
-//! tells the [`controller`] what it hears. The controller knows what was asked and what is still to be answered, and decides
-//! what is sent and shown; it has no socket, terminal or clock. [`print`](mod@print) makes text or JSON of what is shown, and
+//! passes lines and frames on to the [`controller`]. The controller keeps the requests that are still to be answered, and decides
+//! what is sent and shown; it has no socket, terminal or clock. [`print`](mod@print) makes text or JSON of the results, and
 //! [`screen`] owns the terminal.
 //!
-//! Two commands for operators need none of that: [`probe`] measures the network, and [`watch`] shows again and again what the
-//! replicas do. They listen from a [`lookout`].
+//! Two commands for operators need none of that: [`probe`] measures the network, and [`watch`] shows the status of the replicas
+//! again and again. They listen from a [`lookout`].
 
 pub mod advice;
 pub mod app;

@@ -1,8 +1,8 @@
-//! What kind of user the client works for, which decides what it says and when it gives up.
+//! The kind of user that the client works for. It decides what the client says and when it gives up.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// A person at a terminal, who is told what matters and decides when to give up.
+    /// A person at a terminal, who decides when to give up.
     Prompt,
     /// A script that pipes lines in.
     Filter,

@@ -4,13 +4,13 @@ use crate::cli::exit::{self, Failure};
 use std::env;
 use std::path::PathBuf;
 
-/// The cluster file, and what names it, so that an error can say what to change.
+/// The cluster file, and the option, variable or default that names it, so that an error can say what to change.
 pub struct ClusterFile {
     pub path: PathBuf,
     pub named_by: NamedBy,
 }
 
-/// What names a file.
+/// The origin of a file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NamedBy {
     Option,

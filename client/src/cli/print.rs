@@ -22,7 +22,7 @@ pub struct Output {
     pub by: Option<Answerer>,
 }
 
-/// The replica that answered, and what it said around the answer.
+/// The replica that answered, with the facts that it sent beside the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answerer {
     pub replica: ReplicaName,
@@ -34,7 +34,7 @@ pub struct Answerer {
     pub position: u64,
 }
 
-/// What is shown: results, and remarks on standard error.
+/// An item of the output: a result, or a remark on standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     Created {

@@ -27,7 +27,7 @@ const PRINTER_PATIENCE: Duration = Duration::from_millis(500);
 /// The terminal's settings before the prompt changed them.
 static ORIGINAL: OnceLock<Termios> = OnceLock::new();
 
-/// What the prompt's thread reports.
+/// A report of the prompt's thread.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Typed {
     /// A line was typed. The next is read when [`Prompt::give_turn`] is called.

@@ -75,7 +75,7 @@ pub fn write_results(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// What is said when results cannot be written.
+/// The message when results cannot be written.
 pub fn not_written(error: &io::Error) -> String {
     format!("cannot write to standard output: {error}")
 }

@@ -1,7 +1,7 @@
 //! The status of all replicas, and whether their states are equal.
 //!
-//! Replicas are compared as of a whole second of timestamps, since none of them stands still while they are asked. What
-//! cannot be compared is *unknown*, never *same*.
+//! Replicas are compared as of a whole second of timestamps, since none of them stands still while they are asked.
+//! Replicas that cannot be compared are *unknown*, never *same*.
 
 mod json;
 mod table;

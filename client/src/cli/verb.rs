@@ -1,4 +1,4 @@
-//! What a person may ask for at the prompt, and how it is written.
+//! The verbs of the prompt and of lines of input, and how they are written.
 
 use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::text::MessageText;
@@ -8,7 +8,7 @@ pub const HISTORY_DEFAULT: u32 = 20;
 /// The most messages that `history` shows.
 pub const HISTORY_MAX: u32 = 100_000;
 
-/// What `help` shows.
+/// The text of `help`.
 pub const HELP: &str = "\
 create NAME         make an account, and a key for it
 connect NAME        speak as NAME, and get its messages
@@ -21,7 +21,7 @@ status              what the replicas do, and whether they are the same
 help                this
 quit                end; so does Ctrl-D";
 
-/// What one line asks for.
+/// The request of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Make an account.
@@ -50,7 +50,7 @@ impl Verb {
     /// Reads a line of the prompt. `None` when there is nothing in it.
     ///
     /// # Errors
-    /// It is not a verb with what belongs to it; the error says so to a person.
+    /// It is not a verb with its arguments. The error is a message for a person.
     pub fn parse(line: &str) -> Result<Option<Verb>, String> {
         let line = line.trim_start_matches(is_blank);
         let (verb, rest) = split(line);
@@ -114,7 +114,7 @@ fn parse_send(rest: &str) -> Result<Verb, String> {
     Ok(Verb::Send { to, text })
 }
 
-/// The first word, and what follows the blank after it.
+/// The first word, and the rest after the blank that follows it.
 fn split(text: &str) -> (&str, &str) {
     text.split_once(is_blank).unwrap_or((text, ""))
 }
@@ -131,7 +131,7 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     Pattern::parse(text).map_err(|error| format!("the pattern {error}"))
 }
 
-/// What to say when a line is no verb with what belongs to it.
+/// The message when a line is no verb with its arguments.
 fn complaint(verb: &str) -> String {
     let is_usage_of = |usage: &&str| usage.split_once(is_blank).is_some_and(|(word, _)| word == verb);
     match HELP.lines().find(is_usage_of).and_then(|usage| usage.split("  ").next()) {

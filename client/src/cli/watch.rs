@@ -43,11 +43,11 @@ pub fn run(settings: &WatchSettings) -> Result<u8, Failure> {
     watch.run()
 }
 
-/// What is being watched.
+/// The replicas that are watched, with their last reports.
 struct Watch<'a> {
     settings: &'a WatchSettings,
     lookout: Lookout,
-    /// What was last heard, and when, by link.
+    /// The last report on each link, and when it came.
     reports: BTreeMap<usize, (Timestamp, StatusReport)>,
     /// Whether a table has been shown.
     has_drawn: bool,
@@ -133,8 +133,8 @@ impl Watch<'_> {
     }
 }
 
-/// A table over the one before: the screen is cleared once, and from then on each line overwritten and its rest erased. What does
-/// not fit into so many rows would scroll, and is left out.
+/// A table over the one before: the screen is cleared once, and from then on each line overwritten and its rest erased. Lines
+/// beyond so many rows are left out: they would make the screen scroll.
 fn in_place(text: &str, has_drawn: bool, rows: usize) -> String {
     let begin = if has_drawn { "\x1b[H" } else { "\x1b[H\x1b[2J" };
     // The cursor waits in the row below the last line.
@@ -150,7 +150,7 @@ fn rows() -> usize {
     }
 }
 
-/// What this machine's wall clock shows.
+/// This machine's wall clock.
 fn wall_time() -> Timestamp {
     Timestamp::ZERO.after(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -49,7 +49,7 @@ pub struct Manners {
     pub is_stopping: bool,
     /// Every byte of the state digest that it reports.
     pub state: u8,
-    /// The peers that it claims to have pinged, and what they answered.
+    /// The peers that it claims to have pinged, with their answers.
     pub peers: Vec<Peer>,
 }
 

@@ -1,8 +1,8 @@
 //! Backups: a directory of them for each replica, incremental, by RocksDB's backup engine.
 //!
-//! A backup is a database as of one moment. The backups of a directory share the sorted files that they have in common. What an
-//! interrupted backup leaves behind, the next one removes. The directory says which replica its backups are of, so that those of
-//! two replicas are not mixed.
+//! A backup is a database as of one moment. The backups of a directory share the sorted files that they have in common. The
+//! next backup removes the files that an interrupted one has left. The directory says which replica its backups are of, so that
+//! the backups of two replicas are not mixed.
 //!
 //! A replica with a restored store has been away since the backup, as it were, and catches up. The store can be restored under the
 //! name of another replica: the name is the only thing in which the stores of replicas that have settled the same log differ.
@@ -75,7 +75,7 @@ pub enum BackupError {
     },
     /// The operating system refused something.
     System {
-        /// What was to be done, as an infinitive.
+        /// The operation that failed, as an infinitive.
         doing: String,
         error: io::Error,
     },

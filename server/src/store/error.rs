@@ -75,7 +75,7 @@ pub enum OpenError {
     },
     /// The operating system refused something.
     System {
-        /// What was to be done, as an infinitive.
+        /// The operation that failed, as an infinitive.
         doing: String,
         error: io::Error,
     },

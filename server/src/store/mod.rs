@@ -10,15 +10,15 @@
 //! | `snapshot` | log and state as of one moment, for a replica that lacks truncated requests |
 //! | `schema` | column families and facts; those of the state are in `state::keys` |
 //! | `database`, `open`, `directory` | RocksDB, its settings, and the data directory |
-//! | `check`, `sizes`, `backup`, `view` | what operators ask for |
+//! | `check`, `sizes`, `backup`, `view` | commands and figures for operators |
 //!
 //! Requests are applied on top of the committed state and stay in memory until [`ChatStore::commit`] writes everything in one
 //! synced batch: rows, log entries, undo records, and how far the log has been applied. The last must never be written apart from the
 //! rest, or a crash would leave a request applied twice or not at all. An answer may leave the replica only after the commit,
 //! since it promises durability.
 //!
-//! A request that becomes known too late is put in its place by [`ChatStore::begin_inserting`], which undoes what follows it and
-//! applies it again: see `log::repair`.
+//! A request that becomes known too late is put in its place by [`ChatStore::begin_inserting`], which undoes the requests that
+//! follow it and applies them again: see `log::repair`.
 
 mod backup;
 mod check;
@@ -218,7 +218,7 @@ impl ChatStore {
     /// Makes everything that was applied durable, in one synced batch. Does nothing when nothing has changed.
     ///
     /// # Errors
-    /// Storage failed. What was applied may or may not be durable, and the store must not be used any more.
+    /// Storage failed. The applied requests may or may not be durable, and the store must not be used any more.
     pub fn commit(&mut self) -> Result<(), StoreError> {
         // Rows never change alone: each request writes its log entry, each undone one its former answer.
         if self.batch.is_empty() {

@@ -1,4 +1,4 @@
-//! What is stored beside the rows of the state: the log, the records for undoing it, and facts about the store as a whole.
+//! The column families beside those of the state: the log, the records for undoing it, and facts about the store as a whole.
 //!
 //! The rows of the state and their keys are in `store::state::keys`.
 
@@ -58,7 +58,7 @@ pub const LOG_NUMBER: u8 = 254;
 pub const UNDO_NUMBER: u8 = 255;
 
 wire_struct! {
-    /// Whose directory it is.
+    /// The replica that a store belongs to.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct StoreIdentity {
         pub cluster: String,

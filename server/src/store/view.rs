@@ -1,14 +1,14 @@
 //! A read-only view of a database in a directory that another user may control.
 //!
-//! `stablechatd backup` usually runs as root, and the data directory belongs to the replica's user. Whoever has got hold of that
-//! user can put symbolic links there. RocksDB follows links, and it writes when it opens a database: it would write to whichever
-//! file a link names, with root's rights. So the database is never opened in its own directory. Its files are opened here, one by
+//! `stablechatd backup` usually runs as root, and the data directory belongs to the replica's user. An attacker who
+//! has taken over that user can put symbolic links there. RocksDB follows links, and it writes when it opens a database: it would
+//! write to any file that a link names, with root's rights. So the database is never opened in its own directory. Its files are opened here, one by
 //! one and without following links. The view, a private directory, has links to these open sorted files, which RocksDB only
 //! reads; it has copies of the few small files that RocksDB changes. They take at most about 70 MiB, most of it the write-ahead
 //! log.
 //!
-//! The other side must not change the database meanwhile: it is a checkpoint, or the data directory is locked. If it changes it
-//! nevertheless, it spoils its own backup and nothing else.
+//! The replica does not change the database meanwhile: it is a checkpoint, or the data directory is locked. An attacker who changes it
+//! spoils this backup and nothing else.
 
 use super::error::OpenError;
 use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, open, openat};

@@ -148,7 +148,7 @@ fn flood(turn: &mut Turn) -> Step {
     batch(turn, &victims[turn.group as usize % victims.len()], 40, BATCH)
 }
 
-/// Half of the connections receive what the other half sends.
+/// Half of the connections receive the messages of the other half.
 fn deaf(turn: &mut Turn) -> Step {
     let receiver = &turn.targets.hostile[0].account;
     match turn.group.is_multiple_of(2) {

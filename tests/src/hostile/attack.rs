@@ -21,20 +21,20 @@ use stablechat_protocol::time::Timestamp;
 pub struct Attack {
     pub name: &'static str,
     pub by: By,
-    /// What it does, for the table in the documentation.
+    /// A description for the table in the documentation.
     pub summary: &'static str,
     pub rates: Rates,
     /// Whether its connections read the answers.
     pub reading: Reading,
     /// How each connection begins.
     pub opening: Opening,
-    /// What a connection sends next, after its opening. It is asked again when the connection has sent everything and the rates allow
+    /// The next step of a connection, after its opening. It is asked for again when the connection has sent everything and the rates allow
     /// more.
     pub next: fn(&mut Turn) -> Step,
 }
 
 impl Attack {
-    /// What a connection sends next: the rest of its opening, or a step of its own.
+    /// The next step of a connection: the rest of its opening, or a step of its own.
     pub fn step(&self, mut turn: Turn) -> Step {
         match (turn.number, self.opening) {
             (0, Opening::Greeting | Opening::Login(_)) => Step::messages([&hello(CLUSTER)], Then::AwaitWelcome),
@@ -50,14 +50,14 @@ impl Attack {
     }
 }
 
-/// Who attacks, and where.
+/// The kind of attacker, and the port that it attacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// Whoever reaches a replica's port.
+    /// A stranger who reaches a replica's port.
     Stranger,
     /// The holder of an account.
     Account,
-    /// Whoever reaches the port for monitoring.
+    /// A stranger who reaches the port for monitoring.
     Monitor,
 }
 
@@ -104,7 +104,7 @@ pub struct Login {
 }
 
 impl Opening {
-    /// A greeting, and a login as mordred, whom most attacks by an account use, without deliveries.
+    /// A greeting, and a login as mordred, the account that most attacks use, without deliveries.
     pub const AS_MORDRED: Opening = Opening::Login(|_| Login { account: 1, receive: false });
 
     fn steps(self) -> u64 {
@@ -116,7 +116,7 @@ impl Opening {
     }
 }
 
-/// What a connection sends at once, and what it does after that.
+/// Bytes that a connection sends at once, and what it does after that.
 #[derive(Debug)]
 pub struct Step {
     pub bytes: Vec<u8>,

@@ -20,10 +20,10 @@ pub const NAMES: [&str; 3] = ["a", "b", "c"];
 /// How long the honest pair may wait for an answer when the attacks are over: as long as their talkers wait.
 const RECOVERY: Duration = Duration::from_secs(120);
 /// The time between two looks at the replicas' memory. Memory tells nobody that it has grown, so it is looked at often, and each
-/// time is short against a round. What peaks in between shows in [`Memory::peak`].
+/// time is short against a round. Shorter peaks show in [`Memory::peak`].
 const LOOKS: Duration = Duration::from_millis(20);
 
-/// What happened, as far as it can be told without judging it.
+/// The facts about a battle, without a judgement.
 #[derive(Debug)]
 pub struct Happened {
     /// The time without attacks.
@@ -33,13 +33,13 @@ pub struct Happened {
     pub rounds: Vec<Fought>,
     /// The peak of the replicas' memory.
     pub peak: Memory,
-    /// What the replicas counted while there were attacks.
+    /// The counters of the replicas, for the time of the attacks.
     pub counted: Counted,
     pub told: Vec<Told>,
     /// The messages of each of the pair that were answered, and how they ended up in the other's mailbox.
     pub kept: Vec<Kept>,
     pub visits: Visits,
-    /// Everything that must not happen, apart from what can be read from the rest.
+    /// Faults that the other fields do not show.
     pub faults: Vec<String>,
 }
 

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The time from one message to the next. In an hour, the pair sends less than half of what a mailbox holds.
+/// The time from one message to the next. In an hour, the pair sends fewer messages than half of a mailbox holds.
 const PACE: Duration = Duration::from_millis(50);
 /// How many messages may be unanswered before the pair waits: 25 s of them. So a message is sent, and its latency counts, also
 /// while the replicas do not answer.

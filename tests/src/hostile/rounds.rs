@@ -12,7 +12,7 @@ const LENGTH_MS: std::ops::Range<u64> = 2_000..15_000;
 /// Attacks that run at the same time.
 #[derive(Clone, Debug)]
 pub struct Round {
-    /// Each attack with the seed of what it does.
+    /// Each attack with its seed.
     pub attacks: Vec<(&'static Attack, u64)>,
     pub length: Duration,
 }

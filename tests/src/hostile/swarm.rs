@@ -1,4 +1,4 @@
-//! Connections by the thousand, driven by one thread: they send what an attack wants, at its rates.
+//! Connections by the thousand, driven by one thread: they send the steps of an attack, at its rates.
 
 use super::attack::{Attack, By, Reading, Step, Then, Turn};
 use super::targets::Targets;
@@ -23,7 +23,7 @@ const SAVED: Duration = Duration::from_millis(100);
 /// How often a connection is read, at most, before the others have their turn.
 const READS_MAX: usize = 16;
 
-/// What an attack came to.
+/// The cost of an attack to the attacker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spent {
     /// Connections opened.
@@ -82,7 +82,7 @@ struct Link {
     is_readable: bool,
 }
 
-/// What became of a connection's turn.
+/// The state of a connection after its turn.
 enum After {
     /// It waits for an event.
     Waits,
@@ -152,7 +152,7 @@ impl<'a> Swarm<'a> {
             let id = self.opened;
             self.opened += 1;
             let replica = id % self.addresses.len();
-            // Without a free port or file there is nothing to open; the attack goes on with what it has.
+            // Without a free port or file there is nothing to open; the attack goes on with the connections that it has.
             let Ok(mut stream) = TcpStream::connect(self.addresses[replica]) else { return Ok(()) };
             self.poll.registry().register(&mut stream, Token(id), Interest::READABLE | Interest::WRITABLE)?;
             let reads = match self.attack.reading {
@@ -239,7 +239,7 @@ impl<'a> Swarm<'a> {
 }
 
 impl Link {
-    /// Reads what has arrived: up to the welcome to find it, after that to throw it away. Returns whether there may be more.
+    /// Reads the bytes that have arrived: up to the welcome to find it, after that to throw them away. Returns whether there may be more.
     fn read(&mut self, scratch: &mut [u8], spent: &mut Spent) -> io::Result<bool> {
         for _ in 0..READS_MAX {
             let awaits_welcome = self.then == Then::AwaitWelcome && self.welcome.is_none();
@@ -262,7 +262,7 @@ impl Link {
         Ok(self.is_readable)
     }
 
-    /// Looks for the welcome in what has arrived.
+    /// Looks for the welcome in the bytes that have arrived.
     fn take_welcome(&mut self) -> io::Result<()> {
         match self.inbox.decode() {
             Ok(Decoded::Frame(ToClient::Welcome { replica, challenge, .. })) => {
@@ -274,7 +274,7 @@ impl Link {
         }
     }
 
-    /// Writes what is left of the step. Returns whether the socket has taken all of it.
+    /// Writes the rest of the step. Returns whether the socket has taken all of it.
     fn write(&mut self, spent: &mut Spent, budget: &mut Budget) -> io::Result<bool> {
         let mut written = 0;
         let result = loop {

@@ -1,4 +1,4 @@
-//! The verdict on a battle: a table of the attacks with what the honest people noticed, and everything that must not happen.
+//! The verdict on a battle: a table of the attacks and their effect on the honest people, and the faults.
 
 use super::battle::{Fought, Happened};
 use crate::talker::Told;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-/// By how much a replica's memory may grow beyond what it has without attacks, in MiB.
+/// By how much a replica's memory may grow beyond that without attacks, in MiB.
 pub const MEMORY_MAX_MIB: u64 = 256;
 /// How long an honest message may take. It shows that each is answered, and is no measure of speed.
 const LATENCY_MAX: Duration = Duration::from_secs(60);
@@ -56,7 +56,7 @@ impl Happened {
         table
     }
 
-    /// What the visitor noticed, and what the pair's messages came to.
+    /// The visitor's latencies, and the fate of the pair's messages.
     pub fn summary(&self) -> String {
         let mut text = String::new();
         let mut visits = self.visits.latencies.clone();
@@ -78,7 +78,7 @@ impl Happened {
         text
     }
 
-    /// Everything that must not happen, and did.
+    /// The faults: things that happened and must not happen.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = self.faults.clone();
         for fought in &self.rounds {

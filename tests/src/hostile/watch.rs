@@ -1,4 +1,4 @@
-//! The replicas' memory, and what they count.
+//! The replicas' memory and their counters.
 
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
@@ -31,7 +31,7 @@ impl Memory {
     }
 }
 
-/// What replicas have counted, all together.
+/// The counters of all replicas together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     pub rejoins: u64,
@@ -55,7 +55,7 @@ impl Sub for Counted {
 }
 
 impl Counted {
-    /// What the replicas' metrics say.
+    /// The counters in the replicas' metrics.
     ///
     /// # Errors
     /// A replica does not give its metrics.

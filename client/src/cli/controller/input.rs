@@ -1,6 +1,6 @@
 //! The lines of standard input: they are counted, parsed, and end at some time.
 //!
-//! It never knows what becomes of a line.
+//! It never knows the results of a line.
 
 use super::job::Job;
 use crate::cli::exit::{self, Failure};

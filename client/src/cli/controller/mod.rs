@@ -43,7 +43,7 @@ use std::rc::Rc;
 use timeouts::Timeouts;
 pub use work::load_credentials;
 
-/// What does not change while the client runs.
+/// Settings that do not change while the client runs.
 pub struct ControllerSettings {
     pub mode: Mode,
     /// Whether every replica's answer is waited for and shown.
@@ -144,7 +144,7 @@ impl Controller {
         self.input.end();
     }
 
-    /// Standard input cannot be read any more: what was asked is finished, and then everything is over.
+    /// Standard input cannot be read any more: the jobs so far are finished, and then everything is over.
     pub fn on_input_lost(&mut self, fault: &str) {
         self.input.end();
         self.outcome.on_input_lost();
@@ -163,8 +163,8 @@ impl Controller {
         }
     }
 
-    /// Results cannot be written any more: no line is taken, and none that waits is begun. What is under way is finished,
-    /// because nobody could say otherwise whether it took effect. Messages that were to be shown stay unread.
+    /// Results cannot be written any more: no line is taken, and no waiting job is started. Jobs under way are finished, because
+    /// the exit code has to say whether they took effect. Messages that were to be shown stay unread.
     pub fn on_output_lost(&mut self) {
         if self.is_output_lost {
             return;
@@ -449,7 +449,7 @@ impl Controller {
 
     /// Uses another account from here on. Returns the one that was in use.
     fn switch(&mut self, account: ActiveAccount) -> ActiveAccount {
-        // What is without an answer is so for good.
+        // Commands without an answer will not get one any more.
         self.jobs.end_session(|_| {});
         self.effects.push(Effect::LogIn { credentials: account.credentials(), receive: account.receives() });
         std::mem::replace(&mut self.account, account)
@@ -463,7 +463,7 @@ impl Controller {
         true
     }
 
-    /// What to do when a verb needs an account and none is in use.
+    /// Advice for the case that a verb needs an account and none is in use.
     fn account_advice(&self) -> String {
         // A directory that cannot be read is told of when a key is needed.
         let accounts = self.settings.keys.accounts().unwrap_or_default();

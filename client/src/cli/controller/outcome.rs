@@ -3,7 +3,7 @@
 use crate::cli::exit::{self, Failure};
 use crate::cli::mode::Mode;
 
-/// What the run has come to so far.
+/// The outcome so far.
 pub(super) struct Outcome {
     mode: Mode,
     code: u8,

@@ -183,7 +183,7 @@ mod tests {
         assert!(queue.next(false).is_none(), "something is to be acknowledged");
         assert!(queue.next(true).is_some());
         queue.start_next(Stage::Query { number: 4 });
-        assert!(queue.next(true).is_none(), "what follows speaks as the next account");
+        assert!(queue.next(true).is_none(), "the jobs after it are for the next account");
         assert!(queue.of_query(4).is_some());
 
         let job = queue.pop().expect("it is started");

@@ -23,7 +23,7 @@ use std::time::Duration;
 const OTHER_REPLIES: Duration = Duration::from_secs(1);
 
 impl Controller {
-    /// Shows what is finished and starts what can be started, until there is neither.
+    /// Shows finished jobs and starts waiting ones, until there is nothing to show and nothing to start.
     pub(super) fn work(&mut self, now: Timestamp) {
         loop {
             let finished = self.finish_jobs(now);
@@ -165,7 +165,7 @@ impl Controller {
         Ok(self.command(now, command))
     }
 
-    /// Logs in, and asks for what is unread: the answer says whether the account is ours.
+    /// Logs in, and asks for unread messages: the answer says whether the account is ours.
     fn start_connect(&mut self, now: Timestamp, name: &AccountName) -> Result<Stage, Failure> {
         let credentials = load_credentials(&self.settings.keys, name)?;
         let account = self.account.successor(Some(Rc::new(credentials)), true);
@@ -183,7 +183,7 @@ impl Controller {
         Ok(self.command(now, Command::Delete))
     }
 
-    /// Shows what a job has come to, or goes on with its next page.
+    /// Shows the result of a job, or goes on with its next page.
     fn finish(&mut self, now: Timestamp, job: &mut Job) -> Turn {
         let verb = match &job.task {
             Ok(verb) => verb.clone(),
@@ -266,7 +266,7 @@ impl Controller {
         }
     }
 
-    /// Says what came of a command, by each replica that did it.
+    /// Shows the result of a command, once for each replica that executed it.
     fn show_each(&mut self, replies: &[Reply], item: impl Fn(Uid) -> Item) {
         for reply in replies {
             if let Content::Command { uid, answer: Answer::Done } = &reply.content {
@@ -457,7 +457,7 @@ fn history(with: &AccountName, limit: u32, before: Option<Uid>) -> Query {
     Query::History { with: recipient(with), before, limit }
 }
 
-/// Puts an earlier page before what a link has answered so far. Returns all of it.
+/// Puts an earlier page before the messages that a link has sent so far. Returns all of them.
 fn gather(gathered: &mut Vec<(usize, Vec<Message>)>, link: usize, mut page: Vec<Message>) -> &Vec<Message> {
     let place = match gathered.iter().position(|(of, _)| *of == link) {
         Some(place) => place,

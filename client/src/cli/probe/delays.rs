@@ -7,8 +7,8 @@
 //! receiving, so the offset is wrong by at most half of the round trip.
 //!
 //! Clocks drift and are slewed, so an exchange says less about the offset the longer ago it was. Each exchange therefore uses
-//! the offset of the exchange with the smallest error at its time: half of that one's round trip, plus what the clocks may have
-//! drifted in between (RFC 5905 ages its samples in this way, section 10).
+//! the offset of the exchange with the smallest error at its time: half of that one's round trip, plus the possible drift of
+//! the clocks in between (RFC 5905 ages its samples in this way, section 10).
 
 use stablechat_protocol::clock_offset::{Exchange, signed_difference};
 use stablechat_protocol::time::Timestamp;

@@ -21,7 +21,7 @@ pub const HEADROOM: u32 = 2;
 /// The least Δ that is recommended. A replica that is suspended for half of the bound has to resync, and on busy machines a
 /// process is now and then not run for tens of milliseconds.
 pub const RECOMMENDED_MIN: Duration = Duration::from_millis(200);
-/// Recommendations are these numbers times a power of ten: round, and at most a half above what is wanted.
+/// Recommendations are these numbers times a power of ten: round, and at most a half above the wanted value.
 const ROUND: [u64; 10] = [10, 15, 20, 25, 30, 40, 50, 60, 80, 100];
 
 /// The results of a measurement.
@@ -158,7 +158,7 @@ impl Findings {
         (self.delta() + epsilon) * self.replicas()
     }
 
-    /// Whether Δ is long enough for what was measured.
+    /// Whether Δ is long enough for the measured delays and clocks.
     pub fn verdict(&self) -> Verdict {
         match self.needed() <= self.bound {
             false => Verdict::Fails,

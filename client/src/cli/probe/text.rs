@@ -112,7 +112,7 @@ fn conclusions(findings: &Findings) -> Vec<String> {
     lines.iter().map(|line| shorten(line, WIDTH_MAX) + "\n").collect()
 }
 
-/// What δ is the time of, and where it was measured.
+/// The way whose time δ is, and where it was measured.
 fn reason_of_delta(findings: &Findings) -> String {
     match (findings.hop(), findings.client_message()) {
         (Some(hop), client) if client.is_none_or(|client| client.size <= hop.size) => {

@@ -1,4 +1,4 @@
-//! Backups of stores in directories, and what becomes of them.
+//! Backups of stores in directories: they are restored, listed and deleted.
 
 use super::super::directory::DataDirectory;
 use super::super::testing::{Random, contents, identity, store_of, stream};

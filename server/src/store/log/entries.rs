@@ -33,7 +33,7 @@ pub fn piece_after(db: &DB, after: Uid, bytes_max: usize) -> Result<(Vec<Stamped
     Ok((piece.requests, true))
 }
 
-/// What the log has of some requests.
+/// Requests that were looked for in the log.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Bodies {
     /// Those that are in the log.

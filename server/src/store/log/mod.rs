@@ -1,4 +1,4 @@
-//! The log: the requests that have been applied, in their order, and what it takes to change that order afterwards.
+//! The log: the requests that have been applied, in their order, and the records for changing that order afterwards.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -17,7 +17,7 @@
 //! Everything up to `settled` is the same on all replicas, for good: nothing is inserted there, and the undo records are gone.
 //! Everything up to `base` has been dropped, since the log must not grow for ever. A replica that lacks it gets a snapshot.
 //!
-//! All reads see committed data and nothing else, so what a replica tells others about its log still holds after a crash.
+//! All reads see committed data and nothing else, so statements of a replica about its log still hold after a crash.
 
 pub mod boundaries;
 pub mod entries;
@@ -79,7 +79,7 @@ pub enum Reconciliation {
     GiveSnapshot,
 }
 
-/// The last applied request, with what it takes to undo it.
+/// The last applied request, with the record for undoing it.
 pub struct LastApplied {
     pub entry: LogEntry,
     pub undo: UndoRecord,
@@ -394,9 +394,9 @@ impl Log {
     /// How a peer's log, which begins after `base` and is `settled` up to there, and ours become the same. `common` is the newest
     /// known mark that both have.
     ///
-    /// Requests cannot be inserted if those that one lacks have been truncated at the other, or if they would belong below what
-    /// the one that lacks them has settled. Then a snapshot has to replace one of the two logs, and both replicas have to choose
-    /// the same one: the one that is further on stays.
+    /// Requests that one log lacks cannot be inserted if the other has truncated them, or if they belong below the settled end of the
+    /// first. Then a snapshot has to replace one of the two logs, and both replicas have to choose the same one: the log that is
+    /// further on stays.
     pub fn reconciliation(
         &self,
         common: Option<LogMark>,

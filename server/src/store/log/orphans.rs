@@ -6,8 +6,8 @@
 //! and another replica may have the same orphan.
 //!
 //! 1. While its session lives, the session knows which of its requests were executed.
-//! 2. A session ends after a day without use, and with it what it knows. What remains of a message is its row: its uid has the
-//!    digest of the request, whatever its timestamp.
+//! 2. A session ends after a day without use, and its knowledge is lost. But a message that was sent has a row, and the uid in it
+//!    has the digest of the request, which does not depend on the timestamp.
 //! 3. A session that has ended, or lacks an earlier request, cannot take the orphan. Then it is submitted in a session of its own,
 //!    whose id is derived from the request, so it is the same at all replicas. Should the client send the request after that in its
 //!    own session, it gets the answer that the orphan got ([`in_own_session`]). Other commands than messages may be executed twice:

@@ -1,4 +1,4 @@
-//! Repair: requests that became known too late are put in their places in the log, and what follows them is applied again, as
+//! Repair: requests that became known too late are put in their places in the log, and later ones are applied again, as
 //! Bayou does (Terry et al. 1995).
 //!
 //! It is done in batches, each of which is committed, so that it takes little memory and a crash is harmless. The state in the
@@ -10,12 +10,12 @@
 //!    nothing had happened.
 //! 2. **Insert** the new requests into the log, once all is undone and not before. After a crash those that are there are applied
 //!    with the rest; nobody was told that we hold the others.
-//! 3. **Apply again** what the log has after `applied`: state, new undo records, entries with new positions and chain hashes, and
+//! 3. **Apply again** the requests that the log has after `applied`: state, new undo records, entries with new positions and chain hashes, and
 //!    `applied`.
 //! 4. **Append** the requests that come after the end of the log.
 //!
 //! Positions and chain hashes of entries after `applied` mean nothing. No peer gets to see them: while an insertion is under way,
-//! nobody is told of our log as a whole, and [`ChatStore::open`] completes what a crash has interrupted.
+//! nobody is told of our log as a whole, and [`ChatStore::open`] completes a repair that a crash has interrupted.
 
 use super::{LastApplied, entries};
 use crate::store::ChatStore;
@@ -136,7 +136,7 @@ impl PendingRepair {
 }
 
 impl ChatStore {
-    /// Begins to put requests in their places in the log, in whatever order they come. Requests that are in the log already are
+    /// Begins to put requests, in any order, in their places in the log. Requests that are in the log already are
     /// skipped. Everything that was applied before is durable when this returns. Until [`ChatStore::go_on_inserting`] says that
     /// all is done, nothing else may be applied, and positions and chain hashes of the log must not be told to anybody.
     ///

@@ -27,7 +27,7 @@ pub(super) fn parts(store: &ChatStore) -> Vec<SnapshotPart> {
     std::iter::from_fn(|| reader.next_part().expect("memory does not fail")).collect()
 }
 
-/// Puts a snapshot in the place of what a store has.
+/// Replaces the contents of a store by a snapshot.
 pub(super) fn install(store: &mut ChatStore, parts: Vec<SnapshotPart>) -> Result<(), SnapshotError> {
     let mut receiver = store.begin_snapshot()?;
     for (rows, end) in parts {
@@ -260,7 +260,7 @@ fn requests_that_have_no_effect_in_a_snapshot_become_orphans() {
         held(20, 1, 2, &ann, send(&ann, "b")),
         held(30, 1, 3, &ann, send(&ann, "c")),
     ];
-    // Whose snapshot it is has the third without the second, so that it skips a number.
+    // The source of the snapshot has the third without the second, so the third skips a number.
     let source = store_of([&all[0], &all[2]]);
     let mut store = store_of(&all);
     install(&mut store, parts(&source)).expect("the parts are unchanged");

@@ -1,4 +1,4 @@
-//! Removing rows that nobody can reach any more: sessions that ended, and what deleted accounts leave behind.
+//! Removing rows that nobody can reach any more: sessions that ended, and the messages of deleted accounts.
 //!
 //! Both can be many at once, so each applied request removes a bounded number of rows. The bound is higher than the number of
 //! rows that a request adds, so that removing keeps up with any rate at which rows are made; and it is low enough that a replica
@@ -30,7 +30,7 @@ const REMOVED_BY_EACH: usize = 8;
 /// The same for the first request in each second of log time.
 const REMOVED_ONCE_A_SECOND: usize = 512;
 
-/// Ends old sessions, and removes what deleted accounts have left. `before` is the timestamp of the last request, `now` that of
+/// Ends old sessions, and removes the rows that deleted accounts have left. `before` is the timestamp of the last request, `now` that of
 /// the one that is about to be applied.
 pub fn run(rows: &mut Rows, before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
     let is_new_second = second_of(before) != second_of(now);

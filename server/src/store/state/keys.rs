@@ -89,7 +89,7 @@ wire_enum! {
     pub enum UnreadMessage {
         /// The message is in the timeline of the conversation with this [`conversation_key`].
         0 => InTimeline { conversation: Bytes },
-        /// The timeline has gone with the account of the other side, and this is what it had.
+        /// The timeline has gone with the account of the other side. This is the message that it had.
         1 => Whole { message: StoredMessage },
     }
 }
@@ -225,7 +225,7 @@ fn concat(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 wire_struct! {
-    /// What it takes to undo a request.
+    /// The record for undoing a request.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct UndoRecord {
         /// The rows that it wrote, each once, as they were before.

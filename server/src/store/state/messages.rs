@@ -1,4 +1,4 @@
-//! Messages between accounts: the timeline of a conversation, and what its recipient has not acknowledged.
+//! Messages between accounts: the timeline of a conversation, and the messages that their recipient has not acknowledged.
 //!
 //! A message lies once in the timeline of its conversation, and until it is acknowledged there is a row for it among the
 //! recipient's unread. The numbers of these rows, in all and from each sender, are kept beside them, so that `send` need not

@@ -2,7 +2,7 @@
 //!
 //! A session begins with the request with sequence number 1 and belongs to that request's actor. A request that was executed
 //! before gets the answer that it got then. Another command under the number of one that was executed gets `DifferentCommand`:
-//! the old answer would say of it what is not true. A request that skips a number gets `OutOfSequence` and has no effect, so a
+//! the old answer would not be true of it. A request that skips a number gets `OutOfSequence` and has no effect, so a
 //! client that keeps many requests in flight can resend from the gap.
 //!
 //! A replica may execute a request of a session that cannot take it, in another session ([`in_own_session`]). If the first session
