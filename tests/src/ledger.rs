@@ -2,7 +2,7 @@
 
 use crate::cluster::{CLUSTER, Cluster};
 use crate::session::Person;
-use crate::talker::Told;
+use crate::talker::Transcript;
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::command::Query;
 use stablechat_protocol::request::{Actor, QueryRequest};
@@ -113,13 +113,13 @@ fn difference(one: &Ledger, other: &Ledger) -> String {
 ///
 /// # Panics
 /// A request is not, or a talker saw a fault.
-pub fn assert_logged(ledger: &Ledger, told: &[Told]) {
+pub fn assert_logged(ledger: &Ledger, transcripts: &[Transcript]) {
     let log = ledger.log();
-    for told in told {
-        assert_eq!(told.faults, [""; 0], "what {} saw", told.account);
-        for sample in &told.samples {
-            let place = Some(&(told.client, sample.sequence));
-            let (account, name) = (&told.account, &ledger.name);
+    for transcript in transcripts {
+        assert_eq!(transcript.faults, [""; 0], "what {} saw", transcript.account);
+        for sample in &transcript.samples {
+            let place = Some(&(transcript.client, sample.sequence));
+            let (account, name) = (&transcript.account, &ledger.name);
             assert_eq!(
                 log.get(&sample.uid),
                 place,
@@ -129,13 +129,13 @@ pub fn assert_logged(ledger: &Ledger, told: &[Told]) {
     }
 }
 
-/// [`assert_logged`] and [`assert_heard`].
+/// [`assert_logged`] and [`assert_received`].
 ///
 /// # Panics
 /// As those do.
-pub fn assert_kept(ledger: &Ledger, told: &[Told], bob: &Person) {
-    assert_logged(ledger, told);
-    assert_heard(ledger, told, bob);
+pub fn assert_kept(ledger: &Ledger, transcripts: &[Transcript], bob: &Person) {
+    assert_logged(ledger, transcripts);
+    assert_received(ledger, transcripts, bob);
 }
 
 /// Checks that each message of the talkers is in bob's mailbox exactly once, in the order of its session. This holds for a store
@@ -143,17 +143,17 @@ pub fn assert_kept(ledger: &Ledger, told: &[Told], bob: &Person) {
 ///
 /// # Panics
 /// A message is not, or a talker saw a fault.
-pub fn assert_heard(ledger: &Ledger, told: &[Told], bob: &Person) {
-    let mut heard = heard(ledger, bob);
-    for told in told {
-        assert_eq!(told.faults, [""; 0], "what {} saw", told.account);
-        let heard = heard.remove(told.account.as_str()).unwrap_or_default();
-        let wrong = heard.iter().zip(1..).find(|(number, expected)| *number != expected);
+pub fn assert_received(ledger: &Ledger, transcripts: &[Transcript], bob: &Person) {
+    let mut received = received(ledger, bob);
+    for transcript in transcripts {
+        assert_eq!(transcript.faults, [""; 0], "what {} saw", transcript.account);
+        let numbers = received.remove(transcript.account.as_str()).unwrap_or_default();
+        let wrong = numbers.iter().zip(1..).find(|(number, expected)| *number != expected);
         assert_eq!(
-            (wrong, heard.len()),
-            (None, told.samples.len()),
+            (wrong, numbers.len()),
+            (None, transcript.samples.len()),
             "each of {}'s messages once and in order at replica {}",
-            told.account,
+            transcript.account,
             ledger.name
         );
     }
@@ -173,12 +173,12 @@ pub struct Kept {
 }
 
 /// Counts how the answered messages of talkers ended up in bob's mailbox.
-pub fn kept(ledger: &Ledger, told: &[Told], bob: &Person) -> Kept {
-    let heard = heard(ledger, bob);
+pub fn kept(ledger: &Ledger, transcripts: &[Transcript], bob: &Person) -> Kept {
+    let received = received(ledger, bob);
     let mut kept = Kept::default();
-    for told in told {
-        let numbers = heard.get(told.account.as_str()).map_or(&[][..], Vec::as_slice);
-        kept.add(numbers, told.samples.iter().map(|sample| sample.sequence));
+    for transcript in transcripts {
+        let numbers = received.get(transcript.account.as_str()).map_or(&[][..], Vec::as_slice);
+        kept.add(numbers, transcript.samples.iter().map(|sample| sample.sequence));
     }
     kept
 }
@@ -214,16 +214,16 @@ impl Kept {
 
 /// The sequence numbers of each talker's messages in an account's mailbox, in the mailbox's order. The text of a talker's message
 /// is its account and the number; other messages do not count.
-pub fn heard(ledger: &Ledger, bob: &Person) -> BTreeMap<String, Vec<u64>> {
-    let mut heard: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+pub fn received(ledger: &Ledger, bob: &Person) -> BTreeMap<String, Vec<u64>> {
+    let mut numbers: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for message in ledger.unread(bob) {
         if let Some((sender, number)) = message.text.as_str().split_once(' ')
             && sender == message.from.as_str()
         {
-            heard.entry(sender.into()).or_default().push(number.parse().expect("a number"));
+            numbers.entry(sender.into()).or_default().push(number.parse().expect("a number"));
         }
     }
-    heard
+    numbers
 }
 
 #[cfg(test)]

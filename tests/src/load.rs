@@ -38,7 +38,7 @@ struct Link {
 
 /// The measurements of a time under load.
 #[derive(Clone, Debug, Default)]
-pub struct Measured {
+pub struct LoadResult {
     /// How long it was.
     pub elapsed: Duration,
     /// From the timestamp of each answered request to its first answer, sorted.
@@ -47,7 +47,7 @@ pub struct Measured {
     pub repetitions: u64,
 }
 
-impl Measured {
+impl LoadResult {
     /// Requests answered per second.
     pub fn throughput(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
@@ -85,9 +85,9 @@ impl Load {
     ///
     /// # Errors
     /// A connection broke.
-    pub fn run(&mut self, time: Duration) -> io::Result<Measured> {
+    pub fn run(&mut self, time: Duration) -> io::Result<LoadResult> {
         let start = Instant::now();
-        let mut measured = Measured::default();
+        let mut measured = LoadResult::default();
         let before: u64 = self.sessions.iter().map(Pipeline::repetitions).sum();
         let mut events = Events::with_capacity(1024);
         loop {

@@ -7,7 +7,7 @@
 mod measuring;
 mod wires;
 
-pub use measuring::Measured;
+pub use measuring::PathMeasurement;
 pub use wires::Wire;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};

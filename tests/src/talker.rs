@@ -57,7 +57,7 @@ pub struct Plan {
 
 /// A talker in a thread of its own.
 pub struct Talker {
-    thread: JoinHandle<io::Result<Told>>,
+    thread: JoinHandle<io::Result<Transcript>>,
     shared: Arc<Shared>,
 }
 
@@ -74,7 +74,7 @@ struct Shared {
 
 /// The outcome of a talker's requests.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct Transcript {
     /// The account that sent them.
     pub account: AccountName,
     /// The session of all its requests.
@@ -150,13 +150,13 @@ impl Talker {
     }
 
     /// Stops issuing requests, waits until all are answered, and returns the outcome.
-    pub fn finish(self) -> Told {
+    pub fn finish(self) -> Transcript {
         self.shared.is_enough.store(true, Ordering::Relaxed);
         self.join()
     }
 
     /// Waits until all the requests of the plan are answered, and returns the outcome.
-    pub fn join(self) -> Told {
+    pub fn join(self) -> Transcript {
         self.thread.join().expect("the talker does not panic").expect("sockets can be polled")
     }
 }
@@ -176,7 +176,7 @@ struct Talking {
     next_at: Instant,
     /// The time of the last answer.
     progress: Instant,
-    told: Told,
+    transcript: Transcript,
 }
 
 impl Talking {
@@ -190,7 +190,7 @@ impl Talking {
         Ok(Talking {
             session: Session::new(client, plan.cluster.delivery_bound),
             offsets: Offsets::new(plan.cluster.replicas.len()),
-            told: Told {
+            transcript: Transcript {
                 account: plan.account.clone(),
                 client,
                 samples: Vec::new(),
@@ -209,30 +209,30 @@ impl Talking {
         })
     }
 
-    fn run(mut self) -> io::Result<Told> {
+    fn run(mut self) -> io::Result<Transcript> {
         let mut events = Events::with_capacity(64);
-        let mut heard = Vec::new();
+        let mut link_events = Vec::new();
         loop {
             let now = self.clock.now();
-            self.links.on_time(now, &mut heard);
-            for event in std::mem::take(&mut heard) {
+            self.links.on_time(now, &mut link_events);
+            for event in std::mem::take(&mut link_events) {
                 self.on_event(now, event);
             }
             let due = self.session.due(now);
-            self.told.repetitions += due.len() as u64;
+            self.transcript.repetitions += due.len() as u64;
             self.send(None, due);
             self.issue(now);
-            self.links.flush(now, &mut heard);
+            self.links.flush(now, &mut link_events);
             if self.is_over() {
-                return Ok(self.told);
+                return Ok(self.transcript);
             }
-            let timeout = if heard.is_empty() { self.timeout() } else { Duration::ZERO };
+            let timeout = if link_events.is_empty() { self.timeout() } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => result?,
             }
             let now = self.clock.now();
-            events.iter().for_each(|event| self.links.on_ready(now, event, &mut heard));
+            events.iter().for_each(|event| self.links.on_ready(now, event, &mut link_events));
         }
     }
 
@@ -247,7 +247,7 @@ impl Talking {
         let patience = PATIENCE + self.plan.cluster.delivery_bound * 4;
         if self.progress.elapsed() > patience {
             let unanswered: Vec<&u64> = self.issued.keys().take(5).collect();
-            self.told.faults.push(format!("no answer to {unanswered:?} within {patience:?}"));
+            self.transcript.faults.push(format!("no answer to {unanswered:?} within {patience:?}"));
             return true;
         }
         false
@@ -307,7 +307,7 @@ impl Talking {
                 self.offsets.observe(link, exchange);
                 self.session.set_clock_offset(self.offsets.offset());
             }
-            LinkEvent::Misconfigured { fault, .. } => self.told.faults.push(fault),
+            LinkEvent::Misconfigured { fault, .. } => self.transcript.faults.push(fault),
         }
     }
 
@@ -318,14 +318,21 @@ impl Talking {
                     AnswerKind::Answered => {
                         let issued = self.issued.remove(&sequence).expect("issued and not answered before");
                         if answer != Answer::Done {
-                            self.told.faults.push(format!("the answer to {sequence} is {answer:?}"));
+                            self.transcript.faults.push(format!("the answer to {sequence} is {answer:?}"));
                         }
                         let (latency, stability) = (issued.elapsed(), metadata.stability);
-                        self.told.samples.push(Sample { sequence, uid, issued, latency, stability, replica: link });
+                        self.transcript.samples.push(Sample {
+                            sequence,
+                            uid,
+                            issued,
+                            latency,
+                            stability,
+                            replica: link,
+                        });
                         self.progress = Instant::now();
                         self.shared.answered.fetch_add(1, Ordering::Relaxed);
                     }
-                    AnswerKind::Differs { link: other, answer: first } => self.told.faults.push(format!(
+                    AnswerKind::Differs { link: other, answer: first } => self.transcript.faults.push(format!(
                         "replica {link} answers {answer:?} to {sequence}, but replica {other} {first:?}"
                     )),
                     AnswerKind::Repeated | AnswerKind::Uninformative => {}
@@ -334,10 +341,10 @@ impl Talking {
             ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, reason, .. }
                 if client == self.session.client() =>
             {
-                *self.told.refusals.entry(reason.to_string()).or_default() += 1;
+                *self.transcript.refusals.entry(reason.to_string()).or_default() += 1;
                 self.session.on_refused(now, link, sequence, timestamp, reason.wait());
             }
-            ToClient::LoginRefused { account } => self.told.faults.push(format!("{account} may not log in")),
+            ToClient::LoginRefused { account } => self.transcript.faults.push(format!("{account} may not log in")),
             _ => {}
         }
     }

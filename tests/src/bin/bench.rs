@@ -2,7 +2,7 @@
 
 use argh::FromArgs;
 use stablechat_tests::cluster::Cluster;
-use stablechat_tests::load::{Load, Measured};
+use stablechat_tests::load::{Load, LoadResult};
 use stablechat_tests::process::Usage;
 use stablechat_tests::raw::{RawClient, call_everywhere};
 use stablechat_tests::session::{Person, send};
@@ -88,7 +88,7 @@ fn main() -> io::Result<()> {
 }
 
 /// Prints the measurements of a load.
-fn print_row((sessions, window): (usize, usize), measured: &Measured, before: Usage, after: Usage) {
+fn print_row((sessions, window): (usize, usize), measured: &LoadResult, before: Usage, after: Usage) {
     let at = |share: f64| format!("{:.2} ms", measured.quantile(share).as_secs_f64() * 1e3);
     let processor = (after.processor - before.processor).as_secs_f64();
     println!(

@@ -6,7 +6,7 @@ use stablechat_tests::cluster::Cluster;
 use stablechat_tests::ledger::{assert_logged, assert_same};
 use stablechat_tests::raw::{RawClient, call_everywhere};
 use stablechat_tests::session::{Person, send};
-use stablechat_tests::talker::{Plan, Sample, Talker, Told};
+use stablechat_tests::talker::{Plan, Sample, Talker, Transcript};
 use std::time::{Duration, Instant};
 
 /// Starts three replicas, sends messages while one of them is down, starts that one again, and measures how long it takes to catch
@@ -58,7 +58,7 @@ fn main() {
             Plan { window: 256, messages_max, command: message, ..Plan::new(&cluster, person) }.start()
         })
         .collect();
-    let mut told: Vec<Told> = talkers.into_iter().map(Talker::join).collect();
+    let mut transcripts: Vec<Transcript> = talkers.into_iter().map(Talker::join).collect();
     let took = start.elapsed().as_secs_f64();
     println!("{} messages sent in {took:.1} s: {:.0}/s", arguments.messages, arguments.messages as f64 / took);
 
@@ -71,8 +71,8 @@ fn main() {
         }
         come_back(&mut cluster, what)
     });
-    told.push(witness.finish());
-    let samples = &told.last().expect("the witness").samples;
+    transcripts.push(witness.finish());
+    let samples = &transcripts.last().expect("the witness").samples;
     for (what, begin, end) in came_back {
         print_latencies(&format!("while {what} catches up"), samples, begin, end);
     }
@@ -87,7 +87,7 @@ fn main() {
         let repairs = log.lines().filter(|line| line.contains("repaired the log"));
         repairs.for_each(|repair| println!("replica {name} repaired its log, which must not happen: {repair}"));
     }
-    assert_same(&cluster, &NAMES).iter().for_each(|ledger| assert_logged(ledger, &told));
+    assert_same(&cluster, &NAMES).iter().for_each(|ledger| assert_logged(ledger, &transcripts));
     println!("every answered message is in all logs, and the digests are the same");
 }
 

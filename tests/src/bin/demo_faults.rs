@@ -10,7 +10,7 @@ use stablechat_tests::plot::{Picture, State};
 use stablechat_tests::raw::{RawClient, call_everywhere};
 use stablechat_tests::session::Person;
 use stablechat_tests::story::{Action, Step, in_order, lanes};
-use stablechat_tests::talker::{Plan, Sample, Told};
+use stablechat_tests::talker::{Plan, Sample, Transcript};
 use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ struct Happened {
     /// The time of the end.
     end: Duration,
     /// The outcome of each person's messages.
-    told: Vec<Told>,
+    transcripts: Vec<Transcript>,
     /// Faults, apart from messages that were lost or delivered twice.
     faults: Vec<String>,
 }
@@ -172,11 +172,11 @@ fn play(cluster: &mut Cluster, story: &[Step], end: Duration, people: &[Person],
             _ => {}
         }
     }
-    let told: Vec<Told> = talkers.into_iter().map(|talker| talker.finish()).collect();
-    for told in &told {
-        faults.extend(told.faults.iter().map(|fault| format!("{} saw: {fault}", told.account)));
+    let transcripts: Vec<Transcript> = talkers.into_iter().map(|talker| talker.finish()).collect();
+    for transcript in &transcripts {
+        faults.extend(transcript.faults.iter().map(|fault| format!("{} saw: {fault}", transcript.account)));
     }
-    Happened { done, end, told, faults }
+    Happened { done, end, transcripts, faults }
 }
 
 /// Performs a step. Returns a fault if a replica that was to stop ended with an error.
@@ -202,10 +202,13 @@ fn compare(cluster: &mut Cluster, bob: &Person, happened: &mut Happened) -> Kept
         happened.faults.extend(perform(cluster, &stop));
     }
     match same(cluster, &NAMES) {
-        Ok(ledgers) => kept(&ledgers[0], &happened.told, bob),
+        Ok(ledgers) => kept(&ledgers[0], &happened.transcripts, bob),
         Err(why) => {
             happened.faults.push(why);
-            Kept { answered: happened.told.iter().map(|told| told.samples.len()).sum(), ..Kept::default() }
+            Kept {
+                answered: happened.transcripts.iter().map(|transcript| transcript.samples.len()).sum(),
+                ..Kept::default()
+            }
         }
     }
 }
@@ -216,7 +219,7 @@ fn is_good(verdict: &Kept, faults: &[String]) -> bool {
 
 /// All answers with their times, in the order of time.
 fn answers(happened: &Happened, begin: Instant) -> Vec<(Duration, Sample)> {
-    let samples = happened.told.iter().flat_map(|told| &told.samples);
+    let samples = happened.transcripts.iter().flat_map(|transcript| &transcript.samples);
     let mut answers: Vec<(Duration, Sample)> =
         samples.map(|sample| ((sample.issued + sample.latency).saturating_duration_since(begin), *sample)).collect();
     answers.sort_by_key(|(at, _)| *at);
@@ -226,7 +229,7 @@ fn answers(happened: &Happened, begin: Instant) -> Vec<(Duration, Sample)> {
 fn picture(happened: &Happened, verdict: &Kept, bound: Duration, begin: Instant) -> Picture {
     let answers = answers(happened, begin).into_iter().map(|(at, sample)| (at, sample.latency));
     Picture {
-        title: format!("{} people write to Bob while replicas come and go", happened.told.len()),
+        title: format!("{} people write to Bob while replicas come and go", happened.transcripts.len()),
         verdict: verdict.to_string(),
         answers: answers.filter(|(at, _)| *at <= happened.end).collect(),
         events: happened.done.iter().map(|(at, step)| (*at, step.to_string())).collect(),

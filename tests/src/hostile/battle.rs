@@ -6,11 +6,11 @@ use super::swarm::{Spent, Swarm};
 use super::targets::Targets;
 use super::watch::{Counted, Memory};
 use crate::cluster::Cluster;
-use crate::ledger::{Kept, heard, kept, same};
+use crate::ledger::{Kept, kept, received, same};
 use crate::process::run_to_end;
 use crate::raw::{RawClient, call_everywhere};
 use crate::session::Person;
-use crate::talker::Told;
+use crate::talker::Transcript;
 use crate::wait::SOON;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ pub struct Happened {
     pub peak: Memory,
     /// The counters of the replicas, for the time of the attacks.
     pub counted: Counted,
-    pub told: Vec<Told>,
+    pub transcripts: Vec<Transcript>,
     /// The messages of each of the pair that were answered, and how they ended up in the other's mailbox.
     pub kept: Vec<Kept>,
     pub visits: Visits,
@@ -81,7 +81,7 @@ pub fn fight(
         happened.visits = visiting.join().expect("the visitor does not panic");
         (happened, battle.pair)
     });
-    happened.told = pair.finish().into();
+    happened.transcripts = pair.finish().into();
     happened.peak = Memory::peak(&cluster, &NAMES);
     end(&mut cluster, [&alice, &bob], &mut happened);
     happened
@@ -117,7 +117,7 @@ impl Battle<'_> {
             idle,
             rounds: Vec::new(),
             counted: Counted::default(),
-            told: Vec::new(),
+            transcripts: Vec::new(),
             kept: Vec::new(),
             visits: Visits::default(),
             faults: Vec::new(),
@@ -215,11 +215,12 @@ fn end(cluster: &mut Cluster, [alice, bob]: [&Person; 2], happened: &mut Happene
         Ok(ledgers) => ledgers,
         Err(fault) => return happened.faults.push(fault),
     };
-    let [from_alice, from_bob] = &happened.told[..] else { unreachable!("two people chat") };
+    let [from_alice, from_bob] = &happened.transcripts[..] else { unreachable!("two people chat") };
     let messages = [(from_alice, bob), (from_bob, alice)];
-    happened.kept = messages.map(|(told, reader)| kept(&ledgers[0], std::slice::from_ref(told), reader)).into();
+    happened.kept =
+        messages.map(|(transcript, reader)| kept(&ledgers[0], std::slice::from_ref(transcript), reader)).into();
     let visits: Vec<u64> = (1..=happened.visits.latencies.len() as u64).collect();
-    let seen = heard(&ledgers[0], bob).remove("carol").unwrap_or_default();
+    let seen = received(&ledgers[0], bob).remove("carol").unwrap_or_default();
     if seen != visits {
         happened.faults.push(format!("{} visits left the messages {seen:?}", visits.len()));
     }

@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::session::{Person, send};
-use crate::talker::{Plan, Talker, Told};
+use crate::talker::{Plan, Talker, Transcript};
 use crate::wait::SOON;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +45,7 @@ impl Pair {
     }
 
     /// Waits until all that is sent is answered, and returns the outcome.
-    pub fn finish(self) -> [Told; 2] {
+    pub fn finish(self) -> [Transcript; 2] {
         self.talkers.map(Talker::finish)
     }
 }

@@ -1,7 +1,7 @@
 //! The verdict on a battle: a table of the attacks and their effect on the honest people, and the faults.
 
 use super::battle::{Fought, Happened};
-use crate::talker::Told;
+use crate::talker::Transcript;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -42,12 +42,12 @@ impl Happened {
                 row.frames += spent.frames;
                 row.sent += spent.bytes_sent;
                 row.read += spent.bytes_read;
-                row.add(fought, &self.told, self);
+                row.add(fought, &self.transcripts, self);
             }
         }
         let mut all = Row::default();
-        self.rounds.iter().for_each(|fought| all.add(fought, &self.told, self));
-        let quiet = Row { latencies: latencies(&self.told, self.quiet), ..Row::default() };
+        self.rounds.iter().for_each(|fought| all.add(fought, &self.transcripts, self));
+        let quiet = Row { latencies: latencies(&self.transcripts, self.quiet), ..Row::default() };
 
         let mut table = format!("{HEAD}\n");
         for (name, mut row) in [("(quiet)", quiet)].into_iter().chain(rows).chain([("(all rounds)", all)]) {
@@ -70,8 +70,9 @@ impl Happened {
                 self.peak.0.iter().map(|bytes| bytes >> 20).collect::<Vec<_>>()
             ),
         ];
-        let of_each = self.told.iter().zip(&self.kept);
-        let kept = of_each.map(|(told, kept)| format!("{}: {kept} Refusals: {:?}.", told.account, told.refusals));
+        let of_each = self.transcripts.iter().zip(&self.kept);
+        let kept = of_each
+            .map(|(transcript, kept)| format!("{}: {kept} Refusals: {:?}.", transcript.account, transcript.refusals));
         for line in lines.into_iter().chain(kept) {
             writeln!(text, "{line}").expect("writing to a string does not fail");
         }
@@ -101,15 +102,15 @@ impl Happened {
         if grown > MEMORY_MAX_MIB {
             faults.push(format!("at the peak, a replica has {grown} MiB more memory than without attacks"));
         }
-        for told in &self.told {
-            faults.extend(told.faults.iter().map(|fault| format!("{}: {fault}", told.account)));
-            if let Some(sample) = told.samples.iter().find(|sample| sample.latency > LATENCY_MAX) {
-                faults.push(format!("{}: message {} took {:?}", told.account, sample.sequence, sample.latency));
+        for transcript in &self.transcripts {
+            faults.extend(transcript.faults.iter().map(|fault| format!("{}: {fault}", transcript.account)));
+            if let Some(sample) = transcript.samples.iter().find(|sample| sample.latency > LATENCY_MAX) {
+                faults.push(format!("{}: message {} took {:?}", transcript.account, sample.sequence, sample.latency));
             }
         }
-        for (told, kept) in self.told.iter().zip(&self.kept) {
+        for (transcript, kept) in self.transcripts.iter().zip(&self.kept) {
             if kept.lost + kept.wrong > 0 {
-                faults.push(format!("{}: {kept}", told.account));
+                faults.push(format!("{}: {kept}", transcript.account));
             }
         }
         faults.extend(self.visits.faults.iter().cloned());
@@ -118,9 +119,9 @@ impl Happened {
 }
 
 impl Row {
-    fn add(&mut self, fought: &Fought, told: &[Told], happened: &Happened) {
+    fn add(&mut self, fought: &Fought, transcripts: &[Transcript], happened: &Happened) {
         self.rounds += 1;
-        self.latencies.extend(latencies(told, fought.time));
+        self.latencies.extend(latencies(transcripts, fought.time));
         self.grown_mib = self.grown_mib.max(fought.memory.grown_mib(&happened.idle));
         self.rejoins += fought.counted.rejoins;
         self.repairs += fought.counted.repairs;
@@ -140,8 +141,8 @@ impl Row {
 }
 
 /// The latencies of the messages that were issued in a time.
-fn latencies(told: &[Told], (begin, end): (Instant, Instant)) -> Vec<Duration> {
-    let samples = told.iter().flat_map(|told| &told.samples);
+fn latencies(transcripts: &[Transcript], (begin, end): (Instant, Instant)) -> Vec<Duration> {
+    let samples = transcripts.iter().flat_map(|transcript| &transcript.samples);
     samples.filter(|sample| (begin..end).contains(&sample.issued)).map(|sample| sample.latency).collect()
 }
 

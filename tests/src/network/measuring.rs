@@ -15,7 +15,7 @@ const LAST_ONES: usize = 100;
 
 /// Loss and delays of datagrams from one host to another.
 #[derive(Clone, Debug)]
-pub struct Measured {
+pub struct PathMeasurement {
     /// The share of datagrams that was lost.
     pub lost: f64,
     /// The delays of the others, sorted.
@@ -27,7 +27,7 @@ impl Network {
     ///
     /// # Panics
     /// None of the datagrams that mark the end arrives.
-    pub fn measure(&self, from: &str, to: &str, datagrams: u32) -> Measured {
+    pub fn measure(&self, from: &str, to: &str, datagrams: u32) -> PathMeasurement {
         let (from, to, target) = (self.path(from), self.path(to), self.address(to).ip());
         let (tell_port, port) = mpsc::channel();
         let sender = thread::spawn(move || {
@@ -59,18 +59,18 @@ impl Network {
         let received = receiver.join().expect("the receiver does not panic");
         let mut delays: Vec<Duration> = received.iter().map(|(number, at)| *at - sent[*number as usize]).collect();
         delays.sort();
-        Measured { lost: 1.0 - delays.len() as f64 / f64::from(datagrams), delays }
+        PathMeasurement { lost: 1.0 - delays.len() as f64 / f64::from(datagrams), delays }
     }
 }
 
-impl Measured {
+impl PathMeasurement {
     /// The delay that this share of datagrams did not exceed.
     pub fn quantile(&self, share: f64) -> Duration {
         self.delays[((self.delays.len() - 1) as f64 * share) as usize]
     }
 }
 
-impl fmt::Display for Measured {
+impl fmt::Display for PathMeasurement {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [shortest, median, longest] = [0.0, 0.5, 1.0].map(|share| self.quantile(share));
         write!(formatter, "{shortest:.1?} to {longest:.1?}, half within {median:.1?}; {:.1} % lost", self.lost * 100.0)

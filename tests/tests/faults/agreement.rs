@@ -110,7 +110,7 @@ fn a_request_sent_to_one_replica_is_applied_by_all_or_none() {
         }
     }
 
-    let told: Vec<_> = talkers.into_iter().map(Talker::finish).collect();
+    let transcripts: Vec<_> = talkers.into_iter().map(Talker::finish).collect();
     cluster.wait_until_same(WHOLE);
     for name in NAMES {
         assert_eq!(cluster.stop(name).code(), Some(0));
@@ -118,11 +118,11 @@ fn a_request_sent_to_one_replica_is_applied_by_all_or_none() {
         assert_eq!(log.matches("repaired the log").count(), 0, "replica {name} had to repair its log; seed {seed}");
     }
     let ledgers = assert_same(&cluster, &NAMES);
-    ledgers.iter().for_each(|ledger| assert_kept(ledger, &told, &bob));
-    let heard = ledgers[0].unread(&dave).len();
-    let load: usize = told.iter().map(|told| told.samples.len()).sum();
+    ledgers.iter().for_each(|ledger| assert_kept(ledger, &transcripts, &bob));
+    let applied = ledgers[0].unread(&dave).len();
+    let load: usize = transcripts.iter().map(|transcript| transcript.samples.len()).sum();
     println!(
-        "{said} requests to one replica, {heard} of them applied; {kills} kills; {load} requests of the talkers beside"
+        "{said} requests to one replica, {applied} of them applied; {kills} kills; {load} requests of the talkers beside"
     );
-    assert!(heard > said / 2 && heard <= said, "{heard} of {said} requests were applied");
+    assert!(applied > said / 2 && applied <= said, "{applied} of {said} requests were applied");
 }

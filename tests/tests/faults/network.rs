@@ -3,10 +3,10 @@
 
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::ledger::{assert_kept, assert_same};
-use stablechat_tests::network::{Measured, Network, Wire};
+use stablechat_tests::network::{Network, PathMeasurement, Wire};
 use stablechat_tests::raw::{RawClient, call_everywhere};
 use stablechat_tests::session::Person;
-use stablechat_tests::talker::{Plan, Talker, Told};
+use stablechat_tests::talker::{Plan, Talker, Transcript};
 use stablechat_tests::wait::wait_until;
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ impl Scene {
     }
 
     /// Measures what the network does to datagrams from the first host to the second.
-    fn measure(&self) -> Measured {
+    fn measure(&self) -> PathMeasurement {
         let [one, other, ..] = NAMES;
         let measured = self.cluster.network().measure(one, other, DATAGRAMS);
         println!("datagrams from {one} to {other}: {measured}");
@@ -81,12 +81,12 @@ impl Scene {
     /// Lets everyone finish, stops all replicas, and compares their stores with each other and with the answers that people got.
     /// Returns how often replicas repaired their logs.
     fn end(mut self) -> usize {
-        let told: Vec<Told> = self.talkers.drain(..).map(Talker::finish).collect();
-        for told in &told {
-            let mut latencies: Vec<Duration> = told.samples.iter().map(|sample| sample.latency).collect();
+        let transcripts: Vec<Transcript> = self.talkers.drain(..).map(Talker::finish).collect();
+        for transcript in &transcripts {
+            let mut latencies: Vec<Duration> = transcript.samples.iter().map(|sample| sample.latency).collect();
             latencies.sort();
             let [median, most] = [0.5, 0.99].map(|share| latencies[((latencies.len() - 1) as f64 * share) as usize]);
-            let Told { account, samples, repetitions, refusals, .. } = told;
+            let Transcript { account, samples, repetitions, refusals, .. } = transcript;
             println!(
                 "{account}: {} messages, half within {median:.1?}, 99 % within {most:.1?}; {repetitions} repetitions, {refusals:?}",
                 samples.len()
@@ -102,13 +102,13 @@ impl Scene {
             repairs += log.matches("repaired the log").count();
         }
         let ledgers = assert_same(&self.cluster, &NAMES);
-        ledgers.iter().for_each(|ledger| assert_kept(ledger, &told, &self.bob));
+        ledgers.iter().for_each(|ledger| assert_kept(ledger, &transcripts, &self.bob));
         repairs
     }
 }
 
 /// The network; none, and a line that says so, when this machine does not allow namespaces.
-fn made(network: Result<Network, String>) -> Option<Network> {
+fn or_skip(network: Result<Network, String>) -> Option<Network> {
     network.inspect_err(|why| println!("SKIPPED: this machine does not let us make network namespaces: {why}")).ok()
 }
 
@@ -120,7 +120,7 @@ fn partition() -> Duration {
 
 #[test]
 fn replicas_become_equal_after_a_partition() {
-    let Some(network) = made(Network::new(&NAMES)) else { return };
+    let Some(network) = or_skip(Network::new(&NAMES)) else { return };
     let scene = Scene::begin(network, DELIVERY_BOUND);
     scene.go_on(20);
 
@@ -141,7 +141,7 @@ fn replicas_become_equal_after_a_partition() {
 
 #[test]
 fn a_delay_within_the_bound_causes_no_repair() {
-    let Some(network) = made(Network::with_wires(&NAMES)) else { return };
+    let Some(network) = or_skip(Network::with_wires(&NAMES)) else { return };
     // Two cables: 20 ms from host to host, 10 ms less or more. A request that takes three messages to spread takes 90 ms
     // at most. The bound is fifty times that, so that it is kept by a machine that stalls for a second as well.
     let [delay, jitter] = [10, 5].map(Duration::from_millis);
@@ -156,7 +156,7 @@ fn a_delay_within_the_bound_causes_no_repair() {
 
 #[test]
 fn lost_network_frames_lose_no_messages() {
-    let Some(network) = made(Network::with_wires(&NAMES)) else { return };
+    let Some(network) = or_skip(Network::with_wires(&NAMES)) else { return };
     // On two cables, about 5 % from host to host. More are lost when the receiver of a busy machine does not keep up.
     let scene = Scene::begin(network, Duration::from_secs(2));
     NAMES.iter().for_each(|name| scene.cluster.network().set_wire(name, Wire { loss: 0.025, ..Wire::default() }));
@@ -169,7 +169,7 @@ fn lost_network_frames_lose_no_messages() {
 
 #[test]
 fn replicas_become_equal_after_a_delay_beyond_the_bound() {
-    let Some(network) = made(Network::with_wires(&NAMES)) else { return };
+    let Some(network) = or_skip(Network::with_wires(&NAMES)) else { return };
     let scene = Scene::begin(network, DELIVERY_BOUND);
     scene.go_on(20);
     let delay = Duration::from_millis(700);

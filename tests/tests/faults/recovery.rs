@@ -6,10 +6,10 @@
 use rustix::process::Signal;
 use stablechat_protocol::answer::Answer;
 use stablechat_tests::cluster::Cluster;
-use stablechat_tests::ledger::{Ledger, assert_heard, assert_kept, assert_same};
+use stablechat_tests::ledger::{Ledger, assert_kept, assert_received, assert_same};
 use stablechat_tests::raw::{RawClient, call_everywhere};
 use stablechat_tests::session::{Person, send};
-use stablechat_tests::talker::{Plan, Talker, Told};
+use stablechat_tests::talker::{Plan, Talker, Transcript};
 use stablechat_tests::wait::wait_until;
 use std::time::{Duration, Instant};
 
@@ -73,12 +73,15 @@ impl Scene {
     }
 
     /// The same, when the logs may not go back to the beginning.
-    fn end_with(mut self, check: fn(&Ledger, &[Told], &Person)) {
-        let told: Vec<Told> = self.talkers.drain(..).map(Talker::finish).collect();
-        for told in &told {
-            let count = told.samples.len();
-            println!("{}: {count} messages, {} repetitions, {:?}", told.account, told.repetitions, told.refusals);
-            let slowest = told.samples.iter().max_by_key(|sample| sample.latency);
+    fn end_with(mut self, check: fn(&Ledger, &[Transcript], &Person)) {
+        let transcripts: Vec<Transcript> = self.talkers.drain(..).map(Talker::finish).collect();
+        for transcript in &transcripts {
+            let count = transcript.samples.len();
+            println!(
+                "{}: {count} messages, {} repetitions, {:?}",
+                transcript.account, transcript.repetitions, transcript.refusals
+            );
+            let slowest = transcript.samples.iter().max_by_key(|sample| sample.latency);
             println!("   slowest: {:?}", slowest.map(|sample| (sample.latency, sample.issued - self.began)));
         }
         self.cluster.wait_until_same(WHOLE);
@@ -88,7 +91,7 @@ impl Scene {
             assert_eq!(self.cluster.stop(name).code(), Some(0), "{log}");
         }
         let ledgers = assert_same(&self.cluster, &NAMES);
-        ledgers.iter().for_each(|ledger| check(ledger, &told, &self.bob));
+        ledgers.iter().for_each(|ledger| check(ledger, &transcripts, &self.bob));
     }
 }
 
@@ -198,5 +201,5 @@ fn a_replica_down_for_longer_than_the_log_reaches_comes_back_by_a_snapshot() {
     }
     scene.cluster.start_replica("c");
     scene.heal("wipe c, and kill it while it takes the snapshot");
-    scene.end_with(assert_heard);
+    scene.end_with(assert_received);
 }

@@ -131,8 +131,8 @@ fn a_replica_with_a_full_disk_delays_no_other_and_recovers_by_itself() {
         assert!(answers.iter().all(|settled| settled.answer == Answer::Done));
         sent += answers.len();
         asking.ask_for_position(stamp()).expect("the connection stands");
-        let heard = asking.receive_within(PATIENCE);
-        matches!(heard, Received::Message(ToClient::Refused { reason: Refusal::NoRoom, .. }))
+        let received = asking.receive_within(PATIENCE);
+        matches!(received, Received::Message(ToClient::Refused { reason: Refusal::NoRoom, .. }))
     });
     assert!(cluster.log("b").contains("the replica refuses everything until there is room"), "{}", cluster.log("b"));
     assert!(at(&cluster, "c", &bob).unread().len() >= sent);

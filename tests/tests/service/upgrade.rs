@@ -58,7 +58,7 @@ fn replicas_are_upgraded_one_after_the_other_while_people_chat() {
         cluster.wait_until_same(WHOLE);
         go_on(&talkers, 20);
     }
-    let told = talkers.map(Talker::finish);
+    let transcripts = talkers.map(Talker::finish);
     cluster.wait_until_same(WHOLE);
     for name in NAMES {
         assert_eq!(cluster.stop(name).code(), Some(0), "{}", cluster.log(name));
@@ -70,7 +70,7 @@ fn replicas_are_upgraded_one_after_the_other_while_people_chat() {
     assert!(spoken("a", "b", 1) && spoken("c", "a", 1) && spoken("b", "c", 1), "while one of the two is old");
     assert!(spoken("a", "c", 2) && spoken("b", "c", 2) && !spoken("c", "a", 3), "once both are new");
     let ledgers = assert_same(&cluster, &NAMES);
-    ledgers.iter().for_each(|ledger| assert_kept(ledger, &told, &bob));
+    ledgers.iter().for_each(|ledger| assert_kept(ledger, &transcripts, &bob));
 }
 
 #[test]

@@ -8,14 +8,14 @@ use crate::store::{Location, open};
 use stablechat_protocol::answer::Rejection;
 use std::collections::BTreeSet;
 
-/// The answers and messages that clients have got.
+/// The answers and messages that clients have received.
 #[derive(Default)]
-struct Told {
+struct ClientView {
     answers: BTreeMap<Uid, Answer>,
     delivered: BTreeSet<(Actor, Uid)>,
 }
 
-impl Told {
+impl ClientView {
     /// The outcome of a request has been sent to clients.
     fn outcome(&mut self, uid: Uid, answer: &Answer, delivery: Option<&Delivery>) {
         self.answers.insert(uid, answer.clone());
@@ -40,10 +40,10 @@ fn insert(store: &mut ChatStore, requests: Vec<StampedRequest>) -> Repair {
     store.insert(requests).expect("memory does not fail")
 }
 
-/// Applies the stream with a third of it late, in random groups. Returns what the store has told, and how many requests were undone
+/// Applies the stream with a third of it late, in random groups. Returns the view of the clients, and how many requests were undone
 /// and how many answers changed.
-fn apply_late(store: &mut ChatStore, stream: &[StampedRequest], random: &mut Random) -> (Told, u64, u64) {
-    let mut told = Told::default();
+fn apply_late(store: &mut ChatStore, stream: &[StampedRequest], random: &mut Random) -> (ClientView, u64, u64) {
+    let mut view = ClientView::default();
     let (mut undone, mut changed) = (0, 0);
     let mut late = Vec::new();
     let mut rest = stream.iter().peekable();
@@ -51,9 +51,9 @@ fn apply_late(store: &mut ChatStore, stream: &[StampedRequest], random: &mut Ran
         if let Some(next) = rest.next() {
             if random.percent(33) {
                 late.push(next.clone());
-            } else if !told.answers.contains_key(&next.uid) {
+            } else if !view.answers.contains_key(&next.uid) {
                 let Outcome { answer, delivery } = apply(store, next);
-                told.outcome(next.uid, &answer, delivery.as_ref());
+                view.outcome(next.uid, &answer, delivery.as_ref());
             }
             if random.percent(20) {
                 store.commit().expect("memory does not fail");
@@ -66,17 +66,17 @@ fn apply_late(store: &mut ChatStore, stream: &[StampedRequest], random: &mut Ran
             group.extend(
                 (0..random.below(3))
                     .map(|_| random.one_of(stream).clone())
-                    .filter(|held| told.answers.contains_key(&held.uid)),
+                    .filter(|held| view.answers.contains_key(&held.uid)),
             );
             group.extend(rest.by_ref().take(random.below(3)).cloned());
             let repair = insert(store, group);
             undone += repair.undone;
             changed += repair.changed.len() as u64;
-            told.repair(&repair);
+            view.repair(&repair);
             assert_sound(store);
         }
     }
-    (told, undone, changed)
+    (view, undone, changed)
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn late_requests_come_out_as_if_they_had_been_in_time() {
         let stream = stream(random, 60);
         let (all, later) = stream.split_at(50);
         let mut ordered = store();
-        let mut expected = Told::default();
+        let mut expected = ClientView::default();
         for held in all {
             let Outcome { answer, delivery } = apply(&mut ordered, held);
             expected.outcome(held.uid, &answer, delivery.as_ref());
@@ -95,13 +95,13 @@ fn late_requests_come_out_as_if_they_had_been_in_time() {
         ordered.commit().expect("memory does not fail");
         let mut repaired = store();
         repaired.repair_in_batches_of(*random.one_of(&[1, 1000, 2000, 4000, 1 << 20]));
-        let (told, undone_here, changed_here) = apply_late(&mut repaired, all, random);
+        let (view, undone_here, changed_here) = apply_late(&mut repaired, all, random);
 
         assert_sound(&ordered);
         assert_eq!(repaired.applied(), ordered.applied(), "seed {seed}");
         assert_eq!(contents(&repaired), contents(&ordered), "seed {seed}");
-        assert_eq!(told.answers, expected.answers, "seed {seed}: clients know the answers that hold");
-        assert!(told.delivered.is_superset(&expected.delivered), "seed {seed}: everything was delivered");
+        assert_eq!(view.answers, expected.answers, "seed {seed}: clients know the answers that hold");
+        assert!(view.delivered.is_superset(&expected.delivered), "seed {seed}: everything was delivered");
         let last = all.last().map_or(0, |held| held.uid.timestamp.0 / 1_000_000_000);
         for second in (last - 30..last + 3).chain(all.iter().map(|held| held.uid.timestamp.0 / 1_000_000_000)) {
             assert_eq!(repaired.log().boundary(second), ordered.log().boundary(second), "seed {seed}: second {second}");
