@@ -250,61 +250,40 @@ impl Applier {
         Ok(())
     }
 
-    /// Takes in an event of the poll loop: most are inputs for the protocol, the others are for one of the objects here.
+    /// Takes in an event of the poll loop: an input for the protocol, or for one of the objects here.
     fn on_event(&mut self, event: NetEvent) -> Result<(), StoreError> {
-        let input = match event {
+        let clients = &mut self.executor.clients;
+        match event {
             NetEvent::Request(submission) => {
-                match self.executor.clients.admit(submission, self.replica.pending_queries(), &self.executor.store)? {
-                    Ok(input) => input,
-                    Err(refusal) => {
-                        self.backlog.outputs().push(Output::Effect(refusal));
-                        return Ok(());
-                    }
+                match clients.admit(submission, self.replica.pending_queries(), &self.executor.store)? {
+                    Ok(input) => self.step(input),
+                    Err(refusal) => self.backlog.outputs().push(Output::Effect(refusal)),
                 }
             }
-            NetEvent::Greeted { connection } => {
-                self.executor.clients.on_greeted(connection);
-                return Ok(());
-            }
-            NetEvent::LoggedIn { connection, actor, receive } => {
-                self.executor.clients.on_logged_in(connection, actor, receive);
-                return Ok(());
-            }
-            NetEvent::LoggedOut { connection } => {
-                self.executor.clients.on_logged_out(connection);
-                return Ok(());
-            }
-            NetEvent::Closed { connection } => {
-                self.executor.clients.on_closed(connection);
-                return Ok(());
-            }
-            NetEvent::PeerConnected { peer } => Input::PeerConnected { peer },
+            NetEvent::Greeted { connection } => clients.on_greeted(connection),
+            NetEvent::LoggedIn { connection, actor, receive } => clients.on_logged_in(connection, actor, receive),
+            NetEvent::LoggedOut { connection } => clients.on_logged_out(connection),
+            NetEvent::Closed { connection } => clients.on_closed(connection),
+            NetEvent::PeerConnected { peer } => self.step(Input::PeerConnected { peer }),
             NetEvent::PeerDisconnected { peer } => {
                 self.end_transfers_with(peer);
-                Input::PeerDisconnected { peer }
+                self.step(Input::PeerDisconnected { peer });
             }
-            NetEvent::Peer { time, peer, message } => match self.input_from(time, peer, message)? {
-                Some(input) => input,
-                None => return Ok(()),
-            },
+            NetEvent::Peer { time, peer, message } => {
+                if let Some(input) = self.input_from(time, peer, message)? {
+                    self.step(input);
+                }
+            }
             NetEvent::Status { from } => {
                 self.asking_for_status.insert(from);
-                return Ok(());
             }
-            NetEvent::Scrape { stats } => {
-                self.scraped = Some(stats);
-                return Ok(());
-            }
-            NetEvent::PingPeers { from } => {
-                self.peer_pings.ask(from);
-                return Ok(());
-            }
+            NetEvent::Scrape { stats } => self.scraped = Some(stats),
+            NetEvent::PingPeers { from } => self.peer_pings.ask(from),
             NetEvent::Stop => {
                 log::info!("asked to stop: handing over to the others");
-                Input::Stop
+                self.step(Input::Stop);
             }
-        };
-        self.step(input);
+        }
         Ok(())
     }
 
