@@ -88,7 +88,7 @@ impl ActiveAccount {
         ActiveAccount {
             credentials: None,
             receives: false,
-            session: Session::new(new_client(), delivery_bound),
+            session: Session::new(new_client(), None, delivery_bound),
             queries: OpenQueries::new(delivery_bound),
             inbox: Inbox::default(),
             page: None,
@@ -105,10 +105,11 @@ impl ActiveAccount {
             // Nothing was pushed before the login.
             inbox.begin();
         }
+        let actor = credentials.as_ref().map(|credentials| credentials.actor());
         ActiveAccount {
             credentials,
             receives,
-            session: self.session.successor((self.new_client)()),
+            session: self.session.successor_of_actor((self.new_client)(), actor),
             queries: self.queries.successor(),
             inbox,
             page: None,
@@ -254,6 +255,10 @@ impl ActiveAccount {
         match message {
             ToClient::Answer { client, sequence, uid, answer, metadata } if client == self.session.client() => {
                 let kind = self.session.on_answer(now, link, sequence, uid, &answer);
+                if kind == AnswerKind::Foreign {
+                    // Nobody here has given the command that it is for.
+                    return;
+                }
                 if kind == AnswerKind::Answered {
                     self.acknowledging.take_if(|(of, _)| *of == sequence);
                 }

@@ -4,9 +4,17 @@ use super::*;
 use stablechat_protocol::answer::Stability;
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::SecretKey;
+use stablechat_protocol::request::Request;
 use stablechat_protocol::text::MessageText;
 
 const START: Timestamp = Timestamp(1_000_000_000_000);
+
+const METADATA: AnswerMetadata =
+    AnswerMetadata { position: 1, log_digest: Digest::ZERO, stability: Stability::Closed, copies: 1 };
+
+fn bob_credentials() -> Credentials {
+    Credentials { account: name("bob"), secret: SecretKey::from_seed(&[7; 32]) }
+}
 
 fn name(text: &str) -> AccountName {
     AccountName::parse(text).expect("a name")
@@ -20,8 +28,7 @@ fn client() -> ClientId {
 fn bob() -> ActiveAccount {
     let mut nobody = ActiveAccount::nobody(client, Duration::from_secs(1));
     nobody.on_link_ready(0);
-    let credentials = Credentials { account: name("bob"), secret: SecretKey::from_seed(&[7; 32]) };
-    let mut bob = nobody.successor(Some(Rc::new(credentials)), true);
+    let mut bob = nobody.successor(Some(Rc::new(bob_credentials())), true);
     let Some(ToReplica::Query { id, .. }) = bob.fetch(START) else { panic!("what came before the login is fetched") };
     assert!(bob.fetch(START).is_none(), "one page at a time");
     assert!(told(&mut bob, page(id, Vec::new())).is_empty());
@@ -36,8 +43,7 @@ fn message(to: &str, time: u64) -> Message {
 
 fn page(id: u64, messages: Vec<Message>) -> ToClient {
     let answer = QueryAnswer::Messages { messages, more: false };
-    let metadata = AnswerMetadata { position: 1, log_digest: Digest([0; 32]), stability: Stability::Closed, copies: 1 };
-    ToClient::QueryAnswer { id, answer, metadata }
+    ToClient::QueryAnswer { id, answer, metadata: METADATA }
 }
 
 /// The times of the messages that are handed out for a frame.
@@ -66,12 +72,14 @@ fn pushed_messages_are_handed_out_once_and_acknowledged_in_one_batch() {
 
     told(&mut bob, ToClient::Delivery { message: message("bob", 3) });
     assert!(bob.acknowledge(START).is_none() && bob.is_acknowledging(), "one acknowledgement at a time");
-    let (uid, metadata) = (
-        message("bob", 9).uid,
-        AnswerMetadata { position: 1, log_digest: Digest([0; 32]), stability: Stability::Closed, copies: 1 },
-    );
-    let answer = ToClient::Answer { client: client(), sequence, uid, answer: Answer::Done, metadata };
-    bob.on_message(START, 0, answer, &mut Vec::new());
+    let request = |command| Request { client: client(), sequence, actor: bob_credentials().actor().into(), command };
+    let answer = |command| {
+        let uid = request(command).uid(timestamp);
+        ToClient::Answer { client: client(), sequence, uid, answer: Answer::Done, metadata: METADATA }
+    };
+    assert!(told(&mut bob, answer(Command::Delete)).is_empty(), "another process has used the session");
+    assert!(bob.acknowledge(START).is_none());
+    bob.on_message(START, 0, answer(Command::Ack { uids }), &mut Vec::new());
     assert!(bob.acknowledge(START).is_some());
 }
 

@@ -4,12 +4,20 @@ use stablechat_protocol::cluster::ReplicaEntry;
 use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement, SecretKey};
 use stablechat_protocol::message::{MAGIC, Role, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterName};
+use stablechat_protocol::request::Actor;
 use stablechat_protocol::version::Versions;
 use std::rc::Rc;
 
 pub struct Credentials {
     pub account: AccountName,
     pub secret: SecretKey,
+}
+
+impl Credentials {
+    /// The actor of all requests on a connection that is logged in with these.
+    pub fn actor(&self) -> Actor {
+        Actor { account: self.account.clone(), key: self.secret.public() }
+    }
 }
 
 /// The greeting of all connections of a client.

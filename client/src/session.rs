@@ -10,12 +10,15 @@
 //! Pure: time is an argument, sending is a return value, and nothing is random. The driver of a session reports
 //! the events of the links to it, sends the commands it returns, and calls [`Session::due`] when [`Session::deadline`] has come.
 //!
-//! Left out: the account that issues the commands. All commands of a session must go out under one login, because replicas
-//! bind a session to the actor of its first command.
+//! All commands of a session must go out under one login, because replicas bind a session to the actor of its first command.
+//! The actor is also part of each request's digest, by which answers are matched with commands: a client id and a number do
+//! not tell which command an answer is for. A user may give another command under the same key (`send --id KEY`), in this
+//! process or in another one, before the first is answered everywhere.
 
 use crate::reach::LinkSet;
 use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::command::Command;
+use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::session::{ClientId, WINDOW};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -55,6 +58,8 @@ pub enum AnswerKind {
     /// It says nothing about the command's effect: only that an attempt came too early, or that the replica has forgotten
     /// its answer.
     Uninformative,
+    /// It is for another command under the same client id and number, and says nothing about ours.
+    Foreign,
 }
 
 /// A command whose answer has changed since it was first given.
@@ -69,6 +74,8 @@ pub struct Change {
 #[derive(Clone, Debug)]
 pub struct Session {
     client: ClientId,
+    /// The login under which all commands go out.
+    actor: Option<Actor>,
     /// Δ of the cluster.
     delivery_bound: Duration,
     /// The sequence number of the next command.
@@ -95,9 +102,14 @@ pub struct Session {
     backoff: Duration,
 }
 
+/// The part of a uid that all attempts at a request have in common, and no other request has: it is made from the client id, the
+/// number, the actor and the command.
+type RequestDigest = [u8; 16];
+
 #[derive(Clone, Debug)]
 struct Answered {
     command: Command,
+    digest: RequestDigest,
     /// The link that answered first.
     link: usize,
     /// The first answer, or the latest that replaced it through [`Session::on_changed`].
@@ -108,6 +120,7 @@ struct Answered {
 #[derive(Clone, Debug)]
 struct InFlight {
     command: Command,
+    digest: RequestDigest,
     /// The timestamp of the current attempt.
     timestamp: Timestamp,
     /// When the current attempt began, by the uncorrected clock.
@@ -119,10 +132,11 @@ struct InFlight {
 }
 
 impl Session {
-    /// A session without commands, with no link in reach.
-    pub fn new(client: ClientId, delivery_bound: Duration) -> Session {
+    /// A session without commands, with no link in reach, for commands of this actor.
+    pub fn new(client: ClientId, actor: Option<Actor>, delivery_bound: Duration) -> Session {
         Session {
             client,
+            actor,
             delivery_bound,
             next: 1,
             offset: 0,
@@ -138,9 +152,14 @@ impl Session {
         }
     }
 
-    /// A session under another client id, on the same links, whose timestamps are above all of this one's.
+    /// A session of the same actor under another client id, on the same links, whose timestamps are above all of this one's.
     pub fn successor(&self, client: ClientId) -> Session {
-        let mut session = Session::new(client, self.delivery_bound);
+        self.successor_of_actor(client, self.actor.clone())
+    }
+
+    /// The same, for commands of another actor.
+    pub fn successor_of_actor(&self, client: ClientId, actor: Option<Actor>) -> Session {
+        let mut session = Session::new(client, actor, self.delivery_bound);
         session.resume_after(self);
         session
     }
@@ -232,16 +251,20 @@ impl Session {
         self.next += 1;
         let timestamp = self.stamp(now);
         let was_sent = !self.reach.is_empty();
-        let request = InFlight { command, timestamp, begun: now, refused: LinkSet::EMPTY, was_sent };
+        let digest = self.digest_of(sequence, &command);
+        let request = InFlight { command, digest, timestamp, begun: now, refused: LinkSet::EMPTY, was_sent };
         let outgoing = request.outgoing(sequence);
         self.in_flight.insert(sequence, request);
         self.check_invariants();
         outgoing
     }
 
-    /// Takes an answer to one of the session's commands.
+    /// Takes an answer to the request with this number and uid, which may be another command than ours.
     pub fn on_answer(&mut self, now: Timestamp, link: usize, sequence: u64, uid: Uid, answer: &Answer) -> AnswerKind {
         self.observe(now, uid.timestamp);
+        if self.digest(sequence).is_some_and(|digest| digest != uid.digest) {
+            return AnswerKind::Foreign;
+        }
         if let Answer::Rejected { reason: Rejection::OutOfSequence { expected } } = answer {
             // This says something about this attempt only: at this replica, an earlier command has not taken effect yet.
             // Other replicas may have it, so the answer counts as a refusal.
@@ -254,10 +277,10 @@ impl Session {
         }
 
         self.gaps.remove(link);
-        let Some(InFlight { command, .. }) = self.in_flight.remove(&sequence) else {
+        let Some(InFlight { command, digest, .. }) = self.in_flight.remove(&sequence) else {
             return self.compare(sequence, answer);
         };
-        self.answered.insert(sequence, Answered { command, link, answer: answer.clone() });
+        self.answered.insert(sequence, Answered { command, digest, link, answer: answer.clone() });
         if self.answered.len() as u64 > WINDOW {
             self.answered.pop_first();
         }
@@ -268,12 +291,13 @@ impl Session {
         AnswerKind::Answered
     }
 
-    /// A replica says that the answer to a command is now `answer`. Returns the change on its first report only: every
-    /// replica that changes its answer reports it.
+    /// A replica says that the answer to the request with this number and uid is now `answer`. Returns the change on its first
+    /// report only: every replica that changes its answer reports it. It reports it to the connection that used the session last,
+    /// whichever process issued the command.
     pub fn on_changed(&mut self, now: Timestamp, sequence: u64, uid: Uid, answer: &Answer) -> Option<Change> {
         self.observe(now, uid.timestamp);
         let answered = self.answered.get_mut(&sequence)?;
-        if answered.answer == *answer || is_about_session(answer) {
+        if answered.digest != uid.digest || answered.answer == *answer || is_about_session(answer) {
             return None;
         }
         let before = std::mem::replace(&mut answered.answer, answer.clone());
@@ -396,6 +420,17 @@ impl Session {
             self.retry_at = Some(now.after(self.backoff).max(until));
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         }
+    }
+
+    /// The digest of our request with this number, if it is in flight or among the last that were answered.
+    fn digest(&self, sequence: u64) -> Option<RequestDigest> {
+        let in_flight = self.in_flight.get(&sequence).map(|request| request.digest);
+        in_flight.or_else(|| self.answered.get(&sequence).map(|answered| answered.digest))
+    }
+
+    fn digest_of(&self, sequence: u64, command: &Command) -> RequestDigest {
+        let (client, actor, command) = (self.client, self.actor.clone(), command.clone());
+        Request { client, sequence, actor, command }.uid(Timestamp::ZERO).digest
     }
 
     /// Compares a later answer with the first.

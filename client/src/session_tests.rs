@@ -1,13 +1,14 @@
 //! A session whose links answer, refuse, die and return.
 
 use super::*;
+use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
 
 const DELTA: Duration = Duration::from_millis(1000);
 const START: Timestamp = Timestamp(1_000_000_000_000);
 
 fn session(links: usize) -> Session {
-    let mut session = Session::new(ClientId([1; 16]), DELTA);
+    let mut session = Session::new(ClientId([1; 16]), None, DELTA);
     (0..links).for_each(|link| assert!(session.on_link_ready(link).is_empty()));
     session
 }
@@ -16,8 +17,13 @@ fn at(milliseconds: u64) -> Timestamp {
     START.after(Duration::from_millis(milliseconds))
 }
 
-fn uid(timestamp: Timestamp) -> Uid {
-    Uid { timestamp, digest: [0; 16] }
+/// The uid of an attempt at request `sequence`, which deletes the account as almost all requests here do.
+fn uid(sequence: u64, timestamp: Timestamp) -> Uid {
+    uid_of(sequence, timestamp, Command::Delete)
+}
+
+fn uid_of(sequence: u64, timestamp: Timestamp, command: Command) -> Uid {
+    Request { client: ClientId([1; 16]), sequence, actor: None, command }.uid(timestamp)
 }
 
 fn out_of_sequence(expected: u64) -> Answer {
@@ -54,9 +60,9 @@ fn a_time_far_ahead_that_one_replica_tells_is_not_believed() {
     let sent = session.issue(at(6), Command::Delete);
     assert_eq!(sent.timestamp, at(6), "a message of one bad replica");
 
-    assert_eq!(session.on_answer(at(7), 0, 1, uid(hour), &Answer::Done), AnswerKind::Answered);
+    assert_eq!(session.on_answer(at(7), 0, 1, uid(1, hour), &Answer::Done), AnswerKind::Answered);
     assert_eq!(session.stamp(at(8)), at(8), "an answer of one bad replica");
-    assert!(session.on_changed(at(9), 1, uid(hour), &taken()).is_some());
+    assert!(session.on_changed(at(9), 1, uid(1, hour), &taken()).is_some());
     assert_eq!(session.stamp(at(10)), at(10), "an answer that changes at one bad replica");
 
     session.observe(at(11), at(1000));
@@ -95,15 +101,48 @@ fn timestamps_are_corrected_and_time_limits_are_not() {
 fn the_first_answer_counts_and_later_ones_are_compared() {
     let mut session = session(3);
     let sent = session.issue(at(0), Command::Delete);
-    assert_eq!(session.on_answer(at(9), 1, 1, uid(sent.timestamp), &Answer::Done), AnswerKind::Answered);
+    assert_eq!(session.on_answer(at(9), 1, 1, uid(1, sent.timestamp), &Answer::Done), AnswerKind::Answered);
     assert!(session.is_idle());
-    assert_eq!(session.on_answer(at(9), 0, 1, uid(sent.timestamp), &Answer::Done), AnswerKind::Repeated);
+    assert_eq!(session.on_answer(at(9), 0, 1, uid(1, sent.timestamp), &Answer::Done), AnswerKind::Repeated);
     let differs = AnswerKind::Differs { link: 1, answer: Answer::Done };
-    assert_eq!(session.on_answer(at(9), 2, 1, uid(sent.timestamp), &taken()), differs);
+    assert_eq!(session.on_answer(at(9), 2, 1, uid(1, sent.timestamp), &taken()), differs);
     let forgotten = Answer::Rejected { reason: Rejection::AnswerForgotten };
-    assert_eq!(session.on_answer(at(9), 2, 1, uid(sent.timestamp), &forgotten), AnswerKind::Uninformative);
-    assert_eq!(session.on_answer(at(9), 2, 7, uid(sent.timestamp), &taken()), AnswerKind::Uninformative);
+    assert_eq!(session.on_answer(at(9), 2, 1, uid(1, sent.timestamp), &forgotten), AnswerKind::Uninformative);
+    assert_eq!(session.on_answer(at(9), 2, 7, uid(7, sent.timestamp), &taken()), AnswerKind::Uninformative);
     assert_eq!(session.deadline(), None);
+}
+
+#[test]
+fn answers_to_another_command_under_the_same_number_are_told_apart() {
+    let mut session = session(3);
+    let sent = session.issue(at(5), Command::Delete);
+    let other = |at| uid_of(1, at, Command::Ack { uids: Vec::new() });
+    let different = Answer::Rejected { reason: Rejection::DifferentCommand };
+
+    // The other one is answered first, here as what came first and there as what came second.
+    for (link, answer) in [(0, &Answer::Done), (1, &different), (2, &out_of_sequence(1))] {
+        assert_eq!(session.on_answer(at(6), link, 1, other(at(4)), answer), AnswerKind::Foreign);
+    }
+    assert!(session.is_in_doubt(1) && !session.is_refused() && session.deadline() == Some(at(3005)));
+
+    assert_eq!(session.on_answer(at(7), 0, 1, uid(1, sent.timestamp), &different), AnswerKind::Answered);
+    assert_eq!(session.on_answer(at(7), 1, 1, other(at(4)), &Answer::Done), AnswerKind::Foreign);
+    assert_eq!(session.on_answer(at(7), 1, 1, uid(1, sent.timestamp), &different), AnswerKind::Repeated);
+    assert_eq!(session.on_changed(at(8), 1, other(at(4)), &taken()), None);
+    let change = Change { command: Command::Delete, before: different };
+    assert_eq!(session.on_changed(at(8), 1, uid(1, sent.timestamp), &Answer::Done), Some(change));
+}
+
+#[test]
+fn requests_of_another_actor_are_other_requests() {
+    let actor = Actor { account: AccountName::parse("alice").expect("a name"), key: PublicKey([1; 32]) };
+    let mut session = session(1).successor_of_actor(ClientId([1; 16]), Some(actor.clone()));
+    let sent = session.issue(at(5), Command::Delete);
+    let required = Answer::Rejected { reason: Rejection::LoginRequired };
+    assert_eq!(session.on_answer(at(6), 0, 1, uid(1, sent.timestamp), &required), AnswerKind::Foreign);
+    let ours = Request { client: ClientId([1; 16]), sequence: 1, actor: Some(actor), command: Command::Delete };
+    let uid = ours.uid(sent.timestamp);
+    assert_eq!(session.on_answer(at(6), 0, 1, uid, &Answer::Done), AnswerKind::Answered);
 }
 
 #[test]
@@ -122,7 +161,7 @@ fn commands_that_all_links_refused_are_repeated_after_the_backoff() {
     let mut session = session(2);
     let sent: Vec<Outgoing> = (0..4).map(|_| session.issue(at(0), Command::Delete)).collect();
     for link in 0..2 {
-        session.on_answer(at(1), link, 1, uid(sent[0].timestamp), &Answer::Done);
+        session.on_answer(at(1), link, 1, uid(1, sent[0].timestamp), &Answer::Done);
         session.on_refused(at(1), link, 3, sent[2].timestamp, Duration::ZERO);
     }
     assert_eq!(session.deadline(), Some(at(51)));
@@ -136,7 +175,7 @@ fn commands_that_all_links_refused_are_repeated_after_the_backoff() {
     (0..2).for_each(|link| session.on_refused(at(60), link, 3, again[0].timestamp, Duration::ZERO));
     assert_eq!(session.deadline(), Some(at(160)));
     let again = session.due(at(160));
-    session.on_answer(at(161), 0, 2, uid(sent[1].timestamp), &Answer::Done);
+    session.on_answer(at(161), 0, 2, uid(2, sent[1].timestamp), &Answer::Done);
     (0..2).for_each(|link| session.on_refused(at(170), link, 3, again[0].timestamp, Duration::ZERO));
     assert_eq!(session.deadline(), Some(at(220)));
 }
@@ -148,14 +187,14 @@ fn out_of_sequence_from_one_replica_does_not_matter_while_another_answers() {
         let sent = session.issue(at(round), Command::Delete);
         let answer = out_of_sequence(1);
         assert_eq!(
-            session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer),
+            session.on_answer(at(round), 0, sent.sequence, uid(sent.sequence, sent.timestamp), &answer),
             AnswerKind::Uninformative
         );
         assert!(!session.is_idle());
-        let kind = session.on_answer(at(round), 1, sent.sequence, uid(sent.timestamp), &Answer::Done);
+        let kind = session.on_answer(at(round), 1, sent.sequence, uid(sent.sequence, sent.timestamp), &Answer::Done);
         assert_eq!(kind, AnswerKind::Answered);
         assert_eq!(
-            session.on_answer(at(round), 0, sent.sequence, uid(sent.timestamp), &answer),
+            session.on_answer(at(round), 0, sent.sequence, uid(sent.sequence, sent.timestamp), &answer),
             AnswerKind::Uninformative
         );
     }
@@ -166,15 +205,15 @@ fn out_of_sequence_from_one_replica_does_not_matter_while_another_answers() {
 fn a_session_has_a_gap_at_a_replica_that_lacks_a_command_and_is_stranded_without_others() {
     let mut session = session(2);
     let first = session.issue(at(0), Command::Delete);
-    session.on_answer(at(1), 0, 1, uid(first.timestamp), &Answer::Done);
+    session.on_answer(at(1), 0, 1, uid(1, first.timestamp), &Answer::Done);
     let second = session.issue(at(2), Command::Delete);
-    session.on_answer(at(3), 1, 2, uid(second.timestamp), &out_of_sequence(1));
+    session.on_answer(at(3), 1, 2, uid(2, second.timestamp), &out_of_sequence(1));
     assert!(session.has_gap() && !session.is_stranded(), "the other replica can answer");
     session.on_link_lost(at(4), 0);
     assert!(session.is_stranded());
     session.on_link_ready(0);
     assert!(!session.is_stranded());
-    session.on_answer(at(5), 1, 1, uid(first.timestamp), &Answer::Done);
+    session.on_answer(at(5), 1, 1, uid(1, first.timestamp), &Answer::Done);
     assert!(!session.has_gap(), "it has caught up");
 }
 
@@ -186,13 +225,13 @@ fn out_of_sequence_from_all_repeats_the_command_unless_it_is_about_an_older_atte
     let again = session.due(at(51));
     assert_eq!(sequences(&again), [1, 2]);
     // The first attempt of 2 was accepted, and is applied before the second attempt of 1.
-    session.on_answer(at(1000), 0, 2, uid(sent[1].timestamp), &out_of_sequence(1));
+    session.on_answer(at(1000), 0, 2, uid(2, sent[1].timestamp), &out_of_sequence(1));
     assert_eq!(session.deadline(), Some(at(3051)), "an answer to an older attempt repeats nothing");
-    assert_eq!(session.on_answer(at(1051), 0, 1, uid(again[0].timestamp), &Answer::Done), AnswerKind::Answered);
-    assert_eq!(session.on_answer(at(1051), 0, 2, uid(again[1].timestamp), &Answer::Done), AnswerKind::Answered);
+    assert_eq!(session.on_answer(at(1051), 0, 1, uid(1, again[0].timestamp), &Answer::Done), AnswerKind::Answered);
+    assert_eq!(session.on_answer(at(1051), 0, 2, uid(2, again[1].timestamp), &Answer::Done), AnswerKind::Answered);
 
     let third = session.issue(at(1100), Command::Delete);
-    session.on_answer(at(1200), 0, 3, uid(third.timestamp), &out_of_sequence(1));
+    session.on_answer(at(1200), 0, 3, uid(3, third.timestamp), &out_of_sequence(1));
     assert_eq!(sequences(&session.due(at(1250))), [3]);
 }
 
@@ -200,13 +239,13 @@ fn out_of_sequence_from_all_repeats_the_command_unless_it_is_about_an_older_atte
 fn an_unanswered_command_and_those_behind_it_are_repeated_but_not_while_answers_come() {
     let mut session = session(1);
     let sent: Vec<Outgoing> = (0..3).map(|_| session.issue(at(0), Command::Delete)).collect();
-    session.on_answer(at(2900), 0, 1, uid(sent[0].timestamp), &Answer::Done);
+    session.on_answer(at(2900), 0, 1, uid(1, sent[0].timestamp), &Answer::Done);
     assert!(session.due(at(3000)).is_empty());
     assert_eq!(session.deadline(), Some(at(5900)));
     assert_eq!(sequences(&session.due(at(5900))), [2, 3]);
     assert_eq!(session.deadline(), Some(at(8900)));
     // An answer to the first attempt is as good as any.
-    assert_eq!(session.on_answer(at(6000), 0, 2, uid(sent[1].timestamp), &Answer::Done), AnswerKind::Answered);
+    assert_eq!(session.on_answer(at(6000), 0, 2, uid(2, sent[1].timestamp), &Answer::Done), AnswerKind::Answered);
 }
 
 #[test]
@@ -241,9 +280,9 @@ fn the_window_is_counted_from_the_oldest_command_in_flight() {
     let mut session = session(1);
     let sent: Vec<Outgoing> = (0..WINDOW).map(|_| session.issue(at(0), Command::Delete)).collect();
     assert!(!session.can_issue());
-    session.on_answer(at(1), 0, 2, uid(sent[1].timestamp), &Answer::Done);
+    session.on_answer(at(1), 0, 2, uid(2, sent[1].timestamp), &Answer::Done);
     assert!(!session.can_issue(), "the oldest is still without an answer");
-    session.on_answer(at(1), 0, 1, uid(sent[0].timestamp), &Answer::Done);
+    session.on_answer(at(1), 0, 1, uid(1, sent[0].timestamp), &Answer::Done);
     assert!(session.can_issue());
 }
 
@@ -251,16 +290,16 @@ fn the_window_is_counted_from_the_oldest_command_in_flight() {
 fn a_changed_answer_is_reported_once() {
     let mut session = session(2);
     let sent = session.issue(at(0), Command::Delete);
-    assert_eq!(session.on_changed(at(50), 1, uid(sent.timestamp), &taken()), None, "it was not answered");
-    session.on_answer(at(9), 0, 1, uid(sent.timestamp), &Answer::Done);
-    assert_eq!(session.on_changed(at(50), 1, uid(sent.timestamp), &Answer::Done), None);
+    assert_eq!(session.on_changed(at(50), 1, uid(1, sent.timestamp), &taken()), None, "it was not answered");
+    session.on_answer(at(9), 0, 1, uid(1, sent.timestamp), &Answer::Done);
+    assert_eq!(session.on_changed(at(50), 1, uid(1, sent.timestamp), &Answer::Done), None);
     let change = Change { command: Command::Delete, before: Answer::Done };
-    assert_eq!(session.on_changed(at(50), 1, uid(sent.timestamp), &taken()), Some(change));
-    assert_eq!(session.on_changed(at(50), 1, uid(sent.timestamp), &taken()), None, "the next replica says the same");
-    assert_eq!(session.on_answer(at(9), 1, 1, uid(sent.timestamp), &taken()), AnswerKind::Repeated);
+    assert_eq!(session.on_changed(at(50), 1, uid(1, sent.timestamp), &taken()), Some(change));
+    assert_eq!(session.on_changed(at(50), 1, uid(1, sent.timestamp), &taken()), None, "the next replica says the same");
+    assert_eq!(session.on_answer(at(9), 1, 1, uid(1, sent.timestamp), &taken()), AnswerKind::Repeated);
     let forgotten = Answer::Rejected { reason: Rejection::AnswerForgotten };
-    assert_eq!(session.on_changed(at(50), 1, uid(sent.timestamp), &forgotten), None);
-    assert_eq!(session.on_changed(at(50), 2, uid(at(99)), &taken()), None);
+    assert_eq!(session.on_changed(at(50), 1, uid(1, sent.timestamp), &forgotten), None);
+    assert_eq!(session.on_changed(at(50), 2, uid(2, at(99)), &taken()), None);
     assert!(session.stamp(at(0)) > at(99), "later timestamps are above those seen");
 }
 

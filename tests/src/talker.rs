@@ -185,10 +185,11 @@ impl Talking {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let mut links = Links::new(&plan.cluster, poll.registry().try_clone()?, waker).speaking(plan.versions);
         let identity = Credentials { account: plan.account.clone(), secret: plan.secret.clone() };
+        let actor = identity.actor();
         links.log_in(Some(Rc::new(identity)), false);
         let client = ClientId(std::array::from_fn(|_| fastrand::u8(..)));
         Ok(Talking {
-            session: Session::new(client, plan.cluster.delivery_bound),
+            session: Session::new(client, Some(actor), plan.cluster.delivery_bound),
             offsets: Offsets::new(plan.cluster.replicas.len()),
             transcript: Transcript {
                 account: plan.account.clone(),
@@ -335,6 +336,11 @@ impl Talking {
                     AnswerKind::Differs { link: other, answer: first } => self.transcript.faults.push(format!(
                         "replica {link} answers {answer:?} to {sequence}, but replica {other} {first:?}"
                     )),
+                    AnswerKind::Foreign => {
+                        self.transcript
+                            .faults
+                            .push(format!("replica {link} answers another command than {sequence}: {uid}"));
+                    }
                     AnswerKind::Repeated | AnswerKind::Uninformative => {}
                 }
             }

@@ -1,8 +1,8 @@
 //! Whole runs in virtual time: fixed sets of seeds within bounds and beyond, in which every kind of fault has to occur.
 
 use stablechat_tests::simulator::{
-    self, CUT_SHORT, ENDED_FOR_ITS_CLOCK, Failure, Fault, Mode, RAISED_ITS_CLOCK, REPLICAS_MAX, STOOD_DOWN, Scenario,
-    SceneKind, TOLD_TOO_SLOW, TWO_SLOW_LOGS, Tally, UNPLACEABLE,
+    self, CUT_SHORT, ENDED_FOR_ITS_CLOCK, FOREIGN_ANSWER, Failure, Fault, Mode, OTHER_COMMAND, RAISED_ITS_CLOCK,
+    REPLICAS_MAX, STOOD_DOWN, Scenario, SceneKind, TOLD_TOO_SLOW, TWO_SLOW_LOGS, Tally, UNPLACEABLE,
 };
 use std::thread;
 
@@ -39,7 +39,7 @@ fn run_fixed_set(mode: Mode, more: &[&str]) {
     let tally = run_all(&scenarios);
 
     let faults = Fault::NAMES.iter().filter(|(of, _)| *of == Mode::Bounds || mode == Mode::Beyond);
-    let usual = ["refused late", "refused not serving", CUT_SHORT];
+    let usual = ["refused late", "refused not serving", CUT_SHORT, OTHER_COMMAND, FOREIGN_ANSWER];
     for fault in faults.map(|(_, name)| *name).chain(usual).chain(more.iter().copied()) {
         assert!(tally.of(fault) >= SEEDS / 20, "{fault}: only {}", tally.of(fault));
     }

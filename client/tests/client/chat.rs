@@ -13,10 +13,17 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub struct Chat {
     accounts: BTreeMap<AccountName, Account>,
-    /// The answers in each session, by sequence number.
-    sessions: BTreeMap<ClientId, BTreeMap<u64, Answer>>,
+    /// The requests that were executed in each session, by sequence number.
+    sessions: BTreeMap<ClientId, BTreeMap<u64, Executed>>,
     /// All messages, in order.
     timeline: Vec<Message>,
+}
+
+/// A request that was executed, and its answer.
+struct Executed {
+    uid: Uid,
+    command: Command,
+    answer: Answer,
 }
 
 struct Account {
@@ -30,9 +37,14 @@ impl Chat {
         self.sessions.keys().copied()
     }
 
-    /// The requests that were applied, by their sessions and numbers.
-    pub fn requests(&self) -> impl Iterator<Item = (ClientId, u64)> {
-        self.sessions.iter().flat_map(|(client, answers)| answers.keys().map(|sequence| (*client, *sequence)))
+    /// The requests that were executed: their sessions, numbers and uids.
+    pub fn requests(&self) -> impl Iterator<Item = (ClientId, u64, Uid)> {
+        let of_session = |(client, session): (&ClientId, &BTreeMap<u64, Executed>)| {
+            let client = *client;
+            let requests = session.iter().map(move |(sequence, executed)| (client, *sequence, executed.uid));
+            requests.collect::<Vec<_>>()
+        };
+        self.sessions.iter().flat_map(of_session)
     }
 
     /// All messages, in order.
@@ -54,19 +66,25 @@ impl Chat {
         rejects_sends: Option<&Rejection>,
     ) -> (Answer, Option<Message>) {
         let (client, sequence) = (request.client, request.sequence);
-        let answers = self.sessions.entry(client).or_default();
-        let expected = answers.len() as u64 + 1;
-        if let Some(answer) = answers.get(&sequence) {
-            return (answer.clone(), None);
+        let session = self.sessions.entry(client).or_default();
+        let expected = session.len() as u64 + 1;
+        if let Some(executed) = session.get(&sequence) {
+            let answer = match executed.command == request.command {
+                true => executed.answer.clone(),
+                false => Answer::Rejected { reason: Rejection::DifferentCommand },
+            };
+            return (answer, None);
         }
         if sequence != expected {
             return (Answer::Rejected { reason: Rejection::OutOfSequence { expected } }, None);
         }
+        let command = request.command.clone();
         let (answer, message) = match self.perform(uid, request, rejects_sends) {
             Ok(message) => (Answer::Done, message),
             Err(reason) => (Answer::Rejected { reason }, None),
         };
-        self.sessions.entry(client).or_default().insert(sequence, answer.clone());
+        let executed = Executed { uid, command, answer: answer.clone() };
+        self.sessions.entry(client).or_default().insert(sequence, executed);
         (answer, message)
     }
 

@@ -2,7 +2,7 @@
 
 use super::run::{Cluster, mode, signal, wait_until};
 use serde_json::{Value, json};
-use stablechat_protocol::answer::Rejection;
+use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::name::{AccountName, ClusterName};
 
@@ -108,6 +108,32 @@ fn a_send_with_an_id_happens_once() {
     }
     cluster.run(&["--as", "alice", "send", "--id", "l", "bob", "other"]).says("sent to bob\n");
     cluster.replicas.iter().for_each(|replica| assert_eq!(replica.state().sent, ["once", "other"]));
+    let said = cluster.run(&["--as", "alice", "send", "--id", "k", "bob", "something else"]);
+    said.fails(1, "another command was given under the same id before");
+}
+
+#[test]
+fn answers_to_another_command_under_the_same_id_are_not_taken_for_ours() {
+    let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
+    let different = Answer::Rejected { reason: Rejection::DifferentCommand };
+    for (number, other) in [Answer::Done, different].into_iter().enumerate() {
+        for replica in &cluster.replicas {
+            replica.set(|manners| manners.answers_another = Some(other.clone()));
+        }
+        let (id, stored) = (number.to_string(), "sent to bob (stored on 1 of 2)\n");
+        let both = cluster.run(&["--replies", "all", "--as", "alice", "send", "--id", &id, "bob", "x"]);
+        both.says(&format!("a: {stored}b: {stored}"));
+    }
+
+    let full = Rejection::MailboxFull { name: AccountName::parse("bob").expect("a name") };
+    for replica in &cluster.replicas {
+        replica.set(|manners| {
+            (manners.answers_another, manners.rejects_sends) = (Some(Answer::Done), Some(full.clone()));
+        });
+    }
+    let said = cluster.run(&["--as", "alice", "send", "--id", "k", "bob", "x"]);
+    said.fails(1, "bob has too many unread messages from you");
+    assert!(!said.err.contains("disagree"), "{said:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::chat::Chat;
 use super::probe::{Peer, ping_peers};
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal, Rejection, Stability};
 use stablechat_protocol::close::CloseReason;
+use stablechat_protocol::command::Command;
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
 use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement, PublicKey};
@@ -31,6 +32,8 @@ pub struct Manners {
     pub hangs: bool,
     /// It takes requests and never answers them.
     pub is_mute: bool,
+    /// Before each answer to a command it sends this one, to another command of the same session and number.
+    pub answers_another: Option<Answer>,
     /// It refuses this many more commands.
     pub refuses: u64,
     /// It refuses this many more queries.
@@ -159,8 +162,8 @@ impl Replica {
     pub fn change_answers(&self, answer: &Answer) {
         let mut state = self.state();
         let mut bytes = Vec::new();
-        for (client, sequence) in state.chat.requests() {
-            let (uid, answer) = (Uid::new(state.clock(), b""), answer.clone());
+        for (client, sequence, uid) in state.chat.requests() {
+            let answer = answer.clone();
             encode(&ToClient::Changed { client, sequence, uid, answer }, &mut bytes).expect("short");
         }
         for connection in &mut state.connections {
@@ -278,7 +281,11 @@ impl Replica {
             }
             ToReplica::Request { client, sequence, timestamp, command } => {
                 let request = Request { client, sequence, actor: actor.clone(), command };
-                state.take(timestamp, request).into_iter().collect()
+                let other = Request { command: Command::Ack { uids: Vec::new() }, ..request.clone() };
+                let uid = other.uid(timestamp.before(Duration::from_millis(1)));
+                let answer = state.manners.answers_another.clone();
+                let other = answer.map(|answer| ToClient::Answer { client, sequence, uid, answer, metadata: METADATA });
+                other.into_iter().chain(state.take(timestamp, request)).collect()
             }
         }
     }

@@ -150,7 +150,7 @@ impl Executor {
     ) -> Result<Option<Input>, StoreError> {
         let Some(mut insertion) = self.insertion.take() else { return Ok(None) };
         let (repair, is_done) = self.store.go_on_inserting()?;
-        self.tell(repair, &mut insertion, outbox)?;
+        self.tell(repair, &mut insertion, outbox);
         if !is_done {
             self.insertion = Some(insertion);
             return Ok(None);
@@ -168,12 +168,7 @@ impl Executor {
 
     /// Gathers the messages that follow from a batch: answers for connections that wait, deliveries for subscribers, and changed answers
     /// for the sessions that got other ones before.
-    pub(super) fn tell(
-        &mut self,
-        repair: Repair,
-        insertion: &mut RunningInsertion,
-        outbox: &mut Outbox,
-    ) -> Result<(), StoreError> {
+    pub(super) fn tell(&mut self, repair: Repair, insertion: &mut RunningInsertion, outbox: &mut Outbox) {
         insertion.inserted += repair.inserted.len();
         insertion.undone += repair.undone;
         insertion.changed += repair.changed.len();
@@ -184,21 +179,7 @@ impl Executor {
             self.clients.deliver(delivery, outbox);
         }
         repair.changed.into_iter().for_each(|changed| self.clients.tell_changed(changed, outbox));
-        self.orphan(&repair.unplaceable)
-    }
-
-    /// Keeps requests as orphans that have no place in the log any more, since it is settled there. They are submitted again.
-    pub fn orphan(&mut self, unplaceable: &[StampedRequest]) -> Result<(), StoreError> {
-        if !unplaceable.is_empty() {
-            log::warn!(
-                "{} requests belong below the settled end of the log: submitting them again with new timestamps",
-                unplaceable.len()
-            );
-            unplaceable.iter().for_each(|held| self.store.keep_orphan(held));
-            self.store.commit()?;
-            self.resubmission.begin();
-        }
-        Ok(())
+        leave_out(&repair.unplaceable);
     }
 
     /// Submits orphans again, see [`Resubmission`].
@@ -261,4 +242,17 @@ impl Executor {
 pub(super) fn recent(store: &ChatStore, horizon: Timestamp) -> Result<BTreeSet<Uid>, StoreError> {
     let first = Uid { timestamp: horizon, digest: [0; 16] };
     store.log().entries(first).map(|entry| entry.map(|(uid, _)| uid)).collect()
+}
+
+/// Says that requests are not taken, since the log is settled beyond their places. They are no orphans here: it is not known
+/// whether they had their effect in the log that they come from. If one had, the replica with that log submits it again when
+/// a snapshot replaces it.
+pub(super) fn leave_out(unplaceable: &[StampedRequest]) {
+    if !unplaceable.is_empty() {
+        log::warn!(
+            "{} requests of other replicas belong below the settled end of the log and are left out: a replica that has applied \
+             them takes over our log, and submits them again",
+            unplaceable.len()
+        );
+    }
 }

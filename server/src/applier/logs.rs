@@ -4,6 +4,7 @@
 //! protocol gets the result.
 
 use super::boundaries::Comparison;
+use super::executor::leave_out;
 use super::outbox::Outbox;
 use super::peer_pings::Pong;
 use super::{Applier, SENT_MAX};
@@ -40,7 +41,7 @@ impl Applier {
                 return self.entries(time, peer, after, requests, *is_end).map(Some);
             }
             PeerMessage::Listed { uids } | PeerMessage::Announce { uids, .. } => self.forget_known(uids)?,
-            PeerMessage::Bodies { requests } => self.orphan_unplaceable(requests)?,
+            PeerMessage::Bodies { requests } => self.leave_out_unplaceable(requests)?,
             PeerMessage::SnapshotPart { rows, end, rows_total, .. } => {
                 let bytes = rows.iter().map(|row| (row.key.0.len() + row.value.0.len()) as u64).sum();
                 let part = (bytes, rows.len() as u64, *rows_total);
@@ -79,7 +80,7 @@ impl Applier {
         Ok(Input::LogCompared { time, peer, after, depth, end })
     }
 
-    /// A piece of a peer's log has come. Requests that have no place in ours any more become orphans.
+    /// A piece of a peer's log has come. Requests that have no place in ours any more are left out.
     fn entries(
         &mut self,
         time: Timestamp,
@@ -94,7 +95,7 @@ impl Applier {
         let (mut missing, mut failure) = (requests, None);
         missing.retain(|held| is_missing(&self.executor.store, held.uid, &mut failure));
         failure.map_or(Ok(()), Err)?;
-        self.orphan_unplaceable(&mut missing)?;
+        self.leave_out_unplaceable(&mut missing)?;
         Ok(Input::LogEntries { time, peer, after, missing, next })
     }
 
@@ -116,9 +117,9 @@ impl Applier {
         Ok(())
     }
 
-    /// Takes out requests of a peer that the log lacks and has no place for any more, since it is settled there, and keeps them as
-    /// orphans. The protocol must not see them: it would list requests that we cannot send to anybody.
-    fn orphan_unplaceable(&mut self, requests: &mut Vec<StampedRequest>) -> Result<(), StoreError> {
+    /// Takes out requests of a peer that the log lacks and has no place for any more, since it is settled there. The protocol must not
+    /// see them: it would list requests that we cannot send to anybody.
+    fn leave_out_unplaceable(&self, requests: &mut Vec<StampedRequest>) -> Result<(), StoreError> {
         let settled = self.executor.store.log().settled();
         let (mut unplaceable, mut failure) = (Vec::new(), None);
         for held in requests.extract_if(.., |held| held.uid <= settled).filter(StampedRequest::is_genuine) {
@@ -126,8 +127,8 @@ impl Applier {
                 unplaceable.push(held);
             }
         }
-        failure.map_or(Ok(()), Err)?;
-        self.executor.orphan(&unplaceable)
+        leave_out(&unplaceable);
+        failure.map_or(Ok(()), Err)
     }
 
     /// Drops uids from a peer's list that are not to be fetched: those that are settled, so can no longer be inserted, and those before

@@ -217,7 +217,7 @@ mod tests {
         let repair = applier.executor.store.insert(held).expect("memory does not fail");
         assert_eq!(repair.undone, 1);
         let mut insertion = RunningInsertion::new(at(4000), vec![]);
-        applier.executor.tell(repair, &mut insertion, &mut outbox).expect("memory does not fail");
+        applier.executor.tell(repair, &mut insertion, &mut outbox);
         let mut sent = Vec::new();
         outbox.release(&mut |batch| sent.extend(batch));
         let name = AccountName::parse("alice").expect("a name");

@@ -1,8 +1,8 @@
-//! Submitting orphans again: requests whose place in the log is gone.
+//! Submitting orphans again: requests that have had their effect, and whose place in the log is gone.
 //!
-//! A request becomes an orphan when a snapshot replaces our log and does not have its effect, or when it comes in below the settled
-//! end of the log. Each is submitted with a new timestamp, as if its client had sent it again, and stays an orphan until it has had
-//! its effect. This goes in sweeps over all orphans, in their order:
+//! A request becomes an orphan when a snapshot replaces our log, in which it was executed, and does not have its effect
+//! ([`crate::store`] says why others do not). Each is submitted with a new timestamp, as if its client had sent it again, and stays
+//! an orphan until it has had its effect. This goes in sweeps over all orphans, in their order:
 //!
 //! 1. Each is submitted as a new request of its session, which takes it for a repetition if it was executed before. One that skips a
 //!    number has no effect, and waits for the next sweep: the request that it waits for may be an orphan, too.

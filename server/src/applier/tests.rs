@@ -4,7 +4,7 @@ use super::*;
 use crate::replica::{Body, PeerId, Phase, StoreChange, Submission};
 use crate::store::Location;
 use crate::store::schema::StoreIdentity;
-use crate::store::testing::{actor, assert_sound, create, send};
+use crate::store::testing::{actor, assert_sound, create, held, send};
 use stablechat_protocol::answer::QueryAnswer;
 use stablechat_protocol::command::{Command, Query, Recipient};
 use stablechat_protocol::peer::PeerMessage;
@@ -311,6 +311,23 @@ fn orphans_of_a_returning_replica_are_submitted_again() {
     assert_eq!(last, [create(&bob), send(&ann, "from the other side")]);
 }
 
+/// It is not known whether it was executed at the peer. The peer knows, and submits it again if it was.
+#[test]
+fn a_request_of_a_peer_below_the_settled_end_is_no_orphan() {
+    let (mut applier, now) = settled_alone();
+    let bob = actor("bob", 2);
+    let messages = [
+        PeerMessage::LogEntries { after: Uid::MIN, requests: vec![held(1, 9, 1, &bob, create(&bob))], is_end: true },
+        PeerMessage::Bodies { requests: vec![held(2, 8, 1, &bob, create(&bob))] },
+    ];
+    let events = messages.map(|message| NetEvent::Peer { time: now, peer: PeerId(1), message });
+    let batch = EventBatch { events: events.into(), drained: None };
+    applier.wake([batch], || now, |_| {}).expect("memory does not fail");
+    let store = applier.store();
+    assert_eq!(store.orphans(Uid::MIN, 10).expect("it reads"), []);
+    assert!(store.log().settled() > Uid::MIN && store.applied().position == 1);
+}
+
 #[test]
 fn a_ping_for_a_client_does_not_take_the_answer_of_the_protocols_own() {
     let mut cluster = Cluster::new(2);
@@ -351,9 +368,10 @@ fn two_bodies_of_one_uid_are_noticed() {
     }
 }
 
-/// Two messages of a session, of which only replica 2 gets the second, and all others may get it later as another attempt. More than a
-/// day passes, in which the session ends, before replica 2 returns with it. Returns the texts between ann and bob in the end.
-fn texts_after_a_day_away(is_sent_again: bool) -> Vec<String> {
+/// Two requests of a session, of which the second is a message that only replica 2 gets. `before` and `after` are texts of messages
+/// under the same number that all replicas get before that, and the other replicas after it. More than a day passes, in which the
+/// session ends, before replica 2 returns. Returns the texts between ann and bob in the end.
+fn texts_after_a_day_away(before: Option<&str>, after: Option<&str>) -> Vec<String> {
     let mut cluster = Cluster::new(3);
     let (ann, bob) = (actor("ann", 1), actor("bob", 2));
     cluster.issue(create(&ann));
@@ -369,31 +387,40 @@ fn texts_after_a_day_away(is_sent_again: bool) -> Vec<String> {
         cluster.run(Duration::from_secs(5));
     };
     attempt(&mut cluster, &[0, 1, 2], request(1, create(&bob)));
+    if let Some(text) = before {
+        attempt(&mut cluster, &[0, 1, 2], request(2, send(&ann, text)));
+    }
     cluster.chat(1);
     cluster.run(Duration::from_secs(5));
     cluster.cut_off(2);
     cluster.run(Duration::from_secs(3));
-    attempt(&mut cluster, &[2], request(2, send(&ann, "answered by one replica")));
-    if is_sent_again {
-        attempt(&mut cluster, &[0, 1], request(2, send(&ann, "answered by one replica")));
+    attempt(&mut cluster, &[2], request(2, send(&ann, TEXT)));
+    if let Some(text) = after {
+        attempt(&mut cluster, &[0, 1], request(2, send(&ann, text)));
     }
-    cluster.kill(2);
-
+    let held = cluster.applier(2).store().applied().position;
+    // All are down for the day: a replica that did not run for so long would end its connections.
+    (0..3).for_each(|place| cluster.kill(place));
+    cluster.now = cluster.now.after(Duration::from_secs(26 * 3600));
+    (0..2).for_each(|place| cluster.start(place));
+    cluster.run(Duration::from_secs(8));
     for place in 0..2 {
         cluster.nodes[place].applier.as_mut().expect("it is up").executor.store.retain(2_000);
     }
-    cluster.now = cluster.now.after(Duration::from_secs(26 * 3600));
-    cluster.run(Duration::from_secs(4));
     for _ in 0..5 {
         cluster.chat(10);
         cluster.run(Duration::from_secs(3));
     }
     cluster.start(2);
     cluster.run(Duration::from_secs(15));
+    assert!(cluster.applier(2).store().log().base().position > held, "a snapshot has replaced its log");
     cluster.assert_same();
     assert_eq!(cluster.applier(2).store().orphans(Uid::MIN, 10).expect("it reads"), []);
     texts(cluster.applier(0).store(), &bob, &ann)
 }
+
+/// The text of the message that only one replica gets.
+const TEXT: &str = "answered by one replica";
 
 /// The messages between two accounts, as one of them reads them.
 fn texts(store: &ChatStore, reader: &Actor, other: &Actor) -> Vec<String> {
@@ -408,10 +435,16 @@ fn texts(store: &ChatStore, reader: &Actor, other: &Actor) -> Vec<String> {
 
 #[test]
 fn an_orphan_whose_session_has_ended_is_not_lost() {
-    assert_eq!(texts_after_a_day_away(false), ["answered by one replica"]);
+    assert_eq!(texts_after_a_day_away(None, None), [TEXT]);
 }
 
 #[test]
 fn an_orphan_that_was_sent_again_before_its_session_ended_is_not_doubled() {
-    assert_eq!(texts_after_a_day_away(true), ["answered by one replica"]);
+    assert_eq!(texts_after_a_day_away(None, Some(TEXT)), [TEXT]);
+}
+
+/// Its client was told so. In its session, which has ended, the number is free again, and in a session of its own it would be.
+#[test]
+fn a_request_that_was_rejected_takes_no_effect_later() {
+    assert_eq!(texts_after_a_day_away(Some("first"), None), ["first"]);
 }

@@ -55,6 +55,17 @@ impl ChatStore {
         self.database.writes_left = Some(writes);
     }
 
+    /// Damages the entry of the log under a uid, or makes a damaged one, so that it cannot be read.
+    pub fn damage_log(&mut self, uid: Uid) {
+        let db = self.database.db();
+        db.put_cf(family(db, schema::LOG), uid.to_bytes(), b"damaged").expect("memory does not fail");
+    }
+
+    /// Keeps a request as an orphan. Durable with the next commit.
+    pub fn keep_orphan(&mut self, orphan: &StampedRequest) {
+        self.batch.put(schema::ORPHANS, orphan.uid.to_bytes(), &orphan.request);
+    }
+
     /// Puts requests in their places in the log, all at once.
     pub fn insert(&mut self, requests: Vec<StampedRequest>) -> Result<Repair, StoreError> {
         self.begin_inserting(requests)?;

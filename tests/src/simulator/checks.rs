@@ -21,6 +21,9 @@ use stablechat_server::replica::{Body, ConnectionId, PeerId, Submission};
 use stablechat_server::store::{ChatStore, in_own_session};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The part of a uid that all attempts at a request have in common.
+type RequestDigest = [u8; 16];
+
 /// Everything that the checks remember.
 pub struct Checks {
     mode: Mode,
@@ -42,8 +45,14 @@ pub struct Checks {
     pub requests: BTreeMap<Uid, Request>,
     /// The highest uid of the requests and queries for which a client has an answer.
     frontier: Uid,
-    /// The frontier when each request was first sent: the request takes effect above it.
-    issued: BTreeMap<(ClientId, u64), Uid>,
+    /// All attempts at requests that clients have made. Everything else in a log was submitted again by a replica.
+    attempts: BTreeSet<Uid>,
+    /// The frontier when each request was first sent, by the digest in its uids: the request takes effect above it.
+    issued: BTreeMap<RequestDigest, Uid>,
+    /// The requests that took effect in some replica's log, for however long.
+    executed: BTreeSet<RequestDigest>,
+    /// The sessions of their own that the requests in logs would get as orphans.
+    own_sessions: BTreeMap<ClientId, RequestDigest>,
     /// The frontier when each query was first sent: its place is above it.
     asked: BTreeMap<(usize, u64), Uid>,
     /// The number of snapshots that were read to their end.
@@ -121,7 +130,10 @@ impl Checks {
             answered: BTreeSet::new(),
             requests: BTreeMap::new(),
             frontier: Uid::MIN,
+            attempts: BTreeSet::new(),
             issued: BTreeMap::new(),
+            executed: BTreeSet::new(),
+            own_sessions: BTreeMap::new(),
             asked: BTreeMap::new(),
             snapshots: 0,
             seen: (0..replicas).map(|_| Seen::default()).collect(),
@@ -134,9 +146,10 @@ impl Checks {
         self.frontier = self.frontier.max(uid);
     }
 
-    /// A client sends a request.
-    pub fn on_issued(&mut self, request: (ClientId, u64)) {
-        self.issued.entry(request).or_insert(self.frontier);
+    /// A client makes an attempt at a request.
+    pub fn on_issued(&mut self, uid: Uid) {
+        self.attempts.insert(uid);
+        self.issued.entry(uid.digest).or_insert(self.frontier);
     }
 
     /// A client sends a query.
@@ -355,6 +368,7 @@ impl Checks {
 
     /// Checks a new entry of a replica's log.
     fn on_entry(&mut self, node: usize, uid: Uid, request: &Request) -> Check {
+        self.check_resubmitted(node, uid, request)?;
         let seen = &mut self.seen[node];
         if seen.log.last().is_some_and(|last| *last >= uid) {
             return Err(Violation::at(node, format!("the log has {uid} after a later one")));
@@ -370,6 +384,7 @@ impl Checks {
             let is_executed = seen.effects.contains_key(&(in_own_session(request).client, 1));
             let effect = Effect { uid, message: parties(request).filter(|_| !is_executed), answer: None };
             seen.effects.insert((client, sequence), effect);
+            self.executed.insert(uid.digest);
             Place::Next(client, sequence)
         } else if sequence <= *last {
             Place::Repetition(client, sequence)
@@ -390,6 +405,27 @@ impl Checks {
             }
         }
         Ok(())
+    }
+
+    /// Checks that a replica submits nothing again but what took effect before. Otherwise a client would have been told that its
+    /// command was rejected, and the command would take effect later.
+    fn check_resubmitted(&mut self, node: usize, uid: Uid, request: &Request) -> Check {
+        if self.requests.contains_key(&uid) {
+            return Ok(());
+        }
+        self.own_sessions.entry(in_own_session(request).client).or_insert(uid.digest);
+        if self.attempts.contains(&uid) {
+            return Ok(());
+        }
+        let original = *self.own_sessions.get(&request.client).unwrap_or(&uid.digest);
+        match self.executed.contains(&original) {
+            true => Ok(()),
+            false => {
+                let (client, sequence) = (request.client, request.sequence);
+                let what = format!("{client} {sequence} ({uid}) was submitted again, though it never took effect");
+                Err(Violation::at(node, what))
+            }
+        }
     }
 
     /// Checks that what a replica sent is in its log, and agrees with the request's place in its session.
@@ -455,8 +491,8 @@ impl Checks {
     /// Checks real-time order: requests and queries have their places above everything that was answered, to any client, before
     /// they were first sent.
     pub fn check_order(&self) -> Check {
-        let effects = self.seen[0].effects.iter();
-        let requests = effects.filter_map(|(request, effect)| Some((effect.uid, *self.issued.get(request)?)));
+        let effects = self.seen[0].effects.values();
+        let requests = effects.filter_map(|effect| Some((effect.uid, *self.issued.get(&effect.uid.digest)?)));
         let queries = self.queries.iter().filter_map(|(query, (uid, _))| Some((*uid, *self.asked.get(query)?)));
         let answered = queries.filter(|(uid, _)| self.pages.contains_key(uid));
         match requests.chain(answered).find(|(uid, frontier)| uid <= frontier) {

@@ -1,7 +1,8 @@
 //! A user's program: works off a plan with the real session, queries, inbox and clock correction.
 //!
 //! A plan is a row of stages, each in a session of its own: make the account, speak as it, say everything once more in the
-//! same session as after a lost outcome, delete the account. A stage ends when everything in it is answered.
+//! same session as after a lost outcome, delete the account. A stage ends when everything in it is answered. Some clients do not
+//! wait for that before they say everything once more, as if the same command was given to two processes.
 
 use super::DELIVERY_BOUND;
 use fastrand::Rng;
@@ -15,7 +16,7 @@ use stablechat_protocol::command::{Command, Query, Recipient};
 use stablechat_protocol::login::{LoginProof, PublicKey, Signature};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterName, Pattern};
-use stablechat_protocol::request::{Actor, RequestId};
+use stablechat_protocol::request::{Actor, Request, RequestId};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
@@ -45,8 +46,8 @@ pub enum Stage {
     Create,
     /// As the account, send so many messages, acknowledge those that come, and send queries.
     Speak(u32),
-    /// As the account, issue the commands of the stage before again, in the same session, a few of them with another text. Those
-    /// that are left; they become known when the stage begins.
+    /// As the account, issue the commands of the stage before again, in the same session, a few of them with another text
+    /// ([`other_label`]). Those that are left; they become known when the stage begins.
     Repeat(VecDeque<Command>),
     /// As the account, delete it.
     Delete,
@@ -90,11 +91,11 @@ pub struct Client {
     others: Vec<AccountName>,
     /// Messages that were shown.
     pub shown: BTreeSet<Uid>,
-    /// Their texts. A request that took effect under two uids shows the same text twice.
-    texts: BTreeSet<MessageText>,
+    /// The requests that sent them. One that took effect under two uids is shown twice.
+    senders: BTreeSet<Label>,
     /// The number of messages that were shown after later ones.
     pub misplaced: u64,
-    /// The number of texts that were shown again under another uid.
+    /// The number of messages whose request was shown before under another uid, perhaps with another text.
     pub doubled: u64,
     /// When it goes on with its plan, by the true time.
     next_burst: Timestamp,
@@ -119,7 +120,7 @@ impl Client {
             links: vec![Link::default(); replicas],
             skew: random.i64(-SKEW_MAX..=SKEW_MAX),
             offsets: Offsets::new(replicas),
-            session: Session::new(ClientId(random.u128(..).to_be_bytes()), DELIVERY_BOUND),
+            session: Session::new(ClientId(random.u128(..).to_be_bytes()), None, DELIVERY_BOUND),
             queries: OpenQueries::new(DELIVERY_BOUND),
             page: None,
             inbox: Inbox::default(),
@@ -128,7 +129,7 @@ impl Client {
             issued: VecDeque::new(),
             others: (0..clients).filter(|other| *other != number).map(account).collect(),
             shown: BTreeSet::new(),
-            texts: BTreeSet::new(),
+            senders: BTreeSet::new(),
             misplaced: 0,
             doubled: 0,
             next_burst: now.after(Duration::from_millis(500 + random.u64(..300))),
@@ -215,8 +216,17 @@ impl Client {
             let query = self.some_query(random);
             self.ask(clock, query);
         }
-        if self.is_idle() && self.has_said_all() && !self.plan.is_empty() {
+        if !self.has_said_all() || self.plan.is_empty() {
+            return;
+        }
+        if self.is_idle() {
             self.next_stage(random, clock);
+        } else if matches!(self.plan.front(), Some(Stage::Repeat(_))) && random.u8(..4) == 0 {
+            // At once, so that commands of both stages are in flight under one number.
+            self.next_stage(random, clock);
+            while let Some(command) = self.next_command(random) {
+                self.issue(clock, command);
+            }
         }
     }
 
@@ -241,7 +251,13 @@ impl Client {
                 let text = label(self.session.client(), self.session.next_sequence());
                 Some(Command::Send { to: Recipient::Account { name }, text })
             }
-            Stage::Repeat(commands) => commands.pop_front(),
+            Stage::Repeat(commands) => match commands.pop_front()? {
+                Command::Send { to, .. } if random.u8(..8) == 0 => {
+                    let text = other_label(self.session.client(), self.session.next_sequence());
+                    Some(Command::Send { to, text })
+                }
+                command => Some(command),
+            },
             _ => None,
         }
     }
@@ -279,7 +295,7 @@ impl Client {
         };
         self.stage = stage;
         let highest = self.session.highest();
-        self.session = Session::new(client, DELIVERY_BOUND);
+        self.session = Session::new(client, self.actor_of_stage(), DELIVERY_BOUND);
         self.session.set_clock_offset(self.offsets.offset());
         self.session.observe(clock, highest);
         let login = self.login();
@@ -290,12 +306,20 @@ impl Client {
         self.fetch_if_listening(clock);
     }
 
+    /// The actor of the commands of this stage.
+    pub fn actor_of_stage(&self) -> Option<Actor> {
+        (!matches!(self.stage, Stage::Create)).then(|| self.actor.clone())
+    }
+
+    /// The request of this stage with this number.
+    pub fn request(&self, sequence: u64) -> Option<Request> {
+        let command = self.issued.get(usize::try_from(sequence).ok()?.checked_sub(1)?)?.clone();
+        Some(Request { client: self.session.client(), sequence, actor: self.actor_of_stage(), command })
+    }
+
     /// The message that logs a link in or out, as this stage needs it.
     fn login(&self) -> ToReplica {
-        if let Stage::Create = self.stage {
-            return ToReplica::Logout;
-        }
-        let Actor { account, key } = self.actor.clone();
+        let Some(Actor { account, key }) = self.actor_of_stage() else { return ToReplica::Logout };
         let proof = LoginProof::Signature { signature: Signature([0; 64]) };
         ToReplica::Login { account, key, receive: true, proof }
     }
@@ -444,20 +468,22 @@ impl Client {
     fn show(&mut self, message: Message) {
         let uid = message.uid;
         self.misplaced += u64::from(self.shown.last().is_some_and(|last| *last > uid));
-        self.doubled += u64::from(!self.texts.insert(message.text));
+        self.doubled += u64::from(!self.senders.insert(Label::of(&message.text)));
         assert!(self.shown.insert(uid), "message {uid} is shown twice");
         self.inbox.on_shown(uid);
     }
 }
 
-/// Everything that a client sends that issues one message from `from` to `to` and dies.
-pub fn speech(from: &Client, to: &Client, client: ClientId, timestamp: Timestamp, text: MessageText) -> Vec<ToReplica> {
-    let Actor { account, key } = from.actor.clone();
+/// Everything that a client sends that issues one message from `from` to `to` and dies, and the uid of its request.
+pub fn speech(from: &Client, to: &Client, client: ClientId, timestamp: Timestamp) -> (Uid, Vec<ToReplica>) {
+    let actor = from.actor.clone();
     let proof = LoginProof::Signature { signature: Signature([0; 64]) };
-    let login = ToReplica::Login { account, key, receive: false, proof };
+    let login = ToReplica::Login { account: actor.account.clone(), key: actor.key, receive: false, proof };
     let to = Recipient::Account { name: to.actor.account.clone() };
-    let request = ToReplica::Request { client, sequence: 1, timestamp, command: Command::Send { to, text } };
-    vec![hello(), login, request]
+    let command = Command::Send { to, text: label(client, 1) };
+    let request = ToReplica::Request { client, sequence: 1, timestamp, command: command.clone() };
+    let uid = Request { client, sequence: 1, actor: Some(actor), command }.uid(timestamp);
+    (uid, vec![hello(), login, request])
 }
 
 /// The first message on a connection.
@@ -480,4 +506,31 @@ fn account(number: usize) -> AccountName {
 /// The text of a message: which request sent it.
 pub fn label(client: ClientId, sequence: u64) -> MessageText {
     MessageText::parse(format!("{client} {sequence}")).expect("short")
+}
+
+/// Another text that the same request of the same session may have, when it is repeated.
+pub fn other_label(client: ClientId, sequence: u64) -> MessageText {
+    MessageText::parse(format!("{client} {sequence} otherwise")).expect("short")
+}
+
+/// The request that a message's text names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Label {
+    pub session: String,
+    pub sequence: u64,
+}
+
+impl Label {
+    /// The request that this text names, be it the [`label`] or the [`other_label`].
+    pub fn of(text: &MessageText) -> Label {
+        let mut words = text.as_str().split(' ');
+        let (session, sequence) = (words.next(), words.next().and_then(|word| word.parse().ok()));
+        let named = session.zip(sequence).map(|(session, sequence)| Label { session: session.into(), sequence });
+        named.expect("all texts are made so")
+    }
+
+    /// The request with this place in its session.
+    pub fn at(client: ClientId, sequence: u64) -> Label {
+        Label { session: client.to_string(), sequence }
+    }
 }

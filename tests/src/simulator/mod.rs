@@ -47,7 +47,8 @@ pub use faults::Fault;
 pub use scenario::{Mode, REPLICAS_MAX, REPLICAS_USUAL, Scenario};
 pub use scenes::SceneKind;
 pub use situations::{
-    CUT_SHORT, ENDED_FOR_ITS_CLOCK, RAISED_ITS_CLOCK, STOOD_DOWN, TOLD_TOO_SLOW, TWO_SLOW_LOGS, UNPLACEABLE,
+    CUT_SHORT, ENDED_FOR_ITS_CLOCK, FOREIGN_ANSWER, OTHER_COMMAND, RAISED_ITS_CLOCK, STOOD_DOWN, TOLD_TOO_SLOW,
+    TWO_SLOW_LOGS, UNPLACEABLE,
 };
 pub use tally::{Latencies, Tally};
 pub use trace::Trace;

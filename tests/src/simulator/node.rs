@@ -368,14 +368,20 @@ impl Node {
         Reading { sent, read }
     }
 
-    /// The requests that peers ask for in what the loop has read, with the peers.
+    /// The requests that peers ask for in what the loop has read, with the peers. Nothing is owed on a connection that has ended
+    /// since.
     pub fn asked_for(&self) -> Vec<(PeerId, Uid)> {
-        let events = self.rounds.iter().flatten().flat_map(|batch| &batch.events);
-        let asked = events.filter_map(|event| match event {
-            NetEvent::Peer { peer, message: PeerMessage::Fetch { uids }, .. } => Some((*peer, uids)),
-            _ => None,
-        });
-        asked.flat_map(|(peer, uids)| uids.iter().map(move |uid| (peer, *uid))).collect()
+        let mut asked = Vec::new();
+        for event in self.rounds.iter().flatten().flat_map(|batch| &batch.events) {
+            match event {
+                NetEvent::Peer { peer, message: PeerMessage::Fetch { uids }, .. } => {
+                    asked.extend(uids.iter().map(|uid| (*peer, *uid)));
+                }
+                NetEvent::PeerDisconnected { peer } => asked.retain(|(of, _)| of != peer),
+                _ => {}
+            }
+        }
+        asked
     }
 
     /// The third part of a turn: the applier handles what was read. The process may be killed in the middle.

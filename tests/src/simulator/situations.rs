@@ -28,6 +28,11 @@ pub const TOLD_TOO_SLOW: &str = "situations: a peer is told that it is too slow"
 /// A replica takes back that it holds a request.
 pub const TAKEN_BACK: &str = "situations: a request that is listed and not held any more";
 
+/// A client has learned that another command was executed under the number that it repeated.
+pub const OTHER_COMMAND: &str = "situations: a command whose number another one has used";
+/// A client has got an answer to a command that it had given under the same number before.
+pub const FOREIGN_ANSWER: &str = "situations: an answer to the other command under a number";
+
 /// What has been seen of the replicas that read others' logs.
 #[derive(Default)]
 pub struct Situations {

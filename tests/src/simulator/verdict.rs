@@ -1,7 +1,7 @@
 //! The checks of the final state, when everything is answered and applied.
 
 use super::checks::{Checks, Place, check_store};
-use super::client::{Client, label};
+use super::client::{Client, Label};
 use super::history;
 use super::node::{self, Node};
 use super::{Check, Mode, Violation};
@@ -67,29 +67,28 @@ fn check_log(checks: &Checks, node: usize) -> Check {
 /// Checks that the timeline of two accounts has the messages that took effect, each once, and those of a session in order.
 fn check_timeline(checks: &Checks, node: usize, store: &ChatStore, one: &Actor, other: &Actor) -> Check {
     let seen = &checks.seen[node];
-    let (mut last, mut texts) = (BTreeMap::new(), BTreeSet::new());
+    let (mut last, mut senders) = (BTreeMap::new(), BTreeSet::new());
     let timeline = timeline(node, store, one, other)?;
     for message in &timeline {
         let (text, uid) = (&message.text, message.uid);
         let Some(Place::Next(client, sequence)) = seen.places.get(&uid) else {
             return Err(Violation::at(node, format!("message {text} ({uid}) is there, but took no effect")));
         };
-        if !texts.insert(text.as_str()) {
+        let label = Label::of(text);
+        if !senders.insert(label.clone()) {
             return Err(Violation::at(node, format!("message {text} comes twice")));
         }
-        if label(*client, *sequence) != *text {
+        if label != Label::at(*client, *sequence) {
             // An orphan whose session cannot take it any more is in a session of its own, without an order.
             let is_orphan = |request: &Request| {
-                label(request.client, request.sequence) == *text && in_own_session(request).client == *client
+                label == Label::at(request.client, request.sequence) && in_own_session(request).client == *client
             };
             if checks.requests.values().any(is_orphan) {
                 continue;
             }
             return Err(Violation::at(node, format!("message {uid} says {text}, not {client} {sequence}")));
         }
-        let (session, number) = text.as_str().split_once(' ').expect("texts are made so");
-        let number: u64 = number.parse().expect("texts are made so");
-        if last.insert(session, number).is_some_and(|before| before >= number) {
+        if last.insert(label.session, label.sequence).is_some_and(|before| before >= label.sequence) {
             return Err(Violation::at(node, format!("message {text} comes too late")));
         }
     }

@@ -22,7 +22,6 @@ use super::{Check, DELIVERY_BOUND, Mode, Run, START, Scenario, Violation, verdic
 use fastrand::Rng;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::peer::PeerMessage;
-use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_server::replica::ConnectionId;
 use staging::Stage;
@@ -135,8 +134,8 @@ pub struct World {
     clients: Vec<Client>,
     /// When each client's next wake is planned.
     wakes: Vec<Option<Timestamp>>,
-    /// When requests that are not answered were first sent.
-    sent_at: BTreeMap<(ClientId, u64), Timestamp>,
+    /// When requests that are not answered were first sent, by the digests in their uids.
+    sent_at: BTreeMap<[u8; 16], Timestamp>,
     checks: Checks,
     situations: Situations,
     tally: Tally,

@@ -1,16 +1,18 @@
 //! What the service does for clients that keep to the protocol: accounts, messages, reads, sessions.
 
+use stablechat_client::session::AnswerKind;
 use stablechat_protocol::answer::{Answer, QueryAnswer, Refusal, Rejection};
 use stablechat_protocol::command::{ACK_MAX, Command, PAGE_BYTES, Query};
 use stablechat_protocol::login::LoginProof;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::Pattern;
+use stablechat_protocol::request::Actor;
 use stablechat_protocol::session::WINDOW;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::pipeline::Pipeline;
-use stablechat_tests::raw::{RawClient, create_accounts, send_message};
+use stablechat_tests::raw::{Answered, RawClient, create_accounts, send_message};
 use stablechat_tests::session::{Person, Session, account, recipient, send, stamp_ahead, wall_clock};
 use std::time::Duration;
 
@@ -353,6 +355,27 @@ fn a_request_takes_effect_once_however_often_it_is_sent() {
     assert_eq!(second.delivery(), message);
     assert_eq!((first.delivered(), second.delivered()), (0, 0));
     cluster.greet("a").ping();
+}
+
+#[test]
+fn two_commands_in_flight_under_one_number_are_told_apart() {
+    let alice = Person::new("alice");
+    let (_cluster, [mut client, _]) = with_accounts([&alice, &Person::new("bob")]);
+    let numbers = Session::default();
+    let actor = Actor { account: alice.account.clone(), key: alice.secret.public() };
+    let mut session = stablechat_client::session::Session::new(numbers.client, Some(actor), DELIVERY_BOUND);
+    session.on_link_ready(0);
+
+    let first = numbers.attempt(1, stamp_ahead(), send("bob", "one"));
+    let ours = session.issue(stamp_ahead(), send("bob", "other"));
+    let second = numbers.attempt(ours.sequence, ours.timestamp, ours.command);
+    client.send_all([&first, &second]).expect("the connection stands");
+    let heard = [(); 2].map(|()| {
+        let Answered { uid, answer, .. } = client.answer_or_refusal().expect("in time");
+        (session.on_answer(wall_clock(), 0, 1, uid, &answer), answer)
+    });
+    let expected = [(AnswerKind::Foreign, Answer::Done), (AnswerKind::Answered, rejected(Rejection::DifferentCommand))];
+    assert_eq!(heard, expected);
 }
 
 #[test]

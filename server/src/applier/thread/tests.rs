@@ -17,10 +17,10 @@ fn events_of_a_wake_that_fails_are_not_lost() {
     let first = EventBatch { events: vec![login(ConnectionId(1), &ann)], drained: None };
     applier.wake([first], || now, |_| {}).expect("memory does not fail");
 
-    // A request below the settled end becomes an orphan, which is written at once.
-    applier.executor.store.fail_after(0);
-    let orphan = held(1, 9, 1, &bob, create(&bob));
-    let entries = PeerMessage::LogEntries { after: Uid::MIN, requests: vec![orphan], is_end: true };
+    // A peer's entry is compared with ours, which cannot be read.
+    let damaged = held(1, 9, 1, &bob, create(&bob));
+    applier.executor.store.damage_log(damaged.uid);
+    let entries = PeerMessage::LogEntries { after: Uid::MIN, requests: vec![damaged], is_end: true };
     let events = vec![
         NetEvent::PeerConnected { peer: PeerId(2) },
         NetEvent::Peer { time: now, peer: PeerId(1), message: entries },
@@ -31,7 +31,7 @@ fn events_of_a_wake_that_fails_are_not_lost() {
         NetEvent::Stop,
     ];
     let failing = EventBatch { events, drained: None };
-    applier.wake([failing], || now, |_| {}).expect_err("the orphan cannot be written");
+    applier.wake([failing], || now, |_| {}).expect_err("the entry cannot be read");
 
     let mut outbox = Outbox::default();
     let halted = Halted::new(applier, now, &mut outbox);

@@ -1,11 +1,16 @@
-//! Orphans: requests whose place in our log is gone, because a snapshot has replaced the log, or because the log is settled
-//! beyond the place that they would have.
+//! Orphans: requests that had their effect in our log and have lost their place, because a snapshot has replaced the log.
 //!
 //! An orphan may be in no other log, and its client may have been answered. So it is kept until it has been submitted again with a
 //! new timestamp and has had its effect. It must not have its effect twice: the client may have sent the request again meanwhile,
 //! and another replica may have the same orphan.
 //!
-//! 1. While its session lives, the session knows which of its requests were executed.
+//! A request that our log had and that was not executed there is no orphan. Nobody was told that it took effect. Its client may
+//! have been told that it did not, because another command had its number ([`Rejection::DifferentCommand`]) or its session belongs
+//! to somebody else; it must not take effect after that, and a session of its own would let it. A request that was executed and
+//! rejected by its command has used its number, so it is an orphan: the requests of its session after it need that number used.
+//!
+//! 1. While its session lives, the session knows which of its numbers were used. If another command has used the number of an
+//!    orphan, the orphan is dropped: of two commands under one number, which the replicas executed while they were apart, one stays.
 //! 2. A session ends after a day without use, and its knowledge is lost. But a message that was sent has a row, and the uid in it
 //!    has the digest of the request, which does not depend on the timestamp.
 //! 3. A session that has ended, or lacks an earlier request, cannot take the orphan. Then it is submitted in a session of its own,
@@ -13,6 +18,8 @@
 //!    own session, it gets the answer that the orphan got ([`in_own_session`]). Other commands than messages may be executed twice:
 //!    a create or an acknowledgement does no harm then, but a deletion could end an account that was created again with the same
 //!    key.
+//!
+//! [`Rejection::DifferentCommand`]: stablechat_protocol::answer::Rejection::DifferentCommand
 
 use super::entries::{key_after, uid_of_key};
 use crate::store::database::{decode, family};
@@ -54,11 +61,6 @@ impl ChatStore {
             Ok(StampedRequest { uid: uid_of_key(&key)?, request: decode(schema::ORPHANS, &value)? })
         });
         orphans.collect()
-    }
-
-    /// Keeps a request as an orphan. Durable with the next commit.
-    pub fn keep_orphan(&mut self, orphan: &StampedRequest) {
-        self.batch.put(schema::ORPHANS, orphan.uid.to_bytes(), &orphan.request);
     }
 
     /// Removes an orphan that has had its effect. Durable with the next commit.

@@ -5,8 +5,8 @@
 //!
 //! [`SnapshotReader`] reads one from a store that goes on meanwhile. [`SnapshotReceiver`] gathers the parts in a column family of
 //! its own. When they are complete and their digests are right, one synced write says so; from then on the old rows are removed and
-//! the new ones are put in their places, in batches. Requests that only the old log has become orphans first, to be submitted
-//! again. All of this can be done twice, so after a crash [`crate::store::ChatStore::open`] does it again from the beginning; the
+//! the new ones are put in their places, in batches. Requests that were executed in the old log only become orphans first, to be
+//! submitted again. All of this can be done twice, so after a crash [`crate::store::ChatStore::open`] does it again from the beginning; the
 //! last batch says how far the new log is applied, and that all is done. A crash before that first write leaves the old store.
 
 mod reading;

@@ -7,8 +7,9 @@ use crate::store::error::StoreError;
 use crate::store::log::{Log, entries};
 use crate::store::schema::{self, LogEntry};
 use crate::store::state::housekeeping::SESSION_LIFETIME;
-use crate::store::state::keys::{Bytes, Column, Session, session_key};
+use crate::store::state::keys::{Bytes, Column, Session, UndoRecord, session_key};
 use crate::store::state::rows::{Rows, row_digest};
+use crate::store::state::session;
 use rocksdb::{DB, IteratorMode, WriteBatch};
 use stablechat_protocol::digest::{Digest, LogMark};
 use stablechat_protocol::peer::{SnapshotEnd, SnapshotRow};
@@ -180,8 +181,8 @@ impl ChatStore {
         self.log.reload()
     }
 
-    /// Keeps the requests of our log after a uid as orphans that the snapshot, which is applied up to `applied`, does not have, or
-    /// that have had no effect in it, since an earlier request of their session is missing there.
+    /// Keeps as orphans those of the requests that were executed in our log, after a uid, that the snapshot, which is applied up to
+    /// `applied`, does not have, or that were not executed in it, since an earlier request of their session is missing there.
     fn keep_orphans(&mut self, after: Uid, applied: LogMark) -> Result<(), StoreError> {
         let db = self.database.shared();
         let mut batch = WriteBatch::default();
@@ -190,6 +191,9 @@ impl ChatStore {
         for entry in entries::entries(&db, after).skip_while(|entry| entry.as_ref().is_ok_and(|(uid, _)| *uid <= after))
         {
             let (uid, LogEntry { request, .. }) = entry?;
+            if !session::was_executed(&request, &undo_record(&db, uid)?) {
+                continue;
+            }
             let session = incoming(&db, Column::Sessions as u8, &session_key(request.client))?;
             let session: Option<Session> = session.map(|value| decode(schema::INCOMING, &value)).transpose()?;
             let had_effect = match session {
@@ -246,6 +250,14 @@ impl ChatStore {
 fn incoming(db: &DB, number: u8, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
     let value = db.get_cf(family(db, schema::INCOMING), [&[number][..], key].concat());
     value.map_err(|error| StoreError::Rocks("reading a received snapshot", error))
+}
+
+/// The undo record of a request that is not settled.
+fn undo_record(db: &DB, uid: Uid) -> Result<UndoRecord, StoreError> {
+    let undo = db.get_cf(family(db, schema::UNDO), uid.to_bytes());
+    let undo = undo.map_err(|error| StoreError::Rocks("reading undo records", error))?;
+    let undo = undo.ok_or_else(|| StoreError::Corrupt(format!("request {uid} has no undo record")))?;
+    decode(schema::UNDO, &undo)
 }
 
 /// A log once its next entry has come; `None` when the entry does not follow the last one, or is not the request that its uid names.

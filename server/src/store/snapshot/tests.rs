@@ -3,6 +3,7 @@
 use super::*;
 use crate::store::log;
 use crate::store::schema::Applied;
+use crate::store::state::keys::{Column, Session, session_key};
 use crate::store::testing::{
     Random, actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
 };
@@ -216,6 +217,7 @@ fn a_snapshot_that_was_changed_on_its_way_is_not_installed() {
 fn a_crash_leaves_the_old_state_or_the_new() {
     let source = truncated(&stream(&mut Random(6), 40), 20, 0);
     let old = store_of(&stream(&mut Random(7), 20));
+    let executed = executed(&stream(&mut Random(7), 20));
     let (mut olds, mut news) = (0, 0);
     for commits in 0.. {
         let location: Location = memory();
@@ -237,11 +239,8 @@ fn a_crash_leaves_the_old_state_or_the_new() {
             assert_eq!((store.applied(), news), (old.applied(), 0));
             olds += 1;
         } else {
-            assert_eq!(
-                store.orphans(Uid::MIN, 100).expect("it reads"),
-                stream(&mut Random(7), 20),
-                "nothing of the old log is lost"
-            );
+            let orphans = store.orphans(Uid::MIN, 100).expect("it reads");
+            assert_eq!(orphans, executed, "nothing that took effect in the old log is lost");
             assert_eq!((store.applied(), contents(&store)), (source.applied(), contents_after_settled(&source)));
             news += 1;
         }
@@ -266,4 +265,36 @@ fn requests_that_have_no_effect_in_a_snapshot_become_orphans() {
     install(&mut store, parts(&source)).expect("the parts are unchanged");
     assert_eq!(store.orphans(Uid::MIN, 100).expect("it reads"), all[1..]);
     assert!(!store.effect_of(&all[2]).expect("it reads").is_there);
+}
+
+/// Those of these requests that are executed when they are applied in order: their session notes when it was used last.
+fn executed(requests: &[StampedRequest]) -> Vec<StampedRequest> {
+    let mut store = store();
+    let mut is_executed = |held: &&StampedRequest| {
+        apply(&mut store, held);
+        let session: Option<Session> =
+            store.rows.read(Column::Sessions, &session_key(held.request.client)).expect("it reads");
+        session.is_some_and(|session| session.used == held.uid.timestamp)
+    };
+    let executed: Vec<StampedRequest> = requests.iter().filter(|held| is_executed(held)).cloned().collect();
+    assert!(executed.len() > requests.len() / 2 && executed.len() < requests.len(), "a weak test");
+    executed
+}
+
+#[test]
+fn requests_that_were_rejected_because_of_their_session_are_no_orphans() {
+    let (ann, bob) = (actor("ann", 1), actor("bob", 2));
+    let all = [
+        held(10, 1, 1, &ann, create(&ann)),
+        held(20, 1, 2, &ann, send(&ann, "first")),
+        held(30, 1, 2, &ann, send(&ann, "another command")),
+        held(40, 1, 2, &bob, send(&ann, "another actor")),
+        held(50, 1, 4, &ann, send(&ann, "a number skipped")),
+        held(60, 1, 2, &ann, send(&ann, "first")),
+        held(70, 2, 1, &ann, send(&bob, "rejected by the command itself")),
+    ];
+    let mut store = store_of(&all);
+    install(&mut store, parts(&store_of(&all[..1]))).expect("the parts are unchanged");
+    let orphans = store.orphans(Uid::MIN, 100).expect("it reads");
+    assert_eq!(orphans, [all[1].clone(), all[6].clone()]);
 }

@@ -8,7 +8,7 @@
 //! A replica may execute a request of a session that cannot take it, in another session ([`in_own_session`]). If the first session
 //! can take the request after all, the request is not executed a second time.
 
-use super::keys::{Column, KeptAnswer, Session, session_answer_key, session_key, session_use_key};
+use super::keys::{Column, KeptAnswer, Session, UndoRecord, session_answer_key, session_key, session_use_key};
 use super::rows::Rows;
 use super::{Outcome, StoreError};
 use stablechat_protocol::answer::{Answer, Rejection};
@@ -57,6 +57,15 @@ pub fn given_answer(rows: &Rows, request: &Request) -> Result<Answer, StoreError
     let client = request.client;
     answer
         .ok_or_else(|| StoreError::Corrupt(format!("session {client} does not know a request that was applied in it")))
+}
+
+/// Whether a request was executed, by its undo record: then it has written its answer.
+///
+/// A request that was rejected because of its session, or repeated an earlier one, has not. (Its housekeeping may have removed an
+/// old answer under the same number, of a session that was not used for a day. Then it counts as executed.)
+pub fn was_executed(request: &Request, undo: &UndoRecord) -> bool {
+    let answer = session_answer_key(request.client, request.sequence);
+    undo.rows.iter().any(|row| row.column == Column::Sessions as u8 && row.key.0 == answer)
 }
 
 /// The answer to a request that must not be executed; `None` for the one that is next in its session.

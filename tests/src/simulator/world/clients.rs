@@ -3,10 +3,12 @@
 use super::{RunPhase, SimEvent, World};
 use crate::simulator::client::Client;
 use crate::simulator::network::Way;
+use crate::simulator::situations::{FOREIGN_ANSWER, OTHER_COMMAND};
 use crate::simulator::{Check, Mode, Violation};
 use stablechat_client::session::AnswerKind;
-use stablechat_protocol::answer::{Refusal, Stability};
+use stablechat_protocol::answer::{Answer, Refusal, Rejection, Stability};
 use stablechat_protocol::message::{ToClient, ToReplica};
+use stablechat_protocol::request::Request;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
 use stablechat_server::replica::ConnectionId;
@@ -14,6 +16,14 @@ use std::time::Duration;
 
 /// The most milliseconds before a client makes a lost connection again.
 pub(super) const RECONNECT_MAX_MS: u64 = 60;
+
+/// A replica's answer to a command.
+struct Answered {
+    request: (ClientId, u64),
+    uid: Uid,
+    answer: Answer,
+    stability: Stability,
+}
 
 impl World {
     /// A message comes from a client; none is the end of the connection.
@@ -51,14 +61,15 @@ impl World {
             self.checks.on_query_answered((client, *id));
         }
         let answered = match &message {
-            ToClient::Answer { client, sequence, uid, metadata, .. } => {
-                Some(((*client, *sequence), *uid, metadata.stability))
+            ToClient::Answer { client, sequence, uid, answer, metadata } => {
+                let request = (*client, *sequence);
+                Some(Answered { request, uid: *uid, answer: answer.clone(), stability: metadata.stability })
             }
             _ => None,
         };
         let verdict = self.clients[client].on_message(self.now, node, message);
-        if let (Some((request, uid, stability)), Some(verdict)) = (answered, verdict) {
-            self.judge(client, request, uid, stability, verdict)?;
+        if let (Some(answered), Some(verdict)) = (answered, verdict) {
+            self.judge(client, answered, verdict)?;
         }
         let Client { doubled, actor, .. } = &self.clients[client];
         if self.scenario.mode == Mode::Bounds && *doubled > 0 {
@@ -69,25 +80,28 @@ impl World {
     }
 
     /// Checks what a client concluded from an answer.
-    fn judge(
-        &mut self,
-        client: usize,
-        request: (ClientId, u64),
-        uid: Uid,
-        stability: Stability,
-        verdict: AnswerKind,
-    ) -> Check {
+    fn judge(&mut self, client: usize, answered: Answered, verdict: AnswerKind) -> Check {
+        let Answered { request, uid, answer, stability } = answered;
         match verdict {
             AnswerKind::Answered => {
+                let given = self.clients[client].request(request.1);
+                if given.as_ref().is_none_or(|given| given.uid(uid.timestamp) != uid) {
+                    let what = format!("{answer:?} to {uid} is taken for the answer to {given:?}");
+                    return Err(Violation::among_all(what));
+                }
                 self.checks.on_answered(request, uid);
                 self.tally.count("requests answered");
-                if let Some(sent) = self.sent_at.remove(&request) {
+                if answer == (Answer::Rejected { reason: Rejection::DifferentCommand }) {
+                    self.tally.count(OTHER_COMMAND);
+                }
+                if let Some(sent) = self.sent_at.remove(&uid.digest) {
                     self.latencies.add(self.now.since(sent), stability);
                     if self.phase == RunPhase::Epilogue {
                         self.calm_latencies.add(self.now.since(sent), stability);
                     }
                 }
             }
+            AnswerKind::Foreign => self.tally.count(FOREIGN_ANSWER),
             AnswerKind::Differs { answer, .. } => {
                 if self.scenario.mode == Mode::Bounds || self.phase == RunPhase::Epilogue {
                     let account = &self.clients[client].actor.account;
@@ -158,9 +172,12 @@ impl World {
     /// time.
     fn on_said(&mut self, client: usize, message: &ToReplica) {
         match message {
-            ToReplica::Request { client, sequence, .. } => {
-                self.sent_at.entry((*client, *sequence)).or_insert(self.now);
-                self.checks.on_issued((*client, *sequence));
+            ToReplica::Request { client: session, sequence, timestamp, command } => {
+                let (actor, command) = (self.clients[client].actor_of_stage(), command.clone());
+                let request = Request { client: *session, sequence: *sequence, actor, command };
+                let uid = request.uid(*timestamp);
+                self.sent_at.entry(uid.digest).or_insert(self.now);
+                self.checks.on_issued(uid);
             }
             ToReplica::Query { id, .. } => self.checks.on_asked((client, *id)),
             _ => {}

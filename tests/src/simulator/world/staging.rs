@@ -1,15 +1,13 @@
 //! Playing scenes.
 
 use super::{SimEvent, World};
-use crate::simulator::client::{label, speech};
+use crate::simulator::client::speech;
 use crate::simulator::faults::{self, Fault};
 use crate::simulator::network::Way;
 use crate::simulator::node;
 use crate::simulator::scenes::{self, Act, Cue, Part, QUIET, Scene, SceneKind};
 use crate::simulator::{Check, START, Violation};
-use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::peer::PeerMessage;
-use stablechat_protocol::request::Request;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -197,11 +195,10 @@ impl World {
     /// A client sends a request to those of these replicas that are up, and dies.
     fn speak(&mut self, to: &[usize], timestamp: Timestamp, is_subject: bool) {
         let session = ClientId(self.random.u128(..).to_be_bytes());
-        let said = speech(&self.clients[0], &self.clients[1], session, timestamp, label(session, 1));
-        if let (true, Some(ToReplica::Request { client, sequence, command, .. })) = (is_subject, said.last()) {
-            let actor = Some(self.clients[0].actor.clone());
-            let request = Request { client: *client, sequence: *sequence, actor, command: command.clone() };
-            self.stage.subject = Some(request.uid(timestamp));
+        let (uid, said) = speech(&self.clients[0], &self.clients[1], session, timestamp);
+        self.checks.on_issued(uid);
+        if is_subject {
+            self.stage.subject = Some(uid);
         }
         for node in to.iter().copied().filter(|node| self.nodes[*node].is_up()).collect::<Vec<_>>() {
             let id = self.network.connect(usize::MAX, node, self.nodes[node].incarnation);

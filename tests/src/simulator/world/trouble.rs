@@ -1,7 +1,7 @@
 //! Faults take effect here, as far as the bounds of the mode allow.
 
 use super::{RunPhase, SimEvent, World};
-use crate::simulator::client::{label, speech};
+use crate::simulator::client::speech;
 use crate::simulator::faults::{self, Fault};
 use crate::simulator::network::Way;
 use crate::simulator::node::{self, Death};
@@ -277,8 +277,8 @@ impl World {
         let latest = -(self.bounds.lateness_max().as_nanos() as i64);
         let oldest = if self.random.bool() { -20_000_000 } else { latest };
         let timestamp = self.now.offset_by(self.random.i64(oldest..=30_000_000));
-        let said = speech(&self.clients[0], &self.clients[1], session, timestamp, label(session, 1));
-        self.checks.on_issued((session, 1));
+        let (uid, said) = speech(&self.clients[0], &self.clients[1], session, timestamp);
+        self.checks.on_issued(uid);
         let mut heard = self.now;
         for node in &reached {
             let id = self.network.connect(usize::MAX, *node, self.nodes[*node].incarnation);
