@@ -5,6 +5,7 @@ use super::run::{Cluster, Said, finish, wait, wait_until};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -156,6 +157,31 @@ fn a_standard_input_that_cannot_be_read_is_a_failure() {
     let mut command = cluster.command(&["--as", "alice"]);
     command.stdin(File::open("/").expect("a directory can be opened"));
     finish(command).fails(74, "cannot read standard input after line 0, so later ones are not done");
+}
+
+#[test]
+fn a_line_that_fails_after_standard_input_was_lost_does_not_hide_that() {
+    let cluster = Cluster::with_accounts(1, &["alice"]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mut ours = TcpStream::connect(listener.local_addr().expect("it listens")).expect("it listens");
+    let (mut theirs, _) = listener.accept().expect("it has connected");
+    let remarks = || std::fs::read_to_string(cluster.path("remarks")).expect("it was made");
+
+    let mut command = cluster.command(&["--as", "alice"]);
+    command.stdin(OwnedFd::from(theirs.try_clone().expect("a descriptor is left")));
+    command.stdout(Stdio::piped()).stderr(File::create(cluster.path("remarks")).expect("it can be made"));
+    let child = command.spawn().expect("the client starts");
+    wait_until("alice is connected", || cluster.replicas[0].state().listeners() == 1);
+    cluster.replicas[0].set(|manners| manners.hangs = true);
+    ours.write_all(b"send nobody 1\n").expect("the socket takes it");
+    // A socket that is closed before everything was read resets the connection.
+    theirs.write_all(b"x").expect("the socket takes it");
+    wait_until("the byte has come", || ours.peek(&mut [0]).expect("the connection stands") == 1);
+    drop(ours);
+    wait_until("the client cannot read its input", || remarks().contains("cannot read standard input after line 1"));
+    cluster.replicas[0].set(|manners| manners.hangs = false);
+    let said = Said::from(wait(child));
+    assert!(said.code == 74 && remarks().contains("there is no account nobody"), "{said:?}, {}", remarks());
 }
 
 #[test]
