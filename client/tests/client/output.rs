@@ -68,6 +68,16 @@ fn a_filter_whose_results_nobody_reads_says_which_lines_were_not_done() {
 }
 
 #[test]
+fn lines_that_wait_when_results_cannot_be_written_are_not_done() {
+    let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
+    // All are read at once. A line that connects waits for all before it, and all after it wait for that.
+    let lines = "send bob 1\nconnect alice\nconnect bob\nsend alice 2\n";
+    let said = unread(with_input(&cluster, cluster.command(&["--as", "alice"]), lines));
+    said.fails(74, "; the lines from 3 on were not done");
+    assert_eq!(cluster.replicas[0].state().sent, ["1"]);
+}
+
+#[test]
 fn when_everything_was_done_it_is_no_failure_that_nobody_reads_the_results() {
     let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
     let list = unread(cluster.command(&["list"]));
