@@ -17,7 +17,7 @@ use stablechat_protocol::session::ClientId;
 use stablechat_protocol::status::{Counters, ReportedPhase, StatusReport};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -99,6 +99,9 @@ pub struct State {
 struct Account {
     key: PublicKey,
     unread: BTreeMap<Uid, Message>,
+    /// What was acknowledged. Unlike a real replica, this one applies requests in the order in which they come, so that an
+    /// acknowledgement may come before its message.
+    acknowledged: BTreeSet<Uid>,
 }
 
 struct Connection {
@@ -138,8 +141,12 @@ impl Replica {
             drop(connection.stream.shutdown(Shutdown::Both));
         }
         drop(state);
-        // Ends the thread that waits for connections.
-        drop(TcpStream::connect(self.address));
+        // The first ends the thread that waits for connections. Its socket takes others until it is closed.
+        let limit = std::time::Instant::now() + super::run::LIMIT;
+        while TcpStream::connect(self.address).is_ok() {
+            assert!(std::time::Instant::now() < limit, "the socket is not closed");
+            thread::yield_now();
+        }
     }
 
     /// Listens again, after a kill.
@@ -437,7 +444,7 @@ impl State {
             if self.accounts.contains_key(&name) {
                 return Err(Rejection::AlreadyExists { name });
             }
-            self.accounts.insert(name, Account { key, unread: BTreeMap::new() });
+            self.accounts.insert(name, Account { key, unread: BTreeMap::new(), acknowledged: BTreeSet::new() });
             return Ok(());
         }
         let from = self.owner(request.actor.as_ref())?;
@@ -447,6 +454,7 @@ impl State {
             Command::Ack { uids } => {
                 let account = self.accounts.get_mut(&from).expect("it has an owner");
                 account.unread.retain(|uid, _| !uids.contains(uid));
+                account.acknowledged.extend(uids);
             }
             Command::Send { to, text } => {
                 if let Some(reason) = &self.manners.rejects_sends {
@@ -456,7 +464,9 @@ impl State {
                 let account = self.accounts.get_mut(&name).ok_or(Rejection::NoSuchUser { name })?;
                 self.sent.push(text.as_str().into());
                 let message = Message { uid, from, to, text };
-                account.unread.insert(uid, message.clone());
+                if !account.acknowledged.contains(&uid) {
+                    account.unread.insert(uid, message.clone());
+                }
                 self.timeline.push(message.clone());
                 self.push(&message);
             }
