@@ -116,3 +116,16 @@ fn acknowledgements_of_an_abandoned_session_are_issued_again() {
     };
     assert_eq!(uids, [message("bob", 1).uid]);
 }
+
+#[test]
+fn a_command_that_came_too_fast_is_sent_again_when_the_replica_wants_it() {
+    let mut bob = bob();
+    let (sequence, frame) = bob.issue(START, Command::Delete);
+    let ToReplica::Request { timestamp, .. } = frame else { panic!("{frame:?}") };
+    let request = RequestId::Command { client: client(), sequence };
+    let reason = Refusal::TooFast { wait_ms: 20_000 };
+    bob.on_message(START, 0, ToClient::Refused { request, timestamp, reason, clock: START }, &mut Vec::new());
+    let wanted = START.after(Duration::from_secs(20));
+    assert_eq!(bob.deadline(), Some(wanted));
+    assert_eq!((bob.due(Timestamp(wanted.0 - 1)).len(), bob.due(wanted).len()), (0, 1));
+}

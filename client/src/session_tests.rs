@@ -67,6 +67,17 @@ fn a_time_far_ahead_that_one_replica_tells_is_not_believed() {
 
     session.observe(at(11), at(1000));
     assert_eq!(session.stamp(at(11)), at(1000).next(), "what may be true is believed");
+    session.observe(at(12), at(1010));
+    session.observe(at(12), hour);
+    assert_eq!(session.stamp(at(12)), at(1010).next(), "and is not forgotten because of what is not");
+}
+
+#[test]
+fn no_time_is_believed_that_lies_further_ahead_than_the_delivery_bound() {
+    let mut session = Session::new(ClientId([1; 16]), Duration::from_millis(200));
+    session.observe(at(0), at(200));
+    session.observe(at(0), at(201));
+    assert_eq!(session.highest(), at(200));
 }
 
 #[test]
@@ -86,6 +97,15 @@ fn timestamps_return_to_the_clock_when_it_was_corrected_wrongly() {
     let timestamps: Vec<Timestamp> = repeated.iter().map(|outgoing| outgoing.timestamp).collect();
     assert_eq!(timestamps, [at(51), at(51).next()]);
     assert_eq!(session.issue(at(52), Command::Delete).timestamp, at(52));
+}
+
+#[test]
+fn timestamps_of_queries_return_to_the_clock_when_it_was_corrected_wrongly() {
+    let mut session = session(1);
+    session.set_clock_offset(3_600_000_000_000);
+    assert!(session.stamp(at(0)) > at(3_000_000));
+    session.set_clock_offset(0);
+    assert_eq!(session.stamp(at(1)), at(1));
 }
 
 #[test]

@@ -44,7 +44,8 @@ mod tests {
         };
         let session = derive(1, "alice", "k");
         assert_eq!(session, derive(1, "alice", "k"));
-        for other in [derive(2, "alice", "k"), derive(1, "bob", "k"), derive(1, "alice", "l")] {
+        for other in [derive(2, "alice", "k"), derive(1, "bob", "k"), derive(1, "alice", "l"), derive(1, "alic", "ek")]
+        {
             assert_ne!(session, other);
         }
     }

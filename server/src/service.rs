@@ -179,11 +179,17 @@ pub fn run(settings: ServiceSettings) -> Result<(), ServiceError> {
     systemd
         .map_or(Ok(()), SystemdReporter::end)
         .map_err(|error| ServiceError::System("stop reporting to systemd", error))?;
-    if applied.map_err(ServiceError::while_running)? == Ended::ClockSetBack {
-        return Err(ServiceError::ClockSetBack);
-    }
+    outcome(applied)?;
     log::info!("replica {} has stopped", settings.name);
     Ok(())
+}
+
+/// What the end of the applier means for the process.
+fn outcome(applied: Result<Ended, OpenError>) -> Result<(), ServiceError> {
+    match applied.map_err(ServiceError::while_running)? {
+        Ended::Stopped => Ok(()),
+        Ended::ClockSetBack => Err(ServiceError::ClockSetBack),
+    }
 }
 
 /// Locks the data directory and opens the store in it.
@@ -247,4 +253,16 @@ fn stop_signal() -> io::Result<UnixStream> {
     signal_hook::low_level::pipe::register(SIGINT, write)?;
     read.set_nonblocking(true)?;
     Ok(UnixStream::from_std(read))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_whose_clock_is_to_be_set_back_asks_to_be_started_again() {
+        assert!(outcome(Ok(Ended::Stopped)).is_ok());
+        let error = outcome(Ok(Ended::ClockSetBack)).expect_err("it has to be started again");
+        assert_eq!(error.exit_code(), 75, "the unit files and the operations manual name it: {error}");
+    }
 }

@@ -7,7 +7,7 @@ use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Accounts, sessions and messages.
 #[derive(Default)]
@@ -29,6 +29,9 @@ struct Executed {
 struct Account {
     key: PublicKey,
     unread: BTreeMap<Uid, Message>,
+    /// What was acknowledged. Unlike a real replica, this one applies requests in the order in which they come, so that an
+    /// acknowledgement may come before its message.
+    acknowledged: BTreeSet<Uid>,
 }
 
 impl Chat {
@@ -98,7 +101,7 @@ impl Chat {
             if self.accounts.contains_key(&name) {
                 return Err(Rejection::AlreadyExists { name });
             }
-            self.accounts.insert(name, Account { key, unread: BTreeMap::new() });
+            self.accounts.insert(name, Account { key, unread: BTreeMap::new(), acknowledged: BTreeSet::new() });
             return Ok(None);
         }
         let from = self.owner(request.actor.as_ref())?;
@@ -111,6 +114,7 @@ impl Chat {
             Command::Ack { uids } => {
                 let account = self.accounts.get_mut(&from).expect("it has an owner");
                 account.unread.retain(|uid, _| !uids.contains(uid));
+                account.acknowledged.extend(uids);
                 Ok(None)
             }
             Command::Send { to, text } => {
@@ -120,7 +124,9 @@ impl Chat {
                 let name = AccountName::parse(to.to_string()).expect("a name");
                 let account = self.accounts.get_mut(&name).ok_or(Rejection::NoSuchUser { name })?;
                 let message = Message { uid, from, to, text };
-                account.unread.insert(uid, message.clone());
+                if !account.acknowledged.contains(&uid) {
+                    account.unread.insert(uid, message.clone());
+                }
                 self.timeline.push(message.clone());
                 Ok(Some(message))
             }

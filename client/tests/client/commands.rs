@@ -299,6 +299,9 @@ fn listen_shows_messages_as_they_come_and_ends_by_a_signal() {
     cluster.replicas.iter().for_each(super::fake::Replica::push_all_again);
     cluster.run(&["--as", "alice", "send", "bob", "after"]);
     assert_eq!(listener.line(), "alice: after");
+    wait_until("the messages are acknowledged", || {
+        cluster.replicas.iter().all(|replica| replica.state().unread() == 0)
+    });
     signal(listener.child.id(), "TERM");
     listener.end().says("");
     cluster.run(&["--as", "bob", "unread"]).says("");

@@ -133,8 +133,12 @@ impl Replica {
             drop(connection.stream.shutdown(Shutdown::Both));
         }
         drop(state);
-        // Ends the thread that waits for connections.
-        drop(TcpStream::connect(self.address));
+        // The first ends the thread that waits for connections. Its socket takes others until it is closed.
+        let limit = std::time::Instant::now() + super::run::LIMIT;
+        while TcpStream::connect(self.address).is_ok() {
+            assert!(std::time::Instant::now() < limit, "the socket is not closed");
+            thread::yield_now();
+        }
     }
 
     /// Listens again, after a kill.

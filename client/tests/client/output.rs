@@ -5,6 +5,7 @@ use super::run::{Cluster, Said, finish, wait, wait_until};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -64,6 +65,16 @@ fn a_filter_whose_results_nobody_reads_says_which_lines_were_not_done() {
     let expected: Vec<String> = (1..undone).map(|number| number.to_string()).collect();
     assert!(undone > 1, "it was the result of a line that could not be written");
     cluster.replicas.iter().for_each(|replica| assert!(replica.state().sent == expected, "{said:?}"));
+}
+
+#[test]
+fn lines_that_wait_when_results_cannot_be_written_are_not_done() {
+    let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
+    // All are read at once. A line that connects waits for all before it, and all after it wait for that.
+    let lines = "send bob 1\nconnect alice\nconnect bob\nsend alice 2\n";
+    let said = unread(with_input(&cluster, cluster.command(&["--as", "alice"]), lines));
+    said.fails(74, "; the lines from 3 on were not done");
+    assert_eq!(cluster.replicas[0].state().sent, ["1"]);
 }
 
 #[test]
@@ -156,6 +167,31 @@ fn a_standard_input_that_cannot_be_read_is_a_failure() {
     let mut command = cluster.command(&["--as", "alice"]);
     command.stdin(File::open("/").expect("a directory can be opened"));
     finish(command).fails(74, "cannot read standard input after line 0, so later ones are not done");
+}
+
+#[test]
+fn a_line_that_fails_after_standard_input_was_lost_does_not_hide_that() {
+    let cluster = Cluster::with_accounts(1, &["alice"]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mut ours = TcpStream::connect(listener.local_addr().expect("it listens")).expect("it listens");
+    let (mut theirs, _) = listener.accept().expect("it has connected");
+    let remarks = || std::fs::read_to_string(cluster.path("remarks")).expect("it was made");
+
+    let mut command = cluster.command(&["--as", "alice"]);
+    command.stdin(OwnedFd::from(theirs.try_clone().expect("a descriptor is left")));
+    command.stdout(Stdio::piped()).stderr(File::create(cluster.path("remarks")).expect("it can be made"));
+    let child = command.spawn().expect("the client starts");
+    wait_until("alice is connected", || cluster.replicas[0].state().listeners() == 1);
+    cluster.replicas[0].set(|manners| manners.hangs = true);
+    ours.write_all(b"send nobody 1\n").expect("the socket takes it");
+    // A socket that is closed before everything was read resets the connection.
+    theirs.write_all(b"x").expect("the socket takes it");
+    wait_until("the byte has come", || ours.peek(&mut [0]).expect("the connection stands") == 1);
+    drop(ours);
+    wait_until("the client cannot read its input", || remarks().contains("cannot read standard input after line 1"));
+    cluster.replicas[0].set(|manners| manners.hangs = false);
+    let said = Said::from(wait(child));
+    assert!(said.code == 74 && remarks().contains("there is no account nobody"), "{said:?}, {}", remarks());
 }
 
 #[test]

@@ -78,3 +78,20 @@ impl PeerPings {
         self.rounds.binary_search_by_key(&sent, |(sent, _)| *sent).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::applier::tests::settled_alone;
+
+    #[test]
+    fn rounds_that_nobody_answers_are_forgotten() {
+        let (applier, now) = settled_alone();
+        let mut pings = PeerPings::default();
+        for number in 0..ROUNDS_MAX as u64 + 10 {
+            pings.ask(ConnectionId(1));
+            pings.go_on(Timestamp(now.0 + number), &applier.replica, &applier.identity, &mut Outbox::default());
+        }
+        assert_eq!(pings.rounds.len(), ROUNDS_MAX);
+    }
+}

@@ -14,6 +14,10 @@ use stablechat_protocol::uid::Uid;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+mod clocks;
+mod orphans;
+mod restarts;
+
 /// Between two wakes.
 const STEP: Duration = Duration::from_millis(50);
 

@@ -333,3 +333,6 @@ fn most_crowded(sources: impl Iterator<Item = Source>) -> Option<Source> {
     sources.for_each(|source| *counts.entry(source).or_default() += 1);
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source)
 }
+
+#[cfg(test)]
+mod tests;

@@ -257,6 +257,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_refused_uses_up_no_other_rate() {
+        let now = Instant::now();
+        let mut rates = Rates::new(now);
+        assert_eq!(admitted(&mut rates, now, HOME, &create(), 2000), CREATION.burst);
+        (0..10_000).for_each(|_| assert!(rates.admit(now, HOME, &create()).is_err()));
+        let long = "x".repeat(4096);
+        let sent: u32 = (0..10).map(|key| admitted(&mut rates, now, HOME, &send(key, &long), 100_000)).sum();
+        assert_eq!(sent, (ADDRESS.burst - CREATION.burst) / 5, "the address has what is left after the creations");
+    }
+
+    #[test]
     fn parties_are_bounded() {
         let now = Instant::now();
         let mut rates = Rates::new(now);

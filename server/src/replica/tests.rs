@@ -90,7 +90,11 @@ impl Script {
                 format!("insert {}, answer to{waiting}", self.list(requests.iter().map(|held| held.uid)))
             }
             Output::Effect(Effect::Refuse { to, request, timestamp, reason }) => {
-                format!("refuse {} of {} to {}: {reason}", self.name(*request), show(*timestamp), to.0)
+                let wait = match reason.wait() {
+                    Duration::ZERO => String::new(),
+                    wait => format!("; again in {} ms", wait.as_millis()),
+                };
+                format!("refuse {} of {} to {}: {reason}{wait}", self.name(*request), show(*timestamp), to.0)
             }
             Output::Effect(Effect::Send { message: PeerMessage::Ping { .. }, .. }) => return None,
             Output::Effect(Effect::Send { to, message }) => format!("to {}: {}", peer_name(*to), self.message(message)),
@@ -138,13 +142,16 @@ impl Script {
             Some("stranger") => Sender::Stranger,
             name => Sender::Account(AccountName::parse(name.unwrap_or("alice"))?),
         };
-        Ok(Input::Request { submission: Submission { time: read, from, timestamp, body, too_fast: None }, sender })
+        // How much too fast it comes, in milliseconds, by the rates of the poll loop.
+        let too_fast = arguments.take_key("too_fast").map(time).transpose()?;
+        let too_fast = too_fast.map(|wait| wait.since(Timestamp::ZERO));
+        Ok(Input::Request { submission: Submission { time: read, from, timestamp, body, too_fast }, sender })
     }
 }
 
 impl Script {
     /// What a peer says: `from b join at=10000 epoch=1 closed=9000`, or with requests as `name@time`. With what it is, it tells its
-    /// clock, which agrees with ours unless `clock` says what it shows.
+    /// clock, which agrees with ours unless `clock` says what it shows, or that it is unknown. `sent` is when it was asked for that.
     fn said(&mut self, arguments: &mut ArgumentConsumer<'_>) -> Result<Vec<Input>> {
         let peer = peer(arguments.next_pos())?;
         let what = arguments.next_pos().ok_or("what it says is missing")?;
@@ -153,9 +160,14 @@ impl Script {
         let epoch = arguments.take_key("epoch").map_or(Ok(1), str::parse)?;
         let closed = time_of(arguments.take_key("closed"))?;
         let applied = time_of(arguments.take_key("applied"))?;
-        let clock = arguments.take_key("clock").map_or(Ok(at), time)?;
+        let clock = match arguments.take_key("clock") {
+            Some("unknown") => None,
+            clock => Some(clock.map_or(Ok(at), time)?),
+        };
+        let sent = arguments.take_key("sent").map_or(Ok(at), time)?;
         let is_log_time = arguments.take_key("log_time").map_or(Ok(false), str::parse)?;
-        let pong = Input::Peer { time: at, peer, message: PeerMessage::Pong { sent: at, clock, is_log_time } };
+        let pong = |clock| Input::Peer { time: at, peer, message: PeerMessage::Pong { sent, clock, is_log_time } };
+        let pong = clock.map(pong);
         let at_time = |timestamp| Uid { timestamp, digest: [0; 16] };
         let after = at_time(time_of(arguments.take_key("after"))?);
         let next = arguments.take_key("next").map(time).transpose()?.map(at_time);
@@ -175,7 +187,7 @@ impl Script {
             "listed" => PeerMessage::Listed { uids },
             "join" => PeerMessage::Join { epoch, closed },
             "welcome" => PeerMessage::Welcome { to: epoch, applied },
-            "pong" => return Ok(vec![pong]),
+            "pong" => return Ok(pong.into_iter().collect()),
             "announce" => PeerMessage::Announce { closed, uids },
             "fetch" => PeerMessage::Fetch { uids },
             "bodies" => PeerMessage::Bodies { requests },
@@ -193,7 +205,7 @@ impl Script {
         };
         let tells_clock = matches!(message, PeerMessage::CatchingUp { .. } | PeerMessage::Join { .. });
         let said = Input::Peer { time: at, peer, message };
-        Ok(if tells_clock { vec![said, pong] } else { vec![said] })
+        Ok(std::iter::once(said).chain(pong.filter(|_| tells_clock)).collect())
     }
 }
 
@@ -398,8 +410,10 @@ golden_scripts!(
     a_body_on_its_way_is_waited_for,
     a_duplicate_is_applied_once_and_answered_to_all,
     a_full_disk_refuses_requests_and_answers_queries,
+    a_join_waits_for_every_clock,
     a_late_request_is_inserted,
     a_log_that_ends_ahead_of_the_clock,
+    a_log_that_ends_in_the_future_is_mended_first,
     a_missing_uid_holds_up_later_requests,
     a_pause_begins_a_new_epoch,
     a_peer_that_catches_up_is_not_consulted,
@@ -426,6 +440,7 @@ golden_scripts!(
     of_two_clocks_that_differ_one_goes_on,
     only_stable_requests_are_applied,
     queries_are_ordered_like_requests,
+    requests_that_come_too_fast_are_told_how_long_to_wait,
     the_clock_reading_never_moves_back,
     the_real_time_test_waits_for_the_delivery_bound,
     uids_of_a_dead_incarnation_are_dropped,
@@ -624,4 +639,27 @@ fn restarts_are_forgotten_when_a_replica_has_served_for_long() {
     assert_eq!((replica.restarts(), &outputs[..]), (7, &[][..]));
     let outputs = wake(&mut replica, time.after(DELIVERY_BOUND));
     assert_eq!((replica.restarts(), &outputs[..]), (0, &[Output::Effect(Effect::Stable)][..]));
+}
+
+#[test]
+fn a_clock_is_contradicted_if_only_the_wall_clock_agrees_with_a_peers() {
+    const HOUR_MS: u64 = 3_600_000;
+    let hour_ns = (HOUR_MS * MILLISECOND).cast_signed();
+    let now = Timestamp((10_000 + HOUR_MS) * MILLISECOND);
+    let mut replica = start(10_000 + HOUR_MS, Uid::MIN, 2);
+    let pong = |replica: &mut Replica, peer, clock| {
+        replica.step(Input::PeerConnected { peer }, &mut Vec::new());
+        let message = PeerMessage::Pong { sent: now, clock, is_log_time: false };
+        replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
+    };
+    let contradicts = |replica: &mut Replica, ahead_ns| {
+        replica.step(Input::WallClock { unfollowed_ns: Some(ahead_ns) }, &mut Vec::new());
+        replica.has_to_start_again()
+    };
+    assert!(!contradicts(&mut replica, -hour_ns), "no peer's clock is known");
+    pong(&mut replica, PeerId(1), Timestamp(10_000 * MILLISECOND));
+    assert!(contradicts(&mut replica, -hour_ns), "a peer has the time of the wall clock");
+    assert!(!contradicts(&mut replica, -hour_ns / 2), "the wall clock agrees with nobody either");
+    pong(&mut replica, PeerId(2), now);
+    assert!(!contradicts(&mut replica, -hour_ns), "a peer has our time");
 }

@@ -154,6 +154,7 @@ mod tests {
         for code in [rustix::io::Errno::DQUOT, rustix::io::Errno::NOSPC] {
             let error = || io::Error::from(code);
             assert!(StoreError::System("writing", error()).is_no_room(), "{}", error());
+            assert!(OpenError::Store(StoreError::System("writing", error())).is_no_room(), "{}", error());
             assert!(OpenError::System { doing: "listen".into(), error: error() }.is_no_room(), "{}", error());
         }
         assert!(!StoreError::Corrupt("a sentence".into()).is_no_room());

@@ -158,6 +158,21 @@ fn a_sender_with_its_share_of_a_mailbox_waits_until_something_is_acknowledged() 
 }
 
 #[test]
+fn a_second_sender_has_its_share_of_what_the_first_has_left() {
+    let mut store = in_memory();
+    let mut applying = Applying(&mut store, 0);
+    let (bob, _) = applying.apply(None, create("bob"));
+    let (alice, _) = applying.apply(None, create("alice"));
+    let (carol, _) = applying.apply(None, create("carol"));
+    pretend_unread(applying.0, bob, alice, MAILBOX_MAX / 2, MAILBOX_MAX / 2);
+    let quarter = MAILBOX_MAX / 4;
+    pretend_unread(applying.0, bob, carol, quarter - 1, MAILBOX_MAX / 2 + quarter - 1);
+    assert_eq!(applying.apply(Some(actor("carol")), send("bob")).1, Answer::Done);
+    let full = Answer::Rejected { reason: Rejection::MailboxFull { name: account("bob") } };
+    assert_eq!(applying.apply(Some(actor("carol")), send("bob")).1, full);
+}
+
+#[test]
 fn the_last_of_many_senders_finds_room_in_a_mailbox() {
     let mut store = in_memory();
     let mut applying = Applying(&mut store, 0);

@@ -34,3 +34,27 @@ impl Senders {
         self.confirmed.remove(&connection);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::Body;
+    use crate::store::testing::{actor, apply, create, held, send, store};
+    use stablechat_protocol::time::Timestamp;
+
+    #[test]
+    fn only_the_owner_of_an_account_that_exists_speaks_for_it() {
+        let (mut senders, mut store) = (Senders::default(), store());
+        let (ann, mallory) = (actor("ann", 1), actor("ann", 2));
+        let speaks = |senders: &mut Senders, store: &ChatStore, actor: &Actor| {
+            let body = Body::Request(held(5, 1, 2, actor, send(actor, "hi")).request);
+            let (time, from) = (Timestamp::ZERO, ConnectionId(1));
+            let submission = Submission { time, from, timestamp: time, body, too_fast: None };
+            senders.sender(store, &submission).expect("memory does not fail")
+        };
+        assert_eq!(speaks(&mut senders, &store, &ann), Sender::Stranger, "nobody has made the account");
+        apply(&mut store, &held(1, 1, 1, &ann, create(&ann)));
+        assert_eq!(speaks(&mut senders, &store, &ann), Sender::Account(ann.account.clone()));
+        assert_eq!(speaks(&mut senders, &store, &mallory), Sender::Stranger, "it has another key");
+    }
+}

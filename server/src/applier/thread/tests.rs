@@ -1,9 +1,15 @@
-//! What happens to the events of a wake in which storage fails.
+//! What happens to the events of a wake in which storage fails, and when the thread ends by itself.
 
 use super::*;
 use crate::applier::tests::settled_alone;
+use crate::net::{Listener, PollLoop};
 use crate::replica::{ConnectionId, PeerId};
+use crate::store::DataDirectory;
+use crate::store::schema::StoreIdentity;
 use crate::store::testing::{actor, create, held};
+use mio::net::UnixStream;
+use stablechat_protocol::cluster::Cluster;
+use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::uid::Uid;
 
@@ -46,4 +52,68 @@ fn events_of_a_wake_that_fails_are_not_lost() {
     assert_eq!(sent.iter().filter(|sent| is_status(sent)).count(), 1);
     let is_seen = |sent: &&NetCommand| matches!(sent, NetCommand::ConnectionSeen { peer: PeerId(2) });
     assert_eq!(sent.iter().filter(is_seen).count(), 2, "the poll loop waits for one for each connection");
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Runs replica a, of a cluster with so many peers, under this clock, with what `prepare` puts into its store. Nothing comes but these
+/// events. Returns how it ends.
+fn run_alone(peers: u8, clock: &Clock, prepare: impl FnOnce(&mut ChatStore), events: Vec<NetEvent>) -> Ended {
+    let entry = |name| format!("[[replica]]\nname = '{name}'\naddress = 'host-{name}:1'\n");
+    let entries: String = ('a'..='z').take(usize::from(peers) + 1).map(entry).collect();
+    let cluster = Cluster::parse(&format!("name = 'test'\n{entries}")).expect("a good file");
+    let us = ReplicaIdentity::of(&cluster, &ReplicaName::parse("a").expect("a name")).expect("it is in the file");
+    let settings = ProtocolSettings {
+        delivery_bound: Duration::from_secs(1),
+        ahead: Duration::from_millis(50),
+        place: PeerId(0),
+        peers: (1..=peers).map(PeerId).collect(),
+        min_live: 1,
+        depth_max: 100,
+        piece_bytes: 1000,
+        restarts_free: 3,
+    };
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let owner = StoreIdentity { cluster: "test".into(), replica: "a".into() };
+    let (disk, mut store) = Disk::open(DataDirectory(directory.path().into()), owner, 1 << 30).expect("it opens");
+    prepare(&mut store);
+    let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+    let (stop, _asks) = UnixStream::pair().expect("two sockets");
+    let (_poll_loop, _batches, net) =
+        PollLoop::new(listener, None, stop, us.clone(), clock.clone()).expect("room for a poll");
+    let applier = Applier::start(us, settings, store, clock.now()).expect("it starts");
+
+    let (sender, batches) = crossbeam_channel::unbounded();
+    sender.send(EventBatch { events, drained: None }).expect("it will be read");
+    drop(sender);
+    run(applier, &batches, &net, clock.clone(), disk, &Heartbeat::default()).expect("the store does not fail")
+}
+
+#[test]
+fn a_replica_whose_wall_clock_alone_is_right_ends_to_be_started_again() {
+    for (peer_behind, expected) in [(HOUR, Ended::ClockSetBack), (Duration::ZERO, Ended::Stopped)] {
+        // As if the wall clock had been set back by an hour.
+        let clock = Clock::start(Duration::from_millis(500));
+        clock.raise(clock.now().after(HOUR));
+        let now = clock.now();
+        let message = PeerMessage::Pong { sent: now, clock: now.before(peer_behind), is_log_time: false };
+        let events =
+            vec![NetEvent::PeerConnected { peer: PeerId(1) }, NetEvent::Peer { time: now, peer: PeerId(1), message }];
+        assert_eq!(run_alone(1, &clock, |_| {}, events), expected, "the only peer is {peer_behind:?} behind");
+    }
+}
+
+#[test]
+fn the_clock_is_raised_to_the_end_of_the_log_if_nobody_can_replace_that() {
+    let clock = Clock::start(Duration::from_millis(500));
+    let ann = actor("ann", 1);
+    let request = held(1, 1, 1, &ann, create(&ann)).request;
+    let end = clock.now().after(HOUR);
+    let prepare = |store: &mut ChatStore| {
+        store.apply(request.uid(end), &request).expect("the disk has room");
+        store.commit().expect("the disk has room");
+    };
+    run_alone(0, &clock, prepare, Vec::new());
+    assert!(clock.now() >= end, "the clock shows {}, and the log ends at {end}", clock.now());
 }

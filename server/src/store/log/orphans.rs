@@ -112,3 +112,95 @@ fn find_message(rows: &Rows, StampedRequest { uid, request }: &StampedRequest) -
     }
     Ok(effect)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{actor, apply, create, held, send, store};
+    use stablechat_protocol::request::Actor;
+    use stablechat_protocol::time::Timestamp;
+
+    /// In milliseconds.
+    const HOUR: u64 = 3_600_000;
+
+    /// A store with the accounts ann and bob, at one hour of log time.
+    fn with_accounts() -> (ChatStore, Actor, Actor) {
+        let (mut store, ann, bob) = (store(), actor("ann", 1), actor("bob", 2));
+        apply(&mut store, &held(HOUR, 1, 1, &ann, create(&ann)));
+        apply(&mut store, &held(HOUR + 1, 2, 1, &bob, create(&bob)));
+        (store, ann, bob)
+    }
+
+    /// Applies the request of an orphan in a session of its own.
+    fn apply_in_own_session(store: &mut ChatStore, orphan: &StampedRequest, milliseconds: u64) {
+        let request = in_own_session(&orphan.request);
+        let uid = request.uid(Timestamp(milliseconds * 1_000_000));
+        apply(store, &StampedRequest { uid, request });
+    }
+
+    /// Applies requests that change nothing, in a new session of ann: the first in each second ends old sessions.
+    fn let_time_pass(store: &mut ChatStore, milliseconds: u64) {
+        let ann = actor("ann", 1);
+        for sequence in 1..=5 {
+            let acknowledgement = Command::Ack { uids: Vec::new() };
+            apply(
+                store,
+                &held(milliseconds + 1000 * sequence, (milliseconds / HOUR) as u8, sequence, &ann, acknowledgement),
+            );
+        }
+    }
+
+    fn is_there(store: &ChatStore, orphan: &StampedRequest) -> bool {
+        store.effect_of(orphan).expect("memory does not fail").is_there
+    }
+
+    #[test]
+    fn each_request_has_a_session_of_its_own() {
+        let (ann, bob) = (actor("ann", 1), actor("bob", 2));
+        let own = |sequence, text| in_own_session(&held(1, 1, sequence, &ann, send(&bob, text)).request);
+        assert_eq!(own(2, "hi"), own(2, "hi"));
+        assert_eq!(own(2, "hi").sequence, 1);
+        let clients = [own(2, "hi"), own(2, "ho"), own(3, "hi"), held(1, 1, 1, &ann, send(&bob, "hi")).request];
+        for (at, one) in clients.iter().enumerate() {
+            assert!(clients[at + 1..].iter().all(|other| other.client != one.client), "{one:?}");
+        }
+    }
+
+    #[test]
+    fn an_orphan_that_was_executed_in_its_own_session_has_had_its_effect() {
+        let (mut store, ann, _) = with_accounts();
+        // Nothing but the session tells of an acknowledgement.
+        let orphan = held(HOUR + 10, 1, 3, &ann, Command::Ack { uids: Vec::new() });
+        assert!(!is_there(&store, &orphan));
+        apply_in_own_session(&mut store, &orphan, HOUR + 20);
+        assert!(is_there(&store, &orphan));
+    }
+
+    #[test]
+    fn a_message_is_found_when_its_sessions_have_ended() {
+        let (mut store, ann, bob) = with_accounts();
+        let orphan = held(10 * HOUR, 1, 3, &ann, send(&bob, "hi"));
+        let other = held(10 * HOUR, 1, 3, &ann, send(&bob, "ho"));
+        apply_in_own_session(&mut store, &orphan, 11 * HOUR);
+        let_time_pass(&mut store, 36 * HOUR);
+        assert!(is_there(&store, &orphan), "it was executed in a session of its own");
+        assert!(!is_there(&store, &other));
+
+        // An earlier attempt was executed in the session itself.
+        let (mut store, ann, bob) = with_accounts();
+        apply(&mut store, &held(9 * HOUR, 1, 2, &ann, send(&bob, "hi")));
+        let orphan = held(10 * HOUR, 1, 2, &ann, send(&bob, "hi"));
+        let_time_pass(&mut store, 36 * HOUR);
+        assert!(is_there(&store, &orphan), "it has another timestamp");
+    }
+
+    #[test]
+    fn a_message_is_found_when_its_own_session_has_ended_and_the_first_goes_on() {
+        let (mut store, ann, bob) = with_accounts();
+        let orphan = held(10 * HOUR, 1, 4, &ann, send(&bob, "hi"));
+        apply_in_own_session(&mut store, &orphan, 11 * HOUR);
+        apply(&mut store, &held(20 * HOUR, 1, 2, &ann, Command::Ack { uids: Vec::new() }));
+        let_time_pass(&mut store, 36 * HOUR);
+        assert!(is_there(&store, &orphan), "the session lives, lacks an earlier request and does not know it");
+    }
+}

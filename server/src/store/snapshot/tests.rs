@@ -214,6 +214,19 @@ fn a_snapshot_that_was_changed_on_its_way_is_not_installed() {
 }
 
 #[test]
+fn a_request_under_a_uid_that_is_not_its_own_is_not_installed() {
+    let ann = actor("ann", 1);
+    let (first, second) = (held(1, 1, 1, &ann, create(&ann)), held(2, 1, 2, &ann, send(&ann, "hi")));
+    for (uid, is_genuine) in [(second.uid, true), (Uid::new(second.uid.timestamp, b"another"), false)] {
+        let mut source = store_of([&first]);
+        source.apply(uid, &second.request).expect("memory does not fail");
+        source.commit().expect("memory does not fail");
+        let installed = install(&mut store_of([]), parts(&source));
+        assert_eq!(installed.is_ok(), is_genuine, "{installed:?}");
+    }
+}
+
+#[test]
 fn a_crash_leaves_the_old_state_or_the_new() {
     let source = truncated(&stream(&mut Random(6), 40), 20, 0);
     let old = store_of(&stream(&mut Random(7), 20));
