@@ -74,7 +74,7 @@ fn a_time_far_ahead_that_one_replica_tells_is_not_believed() {
 
 #[test]
 fn no_time_is_believed_that_lies_further_ahead_than_the_delivery_bound() {
-    let mut session = Session::new(ClientId([1; 16]), Duration::from_millis(200));
+    let mut session = Session::new(ClientId([1; 16]), None, Duration::from_millis(200));
     session.observe(at(0), at(200));
     session.observe(at(0), at(201));
     assert_eq!(session.highest(), at(200));

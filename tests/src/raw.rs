@@ -6,6 +6,7 @@
 use crate::pipeline::{Meaning, Pipeline, Settled};
 use crate::session::{Person, Session, send, stamp};
 use crate::wait::{SOON, wait_until};
+use stablechat_client::session::BACKOFF_MIN;
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal};
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{Command, Query};
@@ -20,6 +21,7 @@ use stablechat_protocol::uid::Uid;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long to wait for the answer to a query for the position. Shorter than the limits of the tests, which ask again.
@@ -254,6 +256,8 @@ impl RawClient {
                 // The machine is busy: it took longer than the delivery bound to get the request through.
                 // Or the replica is still finding its peers.
                 Err(Refusal::Late | Refusal::NotServing) => {
+                    // As a client does. Replicas count repetitions, and refuse them when they come too fast.
+                    thread::sleep(BACKOFF_MIN);
                     let again = self.session.attempt(self.session.sequence, stamp(), command.clone());
                     self.send(&again).expect("the connection stands");
                 }
