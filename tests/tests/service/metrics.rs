@@ -39,7 +39,8 @@ fn metrics_count_requests_and_connections() {
     assert!(matches!(refused, ToClient::Refused { reason: Refusal::Late, .. }), "{refused:?}");
 
     let a = Metrics::of(&cluster, "a");
-    assert_eq!(a.get("stablechat_applied_position"), before.get("stablechat_applied_position") + 2.0);
+    // An attempt that one replica refuses as late, and another takes, is in the log beside the one that follows it.
+    assert!(a.get("stablechat_applied_position") >= before.get("stablechat_applied_position") + 2.0);
     let answers = |metrics: &Metrics| metrics.sum("stablechat_answers_total");
     assert!(answers(&a) >= answers(&before) + 2.0);
     assert_eq!(answers(&a), a.sum("stablechat_answer_latency_seconds_count"));
