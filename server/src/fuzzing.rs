@@ -3,7 +3,7 @@
 //! These tests have no coverage to guide them, unlike the targets in `tests/fuzz`: that crate is compiled with instrumentation,
 //! and RocksDB with it would take as long again. They begin with bytes that are right, and change little.
 
-use crate::store::testing::Random;
+use crate::random::Random;
 use std::ops::Range;
 
 /// The variable that says how many inputs each test makes. `scripts/fuzz` sets it.

@@ -24,6 +24,8 @@ mod fuzzing;
 mod golden;
 pub mod metrics;
 pub mod net;
+#[cfg(test)]
+mod random;
 pub mod replica;
 pub mod service;
 pub mod store;

@@ -3,8 +3,8 @@
 use super::ReplicaIdentity;
 use super::greeting::{Greeting, Reaction};
 use crate::fuzzing::{inputs, mutate};
+use crate::random::Random;
 use crate::replica::Body;
-use crate::store::testing::Random;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::command::{Command, Query};
 use stablechat_protocol::frame::{CLIENT_FRAME_MAX, Decoded, FrameBuffer, encode};

@@ -261,7 +261,7 @@ impl MissingRequests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::Random;
+    use crate::random::Random;
 
     const PATIENCE: Duration = Duration::from_nanos(100);
 

@@ -1,9 +1,10 @@
 //! Backups of stores in directories: they are restored, listed and deleted.
 
 use super::super::directory::DataDirectory;
-use super::super::testing::{Random, contents, identity, store_of, stream};
+use super::super::testing::{contents, identity, store_of, stream};
 use super::super::{ChatStore, Location};
 use super::*;
+use crate::random::Random;
 use stablechat_protocol::request::StampedRequest;
 
 /// A directory with a store that has applied requests, and one for its backups.

@@ -1,8 +1,9 @@
 //! Stores that are damaged: each kind of damage has to be found.
 
 use super::*;
+use crate::random::Random;
 use crate::store::directory::DataDirectory;
-use crate::store::testing::{Random, identity, stream};
+use crate::store::testing::{identity, stream};
 use crate::store::{Location, open_copy};
 use rocksdb::WriteBatch;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,10 @@
 //! The log: the marks, pieces and bodies that peers get, and its invariants.
 
 use super::*;
+use crate::random::Random;
 use crate::store::ChatStore;
 use crate::store::state::keys::{Column, session_answer_key, unread_count_key};
-use crate::store::testing::{Random, actor, apply, create, held, send, store, store_of, stream, uids};
+use crate::store::testing::{actor, apply, create, held, send, store, store_of, stream, uids};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 

@@ -3,8 +3,9 @@
 use super::tests::{install, parts, truncated};
 use super::{SnapshotError, SnapshotPart};
 use crate::fuzzing::{inputs, mutate};
+use crate::random::Random;
 use crate::store::ChatStore;
-use crate::store::testing::{Random, apply, assert_sound, contents, identity, memory, stream};
+use crate::store::testing::{apply, assert_sound, contents, identity, memory, stream};
 use stablechat_protocol::peer::SnapshotRow;
 use stablechat_protocol::wire::{from_cbor, to_cbor};
 

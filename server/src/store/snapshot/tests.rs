@@ -1,11 +1,12 @@
 //! Truncation and snapshots, by random streams of requests.
 
 use super::*;
+use crate::random::Random;
 use crate::store::log;
 use crate::store::schema::Applied;
 use crate::store::state::keys::{Column, Session, session_key};
 use crate::store::testing::{
-    Random, actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
+    actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
 };
 use crate::store::{ChatStore, Location, Reconciliation};
 use stablechat_protocol::digest::Digest;

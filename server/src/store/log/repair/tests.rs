@@ -1,8 +1,9 @@
 //! Repair: single cases, and random streams of requests of which some come late.
 
 use super::*;
+use crate::random::Random;
 use crate::store::testing::{
-    Random, actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
+    actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
 };
 use crate::store::{Location, open};
 use stablechat_protocol::answer::Rejection;
