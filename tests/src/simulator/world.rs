@@ -250,7 +250,9 @@ impl World {
     /// Begins the next phase when the present one is over.
     fn go_on(&mut self) {
         match self.phase {
-            RunPhase::Trouble if self.is_healed && !self.stage.is_playing() && self.is_quiet() => {
+            RunPhase::Trouble
+                if self.is_healed && !self.stage.is_playing() && self.is_quiet() && self.have_equal_logs() =>
+            {
                 self.phase = RunPhase::Calm;
                 self.plan(CALM, SimEvent::Epilogue);
             }
@@ -282,6 +284,14 @@ impl World {
             !node.paused && node.is_serving() && applier.is_some_and(|applier| applier.replica().pending() == 0)
         };
         self.clients.iter().all(Client::is_over) && self.nodes.iter().all(is_idle)
+    }
+
+    /// Whether the logs of all replicas are equal. They need not be when the last replica begins to serve: with two logs that part
+    /// far back, it is only then that the other replica takes its turn to repair.
+    fn have_equal_logs(&self) -> bool {
+        let mut ends = self.nodes.iter().filter_map(Node::store).map(|store| store.applied().log_digest);
+        let first = ends.next();
+        ends.all(|end| Some(end) == first)
     }
 
     /// Plans an event after a while.
