@@ -69,7 +69,7 @@ fn a_time_far_ahead_that_one_replica_tells_is_not_believed() {
     assert_eq!(session.stamp(at(11)), at(1000).next(), "what may be true is believed");
     session.observe(at(12), at(1010));
     session.observe(at(12), hour);
-    assert_eq!(session.stamp(at(12)), at(1010).next(), "and is not forgotten because of what is not");
+    assert_eq!(session.stamp(at(12)), at(1010).next(), "and an unbelievable time does not make it forget that");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn answers_to_another_command_under_the_same_number_are_told_apart() {
     let other = |at| uid_of(1, at, Command::Ack { uids: Vec::new() });
     let different = Answer::Rejected { reason: Rejection::DifferentCommand };
 
-    // The other one is answered first, here as what came first and there as what came second.
+    // The other one is answered first: at one replica it came first, at the other it came second.
     for (link, answer) in [(0, &Answer::Done), (1, &different), (2, &out_of_sequence(1))] {
         assert_eq!(session.on_answer(at(6), link, 1, other(at(4)), answer), AnswerKind::Foreign);
     }

@@ -59,7 +59,8 @@ impl Replica {
     }
 
     /// A peer compares its log with ours. While it catches up, its log grows, and it tells us of that in no other way. So we compare
-    /// ours with it, too: what its log has by now decides whether it can contradict our clock (`is_contradicted`).
+    /// ours with it, too: how far its log goes by now decides whether it can contradict our clock
+    /// (`is_contradicted`).
     pub(super) fn on_log_marks(&mut self, from: PeerId, marks: Vec<LogMark>, outputs: &mut Vec<Output>) {
         outputs.push(Output::read(from, LogPart::CommonPrefix { marks }));
 

@@ -39,7 +39,7 @@ pub fn apply(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, St
 }
 
 /// A request in a session of its own, for one that its session cannot take any more (`log::orphans`). The id is as secret as that of
-/// the session, from which it is derived: whoever knew it could use the session first.
+/// the session, from which it is derived: anybody who knew it could use the session first.
 pub fn in_own_session(request: &Request) -> Request {
     let digest = blake3::derive_key(OWN_SESSION, &to_cbor(request));
     let mut client = [0; 16];
