@@ -9,12 +9,12 @@
 //! 2. When a sweep has helped none, and all of it came to the log, those that are left cannot be executed in their sessions: these
 //!    have ended, after a day without use, or lack a request that nobody has. Each is submitted in a session of its own; but not
 //!    at once while the client of its session is connected here ([`RESTS_MAX`]): the client may still send what the session lacks,
-//!    and the orphan itself.
+//!    and the orphan itself. Once the session has what it lacked, the orphan is submitted in it.
 //!
 //! Nothing of this is stored. After a crash it begins anew, and finds out of each orphan whether it has had its effect.
 
 use crate::replica::{Body, Input, NOBODY, Output, Phase, Replica, Sender, Submission};
-use crate::store::{ChatStore, StoreError, in_own_session};
+use crate::store::{self, ChatStore, StoreError};
 use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
@@ -48,7 +48,7 @@ pub struct Resubmission {
 
 /// A sweep over all orphans.
 struct Sweep {
-    /// Whether each orphan is submitted in a session of its own.
+    /// Whether each orphan that is not next in its session is submitted in a session of its own.
     in_own_sessions: bool,
     /// The orphans up to here were submitted, or are orphans no more.
     up_to: Uid,
@@ -124,7 +124,8 @@ impl Resubmission {
         let mut orphans = store.orphans(self.sweep.up_to, AT_A_TIME)?;
         if orphans.is_empty() && self.sweep.up_to > Uid::MIN {
             self.rests += u32::from(self.sweep.is_resting);
-            let is_no_use = !self.sweep.has_helped && self.sweep.is_complete && !self.sweep.in_own_sessions;
+            let Sweep { in_own_sessions, has_helped, is_complete, is_resting, .. } = self.sweep;
+            let is_no_use = is_complete && !has_helped && (is_resting || !in_own_sessions);
             self.sweep = Sweep { in_own_sessions: is_no_use, ..Sweep::default() };
             orphans = store.orphans(self.sweep.up_to, AT_A_TIME)?;
         }
@@ -145,17 +146,14 @@ impl Resubmission {
                 continue;
             }
 
-            let may_rest = self.sweep.in_own_sessions && self.rests < RESTS_MAX;
-            if may_rest && is_connected(held.request.client) {
+            let in_own_session = self.sweep.in_own_sessions && !effect.is_next;
+            if in_own_session && self.rests < RESTS_MAX && is_connected(held.request.client) {
                 self.sweep.is_resting = true;
                 continue;
             }
 
             timestamp = timestamp.next();
-            let request = match self.sweep.in_own_sessions {
-                true => in_own_session(&held.request),
-                false => held.request.clone(),
-            };
+            let request = if in_own_session { store::in_own_session(&held.request) } else { held.request.clone() };
             let body = Body::Request(request);
             self.submitted.push((held, body.uid(timestamp)));
             let submission = Submission { time: now, from: NOBODY, timestamp, body, too_fast: None };
@@ -163,7 +161,7 @@ impl Resubmission {
         }
         if !self.submitted.is_empty() {
             let how =
-                if self.sweep.in_own_sessions { ", in sessions of their own, since theirs have ended" } else { "" };
+                if self.sweep.in_own_sessions { ", in sessions of their own where theirs have ended" } else { "" };
             log::warn!(
                 "submitting {} requests again that have lost their places in the log{how}",
                 self.submitted.len()

@@ -28,6 +28,10 @@ const QUERIES_LOST: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Where the doubling of [`PAUSE_MIN`] stops. It begins anew when nothing was refused for twice as long.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How many messages a client may send that are neither requests nor queries: 500 at once, then one in this time, 250 a second. Our
+/// own clients ping every 5 s; only `probe` may send up to 200 a second. Further ones wait in the socket.
+const CONTROL_INTERVAL: Duration = Duration::from_millis(4);
+const CONTROL_BURST: u32 = 500;
 /// The most bytes that are read from a client at a time, 16 KiB, so that what one connection can hold in memory is bounded by its
 /// frames.
 const CLIENT_READ_MAX: usize = 16 * 1024;
@@ -52,6 +56,8 @@ pub struct Connection {
     /// How long nothing more is read after the last refusal as overload, and until when.
     pause: Duration,
     paused_until: Instant,
+    /// When [`CONTROL_BURST`] further messages will be allowed that are neither requests nor queries.
+    control_full_at: Instant,
     /// How often it was its turn lately, and in which stretch of time that is.
     turns: u32,
     stretch: u64,
@@ -77,6 +83,7 @@ impl Connection {
             queries_since: now,
             pause: Duration::ZERO,
             paused_until: now,
+            control_full_at: now,
             turns: 0,
             stretch: 0,
             is_finished: false,
@@ -170,15 +177,22 @@ impl Connection {
         }
     }
 
-    /// Whether nothing that a client sends is handled for now: too much waits to be written to it or to be answered, or it has been
-    /// refused a moment ago.
+    /// Whether nothing that a client sends is handled for now: too much waits to be written to it or to be answered, it has been
+    /// refused a moment ago, or it sends too many messages that are neither requests nor queries.
     pub fn is_held_up(&self, now: Instant) -> bool {
-        !self.is_closing() && (self.unwritten() > REPLIES_MAX || self.queries >= QUERIES_MAX || now < self.paused_until)
+        let has_too_much = self.unwritten() > REPLIES_MAX || self.queries >= QUERIES_MAX;
+        !self.is_closing() && (has_too_much || self.paused_until(now).is_some())
     }
 
-    /// When it is no longer held up by a refusal; none if it is not.
+    /// When it is no longer held up by a refusal, or by the rate of its messages; none if it is not.
     pub fn paused_until(&self, now: Instant) -> Option<Instant> {
-        Some(self.paused_until).filter(|until| now < *until)
+        let allowed_at = self.control_full_at.checked_sub(CONTROL_INTERVAL * (CONTROL_BURST - 1)).unwrap_or(now);
+        Some(self.paused_until.max(allowed_at)).filter(|until| now < *until)
+    }
+
+    /// It has sent a message that is neither a request nor a query.
+    pub fn on_control_message(&mut self, now: Instant) {
+        self.control_full_at = self.control_full_at.max(now) + CONTROL_INTERVAL;
     }
 
     /// A query was passed on.

@@ -139,6 +139,15 @@ impl Connections {
         })
     }
 
+    /// Puts connections into the order in which they are served: strangers first, of whom any may be a peer, then the clients that had
+    /// the fewest turns in this stretch of time. So a client that sends little need not wait for those that send without end.
+    pub fn sort_by_turn(&self, clients: &mut [ConnectionId], stretch: u64) {
+        clients.sort_by_cached_key(|id| {
+            let turns = self.get(*id).map_or(0, |(connection, _)| connection.turns(stretch));
+            (!self.may_be_peer(*id), turns)
+        });
+    }
+
     /// The counts and sizes of a scrape.
     pub fn note_stats(&self, stats: &mut NetStats) {
         stats.clients = self.all.values().filter(|(_, remote)| !remote.is_peer()).count();

@@ -73,8 +73,7 @@ impl Intake {
         may_be_peer: impl Fn(ConnectionId) -> bool,
         is_held_up: impl Fn(ConnectionId) -> bool,
     ) -> bool {
-        let has_room = self.has_room_for_clients();
-        let is_to_be_read = |id: ConnectionId| (has_room || may_be_peer(id)) && !is_held_up(id);
+        let is_to_be_read = |id: ConnectionId| self.has_room(may_be_peer(id)) && !is_held_up(id);
         let mut all = self.readable.iter().chain(&self.unhandled).copied();
         !self.is_stalled && (self.is_reading_wanted || all.any(is_to_be_read))
     }
@@ -84,9 +83,9 @@ impl Intake {
         self.is_stalled || self.batch_memory >= BATCH_MEMORY_MAX
     }
 
-    /// Whether clients may be read.
-    pub fn has_room_for_clients(&self) -> bool {
-        !self.is_full() && self.flags.has_room_for_clients(self.batch.events.len())
+    /// Whether a connection may be read. One that may be a peer's does not wait until the applier has handled the events of clients.
+    pub fn has_room(&self, may_be_peer: bool) -> bool {
+        !self.is_full() && (may_be_peer || self.flags.has_room_for_clients(self.batch.events.len()))
     }
 
     /// There may be something to read from this connection.
@@ -173,7 +172,7 @@ impl Intake {
             self.flags.set_stalled();
             self.try_hand_over();
         }
-        if !self.has_room_for_clients() {
+        if !self.has_room(false) {
             // The loop looks again whether there is room before it waits.
             self.flags.set_stalled();
         }
@@ -199,5 +198,32 @@ impl Intake {
             Err(TrySendError::Disconnected(_)) => {}
         }
         !self.is_stalled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::channel::connect;
+    use mio::{Poll, Token, Waker};
+
+    #[test]
+    fn clients_wait_until_the_applier_has_handled_the_events_of_clients_and_peers_do_not() {
+        let poll = Poll::new().expect("the system can make a poll");
+        let waker = Waker::new(poll.registry(), Token(0)).expect("the system can make a waker");
+        let (to_applier, handle, batches) = connect(waker);
+        let mut intake = Intake::new(to_applier.batches, to_applier.flags);
+        let mut pushed = 0;
+        while intake.has_room(false) {
+            intake.push(NetEvent::Greeted { connection: ConnectionId(pushed) });
+            pushed += 1;
+        }
+        assert_eq!(pushed, 4096);
+        assert!(intake.has_room(true));
+
+        intake.hand_over();
+        assert!(!intake.has_room(false), "the applier has not taken them");
+        handle.note_taken(&batches.try_recv().expect("they were handed over"));
+        assert!(intake.has_room(false));
     }
 }

@@ -6,16 +6,20 @@ use fastrand::Rng;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use stablechat_protocol::frame::{Decoded, FrameBuffer};
 use stablechat_protocol::login::Challenge;
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::ReplicaName;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
+/// The address that attacks come from. It is not that of the honest people, whom it would take from what one address may send.
+const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// The longest wait for events: how often the rates are looked at.
 const TICK: Duration = Duration::from_millis(5);
 /// How much of its rates an attack may save up and spend at once.
@@ -153,7 +157,7 @@ impl<'a> Swarm<'a> {
             self.opened += 1;
             let replica = id % self.addresses.len();
             // Without a free port or file there is nothing to open; the attack goes on with the connections that it has.
-            let Ok(mut stream) = TcpStream::connect(self.addresses[replica]) else { return Ok(()) };
+            let Ok(mut stream) = dial(self.addresses[replica]) else { return Ok(()) };
             self.poll.registry().register(&mut stream, Token(id), Interest::READABLE | Interest::WRITABLE)?;
             let reads = match self.attack.reading {
                 Reading::Always => true,
@@ -320,6 +324,17 @@ impl Budget {
 
     fn spend(&mut self, amount: u64) {
         self.saved -= amount as f64;
+    }
+}
+
+/// Begins to connect to a replica from [`SOURCE`].
+fn dial(replica: SocketAddr) -> io::Result<TcpStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    bind(&socket, &SocketAddr::from((SOURCE, 0)))?;
+    match connect(&socket, &replica) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from_std(socket.into())),
+        Err(error) => Err(error.into()),
     }
 }
 

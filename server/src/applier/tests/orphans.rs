@@ -10,11 +10,7 @@ fn with_orphans(orphans: &[StampedRequest]) -> Cluster {
     let ann = actor("ann", 1);
     cluster.issue(create(&ann));
     cluster.run(Duration::from_secs(2));
-    let first =
-        Request { client: ClientId([2; 16]), sequence: 1, actor: Some(ann.clone()), command: send(&ann, "one") };
-    let (time, body) = (cluster.now.after(STEP), Body::Request(first));
-    let submission = Submission { time, from: ConnectionId(0), timestamp: time, body, too_fast: None };
-    cluster.nodes[0].inbox.push_back(NetEvent::Request(submission));
+    submit(&mut cluster, 1, "one");
     cluster.run(Duration::from_secs(2));
     let applier = cluster.nodes[0].applier.as_mut().expect("it is up");
     orphans.iter().for_each(|orphan| applier.executor.store.keep_orphan(orphan));
@@ -23,6 +19,15 @@ fn with_orphans(orphans: &[StampedRequest]) -> Cluster {
     cluster.kill(0);
     cluster.start(0);
     cluster
+}
+
+/// Submits a request of session 2 on connection 7.
+fn submit(cluster: &mut Cluster, sequence: u64, text: &str) {
+    let ann = actor("ann", 1);
+    let request = Request { client: ClientId([2; 16]), sequence, actor: Some(ann.clone()), command: send(&ann, text) };
+    let (time, body) = (cluster.now.after(STEP), Body::Request(request));
+    let submission = Submission { time, from: ConnectionId(7), timestamp: time, body, too_fast: None };
+    cluster.nodes[0].inbox.push_back(NetEvent::Request(submission));
 }
 
 /// The sessions and sequence numbers of the last requests in the log of the first replica.
@@ -57,4 +62,37 @@ fn orphans_that_could_not_be_submitted_stay_in_their_session() {
     set_room(&mut cluster, true);
     cluster.run(Duration::from_secs(8));
     assert_eq!(last_requests(&cluster, 1), [(ClientId([2; 16]), 2)]);
+}
+
+#[test]
+fn an_orphan_is_left_to_its_connected_client_and_submitted_when_its_session_can_take_it() {
+    let ann = actor("ann", 1);
+    let mut cluster = with_orphans(&[held(10, 2, 3, &ann, send(&ann, "three"))]);
+    cluster.nodes[0].inbox.push_back(NetEvent::Greeted { connection: ConnectionId(7) });
+    submit(&mut cluster, 1, "one");
+    cluster.run(Duration::from_secs(40));
+    let session = ClientId([2; 16]);
+    // Once in its session, which lacks the second, and no more.
+    let submitted = |cluster: &Cluster| {
+        let all = last_requests(cluster, cluster.applier(0).store().applied().position as usize);
+        all.iter().filter(|request| **request == (session, 3)).count()
+    };
+    assert_eq!(submitted(&cluster), 1);
+
+    submit(&mut cluster, 2, "two");
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(last_requests(&cluster, 2), [(session, 2), (session, 3)]);
+    assert_eq!(cluster.applier(0).store().orphans(Uid::MIN, 10).expect("it reads"), []);
+}
+
+#[test]
+fn an_orphan_whose_client_does_not_help_is_submitted_in_a_session_of_its_own() {
+    let ann = actor("ann", 1);
+    let orphan = held(10, 2, 3, &ann, send(&ann, "three"));
+    let mut cluster = with_orphans(std::slice::from_ref(&orphan));
+    cluster.nodes[0].inbox.push_back(NetEvent::Greeted { connection: ConnectionId(7) });
+    submit(&mut cluster, 1, "one");
+    cluster.run(Duration::from_secs(80));
+    assert_eq!(last_requests(&cluster, 1), [(crate::store::in_own_session(&orphan.request).client, 1)]);
+    assert_eq!(cluster.applier(0).store().orphans(Uid::MIN, 10).expect("it reads"), []);
 }

@@ -249,3 +249,55 @@ fn clients_that_hold_most_in_half_sent_frames_are_ended_when_it_is_too_much_toge
         }
     });
 }
+
+#[test]
+fn strangers_are_served_first_and_then_clients_by_how_often_it_was_their_turn() {
+    let mut table = Table::new();
+    let [often, once, stranger, never] =
+        [logged_in(), greeted(), stranger(), greeted()].map(|remote| table.add(1, remote));
+    let mut have_turn = |id, times: u32| {
+        let (connection, _) = table.connections.get_mut(id).expect("it is there");
+        (0..times).for_each(|_| connection.on_turn(7));
+    };
+    have_turn(often, 3);
+    have_turn(once, 1);
+    have_turn(stranger, 9);
+
+    let mut clients = [often, once, stranger, never];
+    table.connections.sort_by_turn(&mut clients, 7);
+    assert_eq!(clients, [stranger, never, once, often]);
+    // In the next stretch nobody has had a turn.
+    let mut clients = [often, once, stranger, never];
+    table.connections.sort_by_turn(&mut clients, 8);
+    assert_eq!(clients, [stranger, often, once, never]);
+}
+
+#[test]
+fn messages_that_are_no_requests_have_a_rate() {
+    let mut table = Table::new();
+    let id = table.add(1, greeted());
+    let now = table.now;
+    let (connection, _) = table.connections.get_mut(id).expect("it is there");
+    // All at once.
+    let passed = (0..10_000).take_while(|_| {
+        let passes = !connection.is_held_up(now);
+        connection.on_control_message(now);
+        passes
+    });
+    assert_eq!(passed.count(), 500);
+
+    let until = connection.paused_until(now).expect("it is held up");
+    assert!(connection.is_held_up(until - Duration::from_nanos(1)));
+    // Another is allowed then, and after a second 250 more.
+    assert!(!connection.is_held_up(until));
+    let mut now = until;
+    let mut passed = 0;
+    while now < until + Duration::from_secs(1) {
+        if !connection.is_held_up(now) {
+            connection.on_control_message(now);
+            passed += 1;
+        }
+        now += Duration::from_millis(1);
+    }
+    assert_eq!(passed, 250);
+}

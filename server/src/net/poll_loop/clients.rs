@@ -65,28 +65,18 @@ impl PollLoop {
         }
     }
 
-    /// Reads from clients that may have sent something, and handles their messages: strangers first, of whom any may be a peer, then
-    /// those that had the fewest turns lately. So a client that sends little need not wait for those that send without end.
+    /// Reads from clients that may have sent something, and handles their messages, in turns.
     pub(super) fn serve_clients(&mut self) {
         let now = Instant::now();
         let stretch = self.stretch(now);
         let mut clients = self.intake.clients(|id| self.connections.is_peer(id));
         clients.retain(|id| !self.is_held_up(*id, now));
-        clients.sort_by_cached_key(|id| {
-            self.connections.get(*id).map(|(connection, remote)| {
-                let is_greeted = matches!(remote, Remote::Client(greeting) if greeting.is_done());
-                (is_greeted, connection.turns(stretch))
-            })
-        });
+        self.connections.sort_by_turn(&mut clients, stretch);
 
         let share = (ALL_MESSAGES_MAX / clients.len().max(1)).clamp(1, MESSAGES_MAX);
         let mut left = ALL_MESSAGES_MAX;
         for id in clients {
-            let has_room = match self.connections.may_be_peer(id) {
-                true => !self.intake.is_full(),
-                false => self.intake.has_room_for_clients(),
-            };
-            if left == 0 || !has_room {
+            if left == 0 || !self.intake.has_room(self.connections.may_be_peer(id)) {
                 return;
             }
             match self.connections.get_mut(id) {
@@ -155,6 +145,9 @@ impl PollLoop {
                 Ok(Decoded::Frame(message)) => greeting.on_message(message, &self.identity, self.clock.now()),
                 Err(error) => Reaction::Close(close_reason(error, greeting.is_done())),
             };
+            if !matches!(reaction, Reaction::Request(..)) {
+                connection.on_control_message(now);
+            }
             self.react(id, reaction, now);
         }
         most

@@ -43,6 +43,8 @@ const MESSAGES_MAX: usize = 20_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrphanEffect {
     pub is_there: bool,
+    /// Whether its session has executed the request before it, so that it can be executed there.
+    pub is_next: bool,
     pub rows_read: usize,
 }
 
@@ -78,11 +80,11 @@ impl ChatStore {
         let executed = session.map_or(0, |session| session.sequence);
         let own = self.rows.get(Column::Sessions, &session_key(in_own_session(request).client))?;
         if executed >= request.sequence || own.is_some() {
-            return Ok(OrphanEffect { is_there: true, rows_read: 0 });
+            return Ok(OrphanEffect { is_there: true, is_next: false, rows_read: 0 });
         }
         // A session that lives, and that this request is next in, has not executed it.
         if executed > 0 && executed + 1 == request.sequence {
-            return Ok(OrphanEffect { is_there: false, rows_read: 0 });
+            return Ok(OrphanEffect { is_there: false, is_next: true, rows_read: 0 });
         }
         find_message(&self.rows, orphan)
     }
@@ -90,7 +92,7 @@ impl ChatStore {
 
 /// Looks for the message that an orphan sent, under its own uid or when it was submitted again.
 fn find_message(rows: &Rows, StampedRequest { uid, request }: &StampedRequest) -> Result<OrphanEffect, StoreError> {
-    let mut effect = OrphanEffect { is_there: false, rows_read: 0 };
+    let mut effect = OrphanEffect { is_there: false, is_next: false, rows_read: 0 };
     let (Some(from), Command::Send { to: Recipient::Account { name }, .. }) = (&request.actor, &request.command) else {
         return Ok(effect);
     };

@@ -184,6 +184,12 @@ pub fn session_key(client: ClientId) -> Vec<u8> {
     concat(&[b"s", &client.0])
 }
 
+/// The beginning of the ids of sessions that are derived from orphans. Other ids are random, and may begin so too.
+pub const ORPHAN_SESSION_ID: [u8; 4] = *b"own ";
+
+/// The beginning of the [`session_key`]s of orphans' sessions.
+pub const ORPHAN_SESSION: &[u8] = b"sown ";
+
 /// In [`Column::Sessions`]: the [`KeptAnswer`] to a request of a session.
 pub fn session_answer_key(client: ClientId, sequence: u64) -> Vec<u8> {
     concat(&[b"a", &client.0, &sequence.to_be_bytes()])

@@ -4,7 +4,7 @@
 //! command can change the state without either.
 
 use super::StoreError;
-use super::keys::{Bytes, Column, OldRow, SESSION_USE, TOMBSTONE, UndoRecord};
+use super::keys::{Bytes, Column, ORPHAN_SESSION, OldRow, SESSION_USE, TOMBSTONE, UndoRecord};
 use crate::store::database::{decode, family};
 use rocksdb::{DB, DBIteratorWithThreadMode, IteratorMode, ReadOptions, WriteBatch};
 use stablechat_protocol::digest::Digest;
@@ -29,26 +29,29 @@ pub enum Direction {
     Backward,
 }
 
-/// Rows that are removed from the front, in the order of their keys.
+/// Rows of which each request wants the first, in the order of their keys.
 ///
 /// RocksDB only marks a removed row, and drops it in a later compaction. A search that begins at the front of a queue passes over
-/// all marks. So [`Rows`] remembers for each queue a key below which it has no rows.
+/// all marks. So [`Rows`] remembers for each queue a key below which it has no rows. While a queue is empty, it is not searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
     /// Sessions in the order of their last use.
     SessionUse = 0,
     /// The tombstones of deleted accounts.
     Tombstones = 1,
+    /// Sessions of orphans.
+    OrphanSessions = 2,
 }
 
 impl Queue {
-    const ALL: [Queue; 2] = [Queue::SessionUse, Queue::Tombstones];
+    const ALL: [Queue; 3] = [Queue::SessionUse, Queue::Tombstones, Queue::OrphanSessions];
 
     /// The column of its rows, and the beginning of their keys.
     fn place(self) -> (Column, &'static [u8]) {
         match self {
             Queue::SessionUse => (Column::Sessions, SESSION_USE),
             Queue::Tombstones => (Column::Unread, TOMBSTONE),
+            Queue::OrphanSessions => (Column::Sessions, ORPHAN_SESSION),
         }
     }
 }

@@ -8,8 +8,11 @@
 //! A replica may execute a request of a session that cannot take it, in another session ([`in_own_session`]). If the first session
 //! can take the request after all, the request is not executed a second time.
 
-use super::keys::{Column, KeptAnswer, Session, UndoRecord, session_answer_key, session_key, session_use_key};
-use super::rows::Rows;
+use super::keys::{
+    Column, KeptAnswer, ORPHAN_SESSION, ORPHAN_SESSION_ID, Session, UndoRecord, prefix_end, session_answer_key,
+    session_key, session_use_key,
+};
+use super::rows::{Queue, Rows};
 use super::{Outcome, StoreError};
 use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::command::Command;
@@ -28,14 +31,22 @@ pub fn apply(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, St
     if let Some(answer) = answer_without_executing(rows, session.as_ref(), request)? {
         return Ok(Outcome { answer, delivery: None });
     }
-    let in_own: Option<KeptAnswer> =
-        rows.read(Column::Sessions, &session_answer_key(in_own_session(request).client, 1))?;
-    let outcome = match in_own {
-        Some(KeptAnswer { answer, .. }) => Outcome { answer, delivery: None },
+    let outcome = match answer_in_own_session(rows, request)? {
+        Some(answer) => Outcome { answer, delivery: None },
         None => super::execute(rows, uid, request)?,
     };
     record(rows, uid, request, session, &outcome.answer)?;
     Ok(outcome)
+}
+
+/// The answer to a request that was executed in a session of its own. This is asked for each request, and there is hardly ever such a
+/// session, so the id is computed only while there is one.
+fn answer_in_own_session(rows: &mut Rows, request: &Request) -> Result<Option<Answer>, StoreError> {
+    if rows.first(Queue::OrphanSessions, &prefix_end(ORPHAN_SESSION))?.is_none() {
+        return Ok(None);
+    }
+    let kept = rows.read(Column::Sessions, &session_answer_key(in_own_session(request).client, 1))?;
+    Ok(kept.map(|KeptAnswer { answer, .. }| answer))
 }
 
 /// A request in a session of its own, for one that its session cannot take any more (`log::orphans`). The id is as secret as that of
@@ -43,7 +54,9 @@ pub fn apply(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, St
 pub fn in_own_session(request: &Request) -> Request {
     let digest = blake3::derive_key(OWN_SESSION, &to_cbor(request));
     let mut client = [0; 16];
-    client.copy_from_slice(&digest[..16]);
+    let (beginning, rest) = client.split_at_mut(ORPHAN_SESSION_ID.len());
+    beginning.copy_from_slice(&ORPHAN_SESSION_ID);
+    rest.copy_from_slice(&digest[..rest.len()]);
     Request { client: ClientId(client), sequence: 1, ..request.clone() }
 }
 
