@@ -217,6 +217,10 @@ mod tests {
         while intake.has_room(false) {
             intake.push(NetEvent::Greeted { connection: ConnectionId(pushed) });
             pushed += 1;
+            // A batch is full before.
+            if pushed == 1000 {
+                intake.hand_over();
+            }
         }
         assert_eq!(pushed, 4096);
         assert!(intake.has_room(true));
