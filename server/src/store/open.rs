@@ -10,8 +10,8 @@ use super::schema::{self, StoreIdentity};
 use super::state::keys::Column;
 use super::state::rows::Rows;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options,
-    WriteBatch,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env,
+    LogLevel, Options, WriteBatch,
 };
 use stablechat_protocol::wire::to_cbor;
 use std::collections::BTreeSet;
@@ -56,6 +56,10 @@ impl Location {
 const WRITE_BUFFERS: usize = 16 * 1024 * 1024;
 /// Memory for blocks of sorted files, their indexes and filters, over all column families, in bytes.
 const CACHE: usize = 32 * 1024 * 1024;
+/// About the size of a block of an index or filter, in bytes. A file with a million small rows has a filter of more than a MiB. In one
+/// piece it would not fit into the share of the cache that RocksDB keeps it in (1/64), so that it would be read, and its checksum
+/// computed, for each row that is looked up.
+const INDEX_BLOCK: usize = 4096;
 /// The size of the write-ahead log above which RocksDB writes rows to sorted files so that it can be deleted, in bytes. Opening
 /// reads the write-ahead log, so this bounds the time that it takes.
 const WRITE_AHEAD_LOG_MAX: u64 = 64 * 1024 * 1024;
@@ -160,6 +164,10 @@ fn options(location: &Location, cache: &Cache) -> Options {
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_bloom_filter(10.0, false);
+    blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    blocks.set_partition_filters(true);
+    blocks.set_metadata_block_size(INDEX_BLOCK);
+    blocks.set_pin_top_level_index_and_filter(true);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.create_if_missing(true);
