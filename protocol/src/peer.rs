@@ -39,10 +39,12 @@ wire_enum! {
         },
         /// The last frame: the sender ends the connection.
         1 => Closing { reason: CloseReason },
-        /// The sender is catching up: it accepts nothing, and need not be consulted.
-        2 => CatchingUp {
-            /// The sender's incarnation.
+        /// The first message on a connection: which incarnation the sender is.
+        2 => Incarnation {
             epoch: u64,
+            /// Whether it has joined, so that a [`PeerMessage::Join`] follows. Until it joins it accepts nothing, and need not be
+            /// consulted.
+            has_joined: bool,
         },
         /// The sender holds these requests, pending or applied.
         3 => Listed {
@@ -52,8 +54,6 @@ wire_enum! {
         /// The sender joins, or has joined: from here on it must be consulted. It has listed before what it holds of the recent
         /// past.
         4 => Join {
-            /// The sender's incarnation.
-            epoch: u64,
             /// The sender's closed timestamp.
             closed: Timestamp,
         },
@@ -77,7 +77,8 @@ wire_enum! {
             /// At most [`UIDS_MAX`].
             uids: Vec<Uid>,
         },
-        /// Answers a fetch, with as many bodies as the sender has at hand. [`PeerMessage::NotHeld`] names those that it will not have.
+        /// Answers a fetch, with as many bodies as the sender has at hand. [`PeerMessage::NotHeld`] names those that it will not
+        /// have.
         8 => Bodies { requests: Vec<StampedRequest> },
         /// The sender stops. It has handed over everything that it holds.
         9 => Leave,
@@ -121,8 +122,9 @@ wire_enum! {
             /// there.
             is_log_time: bool,
         },
-        /// The receiver is alive, but was so slow that the sender had to go on without it for long: the receiver has to rejoin.
-        17 => TooSlow,
+        /// The receiver is alive, but the sender goes on without it, since it was too slow or was taken for dead: the receiver
+        /// has to rejoin, as an incarnation above this one.
+        17 => Rejoin { above: u64 },
         /// Asks for a part of a snapshot of the log and the state.
         18 => FetchSnapshot {
             /// From 0; part 0 makes the receiver take a new snapshot.
@@ -158,6 +160,13 @@ wire_enum! {
         23 => NotHeld {
             /// At most [`UIDS_MAX`].
             uids: Vec<Uid>,
+        },
+        /// The sender takes nothing any more from the incarnations of another replica up to this one. It has listed before all
+        /// that it holds.
+        24 => Fenced {
+            /// The place of the other replica in the cluster file, from 0.
+            replica: u8,
+            epoch: u64,
         },
     }
 }

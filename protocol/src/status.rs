@@ -25,7 +25,8 @@ wire_struct! {
         pub good_clock: Option<Timestamp>,
         /// The number of its incarnation.
         pub epoch: u64,
-        /// How often it has begun anew, by a restart or a rejoin, since it was last stable. Restarts after it had left do not count.
+        /// How often it has begun anew, by a restart or a rejoin, since it was last stable. Restarts after it had left do not
+        /// count.
         pub restarts: u64,
         /// How much longer it waits before it asks its peers to consult it, because of its restarts; none while it does not wait.
         pub join_wait_ns: Option<u64>,
@@ -89,6 +90,8 @@ wire_struct! {
     pub struct PeerReport {
         pub replica: ReplicaName,
         pub state: ReportedPeerState,
+        /// How it was last lost; none if it never was since the process started.
+        pub loss: Option<ReportedLoss>,
         pub is_connected: bool,
         /// The peer's closed timestamp, as last heard; none when the peer is not linked.
         pub closed: Option<Timestamp>,
@@ -119,8 +122,23 @@ wire_enum! {
         1 => CatchingUp,
         /// It is consulted before anything is answered.
         2 => Linked,
-        /// It has been silent for the delivery bound, or has left.
+        /// It is lost: [`PeerReport::loss`] says how.
         3 => Down,
+    }
+}
+
+wire_enum! {
+    /// How a replica has lost another.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ReportedLoss {
+        /// It is dead for certain: its process has ended.
+        0 => Dead,
+        /// It was silent for the delivery bound, and may live.
+        1 => Silent,
+        /// It lives, but was too slow.
+        2 => TooSlow,
+        /// It was stopped, and has handed over everything.
+        3 => Left,
     }
 }
 
@@ -151,6 +169,7 @@ wire_struct! {
         /// How many of both were queries.
         pub queries: u64,
         pub refused: RefusalCounts,
+        pub lost: LossCounts,
         /// Repairs: times that requests were inserted below the end of its log.
         pub repairs: u64,
         /// Requests that repairs undid and applied again.
@@ -160,6 +179,17 @@ wire_struct! {
         pub rejoins: u64,
         /// Comparisons that found equal logs and different states. Each one is a bug.
         pub state_disagreements: u64,
+    }
+}
+
+wire_struct! {
+    /// How often a peer was lost, by [`ReportedLoss`].
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct LossCounts {
+        pub dead: u64,
+        pub silent: u64,
+        pub too_slow: u64,
+        pub left: u64,
     }
 }
 

@@ -43,9 +43,9 @@ use std::time::Duration;
 
 /// About how many bytes one wake gathers before it hands them to the poll loop. It bounds the memory that many large pages take.
 const SENT_MAX: usize = 2 * 1024 * 1024;
-/// How long one wake takes in events, and how long it applies what is stable: 10 ms each, and at least one batch and one change. The
-/// rest waits for the next wake. Before it applies, each wake sends the peers what they wait for, heartbeats among it, and they
-/// expect a sign of life every 50 ms at most.
+/// How long one wake takes in events, and how long it applies what is stable: 10 ms each, and at least one batch and one change.
+/// The rest waits for the next wake. Before it applies, each wake sends the peers what they wait for, heartbeats among it, and
+/// they expect a sign of life every 50 ms at most.
 const WAKE_PART_MAX: Duration = Duration::from_millis(10);
 
 /// The protocol, the store, and everything around the two.
@@ -269,6 +269,7 @@ impl Applier {
                 self.end_transfers_with(peer);
                 self.step(Input::PeerDisconnected { peer });
             }
+            NetEvent::AddressRefused { peer, number } => self.step(Input::AddressRefused { peer, number }),
             NetEvent::Peer { time, peer, message } => {
                 if let Some(input) = self.input_from(time, peer, message)? {
                     self.step(input);
@@ -340,6 +341,11 @@ impl Applier {
                 self.end_transfers_with(peer);
                 outbox.add(NetCommand::Disconnect { peer });
             }
+            Effect::PeerLost { peer, loss } => {
+                self.executor.measurements.on_peer_lost(loss);
+                state_log::log_loss(&self.identity.name_of(peer), loss);
+            }
+            Effect::AskAddress { peer, number } => outbox.add(NetCommand::AskAddress { peer, number }),
             Effect::NewEpoch { epoch, restarts } => {
                 log::warn!("this replica has not run, or not kept up, for too long: beginning again in epoch {epoch}");
                 self.executor.measurements.on_rejoin();
@@ -364,8 +370,8 @@ impl Applier {
 
     /// Changes the store as far as this wake gets: first the changes that the last wake left, then the stable requests, for
     /// [`WAKE_PART_MAX`]. While we catch up, a wake does one batch of an insertion, so that other requests are answered in between;
-    /// and between two insertions, peers that have asked for our log are served first. Everything that was done is committed when it
-    /// returns.
+    /// and between two insertions, peers that have asked for our log are served first. Everything that was done is committed when
+    /// it returns.
     fn make_changes(
         &mut self,
         clock: &impl Fn() -> Timestamp,

@@ -13,9 +13,9 @@ use stablechat_protocol::wire::Bytes;
 
 wire_enums! {
     "peer-message" PeerMessage {
-        Greeting, Closing, CatchingUp, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, LogMarks, CommonPrefix,
-        FetchLog, LogEntries, Boundary, Ping, Pong, TooSlow, FetchSnapshot, SnapshotPart, SnapshotBusy,
-        ProbePing, ProbePong, NotHeld
+        Greeting, Closing, Incarnation, Listed, Join, Welcome, Announce, Fetch, Bodies, Leave, LogMarks, CommonPrefix,
+        FetchLog, LogEntries, Boundary, Ping, Pong, Rejoin, FetchSnapshot, SnapshotPart, SnapshotBusy,
+        ProbePing, ProbePong, NotHeld, Fenced
     }
 }
 
@@ -24,13 +24,14 @@ impl Vectors {
         self.add("", PeerMessage::Greeting { version: 1, replica: replica("b") });
         self.add("", PeerMessage::Closing { reason: CloseReason::OtherClusterFile });
 
-        self.add("", PeerMessage::CatchingUp { epoch: 3 });
+        self.add("", PeerMessage::Incarnation { epoch: 3, has_joined: false });
+        self.add("that has joined", PeerMessage::Incarnation { epoch: u64::MAX, has_joined: true });
         self.add("of two requests", PeerMessage::Listed { uids: vec![uid(1), uid(2)] });
-        self.add("", PeerMessage::Join { epoch: 3, closed: NOW });
+        self.add("", PeerMessage::Join { closed: NOW });
         self.add("", PeerMessage::Welcome { to: 3, applied: NOW.next() });
         self.add("of nothing new", PeerMessage::Announce { closed: NOW, uids: vec![] });
         self.add("of a request", PeerMessage::Announce { closed: NOW, uids: vec![uid(1)] });
-        self.add("with the greatest numbers", PeerMessage::Join { epoch: u64::MAX, closed: Timestamp::MAX });
+        self.add("with the greatest numbers", PeerMessage::Join { closed: Timestamp::MAX });
 
         self.add("", PeerMessage::Fetch { uids: vec![uid(1)] });
         self.add(
@@ -59,7 +60,7 @@ impl Vectors {
         self.add("", PeerMessage::Ping { sent: NOW });
         self.add("", PeerMessage::Pong { sent: NOW, clock: NOW.next(), is_log_time: false });
         self.add("of a clock that is ahead", PeerMessage::Pong { sent: NOW, clock: NOW.next(), is_log_time: true });
-        self.add("", PeerMessage::TooSlow);
+        self.add("", PeerMessage::Rejoin { above: 7 });
 
         self.add("of the first part", PeerMessage::FetchSnapshot { part: 0 });
         let row = SnapshotRow { family: 3, key: Bytes(b"alice".to_vec()), value: Bytes(vec![0xf6]) };
@@ -75,6 +76,7 @@ impl Vectors {
         self.add("", PeerMessage::ProbePing { sent: NOW });
         self.add("", PeerMessage::ProbePong { sent: NOW, clock: NOW.next() });
         self.add("", PeerMessage::NotHeld { uids: vec![uid(1)] });
+        self.add("", PeerMessage::Fenced { replica: 2, epoch: 3 });
     }
 }
 

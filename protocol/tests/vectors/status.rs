@@ -6,7 +6,8 @@ use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::status::{
-    CatchUpProgress, Counters, PeerReport, RefusalCounts, ReportedPeerState, ReportedPhase, StatusReport,
+    CatchUpProgress, Counters, LossCounts, PeerReport, RefusalCounts, ReportedLoss, ReportedPeerState, ReportedPhase,
+    StatusReport,
 };
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -14,6 +15,7 @@ use stablechat_protocol::uid::Uid;
 wire_enums! {
     "phase" ReportedPhase { CatchingUp, Joining, Serving, Stopping }
     "peer-state" ReportedPeerState { Unknown, CatchingUp, Linked, Down }
+    "loss" ReportedLoss { Dead, Silent, TooSlow, Left }
 }
 
 impl Vectors {
@@ -35,6 +37,9 @@ impl Vectors {
             ReportedPeerState::Down,
         ] {
             self.add("", state);
+        }
+        for loss in [ReportedLoss::Dead, ReportedLoss::Silent, ReportedLoss::TooSlow, ReportedLoss::Left] {
+            self.add("", loss);
         }
     }
 }
@@ -78,6 +83,7 @@ fn serving() -> StatusReport {
     let peer = |name, state, closed, clock| PeerReport {
         replica: replica(name),
         state,
+        loss: (state == ReportedPeerState::Down).then_some(ReportedLoss::Dead),
         is_connected: state == ReportedPeerState::Linked,
         closed,
         silence_ns: 20_000_000,
@@ -107,6 +113,7 @@ fn serving() -> StatusReport {
             real_time: 256,
             queries: 24,
             refused: RefusalCounts { late: 1, ahead: 2, not_serving: 3, overloaded: 4, no_room: 5, too_fast: 6 },
+            lost: LossCounts { dead: 1, silent: 2, too_slow: 3, left: 4 },
             repairs: 1,
             undone: 23,
             longest_repair_ns: 1_000_000,

@@ -3,7 +3,6 @@
 use crate::resolver::Resolver;
 use mio::net::TcpStream;
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Add;
@@ -49,6 +48,10 @@ pub struct Dial<T> {
     untried: VecDeque<SocketAddr>,
     /// How many attempts in a row have failed.
     failures: u32,
+    /// Whether each address that was tried in this attempt has refused the connection.
+    are_all_refused: bool,
+    /// Whether the last attempt has failed because each address refused the connection.
+    is_refused: bool,
 }
 
 #[derive(Debug)]
@@ -67,7 +70,16 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
     /// A dial that begins its first attempt at `now`. `number` is different for each dial that shares a [`Resolver`].
     pub fn new(number: usize, address: String, pacing: Pacing, now: T) -> Dial<T> {
         let state = State::Waiting { until: now };
-        Dial { number, address, pacing, state, untried: VecDeque::new(), failures: 0 }
+        Dial {
+            number,
+            address,
+            pacing,
+            state,
+            untried: VecDeque::new(),
+            failures: 0,
+            are_all_refused: true,
+            is_refused: false,
+        }
     }
 
     /// `HOST:PORT`, as it was given.
@@ -78,6 +90,11 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
     /// Whether a socket of this dial waits to be connected, and [`Dial::on_ready`] is to be called when it is ready.
     pub fn is_connecting(&self) -> bool {
         matches!(self.state, State::Connecting { .. })
+    }
+
+    /// Whether the last attempt has failed because nobody listens: each address has refused the connection.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     /// When [`Dial::step`] will have something to do.
@@ -96,7 +113,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
         match self.state {
             State::Connecting { until, .. } if now >= until => {
                 let limit = self.pacing.connect_limit;
-                self.fail(&format_args!("no answer within {limit:?}"), now)
+                self.fail(&io::Error::other(format!("no answer within {limit:?}")), now)
             }
             State::Waiting { until } if now >= until => {
                 if !self.untried.is_empty() {
@@ -109,7 +126,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
                 }
                 match resolver.resolve(self.number, &self.address) {
                     Ok(()) => self.state = State::Resolving,
-                    Err(error) => return self.fail(&in_words(&error), now),
+                    Err(error) => return self.fail(&error, now),
                 }
                 Ok(())
             }
@@ -131,12 +148,12 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
             return Ok(());
         }
         match addresses {
-            Ok(addresses) if addresses.is_empty() => self.fail(&"its name has no address", now),
+            Ok(addresses) if addresses.is_empty() => self.fail(&io::Error::other("its name has no address"), now),
             Ok(addresses) => {
                 self.untried = addresses.into();
                 self.connect(now, register)
             }
-            Err(error) => self.fail(&in_words(&error), now),
+            Err(error) => self.fail(&error, now),
         }
     }
 
@@ -152,7 +169,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
                 State::Connecting { socket, .. } => Ok(Some(socket)),
                 _ => Ok(None),
             },
-            Err(error) => self.fail(&in_words(&error), now).map(|()| None),
+            Err(error) => self.fail(&error, now).map(|()| None),
         }
     }
 
@@ -182,25 +199,29 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
 
     /// Connects to the next address of this attempt.
     fn connect(&mut self, now: T, register: Register) -> Result<(), String> {
-        let Some(address) = self.untried.pop_front() else { return self.fail(&"its name has no address", now) };
+        let Some(address) = self.untried.pop_front() else {
+            return self.fail(&io::Error::other("its name has no address"), now);
+        };
         let connecting = TcpStream::connect(address).and_then(|mut socket| register(&mut socket).map(|()| socket));
         match connecting {
             Ok(socket) => {
                 self.state = State::Connecting { socket, until: now + self.pacing.connect_limit };
                 Ok(())
             }
-            Err(error) => self.fail(&in_words(&error), now),
+            Err(error) => self.fail(&error, now),
         }
     }
 
     /// Goes on with the next address, at once. After the last one the attempt has failed.
-    fn fail(&mut self, why: &dyn Display, now: T) -> Result<(), String> {
+    fn fail(&mut self, error: &io::Error, now: T) -> Result<(), String> {
+        self.are_all_refused &= error.kind() == io::ErrorKind::ConnectionRefused;
         if !self.untried.is_empty() {
             self.state = State::Waiting { until: now };
             return Ok(());
         }
+        self.is_refused = std::mem::replace(&mut self.are_all_refused, true);
         self.retry(now);
-        Err(why.to_string())
+        Err(in_words(error))
     }
 }
 

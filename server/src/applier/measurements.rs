@@ -2,6 +2,7 @@
 
 use super::boundaries::Comparison;
 use crate::metrics::{ExtraCounters, Histograms};
+use crate::replica::Loss;
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::status::Counters;
 use stablechat_protocol::time::Timestamp;
@@ -71,6 +72,17 @@ impl Measurements {
         self.counters.longest_repair_ns = self.counters.longest_repair_ns.max(nanoseconds(took));
         self.extra.changed += changed as u64;
         self.extra.repairing += took;
+    }
+
+    /// A peer was lost.
+    pub fn on_peer_lost(&mut self, loss: Loss) {
+        let lost = &mut self.counters.lost;
+        *match loss {
+            Loss::Dead => &mut lost.dead,
+            Loss::Silent => &mut lost.silent,
+            Loss::TooSlow => &mut lost.too_slow,
+            Loss::Left => &mut lost.left,
+        } += 1;
     }
 
     /// Another incarnation began.

@@ -3,8 +3,10 @@
 use super::Applier;
 use super::measurements::nanoseconds;
 use crate::net::ReplicaIdentity;
-use crate::replica::{Overview, PeerOverview, PeerState, Phase};
-use stablechat_protocol::status::{CatchUpProgress, PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
+use crate::replica::{Loss, Overview, PeerOverview, PeerState, Phase};
+use stablechat_protocol::status::{
+    CatchUpProgress, PeerReport, ReportedLoss, ReportedPeerState, ReportedPhase, StatusReport,
+};
 
 impl Applier {
     /// The status report.
@@ -104,6 +106,12 @@ fn peers(us: &ReplicaIdentity, overview: &Overview) -> Vec<PeerReport> {
             PeerState::Linked => ReportedPeerState::Linked,
             PeerState::Down => ReportedPeerState::Down,
         },
+        loss: peer.loss.map(|loss| match loss {
+            Loss::Dead => ReportedLoss::Dead,
+            Loss::Silent => ReportedLoss::Silent,
+            Loss::TooSlow => ReportedLoss::TooSlow,
+            Loss::Left => ReportedLoss::Left,
+        }),
         is_connected: peer.is_connected,
         closed: peer.closed,
         silence_ns: nanoseconds(peer.silence),

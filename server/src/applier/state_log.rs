@@ -1,7 +1,8 @@
 //! A line in the program's log whenever the replica's part in the protocol changes.
 
 use crate::net::ReplicaIdentity;
-use crate::replica::{ClockStanding, Overview, PeerId, PeerState, Phase, Replica};
+use crate::replica::{ClockStanding, Loss, Overview, PeerId, PeerState, Phase, Replica};
+use stablechat_protocol::name::ReplicaName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -44,20 +45,15 @@ impl StateLog {
             }
         }
 
-        for (peer, state, is_silent) in replica.peer_states() {
+        for (peer, state) in replica.peer_states() {
             let before = self.peer_states.insert(peer, state).unwrap_or(PeerState::Unknown);
             if before != state {
                 let name = identity.name_of(peer);
                 match state {
-                    PeerState::Unknown => {}
+                    // How a peer was lost is logged when that happens.
+                    PeerState::Unknown | PeerState::Down => {}
                     PeerState::CatchingUp => log::info!("replica {name} is catching up"),
                     PeerState::Linked => log::info!("replica {name} has joined, and is consulted"),
-                    PeerState::Down if is_silent => {
-                        log::warn!(
-                            "replica {name} is down: nothing was heard from it for longer than the delivery bound"
-                        )
-                    }
-                    PeerState::Down => log::info!("replica {name} is down: it has left, or was too slow"),
                 }
             }
         }
@@ -107,6 +103,20 @@ impl StateLog {
             ),
             ClockStanding::Good => log::info!("our clock agrees with the others that are up"),
         }
+    }
+}
+
+/// Logs how a peer was lost.
+pub fn log_loss(name: &ReplicaName, loss: Loss) {
+    match loss {
+        Loss::Dead => log::warn!("replica {name} is down: its process has ended, so nobody has to wait for it"),
+        Loss::Silent => log::warn!(
+            "replica {name} is down: nothing was heard from it for longer than the delivery bound, and nobody knows whether it lives"
+        ),
+        Loss::TooSlow => log::warn!(
+            "replica {name} is down for us: it was too slow for more than twice the delivery bound, and has to catch up and join again"
+        ),
+        Loss::Left => log::info!("replica {name} is down: it has left"),
     }
 }
 

@@ -227,7 +227,10 @@ impl Halted {
             }
             NetEvent::PeerConnected { peer } => outbox.add(NetCommand::ConnectionSeen { peer }),
             NetEvent::Stop => self.is_stopping = true,
-            NetEvent::PeerDisconnected { .. } | NetEvent::Peer { .. } | NetEvent::PingPeers { .. } => {}
+            NetEvent::PeerDisconnected { .. }
+            | NetEvent::AddressRefused { .. }
+            | NetEvent::Peer { .. }
+            | NetEvent::PingPeers { .. } => {}
         }
     }
 

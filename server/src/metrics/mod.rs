@@ -178,6 +178,18 @@ impl MetricsSnapshot {
             "1 while the peer is consulted before anything is answered.",
             each(|peer| f64::from(flag(peer.state == ReportedPeerState::Linked))),
         )?;
+        let lost = report.counters.lost;
+        let losses = [
+            ([("how", "dead")], lost.dead),
+            ([("how", "silent")], lost.silent),
+            ([("how", "too_slow")], lost.too_slow),
+            ([("how", "left")], lost.left),
+        ];
+        page.counters(
+            "stablechat_peers_lost_total",
+            "Peers lost: dead for certain; silent for the delivery bound; too slow; or stopped.",
+            losses,
+        )?;
         page.gauges(
             "stablechat_peer_silence_seconds",
             "Time since the peer was last heard.",

@@ -142,7 +142,7 @@ impl DialedPeer {
 }
 
 /// Registers a new socket, and notes its number.
-fn register(
+pub(super) fn register(
     registrar: &mut Registrar,
     connecting: &mut Option<ConnectionId>,
 ) -> impl FnMut(&mut TcpStream) -> std::io::Result<()> {

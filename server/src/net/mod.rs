@@ -21,6 +21,7 @@ mod dialer;
 mod fuzz;
 mod greeting;
 mod http;
+mod inquirer;
 mod intake;
 mod listener;
 mod logins;
@@ -141,6 +142,13 @@ pub enum NetEvent {
     PeerConnected { peer: PeerId },
     /// A peer is no longer connected. Some of the last messages for it may not have arrived.
     PeerDisconnected { peer: PeerId },
+    /// Nobody listens at a peer's address: the answer to [`NetCommand::AskAddress`]. All that was read of the peer before it was
+    /// asked is handed over before.
+    AddressRefused {
+        peer: PeerId,
+        /// As in the command.
+        number: u64,
+    },
     /// A peer sent a message: any but a greeting or a closing, which the loop handles itself.
     Peer {
         /// The replica's clock when the message was read.
@@ -209,4 +217,6 @@ pub enum NetCommand {
     ScrapeResult { report: ScrapeReport },
     /// End the connection with a peer and make a new one.
     Disconnect { peer: PeerId },
+    /// Find out whether anybody listens at a peer's address, with a connection that is begun now, until the peer is connected.
+    AskAddress { peer: PeerId, number: u64 },
 }

@@ -7,6 +7,7 @@ use super::channel::{NetHandle, connect};
 use super::connection::LINGER;
 use super::connections::{CLIENTS_MAX, Connections, ENDED_MAX, Remote, STRANGERS_MAX};
 use super::dialer::Dialer;
+use super::inquirer::Inquirer;
 use super::intake::Intake;
 use super::logins::LoginQueue;
 use super::monitor::{HTTP_CONNECTIONS_MAX, Monitor};
@@ -49,6 +50,7 @@ pub struct PollLoop {
     poll: Poll,
     listener: Listener,
     dialer: Dialer,
+    inquirer: Inquirer,
     registrar: Registrar,
     /// Serves monitoring systems, if the operator wants that.
     monitor: Option<Monitor>,
@@ -97,6 +99,7 @@ impl PollLoop {
             poll,
             listener,
             dialer: Dialer::new(&identity, applier.flags.clone(), now),
+            inquirer: Inquirer::new(&identity, applier.flags.clone()),
             monitor,
             stop,
             clock,
@@ -131,6 +134,7 @@ impl PollLoop {
             let is_open = self.take_commands();
             self.serve_monitor();
             self.dialer.step(&mut self.registrar, Instant::now());
+            self.ask_addresses();
             self.accept();
             self.read_peers();
             self.check_logins();
@@ -170,6 +174,7 @@ impl PollLoop {
             self.logins.deadline(),
             self.listener.retry_at(),
             self.dialer.deadline(),
+            self.inquirer.deadline(),
             self.monitor.as_ref().and_then(Monitor::deadline),
         ];
         let next = deadlines.into_iter().flatten().min()?;
@@ -191,6 +196,8 @@ impl PollLoop {
                 let now = Instant::now();
                 if let Some((peer, socket)) = self.dialer.take_connected(id, now) {
                     self.greet(id, peer, socket, now);
+                } else if self.inquirer.on_event(id, now) {
+                    // Its outcome is looked at in this turn.
                 } else if event.is_readable() || event.is_read_closed() || event.is_error() {
                     self.intake.set_readable(id);
                 }
@@ -227,6 +234,7 @@ impl PollLoop {
             }
             NetCommand::ConnectionSeen { peer } => self.peer_links.on_acknowledged(*peer),
             NetCommand::Disconnect { peer } => self.disconnect(*peer, now),
+            NetCommand::AskAddress { peer, number } => self.inquirer.ask(*peer, *number, now),
         }
     }
 

@@ -276,6 +276,22 @@ fn all_messages_of_a_stopped_replica_arrive_and_it_connects_again() {
     b.stop();
 }
 
+/// From either side: a dials b, and b does not dial a.
+#[test]
+fn an_address_where_nobody_listens_is_reported_when_it_is_asked() {
+    let cluster = cluster(&unused_addresses(2));
+    for (asked, asking, other) in [("a", "b", A), ("b", "a", B)] {
+        let mut node = Node::start(&cluster, asking);
+        let peer = Node::start(&cluster, asked);
+        node.see_connected(other);
+        peer.stop();
+        node.see_disconnected(other);
+        node.handle.post(vec![NetCommand::AskAddress { peer: other, number: 7 }]);
+        assert_eq!(node.next(), NetEvent::AddressRefused { peer: other, number: 7 });
+        node.stop();
+    }
+}
+
 #[test]
 fn a_peer_that_connects_again_replaces_its_earlier_connection() {
     let cluster = cluster(&unused_addresses(2));

@@ -28,8 +28,9 @@ impl Replica {
 
         let refusal = self.refusal(time, from, timestamp, &body, too_fast);
 
-        // A request that would be accepted with the longest grace counts, or the grace would never become long enough for it. What is
-        // refused for another reason does not. A retransmission after others have the request says nothing of how long messages take.
+        // A request that would be accepted with the longest grace counts, or the grace would never become long enough for it.
+        // What is refused for another reason does not. A retransmission after others have the request says nothing of how long
+        // messages take.
         let delay = time.since(timestamp);
         let is_in_time = refusal.is_none() || refusal == Some(Refusal::Late) && delay <= self.closing.grace.max();
         if is_in_time && !self.recent.contains(uid) && !self.missing.contains(uid) {
@@ -167,7 +168,7 @@ impl Replica {
 
     /// A peer sends bodies.
     pub(super) fn on_bodies(&mut self, from: PeerId, requests: Vec<StampedRequest>) {
-        if self.phase == Phase::CatchingUp {
+        if !self.takes_in() {
             return;
         }
         let credible = self.latest_credible();
@@ -203,6 +204,9 @@ impl Replica {
 
     /// Asks for missing requests whose time has come, and gives up those that are overdue.
     pub(super) fn fetch(&mut self, outputs: &mut Vec<Output>) {
+        if !self.takes_in() {
+            return;
+        }
         let again_at = self.now.after(self.settings.delivery_bound / 8);
         let due = self.missing.take_due(self.now, again_at, self.drained, self.settings.patience());
         if !due.overdue.is_empty() {
@@ -222,8 +226,7 @@ impl Replica {
             return self.rejoin(outputs);
         }
         for id in listed_by.iter() {
-            outputs.push(Output::send(id, PeerMessage::TooSlow));
-            self.lose(id, outputs);
+            self.exclude(id, outputs);
         }
     }
 

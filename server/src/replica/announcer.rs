@@ -1,5 +1,6 @@
 //! What the peers have been told, and what there is to tell them.
 
+use super::PeerId;
 use stablechat_protocol::peer::{PeerMessage, UIDS_MAX};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -10,6 +11,8 @@ use std::time::Duration;
 pub struct Announcer {
     /// What we hold since the last announcement, in the order in which it came.
     unannounced: Vec<Uid>,
+    /// The peers that we have fenced since then, each up to an incarnation.
+    fences: Vec<(PeerId, u64)>,
     /// The closed timestamp that was last announced.
     closed: Timestamp,
     /// When it was.
@@ -19,7 +22,7 @@ pub struct Announcer {
 impl Announcer {
     /// Nothing has been announced. The first heartbeat follows an interval after `now`.
     pub fn new(now: Timestamp) -> Announcer {
-        Announcer { unannounced: Vec::new(), closed: Timestamp::ZERO, announced_at: now }
+        Announcer { unannounced: Vec::new(), fences: Vec::new(), closed: Timestamp::ZERO, announced_at: now }
     }
 
     /// A request is held since now.
@@ -27,9 +30,14 @@ impl Announcer {
         self.unannounced.push(uid);
     }
 
-    /// Whether there are requests to announce.
+    /// Nothing more is taken from the incarnations of a peer up to this one.
+    pub fn add_fence(&mut self, peer: PeerId, epoch: u64) {
+        self.fences.push((peer, epoch));
+    }
+
+    /// Whether there are requests or fences to announce.
     pub fn has_news(&self) -> bool {
-        !self.unannounced.is_empty()
+        !self.unannounced.is_empty() || !self.fences.is_empty()
     }
 
     pub fn unannounced(&self) -> &[Uid] {
@@ -49,10 +57,11 @@ impl Announcer {
     /// Drops what there is to announce.
     pub fn clear(&mut self) {
         self.unannounced.clear();
+        self.fences.clear();
     }
 
-    /// The messages of an announcement, for each peer. Only the last one says how far we have closed: what the others list belongs
-    /// before it.
+    /// The messages of an announcement, for each peer. Only the last of those that list requests says how far we have closed:
+    /// what the others list belongs before it. Fences follow, since they say that everything is listed.
     pub fn announce(&mut self, now: Timestamp, closed: Timestamp) -> Vec<PeerMessage> {
         (self.closed, self.announced_at) = (closed, now);
 
@@ -66,6 +75,12 @@ impl Announcer {
 
         let uids = chunks.next().unwrap_or_default().to_vec();
         messages.push(PeerMessage::Announce { closed, uids });
+        messages.extend(self.fences.drain(..).map(|(peer, epoch)| fenced(peer, epoch)));
         messages
     }
+}
+
+/// Says that nothing more is taken from the incarnations of a peer up to this one.
+pub fn fenced(PeerId(replica): PeerId, epoch: u64) -> PeerMessage {
+    PeerMessage::Fenced { replica, epoch }
 }

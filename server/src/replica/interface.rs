@@ -1,6 +1,7 @@
-//! The inputs of the protocol's state machine, and its outputs. The poll loop names these types, and the applier performs the outputs.
+//! The inputs of the protocol's state machine, and its outputs. The poll loop names these types, and the applier performs the
+//! outputs.
 
-use super::{ConnectionId, PeerId};
+use super::{ConnectionId, Loss, PeerId};
 use stablechat_protocol::answer::{Refusal, Stability};
 use stablechat_protocol::digest::LogMark;
 use stablechat_protocol::name::AccountName;
@@ -13,9 +14,9 @@ use std::time::Duration;
 
 /// What happens to a replica.
 ///
-/// One wake of its driver is a [`Input::Woken`], then everything that was read, with an [`Input::Drained`] where the sockets had been
-/// read until empty, then an [`Input::Handled`], then as many [`Input::ApplyNext`] as the driver has time for, and at last an
-/// [`Input::Applied`]. A `time` is the replica's clock when the message or the piece was read.
+/// One wake of its driver is a [`Input::Woken`], then everything that was read, with an [`Input::Drained`] where the sockets had
+/// been read until empty, then an [`Input::Handled`], then as many [`Input::ApplyNext`] as the driver has time for, and at last
+/// an [`Input::Applied`]. A `time` is the replica's clock when the message or the piece was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// Begins each wake, before the events that were read are taken in, so that a pause of the replica is noticed before anything
@@ -27,6 +28,8 @@ pub enum Input {
     PeerConnected { peer: PeerId },
     /// A peer is no longer connected. This alone says nothing of the peer.
     PeerDisconnected { peer: PeerId },
+    /// Nobody listens at a peer's address: it refused a connection that was begun after [`Effect::AskAddress`] of this number.
+    AddressRefused { peer: PeerId, number: u64 },
     /// A peer sent a message.
     Peer { time: Timestamp, peer: PeerId, message: PeerMessage },
     /// A peer's log has been compared with ours.
@@ -55,16 +58,16 @@ pub enum Input {
     Drained { time: Timestamp },
     /// Everything that was read is put in: announcements are sent.
     Handled { time: Timestamp },
-    /// Apply the first pending request or query, if it is stable. Each is an input of its own, so that the driver can stop at any of
-    /// them: applying all that is stable can take longer than the peers wait for a sign of life.
+    /// Apply the first pending request or query, if it is stable. Each is an input of its own, so that the driver can stop at any
+    /// of them: applying all that is stable can take longer than the peers wait for a sign of life.
     ApplyNext,
     /// Nothing more is applied in this wake. Ends it: peers that have kept requests waiting for too long are dropped.
     Applied,
     /// At a boundary our log differs from a peer's, which it does only after the assumption of the protocol broke.
     LogsDiffer {
         peer: PeerId,
-        /// Whether ours is the shorter one. Of equally long ones it is that of the replica which comes later in the cluster file. The
-        /// peer finds the opposite.
+        /// Whether ours is the shorter one. Of equally long ones it is that of the replica which comes later in the cluster file.
+        /// The peer finds the opposite.
         is_ours_shorter: bool,
     },
     /// A peer's log and ours cannot be brought together any more: a snapshot of the peer's has to replace ours.
@@ -198,6 +201,11 @@ pub enum Effect {
     ConnectionSeen { peer: PeerId },
     /// End the connection to a peer. Its next connection begins with a new greeting and a comparison of logs.
     Disconnect { peer: PeerId },
+    /// A peer is lost, so that it is not consulted any more.
+    PeerLost { peer: PeerId, loss: Loss },
+    /// Find out whether anybody listens at a peer's address, with a new connection. [`Input::AddressRefused`] reports that nobody
+    /// does.
+    AskAddress { peer: PeerId, number: u64 },
     /// A new incarnation begins: note its number, durably, before anything else is sent. Otherwise a crash could bring back an
     /// incarnation that the peers have already met.
     NewEpoch {

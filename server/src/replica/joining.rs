@@ -3,13 +3,15 @@
 //! A replica that starts knows what it has applied and nothing else. It *catches up*: its peers' logs are compared with its
 //! own, and what it lacks is transferred, while nobody depends on it. Then it *joins*: it tells each peer what it holds, and
 //! from then on the peer consults it. Each peer answers with what it holds and with the timestamp up to which it may have applied
-//! requests without asking, so the replica accepts none there. When every peer has welcomed it, or is down, it *serves*.
+//! requests without asking, so the replica accepts none there. When every peer has welcomed it, or is down, it takes in what they
+//! hold, and then it *serves*. Before that it holds nothing that is pending: a peer that does not consult it would not wait for
+//! it when another dies (`deaths`).
 //!
 //! A replica that has not run for longer than a hop may take cannot keep the delivery bound for what it holds, and may be down for
 //! the others. It rejoins: it goes on as if it had been restarted, as another incarnation.
 
 use super::peers::{LogSync, PeerState};
-use super::{Effect, LogPart, Output, PeerId, Phase, Replica};
+use super::{Effect, LogPart, Loss, Output, PeerId, Phase, Replica, announcer};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::clock_offset::ClockOffset;
 use stablechat_protocol::peer::PeerMessage;
@@ -26,6 +28,7 @@ impl Replica {
         self.missing.clear();
         self.refused.clear();
         self.announcer.clear();
+        self.deaths.clear();
     }
 
     /// The replica runs. If it had not done so for long, it rejoins.
@@ -41,9 +44,10 @@ impl Replica {
         }
     }
 
-    /// A peer says that it has done without us for long.
-    pub(super) fn on_too_slow(&mut self, outputs: &mut Vec<Output>) {
-        if self.phase != Phase::CatchingUp {
+    /// A peer goes on without us, and will not hear of an incarnation of ours up to `above`.
+    pub(super) fn on_rejoin(&mut self, above: u64, outputs: &mut Vec<Output>) {
+        if self.phase != Phase::CatchingUp || above >= self.epoch {
+            self.epoch = self.epoch.max(above);
             self.rejoin(outputs);
         }
     }
@@ -80,62 +84,72 @@ impl Replica {
         peer.compare_anew();
 
         outputs.push(Output::Effect(Effect::ConnectionSeen { peer: id }));
-        match self.phase {
-            Phase::CatchingUp => outputs.push(Output::send(id, PeerMessage::CatchingUp { epoch: self.epoch })),
-            Phase::Joining | Phase::Serving => self.join(id, outputs),
+        let has_joined = self.phase != Phase::CatchingUp;
+        outputs.push(Output::send(id, PeerMessage::Incarnation { epoch: self.epoch, has_joined }));
+        if has_joined {
+            self.join(id, outputs);
         }
+        let fenced = self.peers.iter().filter(|(_, peer)| peer.fenced > 0);
+        outputs.extend(fenced.map(|(of, peer)| Output::send(id, announcer::fenced(of, peer.fenced))));
         outputs.push(Output::read(id, LogPart::Marks));
         self.ping_at_once(id, outputs);
         self.missing.on_connected(id, self.now);
     }
 
-    /// A connection is gone. This alone says nothing of the peer.
+    /// A connection is gone. This alone says nothing of the peer; whether anybody listens at its address does.
     pub(super) fn on_peer_disconnected(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
         if let Some(peer) = self.peers.get_mut(id) {
-            peer.is_connected = false;
+            (peer.is_connected, peer.is_met) = (false, false);
         }
         self.end_transfer_from(id, outputs);
         self.missing.on_disconnected(id, self.now);
+        self.ask_address(id, outputs);
     }
 
     /// Asks a peer to consult us.
     fn join(&self, to: PeerId, outputs: &mut Vec<Output>) {
         self.list_recent(to, outputs);
-        outputs.push(Output::send(to, PeerMessage::Join { epoch: self.epoch, closed: self.closing.closed() }));
+        outputs.push(Output::send(to, PeerMessage::Join { closed: self.closing.closed() }));
     }
 
-    /// A peer is there under this epoch. If it is another incarnation of a peer that was not down or catching up, the old one may
-    /// have accepted requests and told others than us.
-    fn meet(&mut self, id: PeerId, epoch: u64) {
-        let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.epoch != Some(epoch)) else { return };
+    /// A peer says which incarnation it is. If it is another than before, the earlier one is dead.
+    pub(super) fn on_incarnation(&mut self, id: PeerId, epoch: u64, has_joined: bool, outputs: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_connected(id) else { return };
+        if epoch <= peer.fenced {
+            return self.on_fenced_incarnation(id, outputs);
+        }
+        (peer.is_met, peer.asked) = (true, None);
+        if peer.epoch == Some(epoch) {
+            return;
+        }
+
         let may_have_accepted = matches!(peer.state, PeerState::Unknown | PeerState::Linked);
-        peer.epoch = Some(epoch);
+        if may_have_accepted && peer.epoch.is_some() {
+            peer.loss = Some(Loss::Dead);
+            outputs.push(Output::Effect(Effect::PeerLost { peer: id, loss: Loss::Dead }));
+        }
+        // Until its join comes, one that has joined may have accepted anything.
+        let state = if has_joined { PeerState::Unknown } else { PeerState::CatchingUp };
+        (peer.epoch, peer.state) = (Some(epoch), state);
         peer.closed = Timestamp::ZERO;
         peer.has_welcomed = false;
+        peer.fences.clear();
         // Its process may have started with another clock.
         (peer.offset, peer.is_log_time) = (ClockOffset::default(), false);
 
         self.pending.forget_holder(id);
         self.missing.forget_peer(id);
-        if may_have_accepted {
-            // What it told others may still be on its way to them, over all hops but its own.
-            self.raise_barrier(self.settings.delivery_bound - self.closing.grace.max());
-        }
-    }
-
-    /// A peer is catching up.
-    pub(super) fn on_catching_up(&mut self, id: PeerId, epoch: u64) {
-        self.meet(id, epoch);
-        if let Some(peer) = self.peers.get_mut(id) {
-            peer.state = PeerState::CatchingUp;
+        match may_have_accepted {
+            true => self.begin_flush(id, epoch.saturating_sub(1)),
+            false => self.fence_before(id, epoch),
         }
     }
 
     /// A peer joins: it is consulted from here on.
-    pub(super) fn on_join(&mut self, id: PeerId, epoch: u64, closed: Timestamp, outputs: &mut Vec<Output>) {
-        self.meet(id, epoch);
+    pub(super) fn on_join(&mut self, id: PeerId, closed: Timestamp, outputs: &mut Vec<Output>) {
         let credible = self.latest_credible();
         let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(epoch) = peer.epoch else { return };
         peer.state = PeerState::Linked;
         peer.closed = peer.closed.max(closed.min(credible));
 
@@ -161,34 +175,52 @@ impl Replica {
     }
 
     /// A peer leaves. It has handed over everything that it holds, so there is nothing to wait for, and no barrier.
-    pub(super) fn on_leave(&mut self, id: PeerId) {
-        self.stand_down(id);
+    pub(super) fn on_leave(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
+        self.stand_down(id, Loss::Left, outputs);
     }
 
     /// A peer has been silent for the delivery bound, or is too slow.
-    pub(super) fn lose(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
+    pub(super) fn lose(&mut self, id: PeerId, loss: Loss, outputs: &mut Vec<Output>) {
         let was_catching_up = self.peers.get(id).is_some_and(|peer| peer.state == PeerState::CatchingUp);
-        self.stand_down(id);
+        self.stand_down(id, loss, outputs);
         if !was_catching_up {
             // What it told others has arrived everywhere since, and only clocks may differ.
             self.raise_barrier(self.closing.grace.max());
         }
 
         if let Some(peer) = self.peers.get_connected(id) {
-            peer.is_connected = false;
+            (peer.is_connected, peer.is_met) = (false, false);
             self.missing.on_disconnected(id, self.now);
             outputs.push(Output::Effect(Effect::Disconnect { peer: id }));
             self.end_transfer_from(id, outputs);
         }
     }
 
+    /// Goes on without a peer that lives, and tells it so: it has to rejoin.
+    pub(super) fn exclude(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
+        let above = self.peers.get(id).and_then(|peer| peer.epoch).unwrap_or_default();
+        outputs.push(Output::send(id, PeerMessage::Rejoin { above }));
+        self.lose(id, Loss::TooSlow, outputs);
+    }
+
     /// A peer is down: it is not consulted any more, and uids that only it has listed are dropped.
-    fn stand_down(&mut self, id: PeerId) {
+    pub(super) fn stand_down(&mut self, id: PeerId, loss: Loss, outputs: &mut Vec<Output>) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        peer.state = PeerState::Down;
+        (peer.state, peer.loss) = (PeerState::Down, Some(loss));
+        outputs.push(Output::Effect(Effect::PeerLost { peer: id, loss }));
         peer.has_welcomed = false;
         self.missing.forget_peer(id);
         self.pending.forget_holder(id);
+        self.fence_accused(id);
+    }
+
+    /// Whether requests that peers list are taken in: every peer that is not down consults us.
+    pub(super) fn takes_in(&self) -> bool {
+        match self.phase {
+            Phase::CatchingUp => false,
+            Phase::Joining => self.peers.all_up(|peer| peer.has_welcomed),
+            Phase::Serving => true,
+        }
     }
 
     /// Joins once our log has the requests of all peers' logs and our clock agrees with theirs, unless we have to wait because of
@@ -200,8 +232,8 @@ impl Replica {
         if self.phase == Phase::CatchingUp && self.catch_up.is_idle() {
             self.compare_again(outputs);
             let has_all_logs = self.peers.all_up(|peer| matches!(peer.log, LogSync::InSync(_)));
-            // A log that ends ahead is mended even while our clock is off, since it can be what keeps our clock apart from theirs, and
-            // while we wait because of restarts.
+            // A log that ends ahead is mended even while our clock is off, since it can be what keeps our clock apart from
+            // theirs, and while we wait because of restarts.
             let is_mended = has_all_logs && self.has_compared_clocks() && self.mend_log_ahead(outputs);
             if is_mended && !self.is_clock_off() && self.waits_until().is_none() {
                 self.phase = Phase::Joining;
@@ -212,7 +244,7 @@ impl Replica {
 
         // What a peer may have applied and answered without us has to be here first: the peer may die at any time.
         let has_all = self.missing.is_empty_up_to(self.closing.closed());
-        if self.phase == Phase::Joining && has_all && self.peers.all_up(|peer| peer.has_welcomed) {
+        if self.phase == Phase::Joining && has_all && self.takes_in() {
             self.phase = Phase::Serving;
             self.restarts.on_serving(self.now);
         }

@@ -10,14 +10,17 @@
 //! *delivery bound* Δ: clocks of live replicas agree, and messages between them arrive, well within Δ.
 //!
 //! **One request's way.** A client sends it to all replicas. Each one that serves and has not *closed* its timestamp holds it, and
-//! *announces* its uid to its peers; a peer that lacks it *fetches* it. A replica applies it once all its peers have announced it and
-//! have closed its timestamp (the closed test, a few message delays), or else once more than Δ has passed (the real-time test).
+//! *announces* its uid to its peers; a peer that lacks it *fetches* it. A replica applies it once all its peers have announced it
+//! and have closed its timestamp (the closed test, a few message delays), or else once more than Δ has passed (the real-time
+//! test).
 //!
 //! | module | what it does | source of the idea |
 //! |---|---|---|
 //! | `agreement` | a request that one replica accepts reaches all | Cristian, Aghili, Strong, Dolev 1985: hop windows |
-//! | `closing`, `grace` | how far a replica has closed, and how far behind its clock | CockroachDB: closed timestamps; Nezha 2023: adaptive deadlines |
+//! | `closing`, `grace` | how far a replica has closed, and how far behind its clock | CockroachDB: closed timestamps; Nezha
+//! 2023: adaptive deadlines |
 //! | `stability` | the two tests, and losing peers that are silent or slow | Schneider 1990 |
+//! | `deaths` | what makes a death certain, and what follows | Birman and Joseph 1987: flushing |
 //! | `joining` | starting, joining, being consulted, rejoining | Schneider 1990: integrating a repaired replica |
 //! | `restarts` | waiting before a join, after many restarts | |
 //! | `logs`, `catch_up` | comparing logs, and transferring what ours lacks | Bayou 1995: undo, insert, apply again |
@@ -27,8 +30,8 @@
 //!
 //! The other modules are objects with their own invariants: `peers`, `pending`, `missing`, `refused`, `recent`, `announcer`.
 //!
-//! **When the assumption breaks** (a partition, a pause longer than Δ), a request may become known below the last applied one. It is
-//! inserted there, and everything after it is undone and applied again (a *repair*). Replicas that have diverged further
+//! **When the assumption breaks** (a partition, a pause longer than Δ), a request may become known below the last applied one. It
+//! is inserted there, and everything after it is undone and applied again (a *repair*). Replicas that have diverged further
 //! rejoin one after the other, and take over each other's entries while they catch up. So nothing acknowledged is lost.
 //!
 //! **How it is driven.** [`Replica::step`] takes one [`Input`] and appends [`Output`]s, which the driver performs in their order.
@@ -49,6 +52,7 @@ mod announcer;
 mod catch_up;
 mod clocks;
 mod closing;
+mod deaths;
 mod grace;
 mod interface;
 mod invariants;
@@ -70,12 +74,13 @@ use catch_up::CatchUp;
 use clocks::ClockCheck;
 pub use clocks::ClockStanding;
 use closing::Closing;
+use deaths::Deaths;
 pub use interface::{Body, Effect, Input, LogPart, LogRead, Output, Sender, StoreChange, Submission};
 use invariants::HighWater;
 use missing::MissingRequests;
 pub use overview::{Overview, PeerOverview};
-pub use peers::PeerState;
 use peers::Peers;
+pub use peers::{Loss, PeerState};
 use pending::PendingRequests;
 use recent::RecentlyApplied;
 use refused::RefusedRequests;
@@ -202,7 +207,8 @@ pub struct Replica {
     phase: Phase,
     peers: Peers,
     closing: Closing,
-    /// Up to here only the real-time test decides: another replica may have accepted something that nobody told us. Never moves back.
+    /// Up to here only the real-time test decides: another replica may have accepted something that nobody told us. Never moves
+    /// back.
     barrier: Timestamp,
     /// The latest reading before which everything that had arrived has been put in. Never moves back.
     drained: Timestamp,
@@ -222,6 +228,9 @@ pub struct Replica {
     announcer: Announcer,
     clock_check: ClockCheck,
     restarts: Restarts,
+    deaths: Deaths,
+    /// How often we have asked whether anybody listens at a peer's address.
+    asked_addresses: u64,
     /// Up to here we may have applied requests or answered queries by a test of our own: how far we had closed when we last served.
     served: Timestamp,
     /// When we were last muted.
@@ -247,7 +256,7 @@ impl Replica {
             phase: Phase::CatchingUp,
             peers: Peers::new(&settings.peers, settings.first_heard_by(now)),
             closing: Closing::new(closed, settings.hop()),
-            barrier: now,
+            barrier: Timestamp::ZERO,
             drained: now,
             now,
             read: now,
@@ -261,12 +270,14 @@ impl Replica {
             announcer: Announcer::new(now),
             clock_check: ClockCheck::default(),
             restarts: Restarts::new(restarts, now),
+            deaths: Deaths::default(),
+            asked_addresses: 0,
             served: Timestamp::ZERO,
             muted_at: Timestamp::ZERO,
             slow_since: None,
             has_room: true,
             stopping: Stopping::No,
-            reached: HighWater { epoch, closed, barrier: now, drained: now, now, horizon, applied },
+            reached: HighWater { epoch, closed, barrier: Timestamp::ZERO, drained: now, now, horizon, applied },
             settings,
         };
         replica.begin();
@@ -283,6 +294,7 @@ impl Replica {
             Input::Request { submission, sender } => self.on_request(submission, &sender, outputs),
             Input::PeerConnected { peer } => self.on_peer_connected(peer, outputs),
             Input::PeerDisconnected { peer } => self.on_peer_disconnected(peer, outputs),
+            Input::AddressRefused { peer, number } => self.on_address_refused(peer, number, outputs),
             Input::Peer { time, peer, message } => self.on_peer(time, peer, message, outputs),
             Input::LogCompared { time, peer, after, depth, end } => {
                 if self.hear(peer, time) {
@@ -359,19 +371,21 @@ impl Replica {
 
     /// What each message of a peer leads to.
     fn on_peer(&mut self, time: Timestamp, from: PeerId, message: PeerMessage, outputs: &mut Vec<Output>) {
+        if let PeerMessage::Incarnation { epoch, has_joined } = message {
+            return self.on_incarnation(from, epoch, has_joined, outputs);
+        }
         if !self.hear(from, time) {
             return;
         }
         match message {
-            PeerMessage::CatchingUp { epoch } => self.on_catching_up(from, epoch),
             PeerMessage::Listed { uids } => self.on_listed(from, uids),
-            PeerMessage::Join { epoch, closed } => self.on_join(from, epoch, closed, outputs),
+            PeerMessage::Join { closed } => self.on_join(from, closed, outputs),
             PeerMessage::Welcome { to, applied } => self.on_welcome(from, to, applied),
             PeerMessage::Announce { closed, uids } => self.on_announce(from, closed, uids),
             PeerMessage::Fetch { uids } => self.on_fetch(from, uids, outputs),
             PeerMessage::Bodies { requests } => self.on_bodies(from, requests),
             PeerMessage::NotHeld { uids } => self.on_not_held(from, uids),
-            PeerMessage::Leave => self.on_leave(from),
+            PeerMessage::Leave => self.on_leave(from, outputs),
             PeerMessage::LogMarks { marks } => self.on_log_marks(from, marks, outputs),
             PeerMessage::FetchLog { after } => outputs.push(Output::read(from, LogPart::Entries { after })),
             PeerMessage::Ping { sent } => {
@@ -384,7 +398,8 @@ impl Replica {
             PeerMessage::Pong { sent, clock, is_log_time } => {
                 self.on_pong(from, Exchange { sent, clock, received: time }, is_log_time);
             }
-            PeerMessage::TooSlow => self.on_too_slow(outputs),
+            PeerMessage::Rejoin { above } => self.on_rejoin(above, outputs),
+            PeerMessage::Fenced { replica, epoch } => self.on_fenced(from, PeerId(replica), epoch, outputs),
             PeerMessage::FetchSnapshot { part } => {
                 outputs.push(Output::read(from, LogPart::SnapshotPart { number: part }))
             }
@@ -392,6 +407,7 @@ impl Replica {
             PeerMessage::SnapshotBusy => self.on_not_installed(from),
             // The poll loop answers these, and passes none on.
             PeerMessage::Greeting { .. } | PeerMessage::Closing { .. } => {}
+            PeerMessage::Incarnation { .. } => {}
             // The applier makes inputs of its own of these.
             PeerMessage::Boundary { .. } | PeerMessage::CommonPrefix { .. } | PeerMessage::LogEntries { .. } => {}
             // The applier measures by these.
@@ -399,10 +415,11 @@ impl Replica {
         }
     }
 
-    /// Notes that a peer lives. What comes from a connection that we have ended is of another time, and says nothing.
+    /// Notes that a peer lives. What comes from a connection that we have ended is of another time, and says nothing; nor does
+    /// what a fenced incarnation says.
     fn hear(&mut self, from: PeerId, time: Timestamp) -> bool {
         self.read = self.read.max(time);
-        let peer = self.peers.get_connected(from);
+        let peer = self.peers.get_connected(from).filter(|peer| peer.is_met);
         peer.map(|peer| peer.heard = peer.heard.max(time)).is_some()
     }
 

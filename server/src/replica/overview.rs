@@ -1,7 +1,7 @@
 //! What a replica shows of itself, for logs, metrics and status reports. Nothing in the protocol depends on it.
 
-use super::peers::{Peer, PeerState};
-use super::{ClockStanding, PeerId, Phase, Replica, Stopping};
+use super::peers::PeerState;
+use super::{ClockStanding, Loss, PeerId, Phase, Replica, Stopping};
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub struct Overview {
 pub struct PeerOverview {
     pub id: PeerId,
     pub state: PeerState,
+    /// How it was last lost; none if it never was.
+    pub loss: Option<Loss>,
     pub is_connected: bool,
     /// Its closed timestamp, as far as it was announced; none when it is not consulted.
     pub closed: Option<Timestamp>,
@@ -49,10 +51,9 @@ pub struct PeerOverview {
 }
 
 impl Replica {
-    /// What each peer is to the replica, and whether it has been silent for the delivery bound.
-    pub fn peer_states(&self) -> impl Iterator<Item = (PeerId, PeerState, bool)> {
-        let is_silent = |peer: &Peer| self.now.since(peer.heard) >= self.settings.delivery_bound;
-        self.peers.iter().map(move |(id, peer)| (id, peer.state, is_silent(peer)))
+    /// What each peer is to the replica.
+    pub fn peer_states(&self) -> impl Iterator<Item = (PeerId, PeerState)> {
+        self.peers.iter().map(|(id, peer)| (id, peer.state))
     }
 
     /// What the replica shows of itself.
@@ -60,6 +61,7 @@ impl Replica {
         let peers = self.peers.iter().map(|(id, peer)| PeerOverview {
             id,
             state: peer.state,
+            loss: peer.loss,
             is_connected: peer.is_connected,
             closed: (peer.state == PeerState::Linked).then_some(peer.closed),
             silence: self.now.since(peer.heard),

@@ -11,12 +11,25 @@ use std::collections::BTreeMap;
 pub enum PeerState {
     /// We have not heard what it is. It may be serving, so nothing is stable by the closed test.
     Unknown,
-    /// It is catching up: it accepts nothing, and is not consulted.
+    /// It has not joined: it accepts nothing, holds nothing, and is not consulted.
     CatchingUp,
     /// It has joined: the closed test consults it.
     Linked,
-    /// It has been silent for the delivery bound, or has left.
+    /// It is dead, has been silent for the delivery bound, or has left.
     Down,
+}
+
+/// How a peer came to be down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// It is dead for certain.
+    Dead,
+    /// It was silent for the delivery bound.
+    Silent,
+    /// It lives, but was too slow.
+    TooSlow,
+    /// It has handed over everything, and left.
+    Left,
 }
 
 /// How a peer's log compares with ours.
@@ -36,9 +49,22 @@ pub enum LogSync {
 #[derive(Debug)]
 pub struct Peer {
     pub state: PeerState,
+    /// How it was last lost; none if it never was.
+    pub loss: Option<Loss>,
     /// The incarnation of it that we last met; none before we met any.
     pub epoch: Option<u64>,
+    /// Nothing is taken from its incarnations up to this one.
+    pub fenced: u64,
+    /// The incarnations of other replicas up to which it takes nothing from them. Before it said so, it had listed to us all that
+    /// it held.
+    pub fences: BTreeMap<PeerId, u64>,
+    /// The last incarnation of it that another peer has fenced and we have not, if there is one.
+    pub accused: Option<u64>,
+    /// The number under which we have last asked whether anybody listens at its address; none since we know more.
+    pub asked: Option<u64>,
     pub is_connected: bool,
+    /// Whether it has said on this connection that it is an incarnation which is not fenced.
+    pub is_met: bool,
     /// Whether it has welcomed this incarnation of ours, so consults us from then on.
     pub has_welcomed: bool,
     pub log: LogSync,
@@ -63,8 +89,14 @@ impl Peer {
     fn new(heard: Timestamp) -> Peer {
         Peer {
             state: PeerState::Unknown,
+            loss: None,
             epoch: None,
+            fenced: 0,
+            fences: BTreeMap::new(),
+            accused: None,
+            asked: None,
             is_connected: false,
+            is_met: false,
             has_welcomed: false,
             log: LogSync::Comparing,
             transferred_to: Uid::MIN,

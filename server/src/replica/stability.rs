@@ -12,7 +12,7 @@
 
 use super::peers::{Peer, PeerState};
 use super::pending::Pending;
-use super::{Body, Effect, Output, PeerId, Phase, Replica, Stopping, StoreChange};
+use super::{Body, Effect, Loss, Output, PeerId, Phase, Replica, Stopping, StoreChange};
 use stablechat_protocol::answer::Stability;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
@@ -24,7 +24,8 @@ impl Replica {
     pub(super) fn on_drained(&mut self, time: Timestamp, outputs: &mut Vec<Output>) {
         self.drained = self.drained.max(time);
         let silent = self.peers.those(|_, peer| self.is_silent(peer));
-        silent.iter().for_each(|peer| self.lose(peer, outputs));
+        silent.iter().for_each(|peer| self.lose(peer, Loss::Silent, outputs));
+        self.give_up_flushes();
         self.note_muteness();
 
         // Requests that were held back while we were muted may still be new to peers that have to be told of them.
@@ -66,6 +67,7 @@ impl Replica {
         self.notice_pause(time, outputs);
         self.note_muteness();
         self.judge_clock(outputs);
+        self.settle_deaths();
         self.advance(outputs);
         if self.phase != Phase::CatchingUp {
             self.closing.follow(self.now);
@@ -104,7 +106,7 @@ impl Replica {
         let heartbeat = (!self.peers.is_empty()).then(|| self.announcer.heartbeat_at(self.settings.heartbeat()));
         let up = self.peers.iter().filter(|(_, peer)| peer.state != PeerState::Down);
         let silence = up.map(|(_, peer)| peer.heard.after(self.settings.delivery_bound).next()).min();
-        let fetch = self.missing.fetch_deadline();
+        let fetch = self.missing.fetch_deadline().filter(|_| self.takes_in());
         [real_time, closing, start, heartbeat, silence, fetch].into_iter().flatten().min()
     }
 
@@ -182,6 +184,7 @@ impl Replica {
         // A query is not logged, so no peer need hold it.
         let must_be_held = matches!(pending.body, Body::Request(_));
         uid.timestamp > self.barrier
+            && self.deaths.is_empty()
             && self.closing.closed() >= uid.timestamp
             && self.missing.first().is_none_or(|missing| missing > uid)
             && self.peers.iter().all(|(id, peer)| match peer.state {
@@ -218,8 +221,7 @@ impl Replica {
         });
 
         for id in slow.iter() {
-            outputs.push(Output::send(id, PeerMessage::TooSlow));
-            self.lose(id, outputs);
+            self.exclude(id, outputs);
         }
     }
 

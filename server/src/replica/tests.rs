@@ -55,9 +55,12 @@ impl Script {
     /// A message to or from a peer.
     fn message(&self, message: &PeerMessage) -> String {
         match message {
-            PeerMessage::CatchingUp { epoch } => format!("catching up, epoch {epoch}"),
+            PeerMessage::Incarnation { epoch, has_joined } => {
+                let and = if *has_joined { ", which has joined" } else { "" };
+                format!("incarnation {epoch}{and}")
+            }
             PeerMessage::Listed { uids } => format!("listed [{}]", self.list(uids.iter().copied())),
-            PeerMessage::Join { epoch, closed } => format!("join, epoch {epoch}, closed {}", show(*closed)),
+            PeerMessage::Join { closed } => format!("join, closed {}", show(*closed)),
             PeerMessage::Welcome { to, applied } => format!("welcome to {to}, applied {}", show(*applied)),
             PeerMessage::Announce { closed, uids } => {
                 format!("announce closed {}, [{}]", show(*closed), self.list(uids.iter().copied()))
@@ -66,7 +69,10 @@ impl Script {
             PeerMessage::FetchLog { after } => format!("fetch log after {}", show(after.timestamp)),
             PeerMessage::NotHeld { uids } => format!("not held [{}]", self.list(uids.iter().copied())),
             PeerMessage::Leave => "leave".into(),
-            PeerMessage::TooSlow => "too slow".into(),
+            PeerMessage::Rejoin { above } => format!("rejoin above {above}"),
+            PeerMessage::Fenced { replica, epoch } => {
+                format!("fenced {} up to {epoch}", peer_name(PeerId(*replica)))
+            }
             other => format!("{other:?}"),
         }
     }
@@ -117,6 +123,10 @@ impl Script {
             Output::Effect(Effect::ConnectionSeen { peer }) => format!("{} is seen", peer_name(*peer)),
             Output::Effect(Effect::Disconnect { peer }) => format!("disconnect {}", peer_name(*peer)),
             Output::Effect(Effect::NewEpoch { epoch, .. }) => format!("new epoch {epoch}"),
+            Output::Effect(Effect::PeerLost { peer, loss }) => format!("{} is lost: {loss:?}", peer_name(*peer)),
+            Output::Effect(Effect::AskAddress { peer, number }) => {
+                format!("ask the address of {}, question {number}", peer_name(*peer))
+            }
             Output::Effect(Effect::Stable) => "stable".into(),
             Output::Effect(Effect::RaiseClock { to }) => format!("raise the clock to {}", show(*to)),
             Output::Effect(Effect::Stopped) => "stopped".into(),
@@ -151,8 +161,26 @@ impl Script {
 
 impl Script {
     /// What a peer says: `from b join at=10000 epoch=1 closed=9000`, or with requests as `name@time`. With what it is, it tells its
-    /// clock, which agrees with ours unless `clock` says what it shows, or that it is unknown. `sent` is when it was asked for that.
+    /// clock, which agrees with ours unless `clock` says what it shows, or that it is unknown. `sent` is when it was asked for
+    /// that.
+    ///
+    /// On a new connection it first says which incarnation it is, whether or not the script says so: the one that we know.
     fn said(&mut self, arguments: &mut ArgumentConsumer<'_>) -> Result<Vec<Input>> {
+        let mut inputs = self.said_alone(arguments)?;
+        if let Some(Input::Peer { time, peer, .. } | Input::LogCompared { time, peer, .. }) = inputs.first()
+            && !matches!(inputs.first(), Some(Input::Peer { message: PeerMessage::Incarnation { .. }, .. }))
+            && let Some(known) = self.replica.peers.get(*peer).filter(|known| known.is_connected && !known.is_met)
+            && let epoch = known.epoch.unwrap_or(1)
+            && epoch > known.fenced
+        {
+            let message = PeerMessage::Incarnation { epoch, has_joined: false };
+            inputs.insert(0, Input::Peer { time: *time, peer: *peer, message });
+        }
+        Ok(inputs)
+    }
+
+    fn said_alone(&mut self, arguments: &mut ArgumentConsumer<'_>) -> Result<Vec<Input>> {
+        let other = arguments.take_key("of").map(|name| peer(Some(name))).transpose()?;
         let peer = peer(arguments.next_pos())?;
         let what = arguments.next_pos().ok_or("what it says is missing")?;
         let time_of = |key: Option<&str>| key.map_or(Ok(Timestamp::ZERO), time);
@@ -183,9 +211,9 @@ impl Script {
         }
         let uids = requests.iter().map(|held| held.uid).collect();
         let message = match what {
-            "catching_up" => PeerMessage::CatchingUp { epoch },
+            "incarnation" => PeerMessage::Incarnation { epoch, has_joined: false },
             "listed" => PeerMessage::Listed { uids },
-            "join" => PeerMessage::Join { epoch, closed },
+            "join" => PeerMessage::Join { closed },
             "welcome" => PeerMessage::Welcome { to: epoch, applied },
             "pong" => return Ok(pong.into_iter().collect()),
             "announce" => PeerMessage::Announce { closed, uids },
@@ -193,7 +221,8 @@ impl Script {
             "bodies" => PeerMessage::Bodies { requests },
             "not_held" => PeerMessage::NotHeld { uids },
             "leave" => PeerMessage::Leave,
-            "too_slow" => PeerMessage::TooSlow,
+            "rejoin" => PeerMessage::Rejoin { above: epoch },
+            "fenced" => PeerMessage::Fenced { replica: other.ok_or("whom it has fenced is missing")?.0, epoch },
             // What comes of comparing its log with ours.
             "in_sync" => {
                 let end = end.map(time).transpose()?;
@@ -203,9 +232,12 @@ impl Script {
             "entries" => return Ok(vec![Input::LogEntries { time: at, peer, after, missing: requests, next }]),
             _ => return Err(format!("peers do not say {what}").into()),
         };
-        let tells_clock = matches!(message, PeerMessage::CatchingUp { .. } | PeerMessage::Join { .. });
-        let said = Input::Peer { time: at, peer, message };
-        Ok(std::iter::once(said).chain(pong.filter(|_| tells_clock)).collect())
+        let tells_clock = matches!(message, PeerMessage::Incarnation { .. } | PeerMessage::Join { .. });
+        // A join is said by an incarnation that has said what it is.
+        let incarnation =
+            matches!(message, PeerMessage::Join { .. }).then_some(PeerMessage::Incarnation { epoch, has_joined: true });
+        let said = incarnation.into_iter().chain([message]).map(|message| Input::Peer { time: at, peer, message });
+        Ok(said.chain(pong.filter(|_| tells_clock)).collect())
     }
 }
 
@@ -236,6 +268,10 @@ impl Runner for Script {
             "room" => vec![Input::Room { has_room: arguments.next_pos().ok_or("yes or no is missing")? == "yes" }],
             "halted" => vec![Input::Halted],
             "connect" => vec![Input::PeerConnected { peer: peer(arguments.next_pos())? }],
+            "refused" => {
+                let number = arguments.take_key("number").map_or(Ok(1), str::parse)?;
+                vec![Input::AddressRefused { peer: peer(arguments.next_pos())?, number }]
+            }
             "disconnect" => vec![Input::PeerDisconnected { peer: peer(arguments.next_pos())? }],
             "from" => self.said(&mut arguments)?,
             "restart" | "cluster" => {
@@ -319,10 +355,11 @@ fn serving(now_ms: u64) -> Replica {
     let peers = [PeerId(1), PeerId(2)];
     for peer in peers {
         replica.step(Input::PeerConnected { peer }, &mut Vec::new());
-        replica.step(nothing_more(now, peer), &mut Vec::new());
-        let join = PeerMessage::Join { epoch: 1, closed };
-        for message in [join, PeerMessage::Pong { sent: now, clock: now, is_log_time: false }] {
-            replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
+        let said = |message| Input::Peer { time: now, peer, message };
+        let pong = PeerMessage::Pong { sent: now, clock: now, is_log_time: false };
+        let incarnation = said(PeerMessage::Incarnation { epoch: 1, has_joined: false });
+        for input in [incarnation, nothing_more(now, peer), said(PeerMessage::Join { closed }), said(pong)] {
+            replica.step(input, &mut Vec::new());
         }
         wake(&mut replica, now);
     }
@@ -408,7 +445,9 @@ golden_scripts!(
     Script::new,
     a_body_is_waited_for_no_longer_than_another_bound,
     a_body_on_its_way_is_waited_for,
+    a_certain_death_is_flushed,
     a_duplicate_is_applied_once_and_answered_to_all,
+    a_flush_that_takes_too_long_ends_with_a_barrier,
     a_full_disk_refuses_requests_and_answers_queries,
     a_join_waits_for_every_clock,
     a_late_request_is_inserted,
@@ -417,6 +456,7 @@ golden_scripts!(
     a_missing_uid_holds_up_later_requests,
     a_pause_begins_a_new_epoch,
     a_peer_that_catches_up_is_not_consulted,
+    a_refusal_proves_nothing_while_connected,
     a_repeated_request_is_refused_as_late,
     a_replica_joins_only_with_a_good_clock,
     a_replica_whose_clock_is_outvoted_stands_down,
@@ -430,6 +470,7 @@ golden_scripts!(
     a_transfer_resumes_where_the_last_one_stopped,
     accounts_and_not_strangers_set_the_grace,
     after_silence_the_real_time_test_decides_up_to_the_barrier,
+    an_incarnation_that_was_fenced_comes_back,
     applied_in_the_order_of_uids,
     at_most_sixteen_connections_wait_for_one_request,
     diverged_replicas_catch_up_one_at_a_time,
@@ -445,6 +486,8 @@ golden_scripts!(
     the_real_time_test_waits_for_the_delivery_bound,
     uids_of_a_dead_incarnation_are_dropped,
     unexpected_log_entries_are_ignored,
+    who_is_accused_is_asked_for_a_proof_of_our_own,
+    who_joins_takes_in_nothing_before_all_consult_it,
 );
 
 #[test]
@@ -504,7 +547,7 @@ fn each_broken_rule_is_noticed() {
         ("the closed timestamp never moves back", |replica, _| {
             replica.closing = Closing::new(Timestamp::ZERO, DELIVERY_BOUND);
         }),
-        ("the barrier never moves back", |replica, _| replica.barrier = Timestamp::ZERO),
+        ("the barrier never moves back", |replica, _| replica.reached.barrier = Timestamp::MAX),
         ("the drained reading never moves back", |replica, _| replica.drained = Timestamp::ZERO),
         ("the clock reading never moves back", |replica, _| replica.now = Timestamp::ZERO),
         ("the horizon never moves back", |replica, _| {
@@ -561,7 +604,7 @@ fn each_broken_rule_is_noticed() {
 #[should_panic(expected = "the barrier never moves back")]
 fn a_step_that_finds_a_broken_rule_panics() {
     let mut replica = serving(10_000);
-    replica.barrier = Timestamp::ZERO;
+    replica.reached.barrier = Timestamp::MAX;
     replica.step(Input::Room { has_room: true }, &mut Vec::new());
 }
 
@@ -575,7 +618,7 @@ fn a_peer_contradicts_our_clock_only_if_its_log_does_not_end_ahead_of_its_own() 
     let is_contradicted = |our_end: u64, its_end: Option<u64>| {
         let mut replica = start(3_610_000, Uid::new(at(our_end), b""), 2);
         let (time, peer) = (at(3_610_010), PeerId(1));
-        let catching_up = Input::Peer { time, peer, message: PeerMessage::CatchingUp { epoch: 1 } };
+        let catching_up = Input::Peer { time, peer, message: PeerMessage::Incarnation { epoch: 1, has_joined: false } };
         let pong = PeerMessage::Pong { sent: time, clock: at(10_010), is_log_time: false };
         let pong = Input::Peer { time, peer, message: pong };
         let compared = Input::LogCompared { time, peer, after: None, depth: 0, end: its_end.map(at) };
@@ -601,11 +644,10 @@ fn join_wait(restarts: u32, joined: u8, min_live: usize) -> u64 {
             if after == 0 {
                 replica.step(Input::PeerConnected { peer }, &mut Vec::new());
             }
-            let message = match peer.0 <= joined {
-                true => PeerMessage::Join { epoch: 1, closed: time.before(AHEAD) },
-                false => PeerMessage::CatchingUp { epoch: 1 },
-            };
-            replica.step(Input::Peer { time, peer, message }, &mut Vec::new());
+            let join = (peer.0 <= joined).then_some(PeerMessage::Join { closed: time.before(AHEAD) });
+            for message in std::iter::once(PeerMessage::Incarnation { epoch: 1, has_joined: false }).chain(join) {
+                replica.step(Input::Peer { time, peer, message }, &mut Vec::new());
+            }
             let pong = PeerMessage::Pong { sent: time, clock: time, is_log_time: false };
             replica.step(Input::Peer { time, peer, message: pong }, &mut Vec::new());
             replica.step(nothing_more(time, peer), &mut Vec::new());
@@ -649,8 +691,10 @@ fn a_clock_is_contradicted_if_only_the_wall_clock_agrees_with_a_peers() {
     let mut replica = start(10_000 + HOUR_MS, Uid::MIN, 2);
     let pong = |replica: &mut Replica, peer, clock| {
         replica.step(Input::PeerConnected { peer }, &mut Vec::new());
-        let message = PeerMessage::Pong { sent: now, clock, is_log_time: false };
-        replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
+        let pong = PeerMessage::Pong { sent: now, clock, is_log_time: false };
+        for message in [PeerMessage::Incarnation { epoch: 1, has_joined: false }, pong] {
+            replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
+        }
     };
     let contradicts = |replica: &mut Replica, ahead_ns| {
         replica.step(Input::WallClock { unfollowed_ns: Some(ahead_ns) }, &mut Vec::new());

@@ -52,6 +52,9 @@ pub enum Fault {
     Stop { node: usize },
     /// Nothing gets from one replica to another, or to all others if there is no other, in one direction or in both.
     Partition { from: usize, to: Option<usize>, symmetric: bool, length: Duration },
+    /// A firewall refuses connections to a replica in its name, from another replica or from all others, and ends those that
+    /// there are.
+    Wall { node: usize, from: Option<usize>, length: Duration },
     /// A replica takes so much longer to send another the bodies that it asks for.
     SlowBodies { from: usize, to: usize, wait: Duration, length: Duration },
     /// A machine's wall clock is set so many nanoseconds ahead of the true time, and right again after a while. With `kill`, the
@@ -85,6 +88,7 @@ impl Fault {
         (Mode::Beyond, "disks lost"),
         (Mode::Beyond, "partitions"),
         (Mode::Beyond, "partitions one way"),
+        (Mode::Beyond, "replicas walled off"),
     ];
 
     /// What the fault is counted as.
@@ -109,6 +113,7 @@ impl Fault {
             Fault::Stop { .. } => "replicas stopped",
             Fault::Partition { symmetric: true, .. } => "partitions",
             Fault::Partition { symmetric: false, .. } => "partitions one way",
+            Fault::Wall { .. } => "replicas walled off",
             Fault::SlowBodies { .. } => "bodies slow",
             Fault::WrongClock { kill: true, .. } => "clocks wrong at a start",
             Fault::WrongClock { skew: ..0, .. } => "clocks stepped back",
@@ -160,6 +165,7 @@ const TABLE: &[Row] = &[
     Row { weight: 6, mode: Mode::Beyond, replicas: 1, draw: |dice| dice.any_pause() },
     Row { weight: 12, mode: Mode::Beyond, replicas: 2, draw: |dice| dice.partition() },
     Row { weight: 3, mode: Mode::Beyond, replicas: 2, draw: |dice| Fault::Wipe { node: dice.node } },
+    Row { weight: 6, mode: Mode::Beyond, replicas: 2, draw: |dice| dice.wall() },
     Row { weight: 4, mode: Mode::Beyond, replicas: 2, draw: |dice| dice.slow_bodies() },
     Row { weight: 3, mode: Mode::Beyond, replicas: 1, draw: |dice| dice.slightly_wrong_clock() },
 ];
@@ -262,6 +268,12 @@ impl Dice<'_> {
     fn partition(&mut self) -> Fault {
         let to = Some(self.other).filter(|_| self.random.bool());
         Fault::Partition { from: self.node, to, symmetric: self.random.bool(), length: self.length() }
+    }
+
+    /// A firewall that stands for longer or shorter than Δ.
+    fn wall(&mut self) -> Fault {
+        let from = Some(self.other).filter(|_| self.random.bool());
+        Fault::Wall { node: self.node, from, length: self.length() }
     }
 
     /// Bodies that take so long that they come within Δ, later, or not while anybody waits for them.

@@ -47,6 +47,8 @@ pub struct Links {
     pub late_one_in: u32,
     /// Until when nothing gets from one to the other.
     blocked: Vec<Vec<Timestamp>>,
+    /// Until when a firewall refuses connections from one to the other, in the other's name.
+    walled: Vec<Vec<Timestamp>>,
     /// How much longer messages from one to the other take, and until when.
     slowed: BTreeMap<(usize, usize), (Duration, Timestamp)>,
     /// How much longer one takes to send the other a body that was asked for, and until when.
@@ -64,6 +66,7 @@ impl Links {
             is_brisk: false,
             late_one_in: 0,
             blocked: vec![vec![Timestamp::ZERO; replicas]; replicas],
+            walled: vec![vec![Timestamp::ZERO; replicas]; replicas],
             slowed: BTreeMap::new(),
             slow_bodies: BTreeMap::new(),
         }
@@ -144,6 +147,16 @@ impl Links {
     /// Lets nothing get from one replica to the other until then.
     pub fn block(&mut self, from: usize, to: usize, until: Timestamp) {
         self.blocked[from][to] = self.blocked[from][to].max(until);
+    }
+
+    /// Refuses connections from one replica to the other until then, in the other's name.
+    pub fn wall(&mut self, from: usize, to: usize, until: Timestamp) {
+        self.walled[from][to] = self.walled[from][to].max(until);
+    }
+
+    /// Whether connections from one to the other are refused in the other's name.
+    pub fn is_walled(&self, now: Timestamp, from: usize, to: usize) -> bool {
+        self.walled[from][to] > now
     }
 
     /// Lets messages get from each of the two to the other again.

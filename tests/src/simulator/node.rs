@@ -134,6 +134,8 @@ enum Arrival {
     Peer(PeerId, PeerMessage),
     /// The end of a connection with a peer.
     PeerDisconnected(PeerId),
+    /// The refusal of a connection by a peer's address, and the number of the question.
+    AddressRefused(PeerId, u64),
 }
 
 /// The loop's connection with a peer.
@@ -142,6 +144,8 @@ struct PeerLink {
     link: Option<LinkId>,
     /// The number of connections that the applier does not know of yet. Until it does, its messages were meant for earlier ones.
     unseen: usize,
+    /// The last question whether anybody listens at the peer's address, until the peer is connected.
+    asked: Option<u64>,
 }
 
 /// The outcome of the loop's reading.
@@ -288,6 +292,7 @@ impl Node {
     /// A connection with a peer was made, in place of an earlier one. Returns the earlier one.
     pub fn begin_link(&mut self, peer: usize, link: LinkId) -> Option<LinkId> {
         let earlier = self.links[peer].link.replace(link);
+        self.links[peer].asked = None;
         if earlier.is_some() {
             self.inbox.push(Arrival::PeerDisconnected(PeerId(peer as u8)));
         }
@@ -311,6 +316,22 @@ impl Node {
             self.inbox.push(Arrival::PeerDisconnected(PeerId(peer as u8)));
         }
         is_present
+    }
+
+    /// Asks whether anybody listens at a peer's address, in place of an earlier question.
+    pub fn ask_address(&mut self, peer: usize, number: u64) {
+        self.links[peer].asked = Some(number);
+    }
+
+    /// Whether a question has no answer yet, and none is superfluous.
+    pub fn asks_address(&self, peer: usize, number: u64) -> bool {
+        self.links[peer].asked == Some(number)
+    }
+
+    /// Nobody listens at a peer's address.
+    pub fn on_address_refused(&mut self, peer: usize, number: u64) {
+        self.links[peer].asked = None;
+        self.inbox.push(Arrival::AddressRefused(PeerId(peer as u8), number));
     }
 
     /// The connection with a peer.
@@ -361,6 +382,7 @@ impl Node {
                 Arrival::PeerConnected(peer) => Some(NetEvent::PeerConnected { peer }),
                 Arrival::Peer(peer, message) => Some(NetEvent::Peer { time: clock, peer, message }),
                 Arrival::PeerDisconnected(peer) => Some(NetEvent::PeerDisconnected { peer }),
+                Arrival::AddressRefused(peer, number) => Some(NetEvent::AddressRefused { peer, number }),
             });
         }
         read.extend(stop.then_some(NetEvent::Stop));

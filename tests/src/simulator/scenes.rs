@@ -9,7 +9,8 @@
 //! for `Script::hold_max`, nothing is lost on it and order is kept, and each hop of a request (its announcement, the fetch and
 //! the body) is held up once, so that it takes less than Δ/N with clocks that differ. Pauses stay below Δ/N, and a replica is
 //! paused only while no hop leads through it: before it accepts anything, or when everything that a hop still needs is on its
-//! way to it. After a longer pause a replica rejoins, so it may come at any time. The scenes of `beyond` are played in that mode only.
+//! way to it. After a longer pause a replica rejoins, so it may come at any time. The scenes of `beyond` are played in that mode
+//! only.
 //!
 //! To add a scene, give it a variant of [`SceneKind`], its row in [`SceneKind::traits`], and a function that writes its script.
 
@@ -48,6 +49,8 @@ pub enum SceneKind {
     PausedOverARequest,
     WrongClockAtItsStart,
     ClockThatSteps,
+    ToldWhileItJoins,
+    SeveralDieAtOnce,
     TwoSlowLogs,
     SettledWithoutIt,
     BodiesLaterThanTheBound,
@@ -65,7 +68,7 @@ struct Traits {
 }
 
 impl SceneKind {
-    pub const ALL: [SceneKind; 19] = [
+    pub const ALL: [SceneKind; 21] = [
         SceneKind::AloneWithAnAnswer,
         SceneKind::StartedIntoADeath,
         SceneKind::BackBeforeItIsMissed,
@@ -81,6 +84,8 @@ impl SceneKind {
         SceneKind::PausedOverARequest,
         SceneKind::WrongClockAtItsStart,
         SceneKind::ClockThatSteps,
+        SceneKind::ToldWhileItJoins,
+        SceneKind::SeveralDieAtOnce,
         SceneKind::TwoSlowLogs,
         SceneKind::SettledWithoutIt,
         SceneKind::BodiesLaterThanTheBound,
@@ -122,6 +127,8 @@ impl SceneKind {
                 ("a wrong clock at its start", Mode::Bounds, 2, within::a_wrong_clock_at_its_start)
             }
             SceneKind::ClockThatSteps => ("a clock that steps", Mode::Bounds, 2, within::a_clock_that_steps),
+            SceneKind::ToldWhileItJoins => ("told while it joins", Mode::Bounds, 3, within::told_while_it_joins),
+            SceneKind::SeveralDieAtOnce => ("several die at once", Mode::Bounds, 3, within::several_die_at_once),
             SceneKind::TwoSlowLogs => ("two slow logs", Mode::Beyond, 3, beyond::two_slow_logs),
             SceneKind::SettledWithoutIt => ("settled without it", Mode::Beyond, 3, beyond::settled_without_it),
             SceneKind::BodiesLaterThanTheBound => {

@@ -46,7 +46,7 @@ impl Situations {
     /// A replica sends a message to a peer.
     pub fn on_sent(&mut self, now: Timestamp, node: usize, peer: usize, message: &PeerMessage, tally: &mut Tally) {
         match message {
-            PeerMessage::TooSlow => tally.count(TOLD_TOO_SLOW),
+            PeerMessage::Rejoin { .. } => tally.count(TOLD_TOO_SLOW),
             PeerMessage::NotHeld { .. } => tally.count(TAKEN_BACK),
             PeerMessage::FetchLog { .. } => {
                 self.reading.entry((node, peer)).or_insert(now);
@@ -54,7 +54,7 @@ impl Situations {
             PeerMessage::LogMarks { .. } => {
                 self.reading.remove(&(node, peer));
             }
-            PeerMessage::CatchingUp { .. } => self.slow.retain(|(reader, of)| (*reader, *of) != (node, peer)),
+            PeerMessage::Incarnation { .. } => self.slow.retain(|(reader, of)| (*reader, *of) != (node, peer)),
             _ => {}
         }
     }

@@ -70,6 +70,10 @@ enum SimEvent {
     Operated { node: usize },
     /// A client wakes, unless its wake has been planned for another time since.
     Wake { client: usize },
+    /// An attempt of a replica to find out whether anybody listens at another's address; its outcome comes from there.
+    AskAddress { node: usize, incarnation: u64, peer: usize, number: u64 },
+    /// A replica's address has refused a connection.
+    AddressRefused { node: usize, incarnation: u64, peer: usize, number: u64 },
     /// A client tries to connect.
     Connect { client: usize, node: usize },
     /// A fault is drawn.
@@ -127,6 +131,8 @@ pub struct World {
     stopping: Vec<bool>,
     /// Whether each replica has lost its disk and not served since.
     wiped: Vec<bool>,
+    /// The connections of each replica whose machine is gone, with the peers that have not noticed.
+    unnoticed: Vec<Option<Vec<(usize, LinkId)>>>,
     /// How long each replica stays down when it next ends, if that is known already.
     stays_down: Vec<Option<Duration>>,
     /// The scene that is being played.
@@ -177,6 +183,7 @@ impl World {
             withheld: (0..replicas).map(|_| Vec::new()).collect(),
             stopping: vec![false; replicas],
             wiped: vec![false; replicas],
+            unnoticed: vec![None; replicas],
             stays_down: vec![None; replicas],
             stage: Stage::default(),
             wakes: vec![None; count],
@@ -341,6 +348,12 @@ impl World {
             SimEvent::ClockSetRight { node } => self.set_clock_right(node),
             SimEvent::Operated { node } => self.on_operated(node),
             SimEvent::Wake { client } => self.on_wake(client),
+            SimEvent::AskAddress { node, incarnation, peer, number } => {
+                self.on_question(node, incarnation, peer, number);
+            }
+            SimEvent::AddressRefused { node, incarnation, peer, number } => {
+                self.on_address_refused(node, incarnation, peer, number);
+            }
             SimEvent::Connect { client, node } => self.on_connect(client, node),
             SimEvent::Fault => self.on_fault(),
             SimEvent::Scene(kind) => self.on_scene(kind),

@@ -4,7 +4,7 @@
 //! The scenarios run one after the other on one cluster: each begins with the state that the one before has left.
 
 use rustix::process::Signal;
-use stablechat_protocol::answer::Answer;
+use stablechat_protocol::answer::{Answer, Stability};
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::ledger::{Ledger, assert_kept, assert_received, assert_same};
 use stablechat_tests::raw::{RawClient, call_everywhere};
@@ -123,6 +123,55 @@ fn any_two_replicas_are_killed_and_come_back() {
         scene.heal(&format!("kill {name} and restart it at once"));
     }
     scene.end();
+}
+
+/// So long that an answer which waits for it shows.
+const LONG_BOUND: Duration = Duration::from_secs(20);
+
+/// Kills, and starts again, without any answer waiting for the delivery bound.
+#[test]
+fn nobody_waits_for_a_replica_that_was_killed() {
+    let mut scene = Scene::begin_in(Cluster::prepare(&NAMES, LONG_BOUND).with_metrics());
+    scene.go_on(Duration::from_millis(300));
+    // No replica begins anew so often that it waits before it joins.
+    for (round, (first, second)) in [("a", "b"), ("b", "c"), ("c", "a")].into_iter().enumerate() {
+        scene.cluster.program(first).signal(Signal::KILL);
+        if round > 0 {
+            // In the first round both die at the same instant.
+            scene.go_on(Duration::from_millis(100));
+        }
+        scene.cluster.kill(second);
+        scene.cluster.kill(first);
+        scene.go_on(Duration::from_millis(100));
+        // Both, since a replica that starts waits for one that it has not met.
+        scene.cluster.start_replica(first);
+        scene.cluster.start_replica(second);
+        scene.heal(&format!("kill {first} and {second}, restart both"));
+    }
+    for name in NAMES {
+        scene.cluster.kill(name);
+        scene.cluster.start_replica(name);
+        scene.go_on(Duration::from_millis(100));
+        scene.heal(&format!("kill {name} and restart it at once"));
+    }
+
+    let (_, page) = scene.cluster.page("a", "/metrics");
+    let lost = |how: &str| {
+        let name = format!("stablechat_peers_lost_total{{how=\"{how}\"}} ");
+        let line = page.lines().find_map(|line| line.strip_prefix(&name)).expect("it is counted");
+        line.parse::<u64>().expect("a number")
+    };
+    // Since a was started, b and c were killed once each.
+    assert_eq!(["dead", "silent", "too_slow", "left"].map(lost), [2, 0, 0, 0]);
+    scene.end_with(assert_kept_and_closed);
+}
+
+/// As [`assert_kept`], and each answer came by the closed test.
+fn assert_kept_and_closed(ledger: &Ledger, transcripts: &[Transcript], bob: &Person) {
+    assert_kept(ledger, transcripts, bob);
+    for sample in transcripts.iter().flat_map(|transcript| &transcript.samples) {
+        assert_eq!(sample.stability, Stability::Closed, "{sample:?}");
+    }
 }
 
 #[test]

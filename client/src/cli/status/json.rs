@@ -3,7 +3,7 @@
 use super::{ClusterStatus, Comparison, clock_offset_ns, phase_in_words};
 use crate::cli::visible::json_line;
 use serde_json::{Value, json};
-use stablechat_protocol::status::{Counters, PeerReport, ReportedPeerState, StatusReport};
+use stablechat_protocol::status::{Counters, PeerReport, ReportedLoss, ReportedPeerState, StatusReport};
 
 /// One object for each replica, and one that says whether they are the same. Each ends with a newline.
 pub fn lines(cluster_status: &ClusterStatus) -> String {
@@ -79,6 +79,12 @@ fn peer(report: &StatusReport, peer: &PeerReport) -> Value {
             ReportedPeerState::Linked => "linked",
             ReportedPeerState::Down => "down",
         },
+        "lost": peer.loss.map(|loss| match loss {
+            ReportedLoss::Dead => "dead",
+            ReportedLoss::Silent => "silent",
+            ReportedLoss::TooSlow => "too slow",
+            ReportedLoss::Left => "left",
+        }),
         "connected": peer.is_connected,
         "closed_lag_ns": peer.closed.map(|closed| report.clock.0.saturating_sub(closed.0)),
         "silence_ns": peer.silence_ns,
@@ -99,6 +105,12 @@ fn counters(counters: &Counters) -> Value {
             "overloaded": counters.refused.overloaded,
             "no_room": counters.refused.no_room,
             "too_fast": counters.refused.too_fast,
+        },
+        "peers_lost": {
+            "dead": counters.lost.dead,
+            "silent": counters.lost.silent,
+            "too_slow": counters.lost.too_slow,
+            "left": counters.lost.left,
         },
         "repairs": counters.repairs,
         "undone": counters.undone,

@@ -29,6 +29,7 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
     let peer = |peer: &&str| PeerReport {
         replica: name(peer),
         state: ReportedPeerState::Linked,
+        loss: None,
         is_connected: true,
         closed: Some(Timestamp(clock.0 - 900_000)),
         silence_ns: 20_000_000,

@@ -167,3 +167,29 @@ fn a_connection_to_itself_is_refused() {
     let error = is_connected(&socket).expect_err("it is its own peer");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }
+
+#[test]
+fn an_attempt_is_refused_only_if_each_address_has_refused_it() {
+    let closed = closed_port();
+    let mut rig = Rig::new(&closed.local_addr().expect("bound").to_string());
+    assert!(!rig.dial.is_refused(), "nothing was tried");
+    rig.attempt().expect_err("nobody listens");
+    assert!(rig.dial.is_refused());
+
+    // A name that is not known says nothing of who listens.
+    let mut rig = Rig::new("nobody.invalid:7400");
+    rig.attempt().expect_err("there is no such name");
+    assert!(!rig.dial.is_refused());
+
+    let mut dial = Dial::new(0, "192.0.2.1:1".into(), PACING, Instant::now());
+    let (refused, unreachable) = (io::ErrorKind::ConnectionRefused, io::ErrorKind::HostUnreachable);
+    for (first, second, expected) in
+        [(refused, refused, true), (refused, unreachable, false), (unreachable, refused, false)]
+    {
+        dial.untried = ["192.0.2.1:1".parse().expect("an address")].into();
+        dial.fail(&first.into(), Instant::now()).expect("there is another address");
+        dial.untried.clear();
+        dial.fail(&second.into(), Instant::now()).expect_err("there is no other");
+        assert_eq!(dial.is_refused(), expected, "{first:?}, {second:?}");
+    }
+}

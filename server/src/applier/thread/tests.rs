@@ -56,8 +56,8 @@ fn events_of_a_wake_that_fails_are_not_lost() {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Runs replica a, of a cluster with so many peers, under this clock, with what `prepare` puts into its store. Nothing comes but these
-/// events. Returns how it ends.
+/// Runs replica a, of a cluster with so many peers, under this clock, with what `prepare` puts into its store. Nothing comes but
+/// these events. Returns how it ends.
 fn run_alone(peers: u8, clock: &Clock, prepare: impl FnOnce(&mut ChatStore), events: Vec<NetEvent>) -> Ended {
     let entry = |name| format!("[[replica]]\nname = '{name}'\naddress = 'host-{name}:1'\n");
     let entries: String = ('a'..='z').take(usize::from(peers) + 1).map(entry).collect();
@@ -97,9 +97,10 @@ fn a_replica_whose_wall_clock_alone_is_right_ends_to_be_started_again() {
         let clock = Clock::start(Duration::from_millis(500));
         clock.raise(clock.now().after(HOUR));
         let now = clock.now();
-        let message = PeerMessage::Pong { sent: now, clock: now.before(peer_behind), is_log_time: false };
-        let events =
-            vec![NetEvent::PeerConnected { peer: PeerId(1) }, NetEvent::Peer { time: now, peer: PeerId(1), message }];
+        let pong = PeerMessage::Pong { sent: now, clock: now.before(peer_behind), is_log_time: false };
+        let said = |message| NetEvent::Peer { time: now, peer: PeerId(1), message };
+        let incarnation = said(PeerMessage::Incarnation { epoch: 1, has_joined: false });
+        let events = vec![NetEvent::PeerConnected { peer: PeerId(1) }, incarnation, said(pong)];
         assert_eq!(run_alone(1, &clock, |_| {}, events), expected, "the only peer is {peer_behind:?} behind");
     }
 }

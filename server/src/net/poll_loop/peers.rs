@@ -80,6 +80,7 @@ impl PollLoop {
         *remote = Remote::Peer(peer);
         self.peer_links.begin(peer, id);
         self.dialer.on_greeted(peer);
+        self.inquirer.on_connected(peer);
         self.intake.push(NetEvent::PeerConnected { peer });
     }
 
@@ -90,6 +91,13 @@ impl PollLoop {
         self.peer_links.end(peer);
         self.dialer.on_lost(peer, now);
         self.intake.push(NetEvent::PeerDisconnected { peer });
+    }
+
+    /// Goes on asking whether anybody listens at the addresses of lost peers.
+    pub(super) fn ask_addresses(&mut self) {
+        for (peer, number) in self.inquirer.step(&mut self.registrar, Instant::now()) {
+            self.intake.push(NetEvent::AddressRefused { peer, number });
+        }
     }
 
     /// Ends the connection with a peer, which is told the reason if its socket takes it at once.

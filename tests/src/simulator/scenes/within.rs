@@ -258,3 +258,47 @@ pub fn paused_over_a_request(mut script: Script, random: &mut Rng, cast: Cast) -
     script.chatter(&cast.rest, said, 300, 40);
     script.scene(2000)
 }
+
+/// A replica starts, and one of the others consults it before the rest do: that one accepts a request, tells only the one that
+/// starts, and dies. The rest go on without it, and did not wait for the one that joins.
+pub fn told_while_it_joins(mut script: Script, random: &mut Rng, cast: Cast) -> Scene {
+    let (dying, joining) = (cast.one, cast.other);
+    let late = script.hold_max();
+    let down = random.u64(60..120);
+    script.at(0, kill(joining, &[], down));
+    for to in cast.rest.iter().copied() {
+        let held = random.u64(script.late());
+        script.on((joining, to, Part::Join), 0, hold(joining, to, held));
+        script.on((dying, to, Part::Announcement), 0, hold(dying, to, late));
+    }
+    script.on((joining, dying, Part::Join), random.u64(1..15), subject(dying, random.u64(0..5)));
+    // It is asked for the body, or not.
+    let end = kill(dying, &cast.rest, random.u64(1200..3000));
+    script.on((dying, joining, Part::Body), random.u64(1..6), end.clone());
+    script.on((dying, joining, Part::Announcement), random.u64(10..40), end);
+    script.chatter(&cast.rest, down, 400, 8);
+    script.scene(1200)
+}
+
+/// A replica accepts a request and tells another, which tells a third; the first two die at the same time, or one soon after the
+/// other, and with more than three replicas perhaps another one. Some are back at once.
+pub fn several_die_at_once(mut script: Script, random: &mut Rng, cast: Cast) -> Scene {
+    let (first, second) = (cast.one, cast.other);
+    let late = script.hold_max();
+    script.chatter(&cast.all(), 0, 60, 7);
+    script.at(40, subject(first, random.u64(0..5)));
+    script.hold_announcements(random, first, &cast.rest, late..late + 1);
+    let held = 1..late / 2;
+    script.hold_announcements(random, second, &cast.rest, held);
+    let begin = random.u64(1..10);
+    let mut dying = vec![first, second];
+    dying.extend(cast.rest[1..].iter().copied().filter(|_| random.u8(..3) == 0));
+    random.shuffle(&mut dying);
+    for node in dying {
+        let lost: Vec<usize> = cast.all().into_iter().filter(|other| *other != node && random.bool()).collect();
+        let down = if random.bool() { random.u64(1..30) } else { random.u64(800..2500) };
+        script.on((first, second, Part::Body), begin + random.u64(..6), kill(node, &lost, down));
+    }
+    script.chatter(&cast.rest[..1], 60, 500, 10);
+    script.scene(1200)
+}

@@ -28,7 +28,7 @@ impl World {
             return;
         }
         let can_answer = self.nodes[to].is_up() && !self.nodes[to].paused && !self.nodes[from].paused;
-        if !can_answer || self.links.is_blocked(self.now, from, to) {
+        if !can_answer || self.links.is_blocked(self.now, from, to) || self.links.is_walled(self.now, from, to) {
             self.redial(from, to);
             return;
         }
@@ -130,6 +130,53 @@ impl World {
         self.nodes[node].end_link(peer, link);
         self.end_link(link, [peer, peer], &[node]);
         self.redial(node, peer);
+    }
+
+    /// A replica asks whether anybody listens at another's address. Each attempt takes a while to get there.
+    pub(super) fn ask_address(&mut self, node: usize, peer: usize, number: u64) {
+        self.nodes[node].ask_address(peer, number);
+        self.attempt(node, peer, number);
+    }
+
+    fn attempt(&mut self, node: usize, peer: usize, number: u64) {
+        let wait = Duration::from_nanos(self.random.u64(..self.bounds.delay_max()));
+        let incarnation = self.nodes[node].incarnation;
+        self.plan(wait, SimEvent::AskAddress { node, incarnation, peer, number });
+    }
+
+    /// An attempt has come to a replica's address. Where a process listens it is accepted, which says nothing, as if no answer
+    /// came.
+    pub(super) fn on_question(&mut self, node: usize, incarnation: u64, peer: usize, number: u64) {
+        let asker = &self.nodes[node];
+        if asker.incarnation != incarnation || !asker.is_up() || !asker.asks_address(peer, number) {
+            return;
+        }
+        let listens = self.nodes[peer].is_up() && !self.links.is_walled(self.now, node, peer);
+        let is_gone = self.unnoticed[peer].is_some();
+        if listens || is_gone || self.links.is_blocked(self.now, node, peer) {
+            return self.attempt(node, peer, number);
+        }
+        let wait = Duration::from_nanos(self.random.u64(..self.bounds.delay_max()));
+        self.plan(wait, SimEvent::AddressRefused { node, incarnation, peer, number });
+    }
+
+    /// A replica learns that nobody listens at another's address.
+    pub(super) fn on_address_refused(&mut self, node: usize, incarnation: u64, peer: usize, number: u64) {
+        let asker = &mut self.nodes[node];
+        if asker.incarnation == incarnation && asker.is_up() && asker.asks_address(peer, number) {
+            asker.on_address_refused(peer, number);
+            self.tally.count("addresses that refused");
+            self.note(Some(node), || format!("is refused by the address of {}", node::name(peer)));
+            self.plan_turn(node);
+        }
+    }
+
+    /// A machine that was gone is there again, and resets the connections that it does not know.
+    pub(super) fn let_notice(&mut self, node: usize) {
+        for (peer, link) in self.unnoticed[node].take().unwrap_or_default() {
+            let wait = Duration::from_millis(self.random.u64(1..60));
+            self.plan(wait, SimEvent::AtPeer { node: peer, link, message: None });
+        }
     }
 
     /// Whether a connection is one of a replica's present incarnation, which is up.

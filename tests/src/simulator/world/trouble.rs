@@ -105,6 +105,7 @@ impl World {
                 self.cut_off(from, to, symmetric, length);
                 true
             }
+            Fault::Wall { node, from, length } => self.wall_off(node, from, length),
             Fault::SlowBodies { from, to, wait, length } => {
                 self.note(Some(from), || format!("takes {wait:?} to send bodies to {} for {length:?}", node::name(to)));
                 self.links.slow_bodies_down(from, to, wait, self.now.after(length));
@@ -135,13 +136,30 @@ impl World {
         }
     }
 
+    /// Lets a firewall refuse all connections to a replica, from another or from all others, in its name, and end those that there
+    /// are: to those others the replica looks dead.
+    fn wall_off(&mut self, node: usize, from: Option<usize>, length: Duration) -> bool {
+        if !self.nodes[node].is_up() || self.nodes().any(|node| self.is_recovering(node)) {
+            return false;
+        }
+        let until = self.now.after(length);
+        let whom = from.map_or("all others", node::name);
+        self.note(Some(node), || format!("is walled off from {whom} for {length:?}"));
+        for other in self.nodes().filter(|other| *other != node && from.is_none_or(|from| *other == from)) {
+            self.links.wall(other, node, until);
+            self.sever(other, node);
+        }
+        true
+    }
+
     /// From here on everything is within bounds.
     pub(super) fn on_heal(&mut self) {
         (self.is_healed, self.links.late_one_in) = (true, 0);
         for node in self.nodes() {
             self.nodes[node].throttled_until = Timestamp::ZERO;
             self.set_clock_right(node);
-            // Where several clocks may be wrong, an operator restarts the replicas that do not follow. One alone recovers by itself.
+            // Where several clocks may be wrong, an operator restarts the replicas that do not follow. One alone recovers by
+            // itself.
             if self.scenario.mode == Mode::Beyond {
                 self.plan(OPERATOR, SimEvent::Operated { node });
             }
@@ -396,7 +414,25 @@ impl World {
     pub(super) fn end(&mut self, node: usize, how: &str) {
         let is_graceful = how == "stopped";
         let lost_to: Vec<usize> = (0..self.nodes.len()).filter(|_| !is_graceful && self.random.bool()).collect();
+        if how == "killed" && self.scenario.scene.is_none() && self.random.u8(..5) == 0 {
+            return self.vanish(node);
+        }
         self.end_losing(node, how, &lost_to);
+    }
+
+    /// A replica's machine is gone: nobody notices that its connections have ended, and its address does not answer. It is there
+    /// again later.
+    fn vanish(&mut self, node: usize) {
+        self.note(Some(node), || "is gone with its machine".into());
+        self.tally.count("machines gone");
+        let links = self.links.of(node, self.nodes[node].incarnation);
+        let unnoticed = links.into_iter().map(|link| {
+            let peer = self.links.peer(link, node);
+            self.links.end(link, &[node]);
+            (peer, link)
+        });
+        self.unnoticed[node] = Some(unnoticed.collect());
+        self.end_process(node, false);
     }
 
     /// A replica's process ends, and what is under way from it to these is lost. It is started again later.
@@ -407,7 +443,11 @@ impl World {
             let lost: &[usize] = if lost_to.contains(&peer) { &[node, peer] } else { &[node] };
             self.end_link(link, [peer, peer], lost);
         }
-        let is_graceful = how == "stopped";
+        self.end_process(node, how == "stopped");
+    }
+
+    /// Ends a replica's process, and its connections with clients. It is started again later.
+    fn end_process(&mut self, node: usize, is_graceful: bool) {
         self.nodes[node].kill();
         self.withheld[node].clear();
         self.stopping[node] = false;

@@ -106,6 +106,7 @@ impl World {
                 NetCommand::ToPeer { to, message } => self.send_to_peer(node, to, message)?,
                 NetCommand::ConnectionSeen { peer } => self.nodes[node].on_connection_seen(usize::from(peer.0)),
                 NetCommand::Disconnect { peer } => self.disconnect(node, peer),
+                NetCommand::AskAddress { peer, number } => self.ask_address(node, usize::from(peer.0), number),
                 NetCommand::ScrapeResult { .. } => {}
             }
         }
@@ -135,6 +136,7 @@ impl World {
         if let Some(store) = self.nodes[node].store() {
             self.checks.on_start(node, store)?;
         }
+        self.let_notice(node);
         self.dial_all(node);
         self.plan_turn(node);
         Ok(())
