@@ -109,7 +109,9 @@ impl StateLog {
 /// Logs how a peer was lost.
 pub fn log_loss(name: &ReplicaName, loss: Loss) {
     match loss {
-        Loss::Dead => log::warn!("replica {name} is down: its process has ended, so nobody has to wait for it"),
+        Loss::Dead => {
+            log::warn!("replica {name} is down: its process has ended or begun anew, so nobody has to wait for it")
+        }
         Loss::Silent => log::warn!(
             "replica {name} is down: nothing was heard from it for longer than the delivery bound, and nobody knows whether it lives"
         ),

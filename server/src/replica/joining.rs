@@ -113,12 +113,20 @@ impl Replica {
     }
 
     /// A peer says which incarnation it is. If it is another than before, the earlier one is dead.
-    pub(super) fn on_incarnation(&mut self, id: PeerId, epoch: u64, has_joined: bool, outputs: &mut Vec<Output>) {
+    pub(super) fn on_incarnation(
+        &mut self,
+        time: Timestamp,
+        id: PeerId,
+        (epoch, has_joined): (u64, bool),
+        outputs: &mut Vec<Output>,
+    ) {
+        self.read = self.read.max(time);
         let Some(peer) = self.peers.get_connected(id) else { return };
         if epoch <= peer.fenced {
             return self.on_fenced_incarnation(id, outputs);
         }
         (peer.is_met, peer.asked) = (true, None);
+        peer.heard = peer.heard.max(time);
         if peer.epoch == Some(epoch) {
             return;
         }

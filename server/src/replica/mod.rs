@@ -17,8 +17,7 @@
 //! | module | what it does | source of the idea |
 //! |---|---|---|
 //! | `agreement` | a request that one replica accepts reaches all | Cristian, Aghili, Strong, Dolev 1985: hop windows |
-//! | `closing`, `grace` | how far a replica has closed, and how far behind its clock | CockroachDB: closed timestamps; Nezha
-//! 2023: adaptive deadlines |
+//! | `closing`, `grace` | how far a replica has closed, and how far behind its clock | CockroachDB: closed timestamps; Nezha 2023: adaptive deadlines |
 //! | `stability` | the two tests, and losing peers that are silent or slow | Schneider 1990 |
 //! | `deaths` | what makes a death certain, and what follows | Birman and Joseph 1987: flushing |
 //! | `joining` | starting, joining, being consulted, rejoining | Schneider 1990: integrating a repaired replica |
@@ -372,7 +371,7 @@ impl Replica {
     /// What each message of a peer leads to.
     fn on_peer(&mut self, time: Timestamp, from: PeerId, message: PeerMessage, outputs: &mut Vec<Output>) {
         if let PeerMessage::Incarnation { epoch, has_joined } = message {
-            return self.on_incarnation(from, epoch, has_joined, outputs);
+            return self.on_incarnation(time, from, (epoch, has_joined), outputs);
         }
         if !self.hear(from, time) {
             return;

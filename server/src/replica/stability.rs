@@ -6,9 +6,8 @@
 //! 2. The *real-time test* (Schneider 1990, section 4.2): more than the delivery bound has passed since the timestamp. It
 //!    consults nobody.
 //!
-//! Below the barrier only the second counts. The barrier is raised when we meet a peer for the first time, when one falls
-//! silent, and when one that was not down comes back as another incarnation: in each case a replica may have accepted
-//! requests and told others than us.
+//! Below the barrier only the second counts. The barrier is raised when a peer falls silent, and when it takes too long to find
+//! out what a dead one has told the others (`deaths`): in both cases a replica may have accepted requests and told others than us.
 
 use super::peers::{Peer, PeerState};
 use super::pending::Pending;

@@ -456,6 +456,7 @@ golden_scripts!(
     a_missing_uid_holds_up_later_requests,
     a_pause_begins_a_new_epoch,
     a_peer_that_catches_up_is_not_consulted,
+    a_peer_that_comes_back_has_been_heard,
     a_refusal_proves_nothing_while_connected,
     a_repeated_request_is_refused_as_late,
     a_replica_joins_only_with_a_good_clock,
