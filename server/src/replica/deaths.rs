@@ -8,7 +8,7 @@
 //! **The proof.** An incarnation is dead when its address refuses a connection that was begun after the last one with it had
 //! ended, or when a later incarnation has said that it is there. A connection that ends proves nothing, nor does silence.
 //!
-//! **The flush.** Who has the proof *fences* the incarnation: it takes nothing from it any more. Then it announces all that it
+//! **The flush.** A replica with the proof *fences* the incarnation: it takes nothing from it any more. Then it announces all that it
 //! holds, and after that, on the same connections, that it has fenced it ([`PeerMessage::Fenced`]). Once all peers that are
 //! consulted have said so, everything that the dead incarnation told anybody who is left has been listed here, and nothing more
 //! of it can come. Until then nothing is stable by the closed test; from then on the dead one is not consulted, and needs no
@@ -17,8 +17,8 @@
 //! If several are dead, nothing is stable by the closed test before all their flushes are complete: one of the dead may have been
 //! told something by another, and have passed it on.
 //!
-//! Who joins holds nothing until all peers that are not down consult it (`joining`). So nobody can hold what a dead one has told
-//! it without being waited for in its flush.
+//! A replica that joins holds nothing until all peers that are not down consult it (`joining`). So none can hold what a dead one
+//! has told it without being waited for in its flush.
 //!
 //! **Without proof, or without the fences of all**, Δ decides as it does for silence: a flush that takes longer ends with a
 //! barrier.
@@ -60,7 +60,7 @@ impl Deaths {
 impl Replica {
     /// Everything up to this incarnation of a peer is dead for certain, or we hold nothing of it but what we have announced: takes
     /// nothing from it any more, and tells the others so after the next announcement.
-    fn fence(&mut self, id: PeerId, epoch: u64) {
+    pub(super) fn fence(&mut self, id: PeerId, epoch: u64) {
         if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.fenced < epoch) {
             peer.fenced = epoch;
             peer.is_met &= peer.epoch > Some(epoch);
@@ -82,11 +82,6 @@ impl Replica {
         self.fence(id, epoch);
         let since = self.deaths.0.get(&id).map_or(self.now, |flush| flush.since);
         self.deaths.0.insert(id, Flush { epoch, since });
-    }
-
-    /// Fences what is before this incarnation of a peer, which is there.
-    pub(super) fn fence_before(&mut self, id: PeerId, epoch: u64) {
-        self.fence(id, epoch.saturating_sub(1));
     }
 
     /// An incarnation is there that we have fenced. If all others have fenced it, too, it has to rejoin; if not, we have taken
@@ -113,14 +108,14 @@ impl Replica {
             return;
         };
         peer.asked = None;
-        let (state, dead) = (peer.state, peer.epoch.max(peer.accused));
         // Of a peer that we have not met since we started, we do not know the last incarnation: others may.
-        if peer.epoch.is_none() || state == PeerState::Down {
+        let Some(met) = peer.epoch else { return };
+        let (state, epoch) = (peer.state, peer.accused.map_or(met, |accused| met.max(accused)));
+        if state == PeerState::Down {
             return;
         }
 
         self.stand_down(id, Loss::Dead, outputs);
-        let epoch = dead.unwrap_or_default();
         match state {
             PeerState::Linked | PeerState::Unknown => self.begin_flush(id, epoch),
             PeerState::CatchingUp | PeerState::Down => self.fence(id, epoch),

@@ -17,6 +17,10 @@ use stablechat_protocol::clock_offset::ClockOffset;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
 
+/// Epochs begin at the seconds of a clock, so none is ever above this. A peer that says otherwise is damaged; we note our epochs on
+/// disk, and they must not run out.
+const EPOCH_MAX: u64 = 1 << 48;
+
 impl Replica {
     /// Begins an incarnation: only the applied requests survive.
     pub(super) fn begin(&mut self) {
@@ -46,6 +50,9 @@ impl Replica {
 
     /// A peer goes on without us, and will not hear of an incarnation of ours up to `above`.
     pub(super) fn on_rejoin(&mut self, above: u64, outputs: &mut Vec<Output>) {
+        if above > EPOCH_MAX {
+            return;
+        }
         if self.phase != Phase::CatchingUp || above >= self.epoch {
             self.epoch = self.epoch.max(above);
             self.rejoin(outputs);
@@ -149,7 +156,7 @@ impl Replica {
         self.missing.forget_peer(id);
         match may_have_accepted {
             true => self.begin_flush(id, epoch.saturating_sub(1)),
-            false => self.fence_before(id, epoch),
+            false => self.fence(id, epoch.saturating_sub(1)),
         }
     }
 
