@@ -23,10 +23,10 @@ use std::time::Duration;
 /// The most bytes that may wait to be written, 16 MiB. Beyond it the connection is dropped and made again: the replica does not
 /// read, and everything that is still unanswered is sent on the new connection.
 const WRITE_MAX: usize = 16 * 1024 * 1024;
-/// A client that lost its replica returns after 25 to 50 ms, and after more failures within 2 s of the replica's return.
+/// A client that lost its replica returns after 25 to 50 ms, and after more failures within a second of the replica's return.
 const PACING: Pacing = Pacing {
     first_wait: Duration::from_millis(50),
-    longest_wait: Duration::from_secs(2),
+    longest_wait: Duration::from_secs(1),
     connect_limit: Duration::from_secs(2),
 };
 /// How often a replica is pinged. It ends connections on which nothing came for 30 s.
@@ -174,6 +174,13 @@ impl Link {
         // The event that tells of the connection may tell of bytes as well, and comes once.
         if let Err(reason) = self.read(now, greeting, events) {
             self.fail(now, &reason, events);
+        }
+    }
+
+    /// Tries to connect at once instead of later.
+    pub fn hurry(&mut self, now: Timestamp) {
+        if self.connection.is_none() {
+            self.dial.hurry(now);
         }
     }
 

@@ -87,24 +87,41 @@ impl Links {
 
     /// Reads and writes a link whose socket the poll reports as ready.
     pub fn on_ready(&mut self, now: Timestamp, event: &mio::event::Event, events: &mut Vec<LinkEvent>) {
+        let before = events.len();
         if let Some(link) = self.links.get_mut(event.token().0) {
             link.on_ready(now, &self.greeting, events);
         }
+        self.after(now, &events[before..]);
     }
 
     /// Does what is due: connects, pings, and gives up connections whose pings are not answered.
     pub fn on_time(&mut self, now: Timestamp, events: &mut Vec<LinkEvent>) {
+        let before = events.len();
         for (number, addresses) in self.resolver.done() {
             self.links[number].on_resolved(now, addresses, &self.registry, events);
         }
         for link in &mut self.links {
             link.on_time(now, self.ping_limit, &self.resolver, &self.registry, events);
         }
+        self.after(now, &events[before..]);
     }
 
     /// Writes queued frames as far as the sockets take them.
     pub fn flush(&mut self, now: Timestamp, events: &mut Vec<LinkEvent>) {
+        let before = events.len();
         self.links.iter_mut().for_each(|link| link.flush(now, events));
+        self.after(now, &events[before..]);
+    }
+
+    /// Tries all other replicas at once when one is lost. They may have come back since they were last tried; and if the one that is
+    /// lost was the last, every request would wait for the next try.
+    fn after(&mut self, now: Timestamp, events: &[LinkEvent]) {
+        for event in events {
+            if let LinkEvent::Lost { link: lost, .. } = event {
+                let others = self.links.iter_mut().enumerate().filter(|(number, _)| number != lost);
+                others.for_each(|(_, link)| link.hurry(now));
+            }
+        }
     }
 
     /// Ends each connection once its queued frames are written and the replica has read them.
@@ -119,5 +136,43 @@ impl Links {
     /// When [`Links::on_time`] will have something to do.
     pub fn deadline(&self) -> Option<Timestamp> {
         self.links.iter().filter_map(|link| link.deadline(self.ping_limit)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll, Token};
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    #[test]
+    fn when_a_replica_is_lost_the_others_are_tried_at_once() {
+        // Bound, so that nobody else listens there, and closed again, so that nobody does.
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let file = format!(
+            "name = 'demo'\n[[replica]]\nname = 'a'\naddress = '{address}'\n[[replica]]\nname = 'b'\naddress = '127.0.0.1:1'\n"
+        );
+        let mut poll = Poll::new().expect("a poll");
+        let waker = Arc::new(Waker::new(poll.registry(), Token(9)).expect("a waker"));
+        let registry = poll.registry().try_clone().expect("a registry");
+        let mut links = Links::new(&Cluster::parse(&file).expect("a good file"), registry, waker);
+        let (start, mut events, mut ready) = (Instant::now(), Vec::new(), Events::with_capacity(8));
+        let now = || Timestamp(1).after(start.elapsed());
+        while !links.are_tried() {
+            links.on_time(now(), &mut events);
+            poll.poll(&mut ready, Some(Duration::from_millis(5))).expect("a poll");
+            ready.iter().for_each(|event| links.on_ready(now(), event, &mut events));
+            assert!(start.elapsed() < Duration::from_secs(60), "neither is refused");
+        }
+
+        // Both wait for their next try.
+        let early = Timestamp(1);
+        let deadline = |links: &Links, link: usize| links.links[link].deadline(links.ping_limit).expect("another try");
+        links.after(early, &[LinkEvent::Unreachable { link: 1, reason: "a reason".into() }]);
+        assert!(deadline(&links, 0) > early && deadline(&links, 1) > early);
+        links.after(early, &[LinkEvent::Lost { link: 1, reason: "a reason".into() }]);
+        assert_eq!(deadline(&links, 0), early);
+        assert!(deadline(&links, 1) > early, "the next try of the one that is lost is not hurried");
     }
 }

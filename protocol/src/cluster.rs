@@ -36,6 +36,9 @@ pub struct Cluster {
     /// How many replicas, itself included, a replica must be in contact with to answer anything. With 1 it goes on alone; with a
     /// majority it refuses in a partition instead of diverging.
     pub min_live: usize,
+    /// Whether a replica takes it for a proof of a peer's death that nobody listens at the peer's address. Without that it waits Δ,
+    /// as it does for a machine that is gone.
+    pub refusal_is_proof: bool,
     /// How many bytes of its log a replica keeps for peers that were away. A peer that lacks more gets a snapshot.
     pub log_retention: u64,
     /// 1 to [`REPLICAS_MAX`] replicas, with distinct names and addresses.
@@ -72,9 +75,16 @@ struct File {
     id: Option<ClusterId>,
     delivery_bound_ms: Option<u64>,
     min_live: Option<usize>,
+    #[serde(default = "yes")]
+    refusal_is_proof: bool,
     log_retention_mib: Option<u64>,
     #[serde(default)]
     replica: Vec<ReplicaEntry>,
+}
+
+/// The default of settings that are on.
+fn yes() -> bool {
+    true
 }
 
 impl Cluster {
@@ -85,7 +95,8 @@ impl Cluster {
     pub fn parse(text: &str) -> Result<Cluster, ClusterError> {
         let file: File =
             toml::from_str(text).map_err(|error| ClusterError(error.to_string().trim_end().to_string()))?;
-        let File { name, id, delivery_bound_ms, min_live, log_retention_mib, replica: replicas } = file;
+        let File { name, id, delivery_bound_ms, min_live, refusal_is_proof, log_retention_mib, replica: replicas } =
+            file;
 
         let bound = delivery_bound_ms.unwrap_or(DELIVERY_BOUND_DEFAULT_MS);
         check_range("delivery_bound_ms", bound, DELIVERY_BOUND_MIN_MS, DELIVERY_BOUND_MAX_MS)?;
@@ -101,7 +112,7 @@ impl Cluster {
             )));
         }
         let (delivery_bound, log_retention) = (Duration::from_millis(bound), retention << 20);
-        Ok(Cluster { name, id, delivery_bound, min_live, log_retention, replicas })
+        Ok(Cluster { name, id, delivery_bound, min_live, refusal_is_proof, log_retention, replicas })
     }
 
     /// The replica with this name.
@@ -113,8 +124,8 @@ impl Cluster {
     /// cluster's name, the delivery bound, `min_live`, the names of all replicas in their order, and the addresses of these
     /// two.
     ///
-    /// The address of a third replica and the log retention are left out, so that they can be changed at one replica after the
-    /// other.
+    /// The address of a third replica, the log retention and `refusal_is_proof` are left out, so that they can be changed at one
+    /// replica after the other.
     pub fn digest_between(&self, one: &ReplicaName, other: &ReplicaName) -> Digest {
         let mut hasher = blake3::Hasher::new_derive_key("stablechat cluster file, version 1");
         let milliseconds = self.delivery_bound.as_millis();
@@ -188,6 +199,7 @@ mod tests {
         assert_eq!(same, digest(&text, &b, &a));
         assert_eq!(same, digest(&format!("log_retention_mib = 2\n{text}"), &a, &b));
         assert_eq!(same, digest(&format!("id = '7f'\n{text}"), &a, &b));
+        assert_eq!(same, digest(&format!("refusal_is_proof = false\n{text}"), &a, &b));
         let moved = text.replace("127.0.0.1:7403", "127.0.0.2:7403");
         assert_eq!(same, digest(&moved, &a, &b));
         for (one, other) in [(&a, &c), (&b, &c)] {
@@ -216,6 +228,8 @@ mod tests {
         assert_eq!(cluster.log_retention, 1 << 30);
         let short = Cluster::parse(&format!("log_retention_mib = 2\n{GOOD}")).expect("a good file");
         assert_eq!(short.log_retention, 2 << 20);
+        let waits = Cluster::parse(&format!("refusal_is_proof = false\n{GOOD}")).expect("a good file");
+        assert_eq!((cluster.refusal_is_proof, waits.refusal_is_proof), (true, false));
         let tight = Cluster::parse(&format!("delivery_bound_ms = 60\n{GOOD}")).expect("a good file");
         assert_eq!(tight.ahead(), Duration::from_millis(30));
         assert!(cluster.replica(&ReplicaName::parse("b").expect("a name")).is_some());
@@ -234,6 +248,7 @@ mod tests {
             (format!("delivery_bound_ms = -5\n{GOOD}"), "line 1"),
             (format!("min_live = 0\n{GOOD}"), "min_live is 0"),
             (format!("min_live = 3\n{GOOD}"), "min_live is 3"),
+            (format!("refusal_is_proof = 1\n{GOOD}"), "line 1"),
             (format!("log_retention_mib = 0\n{GOOD}"), "log_retention_mib is 0"),
             (format!("id = '../other'\n{GOOD}"), "has a character"),
             (format!("log_retention_mib = 2000000000\n{GOOD}"), "log_retention_mib is 2000000000"),

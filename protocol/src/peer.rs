@@ -63,6 +63,8 @@ wire_enum! {
             to: u64,
             /// Up to here the sender may have applied requests, or answered queries, without consulting the receiver.
             applied: Timestamp,
+            /// How far the sender closes behind its clock, in nanoseconds. The receiver has seen no delays of its own yet.
+            grace_ns: u64,
         },
         /// What is new at the sender.
         6 => Announce {

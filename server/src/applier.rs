@@ -344,6 +344,7 @@ impl Applier {
             Effect::PeerLost { peer, loss } => {
                 self.executor.measurements.on_peer_lost(loss);
                 state_log::log_loss(&self.identity.name_of(peer), loss);
+                outbox.add(NetCommand::DropQuestion { peer });
             }
             Effect::AskAddress { peer, number } => outbox.add(NetCommand::AskAddress { peer, number }),
             Effect::NewEpoch { epoch, restarts } => {

@@ -215,6 +215,7 @@ fn protocol_settings(cluster: &Cluster, identity: &ReplicaIdentity) -> replica::
         place: identity.place(),
         peers: identity.peers().map(|(peer, _)| peer).collect(),
         min_live: cluster.min_live,
+        refusal_is_proof: cluster.refusal_is_proof,
         depth_max: REPAIR_DEPTH_MAX,
         piece_bytes: BODIES_BYTES,
         restarts_free: RESTARTS_FREE,

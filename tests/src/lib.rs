@@ -9,6 +9,7 @@
 //! - [`metrics`] reads what running replicas count.
 //! - [`manual`] makes manual pages from the command lines' own descriptions.
 //! - [`network`] gives each replica a host of its own. Its cables can be pulled, and can delay and lose frames.
+//! - [`outages`] measures what clients notice when a replica fails, here and with other services.
 //! - [`story`] says which replica is killed, stopped, paused or started when, and [`plot`] draws the effect over time.
 //! - [`wait`] waits for conditions.
 
@@ -19,6 +20,7 @@ pub mod load;
 pub mod manual;
 pub mod metrics;
 pub mod network;
+pub mod outages;
 pub mod pipeline;
 pub mod plot;
 pub mod process;

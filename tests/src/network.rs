@@ -132,6 +132,27 @@ impl Network {
         change(&format!("link set {} up", self.cable(host)));
     }
 
+    /// Pulls the cable of a host, and refuses connections in its name: this machine takes its address, and nobody listens there. Like
+    /// a firewall that resets what it does not let through.
+    pub fn refuse_for(&self, host: &str) {
+        self.cut(host);
+        change(&format!("addr add {}/32 dev {}", self.address(host).ip(), self.bridge()));
+        self.forget_neighbors();
+    }
+
+    /// Undoes [`Network::refuse_for`].
+    pub fn admit(&self, host: &str) {
+        change(&format!("addr del {}/32 dev {}", self.address(host).ip(), self.bridge()));
+        self.mend(host);
+        self.forget_neighbors();
+    }
+
+    /// Lets all hosts look up anew which of them has which address.
+    fn forget_neighbors(&self) {
+        change(&format!("neigh flush dev {}", self.bridge()));
+        self.hosts.iter().for_each(|host| change(&format!("-n {} neigh flush dev eth0", self.namespace(host))));
+    }
+
     /// Changes the wire in a host's cable, from now on.
     pub fn set_wire(&self, host: &str, wire: Wire) {
         self.wires.as_ref().expect("a network with wires").set(host, wire);

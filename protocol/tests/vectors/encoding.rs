@@ -30,8 +30,8 @@ impl Vectors {
             read_as: hex(&to_cbor(&ping)),
         });
 
-        let welcome = PeerMessage::Welcome { to: 1, applied: Timestamp(2) };
-        let bytes = [0x84, 0x05, 0x01, 0x02, 0x03];
+        let welcome = PeerMessage::Welcome { to: 1, applied: Timestamp(2), grace_ns: 3 };
+        let bytes = [0x85, 0x05, 0x01, 0x02, 0x03, 0x04];
         assert_eq!(from_cbor(&bytes), Ok(welcome.clone()));
         self.appended.push(Appended {
             name: "a field at the end of a message between replicas",

@@ -28,7 +28,7 @@ impl Vectors {
         self.add("that has joined", PeerMessage::Incarnation { epoch: u64::MAX, has_joined: true });
         self.add("of two requests", PeerMessage::Listed { uids: vec![uid(1), uid(2)] });
         self.add("", PeerMessage::Join { closed: NOW });
-        self.add("", PeerMessage::Welcome { to: 3, applied: NOW.next() });
+        self.add("", PeerMessage::Welcome { to: 3, applied: NOW.next(), grace_ns: 400_000 });
         self.add("of nothing new", PeerMessage::Announce { closed: NOW, uids: vec![] });
         self.add("of a request", PeerMessage::Announce { closed: NOW, uids: vec![uid(1)] });
         self.add("with the greatest numbers", PeerMessage::Join { closed: Timestamp::MAX });

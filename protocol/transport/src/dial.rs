@@ -43,6 +43,8 @@ pub struct Dial<T> {
     number: usize,
     address: String,
     pacing: Pacing,
+    /// Addresses that every attempt tries as well.
+    also: Vec<SocketAddr>,
     state: State<T>,
     /// Addresses from the last lookup that were not tried yet.
     untried: VecDeque<SocketAddr>,
@@ -74,6 +76,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
             number,
             address,
             pacing,
+            also: Vec::new(),
             state,
             untried: VecDeque::new(),
             failures: 0,
@@ -82,9 +85,10 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
         }
     }
 
-    /// `HOST:PORT`, as it was given.
-    pub fn address(&self) -> &str {
-        &self.address
+    /// The same with addresses that every attempt tries beside those of the name.
+    pub fn with_also(mut self, addresses: Vec<SocketAddr>) -> Dial<T> {
+        self.also = addresses;
+        self
     }
 
     /// Whether a socket of this dial waits to be connected, and [`Dial::on_ready`] is to be called when it is ready.
@@ -121,7 +125,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
                 }
                 // A number needs no lookup, and so no thread.
                 if let Ok(address) = self.address.parse() {
-                    self.untried.push_back(address);
+                    self.begin_attempt(vec![address]);
                     return self.connect(now, register);
                 }
                 match resolver.resolve(self.number, &self.address) {
@@ -150,7 +154,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
         match addresses {
             Ok(addresses) if addresses.is_empty() => self.fail(&io::Error::other("its name has no address"), now),
             Ok(addresses) => {
-                self.untried = addresses.into();
+                self.begin_attempt(addresses);
                 self.connect(now, register)
             }
             Err(error) => self.fail(&error, now),
@@ -166,7 +170,10 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
         match is_connected(socket) {
             Ok(false) => Ok(None),
             Ok(true) => match std::mem::replace(&mut self.state, State::Connected) {
-                State::Connecting { socket, .. } => Ok(Some(socket)),
+                State::Connecting { socket, .. } => {
+                    self.are_all_refused = false;
+                    Ok(Some(socket))
+                }
                 _ => Ok(None),
             },
             Err(error) => self.fail(&error, now).map(|()| None),
@@ -190,11 +197,25 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
         self.failures = self.failures.saturating_add(1);
     }
 
+    /// Begins the next attempt, or goes on with this one, at once instead of later: there is a reason to believe that it succeeds.
+    pub fn hurry(&mut self, now: T) {
+        if let State::Waiting { until } = &mut self.state {
+            *until = now.min(*until);
+        }
+    }
+
     /// Schedules the next attempt as after many failures: the other side has said that it does not want us.
     pub fn retry_slowly(&mut self, now: T) {
         self.untried.clear();
         self.failures = u32::MAX;
         self.retry(now);
+    }
+
+    /// Begins an attempt that is to try these addresses.
+    fn begin_attempt(&mut self, addresses: Vec<SocketAddr>) {
+        self.are_all_refused = true;
+        let also = self.also.iter().copied().filter(|address| !addresses.contains(address)).collect::<Vec<_>>();
+        self.untried = addresses.into_iter().chain(also).collect();
     }
 
     /// Connects to the next address of this attempt.
@@ -219,7 +240,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Dial<T> {
             self.state = State::Waiting { until: now };
             return Ok(());
         }
-        self.is_refused = std::mem::replace(&mut self.are_all_refused, true);
+        self.is_refused = self.are_all_refused;
         self.retry(now);
         Err(in_words(error))
     }

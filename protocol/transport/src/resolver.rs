@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
-/// A lookup that is done: for which [`crate::Dial`], by its number, and the addresses.
+/// A lookup that is done: its number, which is that of the [`crate::Dial`] that wants it, and the addresses.
 pub type Resolved = (usize, io::Result<Vec<SocketAddr>>);
 
 /// Looks up host names, each in a thread of its own, because a lookup can block for as long as the name servers please.
@@ -28,11 +28,11 @@ impl Resolver {
         self.done.try_iter()
     }
 
-    /// Begins to look up `HOST:PORT` for the dial of this number.
+    /// Begins to look up `HOST:PORT` for the dial of this number, which has no lookup under way.
     ///
     /// # Errors
     /// The operating system has no room for a thread.
-    pub(crate) fn resolve(&self, dial: usize, address: &str) -> io::Result<()> {
+    pub fn resolve(&self, dial: usize, address: &str) -> io::Result<()> {
         let (address, report, wake) = (address.to_string(), self.report.clone(), Arc::clone(&self.wake));
         let thread = std::thread::Builder::new().name("resolver".into());
         thread.spawn(move || {

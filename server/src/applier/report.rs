@@ -160,6 +160,7 @@ mod tests {
             place: PeerId(0),
             peers: vec![],
             min_live: 1,
+            refusal_is_proof: true,
             depth_max: 100,
             piece_bytes: 1000,
             restarts_free: 3,

@@ -72,6 +72,7 @@ impl Cluster {
             place: PeerId(place),
             peers: others.clone(),
             min_live: 1,
+            refusal_is_proof: true,
             depth_max: 100,
             piece_bytes: 10_000,
             restarts_free: 3,

@@ -17,6 +17,7 @@ mod channel;
 mod connection;
 mod connections;
 mod dialer;
+mod dials;
 #[cfg(test)]
 mod fuzz;
 mod greeting;
@@ -219,4 +220,6 @@ pub enum NetCommand {
     Disconnect { peer: PeerId },
     /// Find out whether anybody listens at a peer's address, with a connection that is begun now, until the peer is connected.
     AskAddress { peer: PeerId, number: u64 },
+    /// The peer is down for us, so the answer is not wanted any more.
+    DropQuestion { peer: PeerId },
 }

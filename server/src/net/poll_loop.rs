@@ -235,6 +235,7 @@ impl PollLoop {
             NetCommand::ConnectionSeen { peer } => self.peer_links.on_acknowledged(*peer),
             NetCommand::Disconnect { peer } => self.disconnect(*peer, now),
             NetCommand::AskAddress { peer, number } => self.inquirer.ask(*peer, *number, now),
+            NetCommand::DropQuestion { peer } => self.inquirer.forget(*peer),
         }
     }
 

@@ -27,6 +27,7 @@
 //! themselves, and do not fence a replica that they are connected with. If the fenced incarnation comes back while its flush is
 //! under way, we were wrong, and rejoin; if all others have fenced it, it rejoins.
 
+use super::joining::EPOCH_MAX;
 use super::peers::PeerState;
 use super::{Effect, Loss, Output, PeerId, Replica};
 use stablechat_protocol::peer::PeerMessage;
@@ -94,8 +95,11 @@ impl Replica {
         }
     }
 
-    /// Asks whether anybody listens at a peer's address, unless the peer is down.
+    /// Asks whether anybody listens at a peer's address, unless the peer is down, or the answer would prove nothing.
     pub(super) fn ask_address(&mut self, id: PeerId, outputs: &mut Vec<Output>) {
+        if !self.settings.refusal_is_proof {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.state != PeerState::Down) else { return };
         self.asked_addresses += 1;
         peer.asked = Some(self.asked_addresses);
@@ -125,6 +129,9 @@ impl Replica {
 
     /// A peer has fenced everything up to an incarnation of another replica. It has listed before all that it holds.
     pub(super) fn on_fenced(&mut self, from: PeerId, of: PeerId, epoch: u64, outputs: &mut Vec<Output>) {
+        if epoch > EPOCH_MAX {
+            return;
+        }
         if let Some(peer) = self.peers.get_mut(from) {
             let fence = peer.fences.entry(of).or_default();
             *fence = epoch.max(*fence);

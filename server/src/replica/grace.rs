@@ -18,8 +18,9 @@
 //! cluster is made. A request that is older than the longest grace does not count.
 //!
 //! A replica that no account speaks to, as after a restart, would keep the longest grace and make the others wait for it. There the
-//! delays of requests that it first hears of from a peer count instead. They only shorten the grace: nobody is refused by a
-//! replica that it does not speak to, and the grace does not grow by the delays between peers.
+//! graces of the peers that welcome it count instead, and the delays of requests that it first hears of from a peer. They only
+//! shorten the grace: nobody is refused by a replica that it does not speak to, and the grace does not grow by the delays between
+//! peers.
 
 use super::Sender;
 use stablechat_protocol::name::AccountName;
@@ -60,7 +61,7 @@ pub struct Grace {
     accounts: BTreeMap<AccountName, Delays>,
     /// The delays of all clients that speak for no account, from before any account had a vote.
     strangers: Delays,
-    /// The longest grace that is needed for the requests that peers have told us of, since no account speaks to us.
+    /// The grace that peers have, or that is needed for the requests that they have told us of, since no account speaks to us.
     indirect: Option<Duration>,
     /// When an account was last heard.
     heard_at: Timestamp,
@@ -99,11 +100,17 @@ impl Grace {
         self.current
     }
 
-    /// Takes in the delay of a request that was first heard of from a peer. It counts only when no account has spoken to us lately.
+    /// Takes in the delay of a request that was first heard of from a peer.
     pub fn observe_indirect(&mut self, now: Timestamp, delay: Duration) {
+        self.learn(now, length(bucket(delay)));
+    }
+
+    /// Takes in a grace that a peer has, or that suffices for the requests that it has told us of. It counts only when no account
+    /// has spoken to us lately.
+    pub fn learn(&mut self, now: Timestamp, grace: Duration) {
         if now.since(self.heard_at) > STRETCH {
-            self.indirect = Some(length(bucket(delay)));
-            self.current = self.current.min(length(bucket(delay))).max(GRACE_MIN);
+            self.indirect = Some(grace);
+            self.current = self.current.min(grace).max(GRACE_MIN);
         }
     }
 
@@ -385,7 +392,7 @@ mod tests {
         grace.observe(NOW, &ann, millis(100));
         assert!(grace.current() > millis(99), "{:?}", grace.current());
         let later = NOW.after(STRETCH).next();
-        grace.observe_indirect(later.before(STRETCH / 2), millis(1));
+        grace.learn(later.before(STRETCH / 2), millis(1));
         assert!(grace.current() > millis(99), "{:?}", grace.current());
         grace.observe_indirect(later, millis(1));
         grace.review(later.after(STRETCH));

@@ -16,10 +16,11 @@ use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::clock_offset::ClockOffset;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::time::Timestamp;
+use std::time::Duration;
 
 /// Epochs begin at the seconds of a clock, so none is ever above this. A peer that says otherwise is damaged; we note our epochs on
-/// disk, and they must not run out.
-const EPOCH_MAX: u64 = 1 << 48;
+/// disk, and they must not run out; and we would not hear of one that we have fenced before it restarts.
+pub(super) const EPOCH_MAX: u64 = 1 << 48;
 
 impl Replica {
     /// Begins an incarnation: only the applied requests survive.
@@ -128,7 +129,7 @@ impl Replica {
         outputs: &mut Vec<Output>,
     ) {
         self.read = self.read.max(time);
-        let Some(peer) = self.peers.get_connected(id) else { return };
+        let Some(peer) = self.peers.get_connected(id).filter(|_| epoch <= EPOCH_MAX) else { return };
         if epoch <= peer.fenced {
             return self.on_fenced_incarnation(id, outputs);
         }
@@ -172,11 +173,12 @@ impl Replica {
         // was done, not what our clock shows: a wrong clock would keep the peer from accepting anything.
         self.list_recent(id, outputs);
         let applied = self.served.max(self.applied.timestamp);
-        outputs.push(Output::send(id, PeerMessage::Welcome { to: epoch, applied }));
+        let grace_ns = u64::try_from(self.closing.grace.current().as_nanos()).unwrap_or(u64::MAX);
+        outputs.push(Output::send(id, PeerMessage::Welcome { to: epoch, applied, grace_ns }));
     }
 
     /// A peer consults us from here on. Up to `applied` it may have applied without us, so there we accept nothing.
-    pub(super) fn on_welcome(&mut self, id: PeerId, to: u64, applied: Timestamp) {
+    pub(super) fn on_welcome(&mut self, id: PeerId, to: u64, applied: Timestamp, grace: Duration) {
         // A welcome of an earlier incarnation says nothing of this one.
         if to != self.epoch || self.phase == Phase::CatchingUp {
             return;
@@ -186,6 +188,7 @@ impl Replica {
             peer.has_welcomed = true;
             // If its log has requests of a wrong clock, it cannot serve with them, and gives them up.
             self.closing.raise(applied.min(credible));
+            self.closing.grace.learn(self.now, grace);
         }
     }
 

@@ -121,6 +121,8 @@ pub struct ProtocolSettings {
     pub peers: Vec<PeerId>,
     /// With how many replicas, itself included, it must be in contact to answer anything.
     pub min_live: usize,
+    /// Whether an address that refuses a connection proves that its replica is dead.
+    pub refusal_is_proof: bool,
     /// The most requests that a replica undoes and applies again while clients and peers depend on it.
     pub depth_max: u64,
     /// About how many bytes of our log a peer gets at a time.
@@ -379,7 +381,9 @@ impl Replica {
         match message {
             PeerMessage::Listed { uids } => self.on_listed(from, uids),
             PeerMessage::Join { closed } => self.on_join(from, closed, outputs),
-            PeerMessage::Welcome { to, applied } => self.on_welcome(from, to, applied),
+            PeerMessage::Welcome { to, applied, grace_ns } => {
+                self.on_welcome(from, to, applied, Duration::from_nanos(grace_ns));
+            }
             PeerMessage::Announce { closed, uids } => self.on_announce(from, closed, uids),
             PeerMessage::Fetch { uids } => self.on_fetch(from, uids, outputs),
             PeerMessage::Bodies { requests } => self.on_bodies(from, requests),

@@ -61,7 +61,9 @@ impl Script {
             }
             PeerMessage::Listed { uids } => format!("listed [{}]", self.list(uids.iter().copied())),
             PeerMessage::Join { closed } => format!("join, closed {}", show(*closed)),
-            PeerMessage::Welcome { to, applied } => format!("welcome to {to}, applied {}", show(*applied)),
+            PeerMessage::Welcome { to, applied, grace_ns } => {
+                format!("welcome to {to}, applied {}, grace {} ms", show(*applied), grace_ns / MILLISECOND)
+            }
             PeerMessage::Announce { closed, uids } => {
                 format!("announce closed {}, [{}]", show(*closed), self.list(uids.iter().copied()))
             }
@@ -200,6 +202,7 @@ impl Script {
         let after = at_time(time_of(arguments.take_key("after"))?);
         let next = arguments.take_key("next").map(time).transpose()?.map(at_time);
         let depth = arguments.take_key("depth").map_or(Ok(0), str::parse)?;
+        let grace_ms: u64 = arguments.take_key("grace_ms").map_or(Ok(1000), str::parse)?;
         let end = arguments.take_key("end");
         let mut requests = Vec::new();
         while let Some(text) = arguments.next_pos() {
@@ -214,7 +217,7 @@ impl Script {
             "incarnation" => PeerMessage::Incarnation { epoch, has_joined: false },
             "listed" => PeerMessage::Listed { uids },
             "join" => PeerMessage::Join { closed },
-            "welcome" => PeerMessage::Welcome { to: epoch, applied },
+            "welcome" => PeerMessage::Welcome { to: epoch, applied, grace_ns: grace_ms * MILLISECOND },
             "pong" => return Ok(pong.into_iter().collect()),
             "announce" => PeerMessage::Announce { closed, uids },
             "fetch" => PeerMessage::Fetch { uids },
@@ -334,6 +337,7 @@ fn start_again(now_ms: u64, applied: Uid, peers: u8, restarts: u32) -> Replica {
         place,
         peers,
         min_live: 1,
+        refusal_is_proof: true,
         depth_max: 100,
         piece_bytes: 1000,
         restarts_free: 3,
@@ -365,7 +369,7 @@ fn serving(now_ms: u64) -> Replica {
     }
     // A welcome counts once it joins, which takes both peers.
     for peer in peers {
-        let message = PeerMessage::Welcome { to: 1, applied: closed };
+        let message = PeerMessage::Welcome { to: 1, applied: closed, grace_ns: u64::MAX };
         replica.step(Input::Peer { time: now, peer, message }, &mut Vec::new());
     }
     wake(&mut replica, now);

@@ -1,7 +1,7 @@
 //! A picture of a cluster over time: the latency and the rate of answers, and the states of the replicas. As an SVG file
 //! ([`Picture::svg`]), and for a terminal ([`Picture::text`]).
 
-mod svg;
+pub(crate) mod svg;
 mod terminal;
 
 use std::time::Duration;
@@ -94,7 +94,7 @@ impl Picture {
 }
 
 /// The height of a latency, from 0 to 1, on a logarithmic scale between these powers of ten of milliseconds.
-fn height(latency: Duration, (from, to): (i32, i32)) -> f64 {
+pub(crate) fn height(latency: Duration, (from, to): (i32, i32)) -> f64 {
     let decades = (latency.as_secs_f64() * 1e3).max(1e-3).log10();
     ((decades - f64::from(from)) / f64::from(to - from)).clamp(0.0, 1.0)
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-const WIDTH: f64 = 1200.0;
+pub(crate) const WIDTH: f64 = 1200.0;
 /// The left and right edges of the plots.
-const LEFT: f64 = 84.0;
-const RIGHT: f64 = WIDTH - 24.0;
+pub(crate) const LEFT: f64 = 84.0;
+pub(crate) const RIGHT: f64 = WIDTH - 24.0;
 /// The top and bottom edges of the plot of latencies.
 const LATENCIES: (f64, f64) = (132.0, 412.0);
 /// The top and bottom edges of the plot of rates.
@@ -28,12 +28,12 @@ const BINS: usize = 120;
 const EVENT_LINES: usize = 3;
 const EVENT_ROOM: f64 = 64.0;
 
-const INK: &str = "#24292f";
-const FAINT: &str = "#6e7781";
-const GRID: &str = "#e3e6ea";
-const ANSWERS: &str = "#1f6feb";
+pub(crate) const INK: &str = "#24292f";
+pub(crate) const FAINT: &str = "#6e7781";
+pub(crate) const GRID: &str = "#e3e6ea";
+pub(crate) const ANSWERS: &str = "#1f6feb";
 const SLOW_ANSWERS: &str = "#0a3069";
-const EVENTS: &str = "#bc4c00";
+pub(crate) const EVENTS: &str = "#bc4c00";
 const RUNS: &str = "#2da44e";
 
 impl Picture {
@@ -167,7 +167,7 @@ impl Picture {
 }
 
 /// A line of a scale, with its label.
-fn write_grid(svg: &mut String, y: f64, label: &str) -> fmt::Result {
+pub(crate) fn write_grid(svg: &mut String, y: f64, label: &str) -> fmt::Result {
     writeln!(svg, "<path d='M{LEFT} {y:.1}H{RIGHT}' stroke='{GRID}'/>")?;
     let (x, y) = (LEFT - 10.0, y + 4.0);
     writeln!(svg, "<text x='{x}' y='{y:.1}' text-anchor='end' fill='{FAINT}'>{label}</text>")
@@ -178,7 +178,7 @@ fn latency_y(latency: Duration) -> f64 {
     bottom - (bottom - top) * height(latency, DECADES)
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

@@ -7,8 +7,8 @@
 use super::clock::Clock;
 use super::disk::Disk;
 use super::links::LinkId;
-use super::scenario::Scenario;
-use super::scenes::SceneKind;
+use super::peer_links::PeerLinks;
+use super::setup::Setup;
 use super::stopwatch::{self, STOPWATCH};
 use super::{DELIVERY_BOUND, REPLICAS_MAX};
 use fastrand::Rng;
@@ -53,42 +53,6 @@ pub enum Death {
     AfterRelease(u8),
 }
 
-/// The settings of the cluster file.
-#[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    pub min_live: usize,
-    pub log_retention: u64,
-    pub replicas: usize,
-    pub restarts_free: u32,
-}
-
-/// How often a replica may begin anew before it waits, as in a real cluster.
-const RESTARTS_FREE: u32 = 3;
-/// More often than any does in a run.
-const NO_WAIT: u32 = 1000;
-
-impl Setup {
-    /// The usual settings, or a log so short that a replica that was away needs a snapshot, or replicas that answer nothing when
-    /// they are in contact with too few.
-    pub fn choose(random: &mut Rng, scenario: Scenario) -> Setup {
-        let replicas = scenario.replicas;
-        if scenario.scene == Some(SceneKind::SettledWithoutIt) {
-            // Replicas settle without those that are away when their logs are too long; and none of them may be muted.
-            return Setup { min_live: 1, log_retention: random.u64(500..1_500), replicas, restarts_free: NO_WAIT };
-        }
-        if let Some(scene) = scenario.scene {
-            // In most scenes replicas are killed often, and all serve when the next one begins.
-            let restarts_free = if scene == SceneKind::CrashLoop { RESTARTS_FREE } else { NO_WAIT };
-            return Setup { min_live: 1, log_retention: u64::MAX / 2, replicas, restarts_free };
-        }
-        let log_retention = if random.u8(..3) == 0 { random.u64(500..20_000) } else { u64::MAX / 2 };
-        let majority = replicas / 2 + 1;
-        let min_live = if replicas > 1 && random.u8(..4) == 0 { random.usize(2..=majority) } else { 1 };
-        let restarts_free = if random.u8(..3) == 0 { RESTARTS_FREE } else { NO_WAIT };
-        Setup { min_live, log_retention, replicas, restarts_free }
-    }
-}
-
 /// A replica's process and disk.
 pub struct Node {
     index: usize,
@@ -103,7 +67,7 @@ pub struct Node {
     /// Everything that has arrived and was not read.
     inbox: Vec<Arrival>,
     /// The loop's connections with peers; none with itself.
-    links: Vec<PeerLink>,
+    pub links: PeerLinks,
     /// The clients' connections that have been greeted, with the account that each is logged in to.
     actors: BTreeMap<ConnectionId, Option<Actor>>,
     /// The clock reading of the turn, before the loop has read what arrived.
@@ -138,16 +102,6 @@ enum Arrival {
     AddressRefused(PeerId, u64),
 }
 
-/// The loop's connection with a peer.
-#[derive(Clone, Copy, Debug, Default)]
-struct PeerLink {
-    link: Option<LinkId>,
-    /// The number of connections that the applier does not know of yet. Until it does, its messages were meant for earlier ones.
-    unseen: usize,
-    /// The last question whether anybody listens at the peer's address, until the peer is connected.
-    asked: Option<u64>,
-}
-
 /// The outcome of the loop's reading.
 pub struct Reading {
     /// The answers of the loop itself.
@@ -180,7 +134,7 @@ impl Node {
             started: Timestamp::ZERO,
             setup,
             inbox: Vec::new(),
-            links: vec![PeerLink::default(); setup.replicas],
+            links: PeerLinks::new(setup.replicas),
             actors: BTreeMap::new(),
             reading: None,
             rounds: None,
@@ -218,6 +172,7 @@ impl Node {
             place,
             peers,
             min_live: self.setup.min_live,
+            refusal_is_proof: self.setup.refusal_is_proof,
             depth_max: DEPTH_MAX,
             piece_bytes: PIECE_BYTES,
             restarts_free: self.setup.restarts_free,
@@ -243,7 +198,7 @@ impl Node {
         self.applier = None;
         self.inbox.clear();
         self.actors.clear();
-        self.links.fill(PeerLink::default());
+        self.links.clear();
         (self.reading, self.rounds, self.turn) = (None, None, None);
         (self.death, self.pause_in_turn) = (None, None);
         (self.paused, self.leaving) = (false, false);
@@ -291,62 +246,34 @@ impl Node {
 
     /// A connection with a peer was made, in place of an earlier one. Returns the earlier one.
     pub fn begin_link(&mut self, peer: usize, link: LinkId) -> Option<LinkId> {
-        let earlier = self.links[peer].link.replace(link);
-        self.links[peer].asked = None;
+        let earlier = self.links.begin(peer, link);
         if earlier.is_some() {
             self.inbox.push(Arrival::PeerDisconnected(PeerId(peer as u8)));
         }
-        self.links[peer].unseen += 1;
         self.inbox.push(Arrival::PeerConnected(PeerId(peer as u8)));
         earlier
     }
 
     /// A message arrives from a peer. It counts only if the connection is still the present one.
     pub fn arrive_from_peer(&mut self, peer: usize, link: LinkId, message: PeerMessage) {
-        if self.links[peer].link == Some(link) {
+        if self.links.get(peer) == Some(link) {
             self.inbox.push(Arrival::Peer(PeerId(peer as u8), message));
         }
     }
 
     /// A connection with a peer is gone. Says whether it was the present one.
     pub fn end_link(&mut self, peer: usize, link: LinkId) -> bool {
-        let is_present = self.links[peer].link == Some(link);
+        let is_present = self.links.end(peer, link);
         if is_present {
-            self.links[peer].link = None;
             self.inbox.push(Arrival::PeerDisconnected(PeerId(peer as u8)));
         }
         is_present
     }
 
-    /// Asks whether anybody listens at a peer's address, in place of an earlier question.
-    pub fn ask_address(&mut self, peer: usize, number: u64) {
-        self.links[peer].asked = Some(number);
-    }
-
-    /// Whether a question has no answer yet, and none is superfluous.
-    pub fn asks_address(&self, peer: usize, number: u64) -> bool {
-        self.links[peer].asked == Some(number)
-    }
-
     /// Nobody listens at a peer's address.
     pub fn on_address_refused(&mut self, peer: usize, number: u64) {
-        self.links[peer].asked = None;
+        self.links.drop_question(peer);
         self.inbox.push(Arrival::AddressRefused(PeerId(peer as u8), number));
-    }
-
-    /// The connection with a peer.
-    pub fn link(&self, peer: usize) -> Option<LinkId> {
-        self.links[peer].link
-    }
-
-    /// The connection for which the applier's messages to a peer are meant: none while it does not know of the present one.
-    pub fn seen_link(&self, peer: usize) -> Option<LinkId> {
-        self.links[peer].link.filter(|_| self.links[peer].unseen == 0)
-    }
-
-    /// The applier knows of a connection with a peer.
-    pub fn on_connection_seen(&mut self, peer: usize) {
-        self.links[peer].unseen = self.links[peer].unseen.saturating_sub(1);
     }
 
     /// When the next turn is wanted: at once while something waits to be read, else at the applier's deadline.

@@ -139,6 +139,27 @@ fn replicas_become_equal_after_a_partition() {
     scene.end();
 }
 
+/// Shorter than the delivery bound, the others have taken for dead a replica that notices nothing; longer, both sides serve.
+#[test]
+fn a_firewall_that_refuses_in_the_name_of_a_live_replica_loses_nothing() {
+    let Some(network) = or_skip(Network::new(&NAMES)) else { return };
+    let scene = Scene::begin(network, DELIVERY_BOUND);
+    scene.go_on(20);
+    for (round, time) in (1..).zip([DELIVERY_BOUND / 4, DELIVERY_BOUND * 6]) {
+        scene.cluster.network().refuse_for("b");
+        wait_until("the others take it for dead", WHOLE, || {
+            ["a", "c"].iter().all(|name| {
+                scene.cluster.log(name).matches("replica b is down: its process has ended").count() >= round
+            })
+        });
+        std::thread::sleep(time);
+        scene.cluster.network().admit("b");
+        scene.heal("the firewall is gone");
+        scene.go_on(20);
+    }
+    scene.end();
+}
+
 #[test]
 fn a_delay_within_the_bound_causes_no_repair() {
     let Some(network) = or_skip(Network::with_wires(&NAMES)) else { return };

@@ -202,7 +202,7 @@ One way, 6000 messages:
 ε = 1.00 ms: the clocks of a and b, at p99.9 and at worst
 N(δ+ε) = 2 x 6.00 ms = 12.0 ms
 Δ = 1000 ms holds: 988 ms to spare, 83.3 times enough
-Recommended: delivery_bound_ms = 200: 2 N(δ+ε), rounded up, at least 200
+Recommended: delivery_bound_ms = 1000: 4 N(δ+ε), rounded up, at least 1000
 ";
         assert_eq!(text(&findings(&["a", "b"], 1000)), expected);
         let fails = text(&findings(&["a", "b"], 10));

@@ -138,6 +138,22 @@ fn a_refusal_is_an_error_and_another_attempt_follows() {
 }
 
 #[test]
+fn an_attempt_can_be_hurried() {
+    let closed = closed_port();
+    let mut rig = Rig::new(&closed.local_addr().expect("bound").to_string());
+    rig.attempt().expect_err("nobody listens");
+    let begun = Instant::now();
+    rig.dial.retry_slowly(begun);
+    rig.dial.hurry(begun);
+    assert_eq!(rig.dial.deadline(), Some(begun));
+
+    // One that is under way is not disturbed.
+    rig.dial.state = State::Connected;
+    rig.dial.hurry(begun);
+    assert!(matches!(rig.dial.state, State::Connected));
+}
+
+#[test]
 fn a_name_without_an_address_is_an_error() {
     let mut rig = Rig::new("no-port-here");
     assert!(!rig.attempt().expect_err("no such name").is_empty());
@@ -181,12 +197,35 @@ fn an_attempt_is_refused_only_if_each_address_has_refused_it() {
     rig.attempt().expect_err("there is no such name");
     assert!(!rig.dial.is_refused());
 
+    // One that has accepted a connection is not undone by the next, which refuses.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let [good, bad] = [listener.local_addr(), closed.local_addr()].map(|address| address.expect("bound"));
+    for also in [vec![bad], vec![bad, good]] {
+        let mut rig = Rig::new(&good.to_string());
+        rig.dial = rig.dial.with_also(also);
+        rig.attempt().expect("the first works");
+        rig.dial.retry(Instant::now());
+        rig.attempt().expect_err("the second does not");
+        assert!(!rig.dial.is_refused());
+        drop(rig.attempt().expect("the first works still"));
+    }
+
+    // The same the other way round, and once nobody listens any more.
+    let mut rig = Rig::new(&bad.to_string());
+    rig.dial = rig.dial.with_also(vec![good]);
+    rig.attempt().expect("the second works");
+    drop(listener);
+    rig.dial.retry(Instant::now());
+    rig.attempt().expect_err("nobody listens any more");
+    assert!(rig.dial.is_refused());
+
     let mut dial = Dial::new(0, "192.0.2.1:1".into(), PACING, Instant::now());
     let (refused, unreachable) = (io::ErrorKind::ConnectionRefused, io::ErrorKind::HostUnreachable);
     for (first, second, expected) in
         [(refused, refused, true), (refused, unreachable, false), (unreachable, refused, false)]
     {
-        dial.untried = ["192.0.2.1:1".parse().expect("an address")].into();
+        let address = "192.0.2.1:1".parse().expect("an address");
+        dial.begin_attempt(vec![address, address]);
         dial.fail(&first.into(), Instant::now()).expect("there is another address");
         dial.untried.clear();
         dial.fail(&second.into(), Instant::now()).expect_err("there is no other");

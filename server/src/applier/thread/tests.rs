@@ -69,6 +69,7 @@ fn run_alone(peers: u8, clock: &Clock, prepare: impl FnOnce(&mut ChatStore), eve
         place: PeerId(0),
         peers: (1..=peers).map(PeerId).collect(),
         min_live: 1,
+        refusal_is_proof: true,
         depth_max: 100,
         piece_bytes: 1000,
         restarts_free: 3,

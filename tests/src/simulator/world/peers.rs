@@ -24,7 +24,7 @@ impl World {
     /// A replica dials another that it is not connected with.
     pub(super) fn on_dial(&mut self, from: usize, to: usize, incarnation: u64) {
         let dialer = &self.nodes[from];
-        if !dialer.is_up() || dialer.incarnation != incarnation || dialer.link(to).is_some() {
+        if !dialer.is_up() || dialer.incarnation != incarnation || dialer.links.get(to).is_some() {
             return;
         }
         let can_answer = self.nodes[to].is_up() && !self.nodes[to].paused && !self.nodes[from].paused;
@@ -97,7 +97,7 @@ impl World {
     /// Sends a message to a peer, if the replica that sends means the present connection.
     pub(super) fn send_to_peer(&mut self, node: usize, PeerId(peer): PeerId, message: PeerMessage) -> Check {
         let peer = usize::from(peer);
-        let Some(link) = self.nodes[node].seen_link(peer) else { return Ok(()) };
+        let Some(link) = self.nodes[node].links.seen(peer) else { return Ok(()) };
         self.on_about_to_send(node, peer, &message)?;
         self.situations.on_sent(self.now, node, peer, &message, &mut self.tally);
         match self.links.body_wait(self.now, node, peer).filter(|_| matches!(message, PeerMessage::Bodies { .. })) {
@@ -109,7 +109,7 @@ impl World {
 
     /// A body that its sender was slow to send leaves, if the connection for which it was meant is still there.
     pub(super) fn on_slow_body(&mut self, from: usize, to: usize, link: LinkId, message: PeerMessage) {
-        if self.nodes[from].seen_link(to) == Some(link) {
+        if self.nodes[from].links.seen(to) == Some(link) {
             self.put_on_link(link, to, message);
         }
     }
@@ -125,7 +125,7 @@ impl World {
     /// Ends a connection because a replica wants a new one. What it has sent arrives.
     pub(super) fn disconnect(&mut self, node: usize, PeerId(peer): PeerId) {
         let peer = usize::from(peer);
-        let Some(link) = self.nodes[node].seen_link(peer) else { return };
+        let Some(link) = self.nodes[node].links.seen(peer) else { return };
         self.tally.count("connections between replicas ended by them");
         self.nodes[node].end_link(peer, link);
         self.end_link(link, [peer, peer], &[node]);
@@ -134,7 +134,7 @@ impl World {
 
     /// A replica asks whether anybody listens at another's address. Each attempt takes a while to get there.
     pub(super) fn ask_address(&mut self, node: usize, peer: usize, number: u64) {
-        self.nodes[node].ask_address(peer, number);
+        self.nodes[node].links.ask(peer, number);
         self.attempt(node, peer, number);
     }
 
@@ -148,7 +148,7 @@ impl World {
     /// came.
     pub(super) fn on_question(&mut self, node: usize, incarnation: u64, peer: usize, number: u64) {
         let asker = &self.nodes[node];
-        if asker.incarnation != incarnation || !asker.is_up() || !asker.asks_address(peer, number) {
+        if asker.incarnation != incarnation || !asker.is_up() || !asker.links.asks(peer, number) {
             return;
         }
         let listens = self.nodes[peer].is_up() && !self.links.is_walled(self.now, node, peer);
@@ -163,7 +163,7 @@ impl World {
     /// A replica learns that nobody listens at another's address.
     pub(super) fn on_address_refused(&mut self, node: usize, incarnation: u64, peer: usize, number: u64) {
         let asker = &mut self.nodes[node];
-        if asker.incarnation == incarnation && asker.is_up() && asker.asks_address(peer, number) {
+        if asker.incarnation == incarnation && asker.is_up() && asker.links.asks(peer, number) {
             asker.on_address_refused(peer, number);
             self.tally.count("addresses that refused");
             self.note(Some(node), || format!("is refused by the address of {}", node::name(peer)));

@@ -114,12 +114,12 @@ impl World {
         match act {
             Act::Speak { to, behind, is_subject } => self.speak(&to, self.now.before(behind), is_subject),
             Act::Hold { from, to, length } => {
-                if let Some(link) = self.nodes[from].link(to) {
+                if let Some(link) = self.nodes[from].links.get(to) {
                     self.links.hold(link, to, self.now.after(length));
                 }
             }
             Act::Sever { one, other } => {
-                if let Some(link) = self.nodes[one].link(other) {
+                if let Some(link) = self.nodes[one].links.get(other) {
                     self.end_link(link, [one, other], &[one, other]);
                 }
             }

@@ -274,7 +274,7 @@ impl World {
 
     /// Breaks the connection between two replicas.
     fn sever(&mut self, one: usize, other: usize) -> bool {
-        let Some(id) = self.nodes[one].link(other) else { return false };
+        let Some(id) = self.nodes[one].links.get(other) else { return false };
         self.note(Some(one), || format!("loses the connection to {}", node::name(other)));
         let lost: Vec<usize> = [one, other].into_iter().filter(|_| self.random.bool()).collect();
         self.end_link(id, [one, other], &lost);

@@ -104,9 +104,10 @@ impl World {
             match sent {
                 NetCommand::ToClient { to, message } => self.send_to_client(to, message),
                 NetCommand::ToPeer { to, message } => self.send_to_peer(node, to, message)?,
-                NetCommand::ConnectionSeen { peer } => self.nodes[node].on_connection_seen(usize::from(peer.0)),
+                NetCommand::ConnectionSeen { peer } => self.nodes[node].links.on_seen(usize::from(peer.0)),
                 NetCommand::Disconnect { peer } => self.disconnect(node, peer),
                 NetCommand::AskAddress { peer, number } => self.ask_address(node, usize::from(peer.0), number),
+                NetCommand::DropQuestion { peer } => self.nodes[node].links.drop_question(usize::from(peer.0)),
                 NetCommand::ScrapeResult { .. } => {}
             }
         }
