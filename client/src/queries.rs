@@ -223,8 +223,8 @@ mod tests {
         queries.on_refused(at(1), 0, number);
         assert_eq!(queries.deadline(), Some(at(3000)));
         queries.on_link_lost(at(2), 1);
-        assert_eq!(queries.deadline(), Some(at(52)));
-        assert_eq!(queries.due(at(52)), [number]);
+        assert_eq!(queries.deadline(), Some(at(7)));
+        assert_eq!(queries.due(at(7)), [number]);
         assert_eq!(queries.unanswered(), [number]);
     }
 }

@@ -25,8 +25,9 @@ use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long to wait before repeating a command that every link refused; doubles from one repetition to the next.
-pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// How long to wait before repeating a command that every link refused; doubles from one repetition to the next. The first wait is
+/// short: most commands that are refused came a little late, and the replicas wait longer from then on.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(5);
 /// Where the doubling of [`BACKOFF_MIN`] stops.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 

@@ -184,20 +184,20 @@ fn commands_that_all_links_refused_are_repeated_after_the_backoff() {
         session.on_answer(at(1), link, 1, uid(1, sent[0].timestamp), &Answer::Done);
         session.on_refused(at(1), link, 3, sent[2].timestamp, Duration::ZERO);
     }
-    assert_eq!(session.deadline(), Some(at(51)));
-    assert!(session.due(at(50)).is_empty());
-    let again = session.due(at(51));
+    assert_eq!(session.deadline(), Some(at(6)));
+    assert!(session.due(at(5)).is_empty());
+    let again = session.due(at(6));
     assert_eq!(sequences(&again), [3, 4], "the refused command, and the one that cannot take effect before it");
-    assert!(again[0].timestamp >= at(51) && again[0].timestamp < again[1].timestamp);
-    assert!(session.due(at(51)).is_empty());
+    assert!(again[0].timestamp >= at(6) && again[0].timestamp < again[1].timestamp);
+    assert!(session.due(at(6)).is_empty());
 
     // The backoff grows until a command is answered.
     (0..2).for_each(|link| session.on_refused(at(60), link, 3, again[0].timestamp, Duration::ZERO));
-    assert_eq!(session.deadline(), Some(at(160)));
-    let again = session.due(at(160));
-    session.on_answer(at(161), 0, 2, uid(2, sent[1].timestamp), &Answer::Done);
+    assert_eq!(session.deadline(), Some(at(70)));
+    let again = session.due(at(70));
+    session.on_answer(at(71), 0, 2, uid(2, sent[1].timestamp), &Answer::Done);
     (0..2).for_each(|link| session.on_refused(at(170), link, 3, again[0].timestamp, Duration::ZERO));
-    assert_eq!(session.deadline(), Some(at(220)));
+    assert_eq!(session.deadline(), Some(at(175)));
 }
 
 #[test]
@@ -242,17 +242,17 @@ fn out_of_sequence_from_all_repeats_the_command_unless_it_is_about_an_older_atte
     let mut session = session(1);
     let sent: Vec<Outgoing> = (0..2).map(|_| session.issue(at(0), Command::Delete)).collect();
     session.on_refused(at(1), 0, 1, sent[0].timestamp, Duration::ZERO);
-    let again = session.due(at(51));
+    let again = session.due(at(6));
     assert_eq!(sequences(&again), [1, 2]);
     // The first attempt of 2 was accepted, and is applied before the second attempt of 1.
     session.on_answer(at(1000), 0, 2, uid(2, sent[1].timestamp), &out_of_sequence(1));
-    assert_eq!(session.deadline(), Some(at(3051)), "an answer to an older attempt repeats nothing");
-    assert_eq!(session.on_answer(at(1051), 0, 1, uid(1, again[0].timestamp), &Answer::Done), AnswerKind::Answered);
-    assert_eq!(session.on_answer(at(1051), 0, 2, uid(2, again[1].timestamp), &Answer::Done), AnswerKind::Answered);
+    assert_eq!(session.deadline(), Some(at(3006)), "an answer to an older attempt repeats nothing");
+    assert_eq!(session.on_answer(at(1006), 0, 1, uid(1, again[0].timestamp), &Answer::Done), AnswerKind::Answered);
+    assert_eq!(session.on_answer(at(1006), 0, 2, uid(2, again[1].timestamp), &Answer::Done), AnswerKind::Answered);
 
     let third = session.issue(at(1100), Command::Delete);
     session.on_answer(at(1200), 0, 3, uid(3, third.timestamp), &out_of_sequence(1));
-    assert_eq!(sequences(&session.due(at(1250))), [3]);
+    assert_eq!(sequences(&session.due(at(1205))), [3]);
 }
 
 #[test]
@@ -274,9 +274,9 @@ fn a_link_that_returns_is_sent_everything_in_flight_and_its_refusals_are_forgott
     let sent: Vec<Outgoing> = (0..2).map(|_| session.issue(at(0), Command::Delete)).collect();
     session.on_refused(at(1), 0, 1, sent[0].timestamp, Duration::ZERO);
     session.on_link_lost(at(2), 1);
-    assert_eq!(session.deadline(), Some(at(52)), "every link in reach has refused");
+    assert_eq!(session.deadline(), Some(at(7)), "every link in reach has refused");
     assert_eq!(session.on_link_ready(1), sent);
-    assert!(session.due(at(52)).is_empty(), "the link that returned may accept it");
+    assert!(session.due(at(7)).is_empty(), "the link that returned may accept it");
     session.on_link_lost(at(60), 0);
     assert_eq!(session.on_link_ready(0), sent);
     session.on_link_lost(at(61), 0);

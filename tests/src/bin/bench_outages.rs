@@ -35,9 +35,12 @@ struct Arguments {
     /// the faults, separated by commas (all that the service survives)
     #[argh(option)]
     faults: Option<String>,
-    /// how often to do each (100)
+    /// how often to do each to stablechat (100)
     #[argh(option, default = "100")]
     rounds: u32,
+    /// how often to do each to the other services, which take longer to be whole again (20)
+    #[argh(option, default = "20")]
+    other_rounds: u32,
     /// the delivery bound of stablechat in milliseconds (1000)
     #[argh(option, default = "1000")]
     delivery_bound_ms: u64,
@@ -64,8 +67,8 @@ fn main() -> io::Result<()> {
     writeln!(table, "service\tfault\tat_s\tgap_ms\tlongest_ms\tslowed_ms\tfailed")?;
     let mut panels = Vec::new();
     println!(
-        "Δ = {} ms, {} rounds; times in ms: p50, p90 and the longest",
-        arguments.delivery_bound_ms, arguments.rounds
+        "Δ = {} ms; {} rounds, {} of other services; times in ms: p50, p90 and the longest",
+        arguments.delivery_bound_ms, arguments.rounds, arguments.other_rounds
     );
     println!(
         "{:<18} {:<15} {:>20} {:>20} {:>20} {:>7} {:>6}",
@@ -76,7 +79,8 @@ fn main() -> io::Result<()> {
             let faults = service.faults();
             let faults = faults.into_iter().filter(|fault| wanted.as_ref().is_none_or(|wanted| wanted.contains(fault)));
             for fault in faults {
-                let panel = run(&mut *service, fault, arguments.rounds, &mut table)?;
+                let rounds = if name == "stablechat" { arguments.rounds } else { arguments.other_rounds };
+                let panel = run(&mut *service, fault, rounds, &mut table)?;
                 panels.extend((fault == Fault::Kill).then_some(panel));
             }
         }

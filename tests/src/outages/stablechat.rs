@@ -135,7 +135,7 @@ impl Service for Stablechat {
     }
 
     fn watch(&self) -> Duration {
-        2 * self.delivery_bound
+        self.delivery_bound * 5 / 4
     }
 
     fn start_clients(&mut self, paces: Vec<Pace>) {
