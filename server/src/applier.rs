@@ -346,6 +346,7 @@ impl Applier {
                 state_log::log_loss(&self.identity.name_of(peer), loss);
                 outbox.add(NetCommand::DropQuestion { peer });
             }
+            Effect::Incomplete { peer, lacking } => state_log::log_incomplete(&self.identity.name_of(peer), lacking),
             Effect::AskAddress { peer, number } => outbox.add(NetCommand::AskAddress { peer, number }),
             Effect::NewEpoch { epoch, restarts } => {
                 log::warn!("this replica has not run, or not kept up, for too long: beginning again in epoch {epoch}");

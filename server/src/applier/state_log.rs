@@ -122,6 +122,13 @@ pub fn log_loss(name: &ReplicaName, loss: Loss) {
     }
 }
 
+pub fn log_incomplete(name: &ReplicaName, lacking: usize) {
+    log::warn!(
+        "incomplete: replica {name} was lost before {lacking} request(s) came that only it has, and that it may have answered; serving \
+         without them until it is back"
+    );
+}
+
 /// How far a clock is from another, in words that end with "of" or "behind".
 fn distance(ahead_ns: i64) -> String {
     let seconds = Duration::from_nanos(ahead_ns.unsigned_abs()).as_secs_f64();

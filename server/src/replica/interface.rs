@@ -203,6 +203,9 @@ pub enum Effect {
     Disconnect { peer: PeerId },
     /// A peer is lost, so that it is not consulted any more.
     PeerLost { peer: PeerId, loss: Loss },
+    /// That peer was lost while we join, and nobody else has so many requests that it may have answered: we serve without them
+    /// until it is back.
+    Incomplete { peer: PeerId, lacking: usize },
     /// Find out whether anybody listens at a peer's address, with a new connection. [`Input::AddressRefused`] reports that nobody
     /// does.
     AskAddress { peer: PeerId, number: u64 },

@@ -227,9 +227,16 @@ impl Replica {
         (peer.state, peer.loss) = (PeerState::Down, Some(loss));
         outputs.push(Output::Effect(Effect::PeerLost { peer: id, loss }));
         peer.has_welcomed = false;
-        self.missing.forget_peer(id);
+        let dropped = self.missing.forget_peer(id);
         self.pending.forget_holder(id);
         self.fence_accused(id);
+
+        // What it had applied before it welcomed us it may have answered.
+        let closed = self.closing.closed();
+        let lacking = dropped.iter().filter(|uid| uid.timestamp <= closed).count();
+        if self.phase == Phase::Joining && lacking > 0 {
+            outputs.push(Output::Effect(Effect::Incomplete { peer: id, lacking }));
+        }
     }
 
     /// Whether requests that peers list are taken in: every peer that is not down consults us.

@@ -114,12 +114,16 @@ impl MissingRequests {
         self.take(uid).map_or(PeerSet::default(), |missing| missing.listed_by)
     }
 
-    /// Drops the requests that only this peer has listed: nobody else can send them.
-    pub fn forget_peer(&mut self, peer: PeerId) {
+    /// Drops the requests that only this peer has listed, and returns them: nobody else can send them.
+    pub fn forget_peer(&mut self, peer: PeerId) -> Vec<Uid> {
         self.schedule.clear();
+        let mut dropped = Vec::new();
         for (uid, missing) in self.take_all() {
-            self.put_without(uid, missing, peer);
+            if !self.put_without(uid, missing, peer) {
+                dropped.push(uid);
+            }
         }
+        dropped
     }
 
     /// Drops the requests below the horizon that no connected peer has listed. A peer that still has one has it in its log, and logs
@@ -248,13 +252,15 @@ impl MissingRequests {
     }
 
     /// Puts back a request that this peer does not list any more, if another peer does.
-    fn put_without(&mut self, uid: Uid, mut missing: Missing, peer: PeerId) {
+    fn put_without(&mut self, uid: Uid, mut missing: Missing, peer: PeerId) -> bool {
         missing.listed_by.remove(peer);
         // Its next incarnation has not been asked, if that lists the request again.
         missing.asked.remove(peer);
-        if !missing.listed_by.is_empty() {
+        let is_listed = !missing.listed_by.is_empty();
+        if is_listed {
             self.put(uid, missing);
         }
+        is_listed
     }
 }
 

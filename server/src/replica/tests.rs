@@ -126,6 +126,9 @@ impl Script {
             Output::Effect(Effect::Disconnect { peer }) => format!("disconnect {}", peer_name(*peer)),
             Output::Effect(Effect::NewEpoch { epoch, .. }) => format!("new epoch {epoch}"),
             Output::Effect(Effect::PeerLost { peer, loss }) => format!("{} is lost: {loss:?}", peer_name(*peer)),
+            Output::Effect(Effect::Incomplete { peer, lacking }) => {
+                format!("incomplete: only {} has {lacking} requests", peer_name(*peer))
+            }
             Output::Effect(Effect::AskAddress { peer, number }) => {
                 format!("ask the address of {}, question {number}", peer_name(*peer))
             }

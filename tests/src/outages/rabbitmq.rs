@@ -16,8 +16,8 @@ use tempfile::TempDir;
 /// Debian's programs, without the wrapper that changes the user.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 /// How long a client waits for a connection, and for a confirmation.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const WHOLE: Duration = Duration::from_secs(180);
 
 /// A cluster of three nodes with a quorum queue.
