@@ -7,7 +7,7 @@
 //! Pure: time is an argument and sending is a return value.
 
 use crate::reach::LinkSet;
-use crate::session::{BACKOFF_MAX, BACKOFF_MIN};
+use crate::session::{BACKOFF_MAX, BACKOFF_MIN, patience};
 use stablechat_protocol::command::Query;
 use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeMap;
@@ -100,6 +100,7 @@ impl OpenQueries {
         let reach = self.reach;
         if let Some(query) = self.open.values_mut().find(|query| query.id == id) {
             query.refused.insert(link);
+            query.until = query.until.min(now.after(patience(self.delivery_bound, query.refused)));
             query.retry_soon_if_refused(now, reach);
         }
     }
@@ -159,9 +160,9 @@ impl OpenQueries {
         self.next - 1
     }
 
-    /// How long an attempt may go unanswered: the same as a command's (`Session::overdue_at`).
+    /// How long an attempt may go unanswered that nobody has refused.
     fn attempt_limit(&self) -> Duration {
-        self.delivery_bound * 2 + Duration::from_secs(1)
+        patience(self.delivery_bound, LinkSet::EMPTY)
     }
 }
 
@@ -221,7 +222,7 @@ mod tests {
     fn a_query_that_all_links_refused_is_repeated_after_the_backoff() {
         let (mut queries, number) = queries();
         queries.on_refused(at(1), 0, number);
-        assert_eq!(queries.deadline(), Some(at(3000)));
+        assert_eq!(queries.deadline(), Some(at(501)), "the other link says nothing");
         queries.on_link_lost(at(2), 1);
         assert_eq!(queries.deadline(), Some(at(7)));
         assert_eq!(queries.due(at(7)), [number]);

@@ -383,11 +383,11 @@ impl Session {
         self.overdue_at().into_iter().chain(self.retry_at).min()
     }
 
-    /// When the oldest command has been in flight for too long: two delivery bounds and a second after it was sent, or
-    /// after any other was answered. (Replicas that answer slowly but steadily must not be sent everything again.)
+    /// When the oldest command has been in flight for too long, see [`patience`], since it was sent, or since any other was
+    /// answered. (Replicas that answer slowly but steadily must not be sent everything again.)
     fn overdue_at(&self) -> Option<Timestamp> {
         let (_, oldest) = self.in_flight.first_key_value()?;
-        let overdue = oldest.begun.max(self.progress).after(self.delivery_bound * 2 + Duration::from_secs(1));
+        let overdue = oldest.begun.max(self.progress).after(patience(self.delivery_bound, oldest.refused));
         // While replicas want no commands, repeating them would only be refused.
         Some(self.retry_at.map_or(overdue, |retry_at| retry_at.max(overdue)))
     }
@@ -456,6 +456,16 @@ impl Session {
             }
             assert!(before <= self.highest);
         }
+    }
+}
+
+/// How long an attempt may go unanswered that these links have refused: two delivery bounds and a second, within which the replicas
+/// answer what any of them has accepted. If some have refused it and the others say nothing, most likely these hang and have not
+/// accepted it either, so it is half a delivery bound then.
+pub(crate) fn patience(delivery_bound: Duration, refused: LinkSet) -> Duration {
+    match refused.is_empty() {
+        true => delivery_bound * 2 + Duration::from_secs(1),
+        false => delivery_bound / 2,
     }
 }
 
