@@ -349,7 +349,9 @@ impl Applier {
             Effect::Incomplete { peer, lacking } => state_log::log_incomplete(&self.identity.name_of(peer), lacking),
             Effect::AskAddress { peer, number } => outbox.add(NetCommand::AskAddress { peer, number }),
             Effect::NewEpoch { epoch, restarts } => {
-                log::warn!("this replica has not run, or not kept up, for too long: beginning again in epoch {epoch}");
+                log::warn!(
+                    "this replica has not run or not kept up for too long, or was taken for dead: beginning again in epoch {epoch}"
+                );
                 self.executor.measurements.on_rejoin();
                 self.executor.store.begin_epoch(epoch, restarts)?;
             }
