@@ -7,7 +7,7 @@
 //! Pure: time is an argument and sending is a return value.
 
 use crate::reach::LinkSet;
-use crate::session::{BACKOFF_MAX, BACKOFF_MIN, patience};
+use crate::session::{BACKOFF_MAX, BACKOFF_MIN};
 use stablechat_protocol::command::Query;
 use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeMap;
@@ -95,12 +95,13 @@ impl OpenQueries {
         Some(number)
     }
 
-    /// A replica refused the attempt of this id.
+    /// A replica refused the attempt of this id. If another has accepted it, its answer comes within a delivery bound and a round trip.
+    /// An answer that comes after the repetition would not be recognized.
     pub fn on_refused(&mut self, now: Timestamp, link: usize, id: u64) {
         let reach = self.reach;
         if let Some(query) = self.open.values_mut().find(|query| query.id == id) {
             query.refused.insert(link);
-            query.until = query.until.min(now.after(patience(self.delivery_bound, query.refused)));
+            query.until = query.until.min(now.after(self.delivery_bound * 5 / 4));
             query.retry_soon_if_refused(now, reach);
         }
     }
@@ -160,9 +161,9 @@ impl OpenQueries {
         self.next - 1
     }
 
-    /// How long an attempt may go unanswered that nobody has refused.
+    /// How long an attempt may go unanswered that nobody has refused: the same as a command's (`Session::overdue_at`).
     fn attempt_limit(&self) -> Duration {
-        patience(self.delivery_bound, LinkSet::EMPTY)
+        self.delivery_bound * 2 + Duration::from_secs(1)
     }
 }
 
@@ -222,7 +223,7 @@ mod tests {
     fn a_query_that_all_links_refused_is_repeated_after_the_backoff() {
         let (mut queries, number) = queries();
         queries.on_refused(at(1), 0, number);
-        assert_eq!(queries.deadline(), Some(at(501)), "the other link says nothing");
+        assert_eq!(queries.deadline(), Some(at(1251)), "the other link may answer within a delivery bound");
         queries.on_link_lost(at(2), 1);
         assert_eq!(queries.deadline(), Some(at(7)));
         assert_eq!(queries.due(at(7)), [number]);

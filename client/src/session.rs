@@ -461,8 +461,8 @@ impl Session {
 
 /// How long an attempt may go unanswered that these links have refused: two delivery bounds and a second, within which the replicas
 /// answer what any of them has accepted. If some have refused it and the others say nothing, most likely these hang and have not
-/// accepted it either, so it is half a delivery bound then.
-pub(crate) fn patience(delivery_bound: Duration, refused: LinkSet) -> Duration {
+/// accepted it either, so it is half a delivery bound then. If one of them has, its answer to the first attempt is as good.
+fn patience(delivery_bound: Duration, refused: LinkSet) -> Duration {
     match refused.is_empty() {
         true => delivery_bound * 2 + Duration::from_secs(1),
         false => delivery_bound / 2,
