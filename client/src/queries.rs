@@ -7,7 +7,7 @@
 //! Pure: time is an argument and sending is a return value.
 
 use crate::reach::LinkSet;
-use crate::session::{BACKOFF_MAX, BACKOFF_MIN};
+use crate::session::{BACKOFF_MAX, BACKOFF_MIN, REFUSED_PATIENCE};
 use stablechat_protocol::command::Query;
 use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeMap;
@@ -101,7 +101,7 @@ impl OpenQueries {
         let reach = self.reach;
         if let Some(query) = self.open.values_mut().find(|query| query.id == id) {
             query.refused.insert(link);
-            query.until = query.until.min(now.after(self.delivery_bound * 5 / 4));
+            query.until = query.until.min(now.after(self.delivery_bound + 3 * REFUSED_PATIENCE));
             query.retry_soon_if_refused(now, reach);
         }
     }
@@ -223,7 +223,7 @@ mod tests {
     fn a_query_that_all_links_refused_is_repeated_after_the_backoff() {
         let (mut queries, number) = queries();
         queries.on_refused(at(1), 0, number);
-        assert_eq!(queries.deadline(), Some(at(1251)), "the other link may answer within a delivery bound");
+        assert_eq!(queries.deadline(), Some(at(1301)), "the other link may answer within a delivery bound");
         queries.on_link_lost(at(2), 1);
         assert_eq!(queries.deadline(), Some(at(7)));
         assert_eq!(queries.due(at(7)), [number]);

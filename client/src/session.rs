@@ -31,6 +31,9 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(5);
 /// Where the doubling of [`BACKOFF_MIN`] stops.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// How long at least to wait for the others when some replicas have refused: longer than a busy replica takes to answer.
+pub(crate) const REFUSED_PATIENCE: Duration = Duration::from_millis(100);
+
 /// How far after our corrected clock a timestamp may lie that a replica tells us, unless the delivery bound is shorter. Replicas accept
 /// nothing that is further ahead than 50 ms, and their clocks agree. Without a limit, one replica with a wrong clock could tell of a
 /// time so far ahead that all others would refuse whatever comes after it.
@@ -461,11 +464,11 @@ impl Session {
 
 /// How long an attempt may go unanswered that these links have refused: two delivery bounds and a second, within which the replicas
 /// answer what any of them has accepted. If some have refused it and the others say nothing, most likely these hang and have not
-/// accepted it either, so it is half a delivery bound then. If one of them has, its answer to the first attempt is as good.
+/// accepted it either, so it is half a delivery bound and [`REFUSED_PATIENCE`] then. If one of them has, its answer to the first attempt is as good.
 fn patience(delivery_bound: Duration, refused: LinkSet) -> Duration {
     match refused.is_empty() {
         true => delivery_bound * 2 + Duration::from_secs(1),
-        false => delivery_bound / 2,
+        false => delivery_bound / 2 + REFUSED_PATIENCE,
     }
 }
 

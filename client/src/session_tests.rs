@@ -171,12 +171,12 @@ fn a_command_is_not_repeated_while_one_link_has_not_refused() {
     let sent = session.issue(at(0), Command::Delete);
     assert_eq!(session.deadline(), Some(at(3000)));
     session.on_refused(at(1), 0, 1, sent.timestamp, Duration::ZERO);
-    assert_eq!(session.deadline(), Some(at(500)), "only a time limit is left, and it is shorter now");
-    assert!(session.due(at(499)).is_empty());
+    assert_eq!(session.deadline(), Some(at(600)), "only a time limit is left, and it is shorter now");
+    assert!(session.due(at(599)).is_empty());
     session.on_refused(at(2), 1, 1, at(77), Duration::ZERO);
-    assert!(session.due(at(499)).is_empty(), "a refusal of another attempt says nothing");
-    assert_eq!(sequences(&session.due(at(500))), [1]);
-    assert_eq!(session.deadline(), Some(at(3500)), "nobody has refused the new attempt");
+    assert!(session.due(at(599)).is_empty(), "a refusal of another attempt says nothing");
+    assert_eq!(sequences(&session.due(at(600))), [1]);
+    assert_eq!(session.deadline(), Some(at(3600)), "nobody has refused the new attempt");
 }
 
 #[test]

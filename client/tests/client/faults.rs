@@ -99,6 +99,10 @@ fn a_listener_gets_messages_sent_while_no_replica_was_in_reach() {
 #[test]
 fn a_replica_that_missed_a_command_can_take_over_later() {
     let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
+    // So long that the command which one replica refuses is not repeated before the other has answered it.
+    let file = cluster.path("cluster.toml");
+    let text = std::fs::read_to_string(&file).expect("the cluster file");
+    std::fs::write(&file, text.replace("delivery_bound_ms = 50", "delivery_bound_ms = 60000")).expect("written");
     let mut talk = cluster.talk(&["--as", "alice"]);
     for number in 0..20 {
         if number == 5 {
