@@ -133,7 +133,7 @@ impl Network {
     }
 
     /// Pulls the cable of a host, and refuses connections in its name: this machine takes its address, and nobody listens there. Like
-    /// a firewall that resets what it does not let through.
+    /// a firewall that resets the connections that it does not let through.
     pub fn refuse_for(&self, host: &str) {
         self.cut(host);
         change(&format!("addr add {}/32 dev {}", self.address(host).ip(), self.bridge()));

@@ -1,4 +1,4 @@
-//! Clients that call a service at a steady pace, one call at a time, and what came of their calls.
+//! Clients that call a service at a steady pace, one call at a time, and the outcomes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ pub struct Pace {
     pub every: Duration,
 }
 
-/// A call and what came of it.
+/// A call and its outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     pub begun: Instant,

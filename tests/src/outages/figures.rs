@@ -22,7 +22,7 @@ pub struct Trial {
 pub struct Effects {
     /// The longest time without an answer to anybody.
     pub gap: Duration,
-    /// The longest time that a call took which was answered.
+    /// The longest time that a call took that was under way then and was answered, even if later.
     pub longest: Duration,
     /// The time from the fault until the usual rate of answers was reached for good: the beginning of the first half second from
     /// which on each has at least 90 % of it.
@@ -58,7 +58,9 @@ pub fn effects(calls: &[Call], trial: &Trial, rate: f64) -> Effects {
         }
     }
 
-    let longest = of_trial.iter().filter(|call| !call.failed).map(|call| call.took).max().unwrap_or_default();
+    // An answer that comes after the watch has been waited for in it.
+    let under_way = calls[from..].iter().filter(|call| !call.failed && call.begun < ended);
+    let longest = under_way.map(|call| call.took).max().unwrap_or_default();
     Effects { gap, longest, slowed, failed: of_trial.iter().filter(|call| call.failed).count() }
 }
 
@@ -110,6 +112,16 @@ mod tests {
         let start = Instant::now();
         let trial = Trial { begun: start + MS * 1000, ended: start + MS * 3000 };
         assert_eq!(effects(&calls(start, |number| number > 1000), &trial, 500.0).gap, MS * 1000);
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_watch_counts() {
+        let start = Instant::now();
+        let trial = Trial { begun: start + MS * 1000, ended: start + MS * 3000 };
+        let mut calls = calls(start, |_| false);
+        calls.push(Call { begun: start + MS * 990, took: MS * 3000, failed: false });
+        calls.sort_by_key(Call::ended);
+        assert_eq!(effects(&calls, &trial, 500.0).longest, MS * 3000);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct Stablechat {
     calls: Vec<Call>,
     /// How often each replica was lost.
     losses: [u32; 3],
-    /// What is to be mended.
+    /// The replicas that are to be mended.
     hurt: Vec<(usize, Fault)>,
 }
 
@@ -92,7 +92,7 @@ impl Stablechat {
     fn end(&mut self) {
         for talker in std::mem::take(&mut self.talkers) {
             let transcript = talker.finish();
-            transcript.faults.iter().for_each(|fault| println!("FAULT: {} saw: {fault}", transcript.account));
+            assert!(transcript.faults.is_empty(), "{} saw: {:?}", transcript.account, transcript.faults);
             let call =
                 |sample: &crate::talker::Sample| Call { begun: sample.issued, took: sample.latency, failed: false };
             self.calls.extend(transcript.samples.iter().map(call));
@@ -108,7 +108,7 @@ impl Stablechat {
         victim
     }
 
-    /// Sends what a replica will have missed.
+    /// Sends the messages that a replica will have missed.
     fn send_bulk(&self) {
         let plan = |person| Plan {
             window: BULK_WINDOW,
