@@ -1,9 +1,8 @@
 //! etcd, called by clients that put a value under a key of their own, over its JSON gateway. A call fails that is refused, or
 //! has no answer within a second.
 
-use super::calls::{Call, Caller, Clients, Pace};
-use super::nodes::Nodes;
-use super::{Fault, Service};
+use super::calls::Caller;
+use super::nodes::{Foreign, Nodes, Product, connect, free_addresses};
 use crate::wait::{wait_for, wait_until};
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -11,29 +10,20 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-/// How long a client waits for a connection, and for an answer. A request that a member has passed on to a leader that then died is
-/// answered after seconds, with an error; a client that waited for that would lose more than by trying again.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// How long a cluster may take to be whole.
 const WHOLE: Duration = Duration::from_secs(120);
 
-/// A cluster of three members.
-pub struct Etcd {
-    nodes: Nodes,
-    /// Where clients reach each member.
-    addresses: [SocketAddr; 3],
-    clients: Option<Clients>,
-    leader: usize,
-}
+/// etcd, in the version that is installed.
+pub struct Etcd;
 
 impl Etcd {
-    /// Starts it, with the settings that it has by default.
+    /// Starts three members, with the settings that they have by default.
     ///
     /// # Errors
     /// It is not installed.
-    pub fn start() -> Result<Etcd, String> {
+    pub fn start() -> Result<Foreign<Etcd>, String> {
         Command::new("etcd").arg("--version").output().map_err(|error| format!("etcd cannot be run: {error}"))?;
-        let (addresses, peers) = (super::nodes::free_addresses(), super::nodes::free_addresses());
+        let (addresses, peers) = (free_addresses(), free_addresses());
         let all: Vec<String> = (0..3).map(|number| format!("n{number}=http://{}", peers[number])).collect();
         let all = all.join(",");
         let nodes = Nodes::start(move |number, directory| {
@@ -44,15 +34,24 @@ impl Etcd {
             command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
             command
         });
-        let mut etcd = Etcd { nodes, addresses, clients: None, leader: 0 };
-        etcd.wait_until_whole();
-        Ok(etcd)
+        Ok(Foreign::new(Etcd, nodes, addresses))
+    }
+}
+
+impl Product for Etcd {
+    fn name(&self) -> String {
+        let version = Command::new("etcd").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+        let version = String::from_utf8_lossy(&version);
+        format!("etcd {}", version.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap_or_default())
     }
 
-    /// Waits until all members know the same leader, and returns it.
-    fn wait_until_whole(&mut self) {
-        self.leader = wait_for("etcd has a leader", WHOLE, || {
-            let statuses: Vec<Value> = self.addresses.iter().filter_map(|address| status(*address).ok()).collect();
+    fn caller(&self, addresses: Vec<SocketAddr>, number: usize) -> Box<dyn Caller> {
+        Box::new(EtcdCaller::new(addresses, number))
+    }
+
+    fn wait_until_whole(&self, addresses: &[SocketAddr; 3]) -> usize {
+        let leader = wait_for("etcd has a leader", WHOLE, || {
+            let statuses: Vec<Value> = addresses.iter().filter_map(|address| status(*address).ok()).collect();
             let leader = |status: &Value| status["leader"].as_str().map(ToString::to_string);
             let first = leader(statuses.first()?)?;
             let is_whole = statuses.len() == 3 && statuses.iter().all(|status| leader(status).as_ref() == Some(&first));
@@ -60,8 +59,9 @@ impl Etcd {
             statuses.iter().position(is_leader).filter(|_| is_whole)
         });
         wait_until("etcd takes writes at each member", WHOLE, || {
-            self.addresses.iter().all(|address| EtcdCaller::new(vec![*address], 0).call().is_ok())
+            addresses.iter().all(|address| EtcdCaller::new(vec![*address], 0).call().is_ok())
         });
+        leader
     }
 }
 
@@ -70,45 +70,6 @@ fn status(address: SocketAddr) -> io::Result<Value> {
     let mut stream = connect(address)?;
     let (_, body) = post(&mut stream, "/v3/maintenance/status", "{}")?;
     Ok(serde_json::from_slice(&body)?)
-}
-
-impl Service for Etcd {
-    fn name(&self) -> String {
-        let version = Command::new("etcd").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
-        let version = String::from_utf8_lossy(&version);
-        format!("etcd {}", version.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap_or_default())
-    }
-
-    fn faults(&self) -> Vec<Fault> {
-        super::nodes::FAULTS.to_vec()
-    }
-
-    fn watch(&self) -> Duration {
-        super::nodes::WATCH
-    }
-
-    fn start_clients(&mut self, paces: Vec<Pace>) {
-        let caller = |number: usize| {
-            let mut addresses = self.addresses.to_vec();
-            addresses.rotate_left(number % 3);
-            Box::new(EtcdCaller::new(addresses, number)) as Box<dyn Caller>
-        };
-        self.clients =
-            Some(Clients::start(paces.into_iter().enumerate().map(|(number, pace)| (caller(number), pace)).collect()));
-    }
-
-    fn stop_clients(&mut self) -> Vec<Call> {
-        self.clients.take().map(Clients::stop).unwrap_or_default()
-    }
-
-    fn hurt(&mut self, fault: Fault) {
-        self.nodes.hurt(self.leader, fault);
-    }
-
-    fn mend(&mut self) {
-        self.nodes.mend();
-        self.wait_until_whole();
-    }
 }
 
 /// A client with a connection to one member.
@@ -148,13 +109,6 @@ impl Caller for EtcdCaller {
             error.to_string()
         })
     }
-}
-
-fn connect(address: SocketAddr) -> io::Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    Ok(BufReader::new(stream))
 }
 
 /// A request over HTTP, and its answer: the status and the body.

@@ -1,8 +1,7 @@
 //! RabbitMQ, called by clients that publish to one quorum queue, each message with a confirmation, over STOMP.
 
-use super::calls::{Call, Caller, Clients, Pace};
-use super::nodes::{Nodes, free_addresses};
-use super::{Fault, Service};
+use super::calls::Caller;
+use super::nodes::{Foreign, Nodes, Product, connect, free_addresses};
 use crate::wait::wait_for;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -15,77 +14,56 @@ use tempfile::TempDir;
 
 /// Debian's programs, without the wrapper that changes the user.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
-/// How long a client waits for a connection, and for a confirmation.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// How long a cluster may take to be whole.
 const WHOLE: Duration = Duration::from_secs(180);
 
-/// A cluster of three nodes with a quorum queue.
+/// RabbitMQ, in the version that is installed, with a quorum queue.
 pub struct Rabbitmq {
-    nodes: Nodes,
-    /// Where clients reach each node.
-    addresses: [SocketAddr; 3],
     /// The directory of the cookie by which nodes and tools know each other.
     home: TempDir,
-    clients: Option<Clients>,
-    leader: usize,
 }
 
 impl Rabbitmq {
-    /// Starts it, with the settings that it has by default.
+    /// Starts three nodes, with the settings that they have by default.
     ///
     /// # Errors
     /// It is not installed.
-    pub fn start() -> Result<Rabbitmq, String> {
+    pub fn start() -> Result<Foreign<Rabbitmq>, String> {
         let server = PathBuf::from(PROGRAMS).join("rabbitmq-server");
         if !server.exists() {
             return Err(format!("{} is not installed", server.display()));
         }
         let home = tempfile::Builder::new().prefix("stablechat-peers-").tempdir();
         let home = home.map_err(|error| error.to_string())?;
-        let (addresses, nodes, links) = (free_addresses(), free_addresses(), free_addresses());
+        let (addresses, ports, links) = (free_addresses(), free_addresses(), free_addresses());
         let shared = home.path().to_path_buf();
         let nodes = Nodes::start(move |number, directory| {
             let file = configuration(directory, addresses[number]);
             let mut command = Command::new(&server);
             command.env("HOME", &shared).env("RUNNING_UNDER_SYSTEMD", "1").env("RABBITMQ_CONFIG_FILE", file);
             command.env("RABBITMQ_NODENAME", node(number)).env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1");
-            command.env("RABBITMQ_NODE_PORT", nodes[number].port().to_string());
+            command.env("RABBITMQ_NODE_PORT", ports[number].port().to_string());
             command.env("RABBITMQ_DIST_PORT", links[number].port().to_string());
             command.env("RABBITMQ_MNESIA_BASE", directory.join("data")).env("RABBITMQ_LOG_BASE", directory.join("log"));
             command.env("RABBITMQ_ENABLED_PLUGINS_FILE", directory.join("plugins"));
             command
         });
-        let mut rabbitmq = Rabbitmq { nodes, addresses, home, clients: None, leader: 0 };
-        rabbitmq.declare();
-        rabbitmq.wait_until_whole();
-        Ok(rabbitmq)
+        let rabbitmq = Rabbitmq { home };
+        rabbitmq.declare(&addresses);
+        Ok(Foreign::new(rabbitmq, nodes, addresses))
     }
 
     /// Declares the queue, once all nodes are there to have a copy of it.
-    fn declare(&self) {
+    fn declare(&self, addresses: &[SocketAddr; 3]) {
         wait_for("RabbitMQ's nodes form a cluster", WHOLE, || {
             let running = self.ask("rabbitmqctl", 0, &["cluster_status"])?;
             (running["running_nodes"].as_array()?.len() == 3).then_some(())
         });
-        let mut client = RabbitmqCaller::new(self.addresses.to_vec());
+        let mut client = RabbitmqCaller::new(addresses.to_vec());
         client.headers = "destination:/queue/bench\nx-queue-type:quorum\ndurable:true\nauto-delete:false\n\
                           x-max-length:100000\n"
             .into();
         client.call().expect("RabbitMQ declares a queue");
-    }
-
-    /// Waits until all nodes have the queue, and notes its leader.
-    fn wait_until_whole(&mut self) {
-        self.leader = wait_for("RabbitMQ is whole", WHOLE, || {
-            let all_answer = self.addresses.iter().all(|address| RabbitmqCaller::new(vec![*address]).call().is_ok());
-            let queues =
-                self.ask("rabbitmqctl", 0, &["list_queues", "name", "leader", "online"]).filter(|_| all_answer)?;
-            let queue = queues.get(0)?;
-            let is_whole = queue["online"].as_array()?.len() == 3;
-            let leader = queue["leader"].as_str()?;
-            (0..3).find(|number| node(*number) == leader).filter(|_| is_whole)
-        });
     }
 
     /// The answer of one of RabbitMQ's tools, in JSON.
@@ -115,42 +93,27 @@ fn configuration(directory: &Path, address: SocketAddr) -> PathBuf {
     file
 }
 
-impl Service for Rabbitmq {
+impl Product for Rabbitmq {
     fn name(&self) -> String {
         let version = self.ask("rabbitmqctl", 0, &["version"]);
         let version = version.as_ref().and_then(|version| version["value"]["version"].as_str()).unwrap_or_default();
         format!("RabbitMQ {version}")
     }
 
-    fn faults(&self) -> Vec<Fault> {
-        super::nodes::FAULTS.to_vec()
+    fn caller(&self, addresses: Vec<SocketAddr>, _: usize) -> Box<dyn Caller> {
+        Box::new(RabbitmqCaller::new(addresses))
     }
 
-    fn watch(&self) -> Duration {
-        super::nodes::WATCH
-    }
-
-    fn start_clients(&mut self, paces: Vec<Pace>) {
-        let caller = |number: usize| {
-            let mut addresses = self.addresses.to_vec();
-            addresses.rotate_left(number % 3);
-            Box::new(RabbitmqCaller::new(addresses)) as Box<dyn Caller>
-        };
-        self.clients =
-            Some(Clients::start(paces.into_iter().enumerate().map(|(number, pace)| (caller(number), pace)).collect()));
-    }
-
-    fn stop_clients(&mut self) -> Vec<Call> {
-        self.clients.take().map(Clients::stop).unwrap_or_default()
-    }
-
-    fn hurt(&mut self, fault: Fault) {
-        self.nodes.hurt(self.leader, fault);
-    }
-
-    fn mend(&mut self) {
-        self.nodes.mend();
-        self.wait_until_whole();
+    fn wait_until_whole(&self, addresses: &[SocketAddr; 3]) -> usize {
+        wait_for("RabbitMQ is whole", WHOLE, || {
+            let all_answer = addresses.iter().all(|address| RabbitmqCaller::new(vec![*address]).call().is_ok());
+            let queues =
+                self.ask("rabbitmqctl", 0, &["list_queues", "name", "leader", "online"]).filter(|_| all_answer)?;
+            let queue = queues.get(0)?;
+            let is_whole = queue["online"].as_array()?.len() == 3;
+            let leader = queue["leader"].as_str()?;
+            (0..3).find(|number| node(*number) == leader).filter(|_| is_whole)
+        })
     }
 }
 
@@ -174,7 +137,7 @@ impl RabbitmqCaller {
     fn publish(&mut self) -> io::Result<()> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => connect(self.addresses[self.current])?,
+            None => log_in(self.addresses[self.current])?,
         };
         self.number += 1;
         let (headers, number, text) = (&self.headers, self.number, "x".repeat(100));
@@ -198,11 +161,9 @@ impl Caller for RabbitmqCaller {
     }
 }
 
-fn connect(address: SocketAddr) -> io::Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    let mut stream = BufReader::new(stream);
+/// A connection that is logged in.
+fn log_in(address: SocketAddr) -> io::Result<BufReader<TcpStream>> {
+    let mut stream = connect(address)?;
     stream.get_mut().write_all(b"CONNECT\naccept-version:1.2\nhost:/\nlogin:guest\npasscode:guest\n\n\0")?;
     let answer = read_frame(&mut stream)?;
     match answer.starts_with("CONNECTED") {
