@@ -3,7 +3,7 @@
 use super::calls::Call;
 use super::figures::Trial;
 use crate::plot::height;
-use crate::plot::svg::{ANSWERS, EVENTS, FAINT, INK, LEFT, RIGHT, WIDTH, escaped, write_grid};
+use crate::plot::svg::{ANSWERS, EVENTS, FAINT, LEFT, RIGHT, escaped, write_grid, write_head};
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
@@ -43,16 +43,11 @@ pub fn svg(title: &str, panels: &[Panel]) -> String {
 fn write(svg: &mut String, title: &str, panels: &[Panel]) -> fmt::Result {
     let bottom = TOP + PLOT_STEP * panels.len() as f64 - (PLOT_STEP - PLOT);
     let height = bottom + 34.0;
-    writeln!(
-        svg,
-        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height}' width='{WIDTH}' height='{height}' \
-         font-family='system-ui, Helvetica, Arial, sans-serif' font-size='12' fill='{INK}'>\n\
-         <rect width='100%' height='100%' fill='white'/>\n\
-         <text x='{LEFT}' y='34' font-size='19' font-weight='600'>{}</text>\n\
-         <text x='{LEFT}' y='56' font-size='13' fill='{FAINT}'>How long each answer took, by the time at which it came. \
-         Red: a call that failed. At most {TRIALS_MAX} faults are drawn over each other.</text>",
-        escaped(title)
-    )?;
+    let below = format!(
+        "How long each answer took, by the time at which it came. Red: a call that failed. At most {TRIALS_MAX} faults are drawn over \
+         each other."
+    );
+    write_head(svg, height, title, &below)?;
     for (number, panel) in panels.iter().enumerate() {
         write_panel(svg, panel, TOP + PLOT_STEP * number as f64)?;
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-pub(crate) const WIDTH: f64 = 1200.0;
+const WIDTH: f64 = 1200.0;
 /// The left and right edges of the plots.
 pub(crate) const LEFT: f64 = 84.0;
 pub(crate) const RIGHT: f64 = WIDTH - 24.0;
@@ -28,9 +28,9 @@ const BINS: usize = 120;
 const EVENT_LINES: usize = 3;
 const EVENT_ROOM: f64 = 64.0;
 
-pub(crate) const INK: &str = "#24292f";
+const INK: &str = "#24292f";
 pub(crate) const FAINT: &str = "#6e7781";
-pub(crate) const GRID: &str = "#e3e6ea";
+const GRID: &str = "#e3e6ea";
 pub(crate) const ANSWERS: &str = "#1f6feb";
 const SLOW_ANSWERS: &str = "#0a3069";
 pub(crate) const EVENTS: &str = "#bc4c00";
@@ -46,16 +46,7 @@ impl Picture {
 
     fn write(&self, svg: &mut String) -> fmt::Result {
         let height = LANES + LANE_STEP * self.lanes.len() as f64 + 34.0;
-        writeln!(
-            svg,
-            "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height}' width='{WIDTH}' height='{height}' \
-             font-family='system-ui, Helvetica, Arial, sans-serif' font-size='12' fill='{INK}'>\n\
-             <rect width='100%' height='100%' fill='white'/>\n\
-             <text x='{LEFT}' y='34' font-size='19' font-weight='600'>{}</text>\n\
-             <text x='{LEFT}' y='57' font-size='14' fill='{FAINT}'>{}</text>",
-            escaped(&self.title),
-            escaped(&self.verdict)
-        )?;
+        write_head(svg, height, &self.title, &self.verdict)?;
         self.write_time(svg, height)?;
         self.write_rates(svg)?;
         self.write_latency_scale(svg)?;
@@ -164,6 +155,19 @@ impl Picture {
     fn x_of(&self, at: Duration) -> f64 {
         LEFT + (RIGHT - LEFT) * (at.as_secs_f64() / self.end.as_secs_f64()).min(1.0)
     }
+}
+
+/// The beginning of a file: its size, and the headings.
+pub(crate) fn write_head(svg: &mut String, height: f64, title: &str, below: &str) -> fmt::Result {
+    let (title, below) = (escaped(title), escaped(below));
+    writeln!(
+        svg,
+        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height}' width='{WIDTH}' height='{height}' \
+         font-family='system-ui, Helvetica, Arial, sans-serif' font-size='12' fill='{INK}'>\n\
+         <rect width='100%' height='100%' fill='white'/>\n\
+         <text x='{LEFT}' y='34' font-size='19' font-weight='600'>{title}</text>\n\
+         <text x='{LEFT}' y='57' font-size='14' fill='{FAINT}'>{below}</text>"
+    )
 }
 
 /// A line of a scale, with its label.
