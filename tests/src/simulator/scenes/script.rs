@@ -48,6 +48,9 @@ pub enum Act {
     Sever { one: usize, other: usize },
     /// A replica is killed, and what is under way from it to some is lost. It stays down for so long.
     Kill { node: usize, lost_to: Vec<usize>, down: Duration },
+    /// A replica's machine is gone, so that nobody can tell whether the replica lives, and what is under way from it to some is
+    /// lost. It stays away for so long.
+    Vanish { node: usize, lost_to: Vec<usize>, down: Duration },
     /// A replica is asked to stop, and stays down for so long.
     Stop { node: usize, down: Duration },
     /// A replica is paused: at once, or in its next turn between reading what arrived and handling it.
@@ -187,6 +190,11 @@ pub fn hold(from: usize, to: usize, length: u64) -> Act {
 /// A death, and a start so long after it.
 pub fn kill(node: usize, lost_to: &[usize], down: u64) -> Act {
     Act::Kill { node, lost_to: lost_to.to_vec(), down: ms(down) }
+}
+
+/// The loss of a machine, which is there again so long after it.
+pub fn vanish(node: usize, lost_to: &[usize], down: u64) -> Act {
+    Act::Vanish { node, lost_to: lost_to.to_vec(), down: ms(down) }
 }
 
 /// So many milliseconds.

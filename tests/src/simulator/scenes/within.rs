@@ -1,6 +1,6 @@
 //! The scenes within bounds. The first replica of the cast is the one that accepts the subject.
 
-use super::script::{Act, Cast, Part, Scene, Script, hold, kill, ms, speak, subject};
+use super::script::{Act, Cast, Part, Scene, Script, hold, kill, ms, speak, subject, vanish};
 use crate::simulator::faults;
 use fastrand::Rng;
 
@@ -102,7 +102,7 @@ pub fn closed_over_what_it_has_read(mut script: Script, random: &mut Rng, cast: 
     script.scene(900)
 }
 
-/// A replica is paused, accepts a request as soon as it goes on, and dies. What it sends to one of the others comes late, and
+/// A replica is paused, accepts a request as soon as it goes on, and its machine is lost. What it sends to one of the others comes late, and
 /// what that one sends to the rest; so the rest have missed it for Δ before they hear of the request.
 pub fn silent_before_its_death(mut script: Script, random: &mut Rng, cast: Cast) -> Scene {
     let (one, other) = (cast.one, cast.other);
@@ -110,19 +110,20 @@ pub fn silent_before_its_death(mut script: Script, random: &mut Rng, cast: Cast)
     script.at(0, Act::Pause { node: one, length: ms(paused), in_turn: false });
     let late = script.hold_max();
     cast.rest.iter().for_each(|to| script.at(paused - 20, hold(one, *to, late)));
-    let said = paused + random.u64(60..130);
+    // What it says when it goes on is still on its way when it is lost.
+    let said = paused + random.u64(late / 3..late - late / 8);
     script.at(said, subject(one, random.u64(0..8)));
     let held = random.u64(script.late());
     script.on((one, other, Part::Body), 0, hold(one, other, held));
-    script.on((one, other, Part::Body), random.u64(1..10), kill(one, &cast.rest, random.u64(1200..3000)));
+    script.on((one, other, Part::Body), random.u64(1..10), vanish(one, &cast.rest, random.u64(1200..3000)));
     let held = script.late();
     script.hold_announcements(random, other, &cast.rest, held);
     script.chatter(&cast.others(), said + 2, 200, 20);
-    script.scene(1300)
+    script.scene(1400)
 }
 
-/// A request comes to a replica over two hops, as late as can be, and while its body is under way the replica is suspended
-/// until a later request, which cannot be closed for want of the one that died, is older than Δ.
+/// A request comes to a replica over two hops, as late as can be, and while its announcement or its body is under way the replica is
+/// suspended until a later request, which cannot be closed for want of the one that is lost, is older than Δ.
 pub fn suspended_while_a_body_comes(mut script: Script, random: &mut Rng, cast: Cast) -> Scene {
     let (one, other, suspended) = (cast.one, cast.other, cast.rest[0]);
     let (late, lateness) = (script.hold_max(), script.lateness_max());
@@ -134,10 +135,12 @@ pub fn suspended_while_a_body_comes(mut script: Script, random: &mut Rng, cast: 
     script.hold_announcements(random, one, &cast.rest, late..late + 1);
     let held = random.u64(script.late());
     script.on((one, other, Part::Body), 0, hold(one, other, held));
-    script.on((one, other, Part::Body), random.u64(1..10), kill(one, &cast.rest, random.u64(1500..3000)));
-    script.on((other, suspended, Part::Body), 0, hold(other, suspended, random.u64(late / 3..late)));
+    script.on((one, other, Part::Body), random.u64(1..10), vanish(one, &cast.rest, random.u64(1500..3000)));
+    // What is on its way arrives while the replica is suspended, before the later requests are older than Δ.
+    let (part, held) = (if random.bool() { Part::Announcement } else { Part::Body }, random.u64(script.late()));
+    script.on((other, suspended, part), 0, hold(other, suspended, held));
     let pause = Act::Pause { node: suspended, length: ms(script.hop() - random.u64(15..60)), in_turn: true };
-    script.on((other, suspended, Part::Body), random.u64(1..100), pause);
+    script.on((other, suspended, part), random.u64(held / 4..held - held / 4), pause);
     script.scene(1300)
 }
 

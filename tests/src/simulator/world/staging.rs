@@ -129,6 +129,12 @@ impl World {
                     self.end_losing(node, "killed", &lost_to);
                 }
             }
+            Act::Vanish { node, lost_to, down } => {
+                if self.nodes[node].is_up() {
+                    self.stays_down[node] = Some(down);
+                    self.vanish(node, &lost_to);
+                }
+            }
             Act::Stop { node, down } => {
                 if self.stop(node) {
                     self.stays_down[node] = Some(down);

@@ -415,20 +415,21 @@ impl World {
         let is_graceful = how == "stopped";
         let lost_to: Vec<usize> = (0..self.nodes.len()).filter(|_| !is_graceful && self.random.bool()).collect();
         if how == "killed" && self.scenario.scene.is_none() && self.random.u8(..5) == 0 {
-            return self.vanish(node);
+            return self.vanish(node, &lost_to);
         }
         self.end_losing(node, how, &lost_to);
     }
 
-    /// A replica's machine is gone: nobody notices that its connections have ended, and its address does not answer. It is there
-    /// again later.
-    fn vanish(&mut self, node: usize) {
+    /// A replica's machine is gone, and what is under way from it to these is lost. Nobody notices that its connections have ended,
+    /// and its address does not answer. It is there again later.
+    pub(super) fn vanish(&mut self, node: usize, lost_to: &[usize]) {
         self.note(Some(node), || "is gone with its machine".into());
         self.tally.count("machines gone");
         let links = self.links.of(node, self.nodes[node].incarnation);
         let unnoticed = links.into_iter().map(|link| {
             let peer = self.links.peer(link, node);
-            self.links.end(link, &[node]);
+            let lost: &[usize] = if lost_to.contains(&peer) { &[node, peer] } else { &[node] };
+            self.links.end(link, lost);
             (peer, link)
         });
         self.unnoticed[node] = Some(unnoticed.collect());
