@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Functions for a cluster on this machine. To be sourced after common.sh, by bash.
 #
-# A cluster has one directory, with the cluster file and, for each replica, its data (NAME), its log (NAME.log) and its process
-# id (NAME.pid). After a crash, the system may have given that process id to another process. Therefore a process counts as the
+# A cluster has one directory, with the cluster file, the authority (authority.pem) and, for each replica, its certificate (NAME.pem),
+# its data (NAME), its log (NAME.log) and its process id (NAME.pid). After a crash, the system may have given that process id to another process. Therefore a process counts as the
 # replica only if it is a stablechatd with the replica's data directory.
 
 # The longest time from starting a replica until it listens, and from SIGTERM or SIGKILL until its process has ended.
@@ -22,22 +22,29 @@ use_cluster() {
     CLUSTER_DIRECTORY=$(cd -- "$directory" && pwd) || return
     CLUSTER_FILE="$CLUSTER_DIRECTORY/cluster.toml"
     if [[ ! -e $CLUSTER_FILE ]]; then
-        write_cluster_file "$base_port" "$delivery_bound_ms" "$count" >"$CLUSTER_FILE.new" || return
-        mv -- "$CLUSTER_FILE.new" "$CLUSTER_FILE" || return
+        make_cluster "$base_port" "$delivery_bound_ms" "$count" || return
     fi
     read_cluster_file
 }
 
-write_cluster_file() {
-    local base_port=$1 delivery_bound_ms=$2 count=$3 names=(a b c d e f g h i) at
-    printf 'name = "local"\ndelivery_bound_ms = %d\n' "$delivery_bound_ms"
+# Makes the files of a cluster. The cluster file comes last, so that a cluster is complete or not there.
+make_cluster() {
+    local base_port=$1 delivery_bound_ms=$2 count=$3 names=(a b c d e f g h i) at options=() new="$CLUSTER_DIRECTORY/new"
+    build_programs || return
     for ((at = 0; at < count; at++)); do
-        printf '\n[[replica]]\nname = "%s"\naddress = "127.0.0.1:%d"\n' "${names[at]}" "$((base_port + at))"
+        options+=(--replica "${names[at]}=127.0.0.1:$((base_port + at))")
     done
+    rm -rf -- "$new"
+    "$STABLECHATD" init --dir "$new" --name local --delivery-bound-ms "$delivery_bound_ms" "${options[@]}" >/dev/null || return
+    for ((at = 0; at < count; at++)); do
+        mv -- "$new/replica-${names[at]}/identity.pem" "$CLUSTER_DIRECTORY/${names[at]}.pem" || return
+    done
+    mv -- "$new/authority.pem" "$CLUSTER_DIRECTORY/authority.pem" || return
+    mv -- "$new/clients/cluster.toml" "$CLUSTER_FILE" && rm -rf -- "$new"
 }
 
 # Reads the cluster file: REPLICAS gets the names of the replicas in the order of the file, and ADDRESSES their addresses by
-# name. It understands only the part of TOML that write_cluster_file uses.
+# name. It understands only the part of TOML that `stablechatd init` uses.
 read_cluster_file() {
     REPLICAS=()
     declare -gA ADDRESSES=()
@@ -108,8 +115,8 @@ start_replica() {
     # its own process id, which stays the same through exec.
     # shellcheck disable=SC2016 # for the inner shell
     setsid bash -c 'echo "$$" >"$1" && shift && exec "$@"' start_replica "$pid_file" \
-        "$STABLECHATD" run --cluster "$CLUSTER_FILE" --name "$name" --data "$CLUSTER_DIRECTORY/$name" \
-        >>"$log" 2>&1 </dev/null &
+        "$STABLECHATD" run --cluster "$CLUSTER_FILE" --name "$name" --identity "$CLUSTER_DIRECTORY/$name.pem" \
+        --data "$CLUSTER_DIRECTORY/$name" >>"$log" 2>&1 </dev/null &
     disown
 
     local deadline=$((SECONDS + START_LIMIT_S)) why="does not listen at $address $START_LIMIT_S s after its start"

@@ -1,9 +1,9 @@
 //! The first frames of a connection: which cluster the client looks for, and which account it logs in.
 
 use stablechat_protocol::cluster::ReplicaEntry;
-use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement, SecretKey};
+use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement, SecretKey};
 use stablechat_protocol::message::{MAGIC, Role, ToReplica};
-use stablechat_protocol::name::{AccountName, ClusterName};
+use stablechat_protocol::name::{AccountName, ClusterId, ClusterName};
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::version::Versions;
 use std::rc::Rc;
@@ -24,6 +24,7 @@ impl Credentials {
 pub struct Greeting {
     /// A replica of any other cluster closes the connection.
     pub cluster: ClusterName,
+    pub cluster_id: ClusterId,
     /// The account to log in; `None` for nobody.
     pub credentials: Option<Rc<Credentials>>,
     /// Whether replicas shall push the account's messages.
@@ -44,15 +45,22 @@ impl Greeting {
         }
     }
 
-    /// The answer to a replica's challenge, which proves that the client has the account's key.
-    pub fn login(&self, credentials: &Credentials, replica: &ReplicaEntry, challenge: Challenge) -> ToReplica {
+    /// The answer to a replica's challenge on this channel, which proves that the client has the account's key.
+    pub fn login(
+        &self,
+        credentials: &Credentials,
+        replica: &ReplicaEntry,
+        challenge: Challenge,
+        channel: ChannelBinding,
+    ) -> ToReplica {
         let statement = LoginStatement {
             cluster: self.cluster.clone(),
+            cluster_id: self.cluster_id.clone(),
             replica: replica.name.clone(),
             challenge,
             account: credentials.account.clone(),
             key: credentials.secret.public(),
-            channel: None,
+            channel,
         };
         ToReplica::Login {
             account: credentials.account.clone(),

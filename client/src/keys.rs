@@ -64,8 +64,7 @@ impl Keys {
     /// The keys of a cluster, in a directory that has those of all clusters.
     pub fn new(directory: &Path, cluster: &Cluster) -> Keys {
         // No name has the character.
-        let id = cluster.id.as_ref().map(|id| format!("@{id}")).unwrap_or_default();
-        Keys { directory: directory.join(format!("{}{id}", cluster.name)) }
+        Keys { directory: directory.join(format!("{}@{}", cluster.name, cluster.id)) }
     }
 
     /// Where an account's key is kept.

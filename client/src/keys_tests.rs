@@ -14,7 +14,7 @@ fn cluster(text: &str) -> Cluster {
 
 fn keys() -> (tempfile::TempDir, Keys) {
     let directory = tempfile::tempdir().expect("a directory");
-    let keys = Keys::new(&directory.path().join("a").join("keys"), &cluster("name = 'demo'"));
+    let keys = Keys::new(&directory.path().join("a").join("keys"), &cluster("name = 'demo'\nid = '1'"));
     (directory, keys)
 }
 
@@ -57,8 +57,8 @@ fn a_key_is_made_once_for_its_owner_only() {
 fn clusters_do_not_share_keys() {
     let (directory, one) = keys();
     let of_one = create(&one, "alice");
-    // One with another name, and two with the same name and ids.
-    let texts = ["name = 'other'", "name = 'demo'\nid = '1'", "name = 'demo'\nid = '2'"];
+    // One with another name, and two with the same name and other ids.
+    let texts = ["name = 'other'\nid = '1'", "name = 'demo'\nid = '2'", "name = 'demo'\nid = '3'"];
     let others = texts.map(|text| Keys::new(&directory.path().join("a").join("keys"), &cluster(text)));
     let seeds = others.each_ref().map(|keys| create(keys, "alice").seed());
     assert!(seeds[0] != seeds[1] && seeds[1] != seeds[2] && !seeds.contains(&of_one.seed()));

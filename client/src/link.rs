@@ -15,7 +15,7 @@ use stablechat_protocol::login::Challenge;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::Versions;
-use stablechat_transport::{Dial, FramedStream, Overflow, Pacing, ReadEnd, Resolver};
+use stablechat_transport::{Dial, Fault, FramedStream, Overflow, Pacing, ReadEnd, Resolver, TlsDialer};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -163,10 +163,10 @@ impl Link {
     }
 
     /// Handles readiness of the link's socket.
-    pub fn on_ready(&mut self, now: Timestamp, greeting: &Greeting, events: &mut Vec<LinkEvent>) {
+    pub fn on_ready(&mut self, now: Timestamp, greeting: &Greeting, tls: &TlsDialer, events: &mut Vec<LinkEvent>) {
         if self.connection.is_none() && !self.has_ended {
             match self.dial.on_ready(now) {
-                Ok(Some(socket)) => self.connection = Some(Connection::new(socket, now, greeting)),
+                Ok(Some(socket)) => self.begin(socket, now, greeting, tls, events),
                 Ok(None) => {}
                 Err(reason) => self.note_attempt(Err(reason), events),
             }
@@ -174,6 +174,25 @@ impl Link {
         // The event that tells of the connection may tell of bytes as well, and comes once.
         if let Err(reason) = self.read(now, greeting, events) {
             self.fail(now, &reason, events);
+        }
+    }
+
+    /// Begins to talk on a socket that is connected.
+    fn begin(
+        &mut self,
+        socket: TcpStream,
+        now: Timestamp,
+        greeting: &Greeting,
+        tls: &TlsDialer,
+        events: &mut Vec<LinkEvent>,
+    ) {
+        match tls.dial(self.replica.name.as_str()) {
+            Ok(tls) => self.connection = Some(Connection::new(socket, tls, now, greeting)),
+            Err(error) => {
+                let fault = self.misconfigured(error.to_string(), events);
+                self.dial.retry_slowly(now);
+                self.note_attempt(Err(fault), events);
+            }
         }
     }
 
@@ -187,10 +206,10 @@ impl Link {
     /// Speaks for this account, or for nobody, from here on.
     pub fn log_in(&mut self, greeting: &Greeting) {
         if let Some(connection) = &mut self.connection
-            && let Some(challenge) = connection.challenge()
+            && let (Some(challenge), Some(channel)) = (connection.challenge(), connection.stream.channel_binding())
         {
             connection.send(&match &greeting.credentials {
-                Some(credentials) => greeting.login(credentials, &self.replica, challenge),
+                Some(credentials) => greeting.login(credentials, &self.replica, challenge, channel),
                 None => ToReplica::Logout,
             });
         }
@@ -237,7 +256,7 @@ impl Link {
         let mut scratch = [0; SCRATCH];
         while let Some(connection) = &mut self.connection {
             let read = connection.stream.read(&mut scratch);
-            if read.bytes > 0 {
+            if read.raw > 0 {
                 connection.silent_since = None;
             }
             while let Some(connection) = &mut self.connection
@@ -250,10 +269,18 @@ impl Link {
                 ReadEnd::Drained => break,
                 ReadEnd::More => {}
                 ReadEnd::Closed => return Err("it closed the connection".into()),
-                ReadEnd::Failed(kind) => return Err(kind.to_string()),
+                ReadEnd::Failed(fault) => return Err(self.on_fault(&fault, events)),
             }
         }
         Ok(())
+    }
+
+    /// The connection is broken. Reports the reason when trying again will not help, and returns it.
+    fn on_fault(&mut self, fault: &Fault, events: &mut Vec<LinkEvent>) -> String {
+        match fault.is_lasting() && !self.is_ready() {
+            true => self.misconfigured(fault.to_string(), events),
+            false => fault.to_string(),
+        }
     }
 
     /// Handles a message, or says why the connection is of no use any more.
@@ -365,9 +392,9 @@ impl Link {
 
 impl Connection {
     /// A connection that has just been made: says hello.
-    fn new(socket: TcpStream, now: Timestamp, greeting: &Greeting) -> Connection {
+    fn new(socket: TcpStream, tls: rustls::Connection, now: Timestamp, greeting: &Greeting) -> Connection {
         let mut connection = Connection {
-            stream: FramedStream::new(socket, WRITE_MAX),
+            stream: FramedStream::new(socket, tls, WRITE_MAX),
             phase: Phase::Greeting,
             since: now,
             is_ending: false,

@@ -8,7 +8,7 @@ use stablechat_protocol::frame;
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::Versions;
-use stablechat_transport::Resolver;
+use stablechat_transport::{Resolver, TlsDialer};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use std::time::Duration;
 pub struct Links {
     links: Vec<Link>,
     greeting: Greeting,
+    tls: TlsDialer,
     /// How long a replica may take to answer a ping, two delivery bounds and 2 s, before its connection is given up.
     ping_limit: Duration,
     /// Where sockets are registered, under their link's number.
@@ -26,7 +27,7 @@ pub struct Links {
 
 impl Links {
     /// Links to the replicas of a cluster. They connect at the first [`Links::on_time`].
-    pub fn new(cluster: &Cluster, registry: Registry, waker: Arc<Waker>) -> Links {
+    pub fn new(cluster: &Cluster, tls: TlsDialer, registry: Registry, waker: Arc<Waker>) -> Links {
         let resolver = Resolver::new(cluster.replicas.len(), move || {
             if let Err(error) = waker.wake() {
                 log::warn!("cannot wake the poll after a name lookup, which delays the connection: {error}");
@@ -37,10 +38,12 @@ impl Links {
             links: links.collect(),
             greeting: Greeting {
                 cluster: cluster.name.clone(),
+                cluster_id: cluster.id.clone(),
                 credentials: None,
                 receive: false,
                 versions: Versions::OURS,
             },
+            tls,
             ping_limit: cluster.delivery_bound * 2 + Duration::from_secs(2),
             registry,
             resolver,
@@ -89,7 +92,7 @@ impl Links {
     pub fn on_ready(&mut self, now: Timestamp, event: &mio::event::Event, events: &mut Vec<LinkEvent>) {
         let before = events.len();
         if let Some(link) = self.links.get_mut(event.token().0) {
-            link.on_ready(now, &self.greeting, events);
+            link.on_ready(now, &self.greeting, &self.tls, events);
         }
         self.after(now, &events[before..]);
     }
@@ -143,6 +146,8 @@ impl Links {
 mod tests {
     use super::*;
     use mio::{Events, Poll, Token};
+    use stablechat_authority::Authority;
+    use stablechat_protocol::name::ClusterName;
     use std::net::TcpListener;
     use std::time::Instant;
 
@@ -151,12 +156,14 @@ mod tests {
         // Bound, so that nobody else listens there, and closed again, so that nobody does.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         let file = format!(
-            "name = 'demo'\n[[replica]]\nname = 'a'\naddress = '{address}'\n[[replica]]\nname = 'b'\naddress = '127.0.0.1:1'\n"
+            "name = 'demo'\nid = '1'\n[[replica]]\nname = 'a'\naddress = '{address}'\n[[replica]]\nname = 'b'\naddress = '127.0.0.1:1'\n"
         );
         let mut poll = Poll::new().expect("a poll");
         let waker = Arc::new(Waker::new(poll.registry(), Token(9)).expect("a waker"));
         let registry = poll.registry().try_clone().expect("a registry");
-        let mut links = Links::new(&Cluster::parse(&file).expect("a good file"), registry, waker);
+        let authority = Authority::create(&ClusterName::parse("demo").expect("a name")).expect("random numbers");
+        let tls = TlsDialer::for_client(authority.certificate()).expect("an authority");
+        let mut links = Links::new(&Cluster::parse(&file).expect("a good file"), tls, registry, waker);
         let (start, mut events, mut ready) = (Instant::now(), Vec::new(), Events::with_capacity(8));
         let now = || Timestamp(1).after(start.elapsed());
         while !links.are_tried() {

@@ -77,8 +77,7 @@ mod tests {
 
     #[test]
     fn the_reason_is_given_for_each_replica() {
-        let text =
-            "name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n[[replica]]\nname = 'b'\naddress = 'x:2'\n";
+        let text = "name = 'demo'\nid = '1'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n[[replica]]\nname = 'b'\naddress = 'x:2'\n";
         let cluster = Cluster::parse(text).expect("a good file");
         let mut faults = LinkFaults::default();
         faults.on_fault(1, "timed out".into());

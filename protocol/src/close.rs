@@ -30,6 +30,8 @@ wire_enum! {
         9 => Full,
         /// The peer's cluster file differs from the replica's, or does not name the peer.
         10 => OtherClusterFile,
+        /// The hello speaks for a replica, and the connection has no certificate for that one.
+        11 => NotCertified,
     }
 }
 
@@ -58,6 +60,9 @@ impl fmt::Display for CloseReason {
             CloseReason::Stopping => write!(formatter, "it is stopping"),
             CloseReason::Full => write!(formatter, "it has as many connections as it can serve"),
             CloseReason::OtherClusterFile => write!(formatter, "its cluster file differs from this one"),
+            CloseReason::NotCertified => {
+                write!(formatter, "it was shown no certificate for the replica that says hello")
+            }
         }
     }
 }

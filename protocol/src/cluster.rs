@@ -27,9 +27,12 @@ const AHEAD_MAX: Duration = Duration::from_millis(50);
 #[allow(missing_docs)]
 pub struct Cluster {
     pub name: ClusterName,
-    /// Random, from when the file was made: clients keep the keys of two clusters of the same name apart by it. Replicas make no
-    /// use of it.
-    pub id: Option<ClusterId>,
+    /// Random, from when the file was made. It keeps two clusters of the same name apart: clients keep their keys by it, and logins
+    /// are signed for it.
+    pub id: ClusterId,
+    /// The certificates of the cluster's authority, in PEM: one, or while the authority is being replaced two. Empty if the file has
+    /// none; then nobody can connect.
+    pub ca: String,
     /// Δ, which must be at least `N·(δ+ε)`: N replicas, messages that take at most δ, and clocks that agree within ε. From 10
     /// ms to 60 s.
     pub delivery_bound: Duration,
@@ -72,7 +75,9 @@ impl std::error::Error for ClusterError {}
 #[serde(deny_unknown_fields)]
 struct File {
     name: ClusterName,
-    id: Option<ClusterId>,
+    id: ClusterId,
+    #[serde(default)]
+    ca: String,
     delivery_bound_ms: Option<u64>,
     min_live: Option<usize>,
     #[serde(default = "yes")]
@@ -95,7 +100,7 @@ impl Cluster {
     pub fn parse(text: &str) -> Result<Cluster, ClusterError> {
         let file: File =
             toml::from_str(text).map_err(|error| ClusterError(error.to_string().trim_end().to_string()))?;
-        let File { name, id, delivery_bound_ms, min_live, refusal_is_proof, log_retention_mib, replica: replicas } =
+        let File { name, id, ca, delivery_bound_ms, min_live, refusal_is_proof, log_retention_mib, replica: replicas } =
             file;
 
         let bound = delivery_bound_ms.unwrap_or(DELIVERY_BOUND_DEFAULT_MS);
@@ -112,7 +117,7 @@ impl Cluster {
             )));
         }
         let (delivery_bound, log_retention) = (Duration::from_millis(bound), retention << 20);
-        Ok(Cluster { name, id, delivery_bound, min_live, refusal_is_proof, log_retention, replicas })
+        Ok(Cluster { name, id, ca, delivery_bound, min_live, refusal_is_proof, log_retention, replicas })
     }
 
     /// The replica with this name.
@@ -121,15 +126,15 @@ impl Cluster {
     }
 
     /// The digest of everything that the cluster files of these two replicas must have the same, or they refuse to connect: the
-    /// cluster's name, the delivery bound, `min_live`, the names of all replicas in their order, and the addresses of these
+    /// cluster's name and id, the delivery bound, `min_live`, the names of all replicas in their order, and the addresses of these
     /// two.
     ///
-    /// The address of a third replica, the log retention and `refusal_is_proof` are left out, so that they can be changed at one
-    /// replica after the other.
+    /// The address of a third replica, the authority's certificates, the log retention and `refusal_is_proof` are left out, so that
+    /// they can be changed at one replica after the other.
     pub fn digest_between(&self, one: &ReplicaName, other: &ReplicaName) -> Digest {
-        let mut hasher = blake3::Hasher::new_derive_key("stablechat cluster file, version 1");
+        let mut hasher = blake3::Hasher::new_derive_key("stablechat cluster file, version 2");
         let milliseconds = self.delivery_bound.as_millis();
-        hasher.update(format!("{}\n{milliseconds}\n{}\n", self.name, self.min_live).as_bytes());
+        hasher.update(format!("{}\n{}\n{milliseconds}\n{}\n", self.name, self.id, self.min_live).as_bytes());
         for ReplicaEntry { name, address } in &self.replicas {
             let address = if [one, other].contains(&name) { address } else { "" };
             hasher.update(format!("{name}\n{address}\n").as_bytes());
@@ -188,7 +193,7 @@ fn check_replicas(replicas: &[ReplicaEntry]) -> Result<(), ClusterError> {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "name = 'demo'\n[[replica]]\nname = 'a'\naddress = '127.0.0.1:7401'\n[[replica]]\nname = 'b'\naddress = 'host.example:7402'\n";
+    const GOOD: &str = "name = 'demo'\nid = '7f'\n[[replica]]\nname = 'a'\naddress = '127.0.0.1:7401'\n[[replica]]\nname = 'b'\naddress = 'host.example:7402'\n";
 
     #[test]
     fn two_replicas_agree_on_what_matters_to_both() {
@@ -198,7 +203,7 @@ mod tests {
         let same = digest(&text, &a, &b);
         assert_eq!(same, digest(&text, &b, &a));
         assert_eq!(same, digest(&format!("log_retention_mib = 2\n{text}"), &a, &b));
-        assert_eq!(same, digest(&format!("id = '7f'\n{text}"), &a, &b));
+        assert_eq!(same, digest(&format!("ca = 'any'\n{text}"), &a, &b));
         assert_eq!(same, digest(&format!("refusal_is_proof = false\n{text}"), &a, &b));
         let moved = text.replace("127.0.0.1:7403", "127.0.0.2:7403");
         assert_eq!(same, digest(&moved, &a, &b));
@@ -207,6 +212,7 @@ mod tests {
         }
         let others = [
             text.replace("'demo'", "'prod'"),
+            text.replace("'7f'", "'80'"),
             text.replace("name = 'c'", "name = 'd'"),
             text.replace("7401", "7400"),
             format!("delivery_bound_ms = 999\n{text}"),
@@ -241,7 +247,8 @@ mod tests {
         let cases = [
             ("".to_string(), "name"),
             ("name = ".to_string(), "line 1"),
-            ("name = 'demo'".to_string(), "0 [[replica]] entries"),
+            ("name = 'demo'".to_string(), "id"),
+            ("name = 'demo'\nid = '7f'".to_string(), "0 [[replica]] entries"),
             ("name = 'Demo'".to_string(), "has a character"),
             (format!("delivery_bound = 5\n{GOOD}"), "unknown field"),
             (format!("delivery_bound_ms = 5\n{GOOD}"), "delivery_bound_ms is 5"),
@@ -250,7 +257,7 @@ mod tests {
             (format!("min_live = 3\n{GOOD}"), "min_live is 3"),
             (format!("refusal_is_proof = 1\n{GOOD}"), "line 1"),
             (format!("log_retention_mib = 0\n{GOOD}"), "log_retention_mib is 0"),
-            (format!("id = '../other'\n{GOOD}"), "has a character"),
+            (GOOD.replace("7f", "../other"), "has a character"),
             (format!("log_retention_mib = 2000000000\n{GOOD}"), "log_retention_mib is 2000000000"),
             (GOOD.replace("'b'", "'a'"), "two replicas are named a"),
             (GOOD.replace("host.example:7402", "127.0.0.1:7401"), "have the same address"),

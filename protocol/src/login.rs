@@ -4,7 +4,7 @@
 //! account's Ed25519 key (RFC 8032). The replica that receives the login checks the signature only. Whether the key owns the
 //! account is checked where requests are applied, see [`crate::request::Actor`].
 
-use crate::name::{AccountName, ClusterName, ReplicaName};
+use crate::name::{AccountName, ClusterId, ClusterName, ReplicaName};
 use crate::wire::to_cbor;
 use ed25519_dalek::Signer;
 
@@ -48,21 +48,23 @@ wire_struct! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct LoginStatement {
         pub cluster: ClusterName,
+        /// Many clusters have the same name.
+        pub cluster_id: ClusterId,
         /// The replica whose challenge it is.
         pub replica: ReplicaName,
         pub challenge: Challenge,
         pub account: AccountName,
         /// The key that signs.
         pub key: PublicKey,
-        /// None on a connection without encryption.
-        pub channel: Option<ChannelBinding>,
+        /// The connection, so that nobody who stands between the two can pass the login on.
+        pub channel: ChannelBinding,
     }
 }
 
 impl LoginStatement {
     /// The bytes that are signed: a prefix that no other use of the key shares, then the statement's encoding.
     fn signed_bytes(&self) -> Vec<u8> {
-        let mut bytes = b"stablechat login, version 1\0".to_vec();
+        let mut bytes = b"stablechat login, version 2\0".to_vec();
         bytes.extend(to_cbor(self));
         bytes
     }
@@ -112,11 +114,12 @@ mod tests {
         let secret = SecretKey::from_seed(&[7; 32]);
         let statement = LoginStatement {
             cluster: ClusterName::parse("demo").expect("a name"),
+            cluster_id: ClusterId::parse("1").expect("an id"),
             replica: ReplicaName::parse("a").expect("a name"),
             challenge: Challenge([1; 32]),
             account: AccountName::parse("alice").expect("a name"),
             key: secret.public(),
-            channel: None,
+            channel: ChannelBinding([2; 32]),
         };
         let signature = secret.sign(&statement);
         assert!(statement.is_signed_by(&signature));
@@ -127,7 +130,8 @@ mod tests {
             LoginStatement { challenge: Challenge([2; 32]), ..statement.clone() },
             LoginStatement { account: AccountName::parse("bob").expect("a name"), ..statement.clone() },
             LoginStatement { key: SecretKey::from_seed(&[8; 32]).public(), ..statement.clone() },
-            LoginStatement { channel: Some(ChannelBinding([3; 32])), ..statement.clone() },
+            LoginStatement { cluster_id: ClusterId::parse("2").expect("an id"), ..statement.clone() },
+            LoginStatement { channel: ChannelBinding([3; 32]), ..statement.clone() },
             LoginStatement { key: PublicKey([0; 32]), ..statement.clone() },
         ];
         assert!(others.iter().all(|other| !other.is_signed_by(&signature)));

@@ -40,6 +40,21 @@ fn check_name(text: &str) -> Result<(), NameError> {
     Err(NameError { text: text.chars().take(2 * NAME_MAX).collect(), fault })
 }
 
+/// The rule for the names of replicas, each of which is a DNS name of one label that no IP address looks like.
+fn check_replica_name(text: &str) -> Result<(), NameError> {
+    check_name(text)?;
+    let fault = if text.contains(['.', '_']) {
+        "has a character that names of replicas do not have; they are made of a-z, 0-9 and '-'"
+    } else if !text.as_bytes()[0].is_ascii_lowercase() {
+        "does not begin with a letter, as names of replicas do"
+    } else if text.ends_with('-') {
+        "ends with a sign; the name of a replica ends with a letter or digit"
+    } else {
+        return Ok(());
+    };
+    Err(NameError { text: text.into(), fault })
+}
+
 /// Defines a string type whose values keep a rule: parsing and decoding both check it.
 macro_rules! checked_text {
     ($(#[$meta:meta])* $name:ident, $check:path, $error:ty) => {
@@ -99,8 +114,9 @@ checked_text! {
 }
 
 checked_text! {
-    /// The name of a replica. The rule is that of account names.
-    ReplicaName, check_name, NameError
+    /// The name of a replica, which is the DNS name in its certificate: 1 to 32 of `a-z 0-9 -`, beginning with a letter and not ending
+    /// with a sign.
+    ReplicaName, check_replica_name, NameError
 }
 
 checked_text! {

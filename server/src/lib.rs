@@ -6,7 +6,7 @@
 //! - [`net`] is the poll loop: bytes of sockets to messages and back.
 //! - [`service`] opens everything and starts the threads.
 //! - [`cli`] is the command line, with a file for each subcommand.
-//! - [`clock`], [`disk`], [`checkpoint`] (copies for backups), [`metrics`], [`systemd`] and [`exit`] each wrap one thing of the world
+//! - [`clock`], [`disk`], [`checkpoint`] (copies for backups), [`metrics`], [`systemd`], [`tls_files`] and [`exit`] each wrap one thing of the world
 //!   outside.
 //!
 //! Dependencies point one way. `net` and `applier` know `replica`'s inputs and outputs. `replica` never names a socket, a disk
@@ -30,3 +30,4 @@ pub mod replica;
 pub mod service;
 pub mod store;
 pub mod systemd;
+pub mod tls_files;

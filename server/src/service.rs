@@ -6,6 +6,7 @@
 //! | applier | the replication protocol and the store |
 //! | checkpoints | lends backups a copy of the database |
 //! | systemd | reports to systemd, when the replica runs under it |
+//! | certificates | reads the certificates anew at each SIGHUP |
 //!
 //! On SIGTERM or SIGINT the poll loop tells the applier to stop. The applier hands its pending requests to its peers, returns,
 //! and so drops its side of the channels. The poll loop writes its write buffers and returns as well. The threads are joined, so
@@ -15,13 +16,15 @@ use crate::applier::{self, Applier, Ended};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::exit;
-use crate::net::{Listener, Monitor, PollLoop, ReplicaIdentity};
+use crate::net::{Listener, Monitor, PollLoop, ReplicaIdentity, ReplicaTls};
 use crate::replica;
 use crate::store::{ChatStore, DataDirectory, OpenError, StoreError, schema};
 use crate::systemd::{Heartbeat, SystemdReporter};
+use crate::tls_files::TlsFiles;
 use mio::net::UnixStream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::BODIES_BYTES;
@@ -45,6 +48,10 @@ pub struct ServiceSettings {
     pub cluster: Cluster,
     /// Which replica of the cluster this is.
     pub name: ReplicaName,
+    /// The files with its certificate and with those that it trusts. They are read anew at each SIGHUP.
+    pub tls_files: TlsFiles,
+    /// A directory that may have newer ones by then.
+    pub newer_files: Option<PathBuf>,
     /// The data directory.
     pub data: PathBuf,
     /// `HOST:PORT` where it serves metrics; none when it does not.
@@ -58,6 +65,8 @@ pub struct ServiceSettings {
 pub enum ServiceError {
     /// The cluster file does not name this replica.
     NotInCluster(Box<ServiceSettings>),
+    /// Its certificate, or those of the authorities, cannot be used. The text says why, and what to do.
+    Certificate(String),
     /// The data directory cannot be opened.
     Open(OpenError),
     /// The replica cannot listen on this address.
@@ -74,7 +83,7 @@ impl ServiceError {
     /// The exit code of the process.
     pub fn exit_code(&self) -> i32 {
         match self {
-            ServiceError::NotInCluster(_) => exit::CONFIGURATION,
+            ServiceError::NotInCluster(_) | ServiceError::Certificate(_) => exit::CONFIGURATION,
             ServiceError::Open(error) => exit::of_opening(error),
             ServiceError::Listen(_, error) if error.kind() == io::ErrorKind::AddrInUse => exit::UNAVAILABLE,
             ServiceError::Listen(..) => exit::CONFIGURATION,
@@ -105,6 +114,7 @@ impl fmt::Display for ServiceError {
                     names.join(", ")
                 )
             }
+            ServiceError::Certificate(fault) => formatter.write_str(fault),
             ServiceError::Open(error) => error.fmt(formatter),
             ServiceError::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(
@@ -142,6 +152,7 @@ pub fn run(settings: ServiceSettings) -> Result<(), ServiceError> {
         return Err(ServiceError::NotInCluster(Box::new(settings)));
     };
     let identity = identity.speaking(settings.versions);
+    let tls = settings.tls_files.load(&settings.cluster).map_err(ServiceError::Certificate)?;
 
     // The data directory comes first, because it is locked: a second process of the same replica must not get as far as
     // listening.
@@ -153,8 +164,9 @@ pub fn run(settings: ServiceSettings) -> Result<(), ServiceError> {
     let (listener, address) = listen(identity.address())?;
     let monitor = monitor(&settings, &store)?;
     let stop = stop_signal().map_err(|error| ServiceError::System("watch for signals", error))?;
-    let (poll_loop, batches, net) = PollLoop::new(listener, monitor, stop, identity.clone(), clock.clone())
-        .map_err(|error| ServiceError::System("watch sockets", error))?;
+    let (poll_loop, batches, net) =
+        PollLoop::new(listener, monitor, stop, identity.clone(), tls.clone(), clock.clone())
+            .map_err(|error| ServiceError::System("watch sockets", error))?;
     log::info!(
         "replica {} of cluster {} listening on {address}: epoch {}, {} requests applied",
         settings.name,
@@ -172,6 +184,9 @@ pub fn run(settings: ServiceSettings) -> Result<(), ServiceError> {
         .map_err(|error| ServiceError::System("start a thread", error))?;
     let systemd = SystemdReporter::start(heartbeat, waker)
         .map_err(|error| ServiceError::System("start reporting to systemd", error))?;
+
+    renew_at_signals(settings.tls_files.clone(), settings.newer_files.clone(), tls)
+        .map_err(|error| ServiceError::System("start a thread that renews certificates", error))?;
 
     // Returns when the applier has dropped its side of the channels and everything is sent.
     poll_loop.run().map_err(|error| ServiceError::System("wait for sockets", error))?;
@@ -245,6 +260,29 @@ fn raise_file_limit() {
              limit (`ulimit -n`, or LimitNOFILE= in its unit)"
         );
     }
+}
+
+/// Starts a thread that reads the certificates anew at each SIGHUP. It ends with the process. Files that cannot be used change
+/// nothing.
+fn renew_at_signals(files: TlsFiles, newer: Option<PathBuf>, tls: ReplicaTls) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP])?;
+    let renew = move || {
+        for _ in signals.forever() {
+            let files = newer.as_deref().map_or_else(|| files.clone(), |directory| files.or_in(directory));
+            match files.load_both() {
+                Ok(renewed) => {
+                    tls.replace(&renewed);
+                    log::info!(
+                        "new connections use the certificate in {}, and trust the authorities in {}",
+                        files.identity.display(),
+                        files.cluster.display()
+                    );
+                }
+                Err(fault) => log::error!("the certificates stay as they were: {fault}"),
+            }
+        }
+    };
+    std::thread::Builder::new().name("certificates".into()).spawn(renew).map(drop)
 }
 
 /// A socket that becomes readable when the process is asked to stop.

@@ -11,11 +11,14 @@ use crate::raw::RawClient;
 use crate::session::stamp;
 use crate::wait::{SOON, wait_for, wait_until};
 use rustix::process::Signal;
+use stablechat_authority::Authority;
 use stablechat_protocol::cluster::Cluster as ClusterFile;
-use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::name::{ClusterName, ReplicaName};
 use stablechat_protocol::version::Versions;
+use stablechat_transport::TlsDialer;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -24,6 +27,8 @@ use tempfile::TempDir;
 
 /// The name of every cluster that tests make.
 pub const CLUSTER: &str = "test";
+/// The id of every cluster that tests make.
+pub const CLUSTER_ID: &str = "1";
 
 /// How large a small disk is.
 pub const SMALL_DISK_MIB: usize = 48;
@@ -32,8 +37,11 @@ pub const SMALL_DISK_MIB: usize = 48;
 pub struct Cluster {
     replicas: Vec<Replica>,
     delivery_bound: Duration,
+    authority: Authority,
     /// Further lines for the head of the cluster file.
     settings: &'static str,
+    /// The certificates of the authorities in the cluster file, if not that of `authority`.
+    trusted: Option<String>,
     directory: TempDir,
     /// The network on whose hosts the replicas run, if each has a host of its own.
     network: Option<Network>,
@@ -74,8 +82,19 @@ impl Cluster {
         };
         let directory = tempfile::Builder::new().prefix("stablechat-").tempdir().expect("temporary files can be made");
         let replicas = names.iter().map(replica).collect();
-        let cluster = Cluster { replicas, delivery_bound, settings: "", directory, network, on_small_disks: &[] };
+        let authority = Authority::create(&ClusterName::parse(CLUSTER).expect("a name")).expect("random numbers");
+        let cluster = Cluster {
+            replicas,
+            delivery_bound,
+            authority,
+            settings: "",
+            trusted: None,
+            directory,
+            network,
+            on_small_disks: &[],
+        };
         cluster.write_file();
+        names.iter().for_each(|name| cluster.certify(name, &cluster.authority));
         cluster
     }
 
@@ -126,10 +145,43 @@ impl Cluster {
         self.parsed();
     }
 
+    /// The authority that has made the certificates of the replicas.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Gives a replica a new certificate, which it uses from its next start on.
+    pub fn certify(&self, name: &str, authority: &Authority) {
+        let identity = authority.issue(&ReplicaName::parse(name).expect("a name")).expect("random numbers");
+        let mut options = std::fs::File::options();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(self.identity(name));
+        file.and_then(|mut file| file.write_all(identity.as_bytes())).expect("temporary files can be written");
+    }
+
+    /// The file with the certificate and private key of a replica.
+    pub fn identity(&self, name: &str) -> PathBuf {
+        self.path().join(format!("{name}.pem"))
+    }
+
+    /// Writes the certificates of these authorities into the cluster file, which running replicas read at SIGHUP.
+    pub fn trust(&mut self, authorities: &str) {
+        self.trusted = Some(authorities.into());
+        self.write_file();
+    }
+
+    /// Makes the near ends of connections to the replicas.
+    pub fn tls(&self) -> TlsDialer {
+        TlsDialer::for_client(self.authority.certificate()).expect("an authority")
+    }
+
     /// The cluster file's text.
     fn text(&self) -> String {
         let milliseconds = self.delivery_bound.as_millis();
-        let head = format!("name = '{CLUSTER}'\ndelivery_bound_ms = {milliseconds}\n{}", self.settings);
+        let head = format!(
+            "name = '{CLUSTER}'\nid = '{CLUSTER_ID}'\nca = '''\n{}'''\ndelivery_bound_ms = {milliseconds}\n{}",
+            self.trusted.as_deref().unwrap_or(self.authority.certificate()),
+            self.settings
+        );
         let entry =
             |replica: &Replica| format!("\n[[replica]]\nname = '{}'\naddress = '{}'\n", replica.name, replica.address);
         self.replicas.iter().map(entry).fold(head, |text, entry| text + &entry)
@@ -209,6 +261,7 @@ impl Cluster {
             }
         };
         command.arg("run").arg("--cluster").arg(self.file()).args(["--name", name]).arg("--data").arg(self.data(name));
+        command.arg("--identity").arg(self.identity(name));
         if let Some(metrics) = self.replica(name).metrics {
             command.arg("--metrics").arg(metrics.to_string());
         }
@@ -306,16 +359,20 @@ impl Cluster {
     /// # Panics
     /// The replicas still differ after the limit.
     pub fn wait_until_same(&self, limit: Duration) -> u64 {
+        let tls = self.tls();
         let mut clients: Vec<Option<RawClient>> = self.replicas.iter().map(|_| None).collect();
         let deadline = Instant::now() + limit;
         loop {
-            let timestamp = stamp();
             for (client, replica) in clients.iter_mut().zip(&self.replicas) {
                 // `greet` would panic when a replica listens and does not answer.
                 if client.is_none() {
-                    *client = RawClient::connect(replica.address).ok();
+                    *client = RawClient::connect(replica.address, &replica.name, &tls).ok();
                     client.as_mut().and_then(|client| client.greet(CLUSTER).ok());
                 }
+            }
+            // Only now: to connect takes several round trips, and a query that comes late is refused.
+            let timestamp = stamp();
+            for client in &mut clients {
                 if client.as_mut().is_some_and(|client| client.ask_for_position(timestamp).is_err()) {
                     *client = None;
                 }
@@ -341,8 +398,8 @@ impl Cluster {
 
     /// A connection to a replica, without a hello.
     pub fn connect(&self, name: &str) -> RawClient {
-        let address = self.address(name);
-        wait_for("a connection to a replica", SOON, || RawClient::connect(address).ok())
+        let (address, tls) = (self.address(name), self.tls());
+        wait_for("a connection to a replica", SOON, || RawClient::connect(address, name, &tls).ok())
     }
 
     /// A connection to a replica, after hello and welcome.

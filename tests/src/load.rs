@@ -9,9 +9,10 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::command::Command;
-use stablechat_protocol::frame::{Decoded, FrameBuffer};
+use stablechat_protocol::frame::Decoded;
 use stablechat_protocol::message::ToClient;
-use std::io::{self, Read, Write};
+use stablechat_transport::{FramedStream, ReadEnd};
+use std::io;
 use std::time::{Duration, Instant};
 
 /// Sessions under way.
@@ -28,10 +29,7 @@ pub struct Load {
 
 /// A connection of a session.
 struct Link {
-    stream: TcpStream,
-    inbox: FrameBuffer,
-    /// Bytes that the socket has not taken yet.
-    outbox: Vec<u8>,
+    stream: FramedStream,
     /// The index of its session.
     session: usize,
 }
@@ -72,10 +70,11 @@ impl Load {
         let mut links: Vec<Link> = Vec::new();
         for (session, clients) in connections.into_iter().enumerate() {
             for client in clients {
-                let mut stream = TcpStream::from_std(client.into_stream()?);
+                let (tls, socket) = client.into_stream()?.into_parts();
+                let mut socket = TcpStream::from_std(socket);
                 let interest = Interest::READABLE | Interest::WRITABLE;
-                poll.registry().register(&mut stream, Token(links.len()), interest)?;
-                links.push(Link { stream, inbox: FrameBuffer::default(), outbox: Vec::new(), session });
+                poll.registry().register(&mut socket, Token(links.len()), interest)?;
+                links.push(Link { stream: FramedStream::new(socket, tls.into(), usize::MAX), session });
             }
         }
         Ok(Load { poll, links, sessions, commands, window, scratch: vec![0; 256 * 1024] })
@@ -128,35 +127,24 @@ impl Load {
     /// Queues frames on all connections of a session.
     fn queue(&mut self, session: usize, frames: &[u8]) {
         let links = self.links.iter_mut().filter(|link| link.session == session);
-        links.for_each(|link| link.outbox.extend_from_slice(frames));
+        links.for_each(|link| link.stream.send_frame(frames).expect("as much as there is may wait"));
     }
 
     /// Writes as much as the connection's socket takes.
     fn flush(&mut self, link: usize) -> io::Result<()> {
-        let Link { stream, outbox, .. } = &mut self.links[link];
-        while !outbox.is_empty() {
-            match stream.write(outbox) {
-                Ok(length) => drop(outbox.drain(..length)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        self.links[link].stream.flush()
     }
 
     /// Reads everything that has arrived on a connection.
     fn read(&mut self, link: usize, latencies: &mut Vec<Duration>) -> io::Result<()> {
         loop {
-            let Link { stream, inbox, session, .. } = &mut self.links[link];
+            let Link { stream, session } = &mut self.links[link];
             let session = *session;
-            match stream.read(&mut self.scratch) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) => inbox.push(&self.scratch[..length]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
+            let end = stream.read(&mut self.scratch).end;
             let now = wall_clock();
-            while let Decoded::Frame(message) = self.links[link].inbox.decode::<ToClient>().map_err(io::Error::other)? {
+            while let Decoded::Frame(message) =
+                self.links[link].stream.next_message::<ToClient>().map_err(io::Error::other)?
+            {
                 match self.sessions[session].on_message(&message) {
                     Meaning::Settled(settled) => {
                         assert_eq!(settled.answer, Answer::Done, "the commands of a load are never rejected");
@@ -165,6 +153,12 @@ impl Load {
                     Meaning::Repeat(frames) => self.queue(session, &frames),
                     Meaning::Nothing => {}
                 }
+            }
+            match end {
+                ReadEnd::Drained => return Ok(()),
+                ReadEnd::More => {}
+                ReadEnd::Closed => return Err(io::ErrorKind::UnexpectedEof.into()),
+                ReadEnd::Failed(fault) => return Err(io::Error::other(fault.to_string())),
             }
         }
     }

@@ -3,21 +3,24 @@
 //! It blocks, with limits. For the parts of tests that keep to the protocol it has the usual steps: greeting, login, a request and
 //! its answer.
 
+use crate::cluster::CLUSTER_ID;
 use crate::pipeline::{Meaning, Pipeline, Settled};
 use crate::session::{Person, Session, send, stamp};
 use crate::wait::{SOON, wait_until};
+use rustls::{ClientConnection, Connection, StreamOwned};
 use stablechat_client::session::BACKOFF_MIN;
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal};
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{Command, Query};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
-use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement, Signature};
+use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement, Signature};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
-use stablechat_protocol::name::{ClusterName, Pattern, ReplicaName};
+use stablechat_protocol::name::{ClusterId, ClusterName, Pattern, ReplicaName};
 use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+use stablechat_transport::TlsDialer;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -27,9 +30,12 @@ use std::time::{Duration, Instant};
 /// How long to wait for the answer to a query for the position. Shorter than the limits of the tests, which ask again.
 const POSITION_LIMIT: Duration = Duration::from_secs(20);
 
+/// A blocking socket under TLS.
+pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+
 /// A connection to a replica.
 pub struct RawClient {
-    stream: TcpStream,
+    stream: TlsStream,
     inbox: FrameBuffer,
     /// The cluster, the replica and its challenge, from the answer to our hello.
     welcome: Option<(ClusterName, ReplicaName, Challenge)>,
@@ -61,31 +67,45 @@ pub struct Answered {
 }
 
 impl RawClient {
-    /// Opens a connection and sends nothing.
+    /// Opens a connection to the replica of this name, and says nothing on it.
     ///
     /// # Errors
-    /// The replica does not listen.
-    pub fn connect(address: SocketAddr) -> io::Result<RawClient> {
+    /// The replica does not listen, or is not the one that it should be.
+    pub fn connect(address: SocketAddr, replica: &str, tls: &TlsDialer) -> io::Result<RawClient> {
         let stream = TcpStream::connect_timeout(&address, SOON)?;
         stream.set_nodelay(true)?;
         // A test never hangs: a replica that reads nothing for this long is broken.
         stream.set_write_timeout(Some(SOON))?;
+        stream.set_read_timeout(Some(SOON))?;
+        let Connection::Client(tls) = tls.dial(replica).map_err(io::Error::other)? else {
+            unreachable!("who dials is the client")
+        };
+        let mut stream = StreamOwned::new(tls, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
         let (inbox, session) = (FrameBuffer::default(), Session::default());
         Ok(RawClient { stream, inbox, welcome: None, deliveries: VecDeque::new(), session, query: 0 })
     }
 
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        &self.stream.sock
     }
 
-    /// The bare socket, made non-blocking. No part of a frame must be left in the client.
+    /// The bare connection, made non-blocking. No part of a frame must be left in the client.
     ///
     /// # Errors
     /// The operating system refuses.
-    pub fn into_stream(self) -> io::Result<TcpStream> {
+    pub fn into_stream(self) -> io::Result<TlsStream> {
         assert!(!self.inbox.is_mid_frame(), "part of a frame is left");
-        self.stream.set_nonblocking(true)?;
+        self.stream.sock.set_nonblocking(true)?;
         Ok(self.stream)
+    }
+
+    /// What identifies the connection to both of its ends.
+    fn channel(&self) -> ChannelBinding {
+        let binding = self.stream.conn.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[]));
+        ChannelBinding(binding.expect("the handshake is done"))
     }
 
     /// Sends bytes, valid or not.
@@ -93,7 +113,8 @@ impl RawClient {
     /// # Errors
     /// The connection is gone.
     pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
     }
 
     /// Sends a message.
@@ -118,7 +139,9 @@ impl RawClient {
     /// # Errors
     /// The connection is gone.
     pub fn finish(&mut self) -> io::Result<()> {
-        self.stream.shutdown(Shutdown::Write)
+        self.stream.conn.send_close_notify();
+        self.stream.flush()?;
+        self.stream.sock.shutdown(Shutdown::Write)
     }
 
     /// Waits for the next message, up to a limit.
@@ -129,7 +152,7 @@ impl RawClient {
                 return Received::Message(message);
             }
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            self.stream.set_read_timeout(Some(left)).expect("a limit that is not zero");
+            self.stream.sock.set_read_timeout(Some(left)).expect("a limit that is not zero");
             match self.read_some() {
                 Ok(0) => return Received::End,
                 Ok(_) => {}
@@ -174,6 +197,21 @@ impl RawClient {
         match self.receive_within(SOON) {
             Received::Message(message) => message,
             other => panic!("waited for a message, but got {other:?}"),
+        }
+    }
+
+    /// Waits for the end of the connection, and returns the error that it ends with.
+    ///
+    /// # Panics
+    /// It ends as it should, or not within [`SOON`].
+    pub fn ended_by(&mut self) -> String {
+        self.stream.sock.set_read_timeout(Some(SOON)).expect("a limit that is not zero");
+        loop {
+            match self.read_some() {
+                Ok(0) => panic!("the connection has ended without an error"),
+                Ok(_) => {}
+                Err(error) => return error.to_string(),
+            }
         }
     }
 
@@ -226,9 +264,26 @@ impl RawClient {
 
     /// The message that logs in on this connection.
     pub fn login_message(&self, person: &Person, receive: bool) -> ToReplica {
+        self.signed_login(person, receive, self.channel())
+    }
+
+    /// The same as it would be on another channel.
+    pub fn login_message_for(&self, person: &Person, channel: ChannelBinding) -> ToReplica {
+        self.signed_login(person, false, channel)
+    }
+
+    fn signed_login(&self, person: &Person, receive: bool, channel: ChannelBinding) -> ToReplica {
         let (cluster, replica, challenge) = self.welcome.clone().expect("greeted");
         let (account, key) = (person.account.clone(), person.secret.public());
-        let statement = LoginStatement { cluster, replica, challenge, account: account.clone(), key, channel: None };
+        let statement = LoginStatement {
+            cluster,
+            cluster_id: ClusterId::parse(CLUSTER_ID).expect("an id"),
+            replica,
+            challenge,
+            account: account.clone(),
+            key,
+            channel,
+        };
         let signature: Signature = person.secret.sign(&statement);
         ToReplica::Login { account, key, receive, proof: LoginProof::Signature { signature } }
     }

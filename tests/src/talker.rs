@@ -20,6 +20,7 @@ use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::version::Versions;
+use stablechat_transport::TlsDialer;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -183,7 +184,8 @@ impl Talking {
     fn new(plan: Plan, shared: Arc<Shared>) -> io::Result<Talking> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let mut links = Links::new(&plan.cluster, poll.registry().try_clone()?, waker).speaking(plan.versions);
+        let tls = TlsDialer::for_client(&plan.cluster.ca).expect("a cluster with an authority");
+        let mut links = Links::new(&plan.cluster, tls, poll.registry().try_clone()?, waker).speaking(plan.versions);
         let identity = Credentials { account: plan.account.clone(), secret: plan.secret.clone() };
         let actor = identity.actor();
         links.log_in(Some(Rc::new(identity)), false);

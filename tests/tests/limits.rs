@@ -12,7 +12,7 @@ use stablechat_protocol::name::Pattern;
 use stablechat_protocol::time::Timestamp;
 use stablechat_tests::cluster::{CLUSTER, Cluster};
 use stablechat_tests::metrics::Metrics;
-use stablechat_tests::raw::{RawClient, call_everywhere, frame};
+use stablechat_tests::raw::{RawClient, TlsStream, call_everywhere, frame};
 use stablechat_tests::session::{Person, send, stamp_ahead};
 use stablechat_tests::wait::{SOON, wait_until};
 use std::io::{Read, Write};
@@ -155,7 +155,7 @@ impl Drop for End<'_> {
 }
 
 /// Writes what a socket takes without waiting. Returns how many bytes, or none when the connection is gone.
-fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> Option<usize> {
+fn write_some(stream: &mut TlsStream, bytes: &[u8]) -> Option<usize> {
     match stream.write(bytes) {
         Ok(length) => Some(length),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Some(0),
@@ -164,7 +164,7 @@ fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> Option<usize> {
 }
 
 /// Reads and drops what a socket has.
-fn read_all(stream: &mut TcpStream, scratch: &mut [u8]) {
+fn read_all(stream: &mut TlsStream, scratch: &mut [u8]) {
     while matches!(stream.read(scratch), Ok(1..)) {}
 }
 
@@ -172,7 +172,7 @@ fn read_all(stream: &mut TcpStream, scratch: &mut [u8]) {
 /// With `is_deaf` it reads nothing.
 fn flood(clients: Vec<RawClient>, bytes: impl Fn(u64) -> Vec<u8>, is_deaf: bool, is_over: &AtomicBool) -> usize {
     let mut scratch = vec![0; 64 * 1024];
-    let mut streams: Vec<(TcpStream, Vec<u8>)> =
+    let mut streams: Vec<(TlsStream, Vec<u8>)> =
         clients.into_iter().map(|client| (client.into_stream().expect("a socket"), Vec::new())).collect();
     let (mut total, mut number) = (0, 0);
     while !is_over.load(Ordering::Relaxed) && !streams.is_empty() {
@@ -210,7 +210,7 @@ fn bad_login(person: &Person) -> ToReplica {
 #[test]
 fn sixty_thousand_queries_in_one_write_hold_nobody_up() {
     let mut chat = Chat::begin();
-    let addresses = chat.addresses();
+    let cluster = (chat.addresses(), chat.cluster.tls());
     // To make so many takes longer than they may be under way, so they get their timestamp at the last moment.
     let unset = Timestamp(0x0102_0304_0506_0708);
     let mut queries: Vec<u8> = (0..60_000).flat_map(|id| frame(&largest_list(id, unset))).collect();
@@ -220,8 +220,9 @@ fn sixty_thousand_queries_in_one_write_hold_nobody_up() {
     assert_eq!(places.len(), 60_000);
 
     chat_during(&mut chat, 50, |_| {
-        for address in addresses {
-            let mut client = RawClient::connect(address).expect("it listens");
+        let (addresses, tls) = cluster;
+        for (address, name) in addresses.into_iter().zip(NAMES) {
+            let mut client = RawClient::connect(address, name, &tls).expect("it listens");
             client.greet(CLUSTER).expect("there is room");
             let now = stamp_ahead().0.to_be_bytes();
             places.iter().for_each(|at| queries[*at..at + 8].copy_from_slice(&now));
@@ -283,6 +284,30 @@ fn floods_of_logins_hold_nobody_up() {
     });
     // Others can still log in.
     chat.cluster.greet("b").login(&chat.alice, false);
+    chat.assert_unharmed();
+}
+
+#[test]
+fn a_thousand_clients_that_come_back_at_once_hold_nobody_up() {
+    let mut chat = Chat::begin();
+    let (addresses, tls) = (chat.addresses(), chat.cluster.tls());
+    // All at the same time, and again as soon as all are there: a handshake is what costs a replica most.
+    let come = &|worker: usize, is_over: &AtomicBool| {
+        let mut handshakes = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            let place = worker % addresses.len();
+            let connect = |_| RawClient::connect(addresses[place], NAMES[place], &tls).ok();
+            handshakes += (0..64).filter_map(connect).collect::<Vec<_>>().len();
+        }
+        handshakes
+    };
+    chat_during(&mut chat, 100, |is_over| {
+        let handshakes: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..48).map(|worker| scope.spawn(move || come(worker, is_over))).collect();
+            workers.into_iter().map(|worker| worker.join().expect("no panic")).sum()
+        });
+        println!("{handshakes} handshakes");
+    });
     chat.assert_unharmed();
 }
 

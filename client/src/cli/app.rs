@@ -23,6 +23,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use stablechat_protocol::cluster::{Cluster, REPLICAS_MAX};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
+use stablechat_transport::TlsDialer;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,7 @@ pub struct AppSettings {
     /// Whether every replica's answer is shown, rather than the first.
     pub all_replies: bool,
     pub cluster: Cluster,
+    pub tls: TlsDialer,
     pub keys: Keys,
     pub start: Start,
 }
@@ -103,7 +105,7 @@ struct App {
 
 impl App {
     fn new(settings: AppSettings) -> io::Result<App> {
-        let AppSettings { mode, json, all_replies, cluster, keys, start } = settings;
+        let AppSettings { mode, json, all_replies, cluster, tls, keys, start } = settings;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let clock = LocalClock::start();
@@ -133,7 +135,7 @@ impl App {
         }
         Ok(App {
             offsets: Offsets::new(cluster.replicas.len()),
-            links: Links::new(&cluster, poll.registry().try_clone()?, waker),
+            links: Links::new(&cluster, tls, poll.registry().try_clone()?, waker),
             screen: Screen::new(Printer { json, all_replies, name_remarks: mode != Mode::Prompt }),
             poll,
             clock,

@@ -16,6 +16,7 @@ use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::{MessageText, TEXT_MAX};
+use stablechat_transport::TlsDialer;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
@@ -239,7 +240,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     let Arguments { cluster, keys, account, json, replies, command } = arguments;
     // Faults of the command itself are reported before anything is read.
     let account = account.map_or_else(account_from_environment, |account| Ok(Some(account)))?;
-    let cluster = read_cluster(places::cluster_file(cluster)?)?;
+    let (cluster, tls) = read_cluster(places::cluster_file(cluster)?)?;
     let keys = Keys::new(&places::key_directory(keys)?, &cluster);
     let (mode, start) = match command {
         None if io::stdin().is_terminal() && io::stdout().is_terminal() => (Mode::Prompt, lines(account)),
@@ -250,9 +251,11 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
             (Mode::Once, once(Verb::List { pattern: glob.unwrap_or_else(Pattern::all) }))
         }
         Some(Subcommand::Status(Status { watch: false })) => (Mode::Once, once(Verb::Status)),
-        Some(Subcommand::Status(Status { watch: true })) => return Ok(Parsed::Watch(WatchSettings { cluster, json })),
+        Some(Subcommand::Status(Status { watch: true })) => {
+            return Ok(Parsed::Watch(WatchSettings { cluster, tls, json }));
+        }
         Some(Subcommand::Probe(Probe { seconds })) => {
-            return Ok(Parsed::Probe(ProbeSettings { cluster, seconds, json }));
+            return Ok(Parsed::Probe(ProbeSettings { cluster, tls, seconds, json }));
         }
         Some(Subcommand::Listen(Listen { once })) => {
             let mode = if once { Mode::Once } else { Mode::Listen };
@@ -275,7 +278,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
         }
     };
     let all_replies = replies == Replies::All;
-    Ok(Parsed::Run(Box::new(AppSettings { mode, json, all_replies, cluster, keys, start })))
+    Ok(Parsed::Run(Box::new(AppSettings { mode, json, all_replies, cluster, tls, keys, start })))
 }
 
 /// Reads for how many seconds is measured.
@@ -317,7 +320,7 @@ fn account_from_environment() -> Result<Option<AccountName>, Failure> {
     account.map(Some).map_err(|error| Failure::new(exit::USAGE, format!("STABLECHAT_USER: the name {error}")))
 }
 
-fn read_cluster(file: ClusterFile) -> Result<Cluster, Failure> {
+fn read_cluster(file: ClusterFile) -> Result<(Cluster, TlsDialer), Failure> {
     let ClusterFile { path, named_by } = file;
     let named = match named_by {
         NamedBy::Option => " (named by --cluster)",
@@ -331,7 +334,15 @@ fn read_cluster(file: ClusterFile) -> Result<Cluster, Failure> {
     let cluster = text.and_then(|text| {
         Cluster::parse(&text).map_err(|error| format!("the cluster file {}{named}: {error}", path.display()))
     });
-    cluster.map_err(|fault| Failure::new(exit::CONFIGURATION, fault))
+    let trusted = cluster.and_then(|cluster| match TlsDialer::for_client(&cluster.ca) {
+        Ok(tls) => Ok((cluster, tls)),
+        Err(error) => Err(format!(
+            "the cluster file {}{named}: its `ca`, the certificate of the cluster's authority: {error}; ask the operator for the \
+             file that `stablechatd init` has made",
+            path.display()
+        )),
+    });
+    trusted.map_err(|fault| Failure::new(exit::CONFIGURATION, fault))
 }
 
 /// Standard input to its end as a message, without the end of its last line.

@@ -9,6 +9,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use stablechat_protocol::cluster::{Cluster, REPLICAS_MAX};
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::time::Timestamp;
+use stablechat_transport::TlsDialer;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,12 +34,12 @@ impl Lookout {
     ///
     /// # Errors
     /// The operating system refuses a socket, a signal handler or the poll.
-    pub fn open(cluster: &Cluster) -> io::Result<Lookout> {
+    pub fn open(cluster: &Cluster, tls: TlsDialer) -> io::Result<Lookout> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let mut signals = Signals::catch()?;
         poll.registry().register(signals.source(), SIGNALS, Interest::READABLE)?;
-        let links = Links::new(cluster, poll.registry().try_clone()?, waker);
+        let links = Links::new(cluster, tls, poll.registry().try_clone()?, waker);
         let events = Events::with_capacity(64);
         Ok(Lookout { poll, events, clock: LocalClock::start(), links, signals, is_ended: false })
     }

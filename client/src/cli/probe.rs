@@ -26,6 +26,7 @@ use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::time::Timestamp;
+use stablechat_transport::TlsDialer;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -45,6 +46,7 @@ const PARTING: Duration = Duration::from_secs(1);
 
 pub struct ProbeSettings {
     pub cluster: Cluster,
+    pub tls: TlsDialer,
     pub seconds: u32,
     pub json: bool,
 }
@@ -54,7 +56,7 @@ pub struct ProbeSettings {
 /// # Errors
 /// The operating system refuses something, or the results cannot be written.
 pub fn run(settings: &ProbeSettings) -> Result<u8, Failure> {
-    let mut lookout = Lookout::open(&settings.cluster)?;
+    let mut lookout = Lookout::open(&settings.cluster, settings.tls.clone())?;
     let mut probe = Probe::new(&settings.cluster);
     let limit = lookout.now().after(GATHERING);
     probe.go_on(&mut lookout, limit, |_, lookout| lookout.links().are_tried())?;

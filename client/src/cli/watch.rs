@@ -14,6 +14,7 @@ use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::status::StatusReport;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::time::utc;
+use stablechat_transport::TlsDialer;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub struct WatchSettings {
     pub cluster: Cluster,
+    pub tls: TlsDialer,
     pub json: bool,
 }
 
@@ -35,7 +37,7 @@ pub struct WatchSettings {
 pub fn run(settings: &WatchSettings) -> Result<u8, Failure> {
     let mut watch = Watch {
         settings,
-        lookout: Lookout::open(&settings.cluster)?,
+        lookout: Lookout::open(&settings.cluster, settings.tls.clone())?,
         reports: BTreeMap::new(),
         has_drawn: false,
         is_terminal: io::stdout().is_terminal(),

@@ -243,6 +243,10 @@ fn configuration_errors_exit_78() {
     said.fails(78, "missing (named by --cluster): No such file");
     std::fs::write(&missing, "name = 'Test'").expect("written");
     cluster.run(&["--cluster", missing.to_str().expect("UTF-8"), "list"]).fails(78, "has a character");
+    let text = std::fs::read_to_string(cluster.path("cluster.toml")).expect("readable");
+    std::fs::write(&missing, text.replace("CERTIFICATE", "SOMETHING")).expect("written");
+    let said = cluster.run(&["--cluster", missing.to_str().expect("UTF-8"), "list"]);
+    said.fails(78, "its `ca`, the certificate of the cluster's authority: it has no certificate");
     cluster.run(&["--as", "bob", "unread"]).fails(78, "there is no key for bob");
     cluster.run(&["--as", "bob", "listen"]).fails(78, "there is no key for bob");
     std::fs::write(cluster.key("alice"), "nonsense").expect("written");

@@ -5,25 +5,30 @@
 
 use super::chat::Chat;
 use super::probe::{Peer, ping_peers};
+use super::wire::Wire;
+use stablechat_authority::Authority;
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal, Rejection, Stability};
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::Command;
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
-use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement, PublicKey};
+use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement, PublicKey};
 use stablechat_protocol::message::{ToClient, ToReplica};
-use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
+use stablechat_protocol::name::{AccountName, ClusterId, ClusterName, ReplicaName};
 use stablechat_protocol::request::{Actor, Request, RequestId};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::status::{Counters, ReportedPhase, StatusReport};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use stablechat_transport::{Identity, TlsAcceptor};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The id of all clusters of fake replicas.
+pub const CLUSTER_ID: &str = "1";
 
 /// How a replica misbehaves. By default it does not.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +66,7 @@ pub struct Replica {
     pub name: ReplicaName,
     pub address: SocketAddr,
     cluster: ClusterName,
+    tls: Arc<Mutex<TlsAcceptor>>,
     shared: Arc<(Mutex<State>, Condvar)>,
 }
 
@@ -97,22 +103,30 @@ pub struct State {
 }
 
 struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     receives_for: Option<AccountName>,
 }
 
 impl Replica {
     /// A replica that listens on a port of its own.
-    pub fn start(cluster: &str, name: &str) -> Replica {
+    pub fn start(cluster: &str, name: &str, authority: &Authority) -> Replica {
         let listener = bind();
+        let name = ReplicaName::parse(name).expect("a name");
+        let identity = authority.issue(&name).expect("random numbers");
         let replica = Replica {
-            name: ReplicaName::parse(name).expect("a name"),
+            name,
             address: listener.local_addr().expect("an address"),
             cluster: ClusterName::parse(cluster).expect("a name"),
+            tls: Arc::new(Mutex::new(acceptor(&identity, authority))),
             shared: Arc::default(),
         };
         replica.serve(listener);
         replica
+    }
+
+    /// Shows this certificate from now on.
+    pub fn show(&self, identity: &str, authority: &Authority) {
+        *self.tls.lock().expect("no panic") = acceptor(identity, authority);
     }
 
     /// Makes it misbehave, or stop doing so.
@@ -130,7 +144,7 @@ impl Replica {
         let mut state = self.state();
         state.is_alive = false;
         for connection in state.connections.drain(..) {
-            drop(connection.stream.shutdown(Shutdown::Both));
+            drop(connection.wire.cut());
         }
         drop(state);
         // The first ends the thread that waits for connections. Its socket takes others until it is closed.
@@ -172,7 +186,7 @@ impl Replica {
         }
         for connection in &mut state.connections {
             // A client may be gone.
-            drop(connection.stream.write_all(&bytes));
+            drop(connection.wire.write(&bytes));
         }
     }
 
@@ -186,23 +200,22 @@ impl Replica {
                 if !state.is_alive {
                     break;
                 }
-                let copy = stream.try_clone().expect("a copy of a socket");
-                state.connections.push(Connection { stream: copy, receives_for: None });
+                let wire = Wire::new(stream, replica.tls.lock().expect("no panic").accept().expect("random numbers"));
+                state.connections.push(Connection { wire: wire.clone(), receives_for: None });
                 drop(state);
                 let replica = replica.clone();
-                thread::spawn(move || replica.attend(stream));
+                thread::spawn(move || replica.attend(&wire));
             }
         });
     }
 
     /// Reads a connection to its end.
-    fn attend(&self, mut stream: TcpStream) {
-        let challenge =
-            Challenge(std::array::from_fn(|at| at as u8 ^ stream.peer_addr().map_or(0, |a| a.port() as u8)));
-        let (mut buffer, mut chunk) = (FrameBuffer::default(), [0; 64 * 1024]);
+    fn attend(&self, wire: &Wire) {
+        let challenge = Challenge(std::array::from_fn(|at| at as u8 ^ wire.peer().map_or(0, |peer| peer.port() as u8)));
+        let mut buffer = FrameBuffer::default();
         let mut actor = None;
-        while let Ok(length @ 1..) = stream.read(&mut chunk) {
-            buffer.push(&chunk[..length]);
+        while let Ok(Some(bytes)) = wire.read() {
+            buffer.push(&bytes);
             while let Decoded::Frame(message) = buffer.decode::<ToReplica>().expect("clients send good frames") {
                 let mut state = self.state();
                 while state.manners.hangs {
@@ -211,29 +224,29 @@ impl Replica {
                 if !state.is_alive {
                     return;
                 }
-                let answers = self.answer(&mut state, &mut stream, challenge, &mut actor, message);
+                let answers = self.answer(&mut state, wire, challenge, &mut actor, message);
                 let is_dead = !state.is_alive;
                 let mut bytes = Vec::new();
                 answers.iter().for_each(|answer| encode(answer, &mut bytes).expect("short"));
                 // Under the lock, so that pushes and answers are not mixed. A client may be gone.
-                drop(stream.write_all(&bytes));
+                drop(wire.write(&bytes));
                 drop(state);
                 if is_dead {
                     self.kill();
                     return;
                 }
                 if matches!(answers.first(), Some(ToClient::Closing { .. })) {
-                    drop(stream.shutdown(Shutdown::Write));
+                    drop(wire.finish());
                 }
             }
         }
-        self.state().forget(&stream);
+        self.state().forget(wire);
     }
 
     fn answer(
         &self,
         state: &mut State,
-        stream: &mut TcpStream,
+        wire: &Wire,
         challenge: Challenge,
         actor: &mut Option<Actor>,
         message: ToReplica,
@@ -254,17 +267,17 @@ impl Replica {
                 }]
             }
             ToReplica::Login { account, key, receive, proof: LoginProof::Signature { signature } } => {
-                let statement = self.statement(challenge, &account, key);
+                let statement = self.statement(challenge, &account, key, wire);
                 if !statement.is_signed_by(&signature) {
                     return vec![ToClient::LoginRefused { account }];
                 }
-                state.receive(stream, receive.then(|| account.clone()));
+                state.receive(wire, receive.then(|| account.clone()));
                 *actor = Some(Actor { account: account.clone(), key });
                 vec![ToClient::LoggedIn { account }]
             }
             ToReplica::Logout => {
                 *actor = None;
-                state.receive(stream, None);
+                state.receive(wire, None);
                 Vec::new()
             }
             ToReplica::Ping { sent } => vec![ToClient::Pong { sent, clock }],
@@ -294,9 +307,16 @@ impl Replica {
         }
     }
 
-    fn statement(&self, challenge: Challenge, account: &AccountName, key: PublicKey) -> LoginStatement {
-        let (cluster, replica) = (self.cluster.clone(), self.name.clone());
-        LoginStatement { cluster, replica, challenge, account: account.clone(), key, channel: None }
+    fn statement(&self, challenge: Challenge, account: &AccountName, key: PublicKey, wire: &Wire) -> LoginStatement {
+        LoginStatement {
+            cluster: self.cluster.clone(),
+            cluster_id: ClusterId::parse(CLUSTER_ID).expect("an id"),
+            replica: self.name.clone(),
+            challenge,
+            account: account.clone(),
+            key,
+            channel: ChannelBinding(wire.channel()),
+        }
     }
 
     fn report(&self, state: &State) -> StatusReport {
@@ -330,6 +350,12 @@ impl Replica {
     }
 }
 
+/// Accepts connections with this certificate and private key.
+fn acceptor(identity: &str, authority: &Authority) -> TlsAcceptor {
+    let identity = Identity::from_pem(identity).expect("a certificate");
+    TlsAcceptor::new(authority.certificate(), &identity).expect("a good certificate")
+}
+
 /// Counts down. Returns whether there was one left.
 fn take_one(rest: &mut u64) -> bool {
     let had = *rest > 0;
@@ -347,11 +373,11 @@ impl State {
     }
 
     /// Closes a connection that the client has ended.
-    fn forget(&mut self, stream: &TcpStream) {
-        let peer = stream.peer_addr().ok();
-        self.connections.retain(|connection| connection.stream.peer_addr().ok() != peer);
+    fn forget(&mut self, wire: &Wire) {
+        let peer = wire.peer();
+        self.connections.retain(|connection| connection.wire.peer() != peer);
         // The client may have closed it by now.
-        drop(stream.shutdown(Shutdown::Both));
+        drop(wire.cut());
     }
 
     /// The sessions in which anything was applied.
@@ -369,10 +395,10 @@ impl State {
         self.connections.iter().filter(|connection| connection.receives_for.is_some()).count()
     }
 
-    fn receive(&mut self, stream: &TcpStream, account: Option<AccountName>) {
-        let peer = stream.peer_addr().ok();
+    fn receive(&mut self, wire: &Wire, account: Option<AccountName>) {
+        let peer = wire.peer();
         for connection in &mut self.connections {
-            if connection.stream.peer_addr().ok() == peer {
+            if connection.wire.peer() == peer {
                 connection.receives_for.clone_from(&account);
             }
         }
@@ -384,7 +410,7 @@ impl State {
         for connection in &mut self.connections {
             if connection.receives_for.as_ref().is_some_and(|name| message.to.to_string() == name.as_str()) {
                 // A client may be gone.
-                drop(connection.stream.write_all(&bytes));
+                drop(connection.wire.write(&bytes));
             }
         }
     }

@@ -31,7 +31,7 @@ fn deleting_an_account_keeps_the_key_of_its_namesake_in_another_cluster() {
     one.run(&["delete", "alice"]).says("deleted alice\n");
     other.run(&["--keys", keys, "--as", "alice", "send", "alice", "x"]).says("sent to alice\n");
     // The key that opens nothing is kept as well.
-    let kept = std::fs::read_dir(one.path("keys/test")).expect("readable").filter_map(Result::ok);
+    let kept = std::fs::read_dir(one.path("keys/test@1")).expect("readable").filter_map(Result::ok);
     let is_kept = |name: String| name.starts_with("alice.key.deleted-");
     assert!(kept.map(|entry| entry.file_name().into_string().expect("UTF-8")).any(is_kept));
 }

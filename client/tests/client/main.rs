@@ -1,6 +1,7 @@
 //! The built client against fake replicas: what it prints, how it exits, and what it does when replicas die, hang, refuse,
 //! return or disagree.
 
+mod certificates;
 mod chat;
 mod commands;
 mod fake;
@@ -11,3 +12,4 @@ mod output;
 mod probe;
 mod run;
 mod status;
+mod wire;

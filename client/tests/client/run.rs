@@ -1,6 +1,8 @@
 //! Runs the built client.
 
-use super::fake::Replica;
+use super::fake::{CLUSTER_ID, Replica};
+use stablechat_authority::Authority;
+use stablechat_protocol::name::ClusterName;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// Fake replicas, and a home directory with the cluster file and keys.
 pub struct Cluster {
     pub replicas: Vec<Replica>,
+    /// Who has made their certificates.
+    pub authority: Authority,
     name: &'static str,
     home: tempfile::TempDir,
 }
@@ -53,14 +57,24 @@ impl Cluster {
     /// The same, with another name.
     pub fn named(name: &'static str, count: usize) -> Cluster {
         let names = ["a", "b", "c"];
-        let replicas = names[..count].iter().map(|replica| Replica::start(name, replica)).collect();
-        let cluster = Cluster { replicas, name, home: tempfile::tempdir().expect("a directory") };
-        let mut text = format!("name = '{name}'\ndelivery_bound_ms = 50\n");
-        for replica in &cluster.replicas {
+        let authority = Authority::create(&ClusterName::parse(name).expect("a name")).expect("random numbers");
+        let replicas = names[..count].iter().map(|replica| Replica::start(name, replica, &authority)).collect();
+        let home = tempfile::tempdir().expect("a directory");
+        let cluster = Cluster { replicas, authority, name, home };
+        cluster.trust(cluster.authority.certificate());
+        cluster
+    }
+
+    /// Writes the cluster file, with these authorities.
+    pub fn trust(&self, authorities: &str) {
+        let mut text = format!(
+            "name = '{}'\nid = '{CLUSTER_ID}'\nca = '''\n{authorities}'''\ndelivery_bound_ms = 50\n",
+            self.name
+        );
+        for replica in &self.replicas {
             text += &format!("[[replica]]\nname = '{}'\naddress = '{}'\n", replica.name, replica.address);
         }
-        std::fs::write(cluster.path("cluster.toml"), text).expect("written");
-        cluster
+        std::fs::write(self.path("cluster.toml"), text).expect("written");
     }
 
     /// A cluster in which these accounts exist.
@@ -75,7 +89,7 @@ impl Cluster {
     }
 
     pub fn key(&self, name: &str) -> PathBuf {
-        self.path("keys").join(self.name).join(format!("{name}.key"))
+        self.path("keys").join(format!("{}@{CLUSTER_ID}", self.name)).join(format!("{name}.key"))
     }
 
     /// A client that has nothing on standard input.

@@ -23,7 +23,7 @@ wire_enums! {
     "login-proof" LoginProof { Signature }
     "close-reason" CloseReason {
         NotStablechat, Version, WrongCluster, Malformed, TooLarge, OutOfPlace, Silent, SlowReader, Stopping, Full,
-        OtherClusterFile
+        OtherClusterFile, NotCertified
     }
     "request-id" RequestId { Command, Query }
     "refusal" Refusal { Late, Ahead, NotServing, Overloaded, NoRoom, TooFast }
@@ -56,7 +56,7 @@ impl Vectors {
                 account: account("alice"),
                 key: secret_key().public(),
                 receive: true,
-                proof: LoginProof::Signature { signature: secret_key().sign(&statement(None)) },
+                proof: LoginProof::Signature { signature: secret_key().sign(&statement()) },
             },
         );
         self.add("", ToReplica::Logout);
@@ -196,6 +196,7 @@ impl Vectors {
         self.add("", CloseReason::Stopping);
         self.add("", CloseReason::Full);
         self.add("", CloseReason::OtherClusterFile);
+        self.add("", CloseReason::NotCertified);
     }
 }
 

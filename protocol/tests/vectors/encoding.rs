@@ -7,7 +7,6 @@ use serde::de::DeserializeOwned;
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{Command, Query};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
-use stablechat_protocol::login::ChannelBinding;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, Request, RequestId};
@@ -132,23 +131,19 @@ impl Vectors {
     }
 
     pub fn add_logins(&mut self) {
-        for (name, channel) in
-            [("on a plain connection", None), ("on an encrypted channel", Some(ChannelBinding([9; 32])))]
-        {
-            let statement = statement(channel);
-            self.add_item("login-statement", format!("LoginStatement, {name}"), &statement);
-            let signature = secret_key().sign(&statement);
-            assert!(statement.is_signed_by(&signature));
-            let encoded = to_cbor(&statement);
-            self.logins.push(Login {
-                name,
-                seed: hex(&SEED),
-                public_key: statement.key.to_string(),
-                signed: hex(&[b"stablechat login, version 1\0", &encoded[..]].concat()),
-                statement: hex(&encoded),
-                signature: signature.to_string(),
-            });
-        }
+        let statement = statement();
+        self.add_item("login-statement", "LoginStatement".into(), &statement);
+        let signature = secret_key().sign(&statement);
+        assert!(statement.is_signed_by(&signature));
+        let encoded = to_cbor(&statement);
+        self.logins.push(Login {
+            name: "by the key of an account",
+            seed: hex(&SEED),
+            public_key: statement.key.to_string(),
+            signed: hex(&[b"stablechat login, version 2\0", &encoded[..]].concat()),
+            statement: hex(&encoded),
+            signature: signature.to_string(),
+        });
     }
 
     pub fn add_sessions(&mut self) {

@@ -4,7 +4,7 @@ use stablechat_protocol::answer::{AnswerMetadata, Message, Stability};
 use stablechat_protocol::command::{Command, PasswordParameters, Recipient};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::{Challenge, ChannelBinding, LoginStatement, PublicKey, Salt, SecretKey};
-use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
+use stablechat_protocol::name::{AccountName, ClusterId, ClusterName, ReplicaName};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
@@ -55,14 +55,15 @@ pub fn password() -> PasswordParameters {
     PasswordParameters { salt: Salt([0x5a; 32]), memory_kib: 65_536, passes: 3, lanes: 1 }
 }
 
-pub fn statement(channel: Option<ChannelBinding>) -> LoginStatement {
+pub fn statement() -> LoginStatement {
     let key: PublicKey = secret_key().public();
     LoginStatement {
         cluster: ClusterName::parse("demo").expect("a name"),
+        cluster_id: ClusterId::parse("7f3a").expect("an id"),
         replica: replica("a"),
         challenge: CHALLENGE,
         account: account("alice"),
         key,
-        channel,
+        channel: ChannelBinding([9; 32]),
     }
 }

@@ -1,21 +1,34 @@
 //! The bytes of one connection.
 
-use crate::READ_MAX;
+use crate::fault::Fault;
 use crate::write_buffer::WriteBuffer;
+use crate::{ENCRYPTED_MAX, READ_MAX};
 use mio::net::TcpStream;
-use std::io::{self, ErrorKind};
+use rustls::Connection;
+use rustls::client::verify_server_name;
+use rustls::pki_types::ServerName;
+use rustls::server::ParsedCertificate;
+use stablechat_protocol::login::ChannelBinding;
+use std::io::{self, BufRead, ErrorKind, Write};
 use std::net::Shutdown;
 
-/// A connected, non-blocking socket, with the bytes that wait until the socket takes them.
+/// The label under which the two ends of a connection derive what identifies it (RFC 9266).
+const CHANNEL_BINDING: &[u8] = b"EXPORTER-Channel-Binding";
+
+/// A connected, non-blocking socket under TLS, with the plaintext that waits until the socket takes it. One without TLS is for the port
+/// that monitoring systems read, and for nothing else.
 ///
-/// When encryption is added, this type holds its state: [`ByteStream::read`] says [`ReadEnd::Drained`] only when the socket would
-/// block and no decrypted byte is left, and the buffer holds plaintext, which is encrypted as far as the socket takes it.
+/// Plaintext is encrypted a piece at a time, when the socket has taken the piece before. So what waits can still be dropped, and is not
+/// kept twice.
 #[derive(Debug)]
 pub struct ByteStream {
     socket: TcpStream,
+    tls: Option<Box<Connection>>,
     unwritten: WriteBuffer,
+    /// How many bytes of plaintext are encrypted and not yet taken by the socket, of the last piece.
+    encrypted: usize,
     half_close: HalfClose,
-    /// The most bytes that one call reads.
+    /// The most bytes that one call reads from the socket.
     read_max: usize,
 }
 
@@ -25,75 +38,153 @@ enum HalfClose {
     Open,
     /// To be closed once everything is written.
     Wanted,
+    /// The word that nothing more comes is encrypted, and perhaps not yet written.
+    Said,
     Closed,
 }
 
 /// What a call of read came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Read {
-    /// How many bytes came.
+    /// How many bytes of plaintext came.
     pub bytes: usize,
+    /// How many bytes the socket had for them.
+    pub raw: usize,
     /// Why the call read no further.
     pub end: ReadEnd,
 }
 
 /// Why a call read no further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ReadEnd {
-    /// Everything that had arrived is read.
+    /// Everything that had arrived is read: the socket is empty, every whole record is decrypted, and its plaintext is handed over.
     Drained,
     /// The call has read its share. More may be there.
     More,
-    /// The other side has closed its direction.
+    /// The other side has said that nothing more comes.
     Closed,
     /// The connection is broken.
-    Failed(ErrorKind),
+    Failed(Fault),
 }
 
 impl ReadEnd {
     /// Whether nothing can come any more.
-    pub fn is_over(self) -> bool {
+    pub fn is_over(&self) -> bool {
         matches!(self, ReadEnd::Closed | ReadEnd::Failed(_))
     }
 }
 
 impl ByteStream {
-    /// A connection over a connected socket.
-    pub fn new(socket: TcpStream) -> ByteStream {
-        ByteStream { socket, unwritten: WriteBuffer::default(), half_close: HalfClose::Open, read_max: READ_MAX }
+    /// A connection over a connected socket, of which this is the near end.
+    pub fn new(socket: TcpStream, mut tls: Connection) -> ByteStream {
+        // The limit is kept here: no more than a piece is given to it.
+        tls.set_buffer_limit(None);
+        ByteStream { tls: Some(Box::new(tls)), ..ByteStream::unencrypted(socket) }
     }
 
-    /// Sets the most bytes that one call reads, [`READ_MAX`] otherwise.
+    /// A connection over a connected socket, without encryption.
+    pub fn unencrypted(socket: TcpStream) -> ByteStream {
+        ByteStream {
+            socket,
+            tls: None,
+            unwritten: WriteBuffer::default(),
+            encrypted: 0,
+            half_close: HalfClose::Open,
+            read_max: READ_MAX,
+        }
+    }
+
+    /// Sets the most bytes that one call reads from the socket, [`READ_MAX`] otherwise.
     pub fn set_read_max(&mut self, bytes: usize) {
         self.read_max = bytes;
     }
 
-    /// How many bytes wait to be written.
+    /// How many bytes of plaintext wait to be written.
     pub fn unwritten(&self) -> usize {
-        self.unwritten.len()
+        self.unwritten.len() + self.encrypted
     }
 
-    /// Reads the bytes that have arrived, at most its share, in pieces of at most the length of `scratch`, and hands each
-    /// piece to `take`.
+    /// Whether the two sides have not yet agreed on keys. Until then nothing that is queued is written.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// What identifies the connection to both of its ends and to nobody else; none while the two are not agreed on keys.
+    pub fn channel_binding(&self) -> Option<ChannelBinding> {
+        let tls = self.tls.as_ref().filter(|tls| !tls.is_handshaking())?;
+        tls.export_keying_material([0; 32], CHANNEL_BINDING, Some(&[])).ok().map(ChannelBinding)
+    }
+
+    /// Whether the other side has shown a certificate that a trusted authority has made for this name.
+    pub fn is_certified_as(&self, name: &str) -> bool {
+        let certificate = self.tls.as_ref().and_then(|tls| tls.peer_certificates()?.first());
+        let (Some(certificate), Ok(name)) = (certificate, ServerName::try_from(name)) else { return false };
+        // It would not be kept if its signature had not been checked.
+        ParsedCertificate::try_from(certificate).is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
+    }
+
+    /// Reads the bytes that have arrived, at most its share, in pieces of at most the length of `scratch`, and hands their plaintext
+    /// to `take`.
     pub fn read(&mut self, scratch: &mut [u8], mut take: impl FnMut(&[u8])) -> Read {
-        let mut bytes = 0;
+        let (mut bytes, mut raw) = (0, 0);
         let end = loop {
-            let piece = scratch.len().min(self.read_max - bytes);
+            let piece = scratch.len().min(self.read_max - raw);
             if piece == 0 {
                 break ReadEnd::More;
             }
             match io::Read::read(&mut self.socket, &mut scratch[..piece]) {
-                Ok(0) => break ReadEnd::Closed,
+                Ok(0) if self.tls.is_none() => break ReadEnd::Closed,
+                Ok(0) => break ReadEnd::Failed(Fault::CutOff),
                 Ok(length) => {
-                    bytes += length;
-                    take(&scratch[..length]);
+                    raw += length;
+                    match self.decrypt(&scratch[..length], &mut take) {
+                        Ok((taken, is_closed)) => {
+                            bytes += taken;
+                            if is_closed {
+                                break ReadEnd::Closed;
+                            }
+                        }
+                        Err(error) => {
+                            // The other side is told why, if it still reads.
+                            drop(self.write_encrypted());
+                            break ReadEnd::Failed(Fault::Tls(error));
+                        }
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break ReadEnd::Drained,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => break ReadEnd::Failed(error.kind()),
+                Err(error) => break ReadEnd::Failed(Fault::Socket(error.kind())),
             }
         };
-        Read { bytes, end }
+        Read { bytes, raw, end }
+    }
+
+    /// Takes in bytes of the socket, and hands over the plaintext of all records that are whole by now. Returns how many bytes of
+    /// plaintext there were, and whether the other side has said that nothing more comes.
+    fn decrypt(&mut self, mut raw: &[u8], take: &mut impl FnMut(&[u8])) -> Result<(usize, bool), rustls::Error> {
+        let Some(tls) = &mut self.tls else {
+            take(raw);
+            return Ok((raw.len(), false));
+        };
+        let mut bytes = 0;
+        while !raw.is_empty() {
+            // It takes some of it at a time, a few KiB, and refuses more while plaintext is left.
+            let taken = tls.read_tls(&mut raw).map_err(|error| rustls::Error::General(error.to_string()))?;
+            let state = tls.process_new_packets()?;
+            let mut reader = tls.reader();
+            while state.plaintext_bytes_to_read() > 0
+                && let Ok(plaintext @ [_, ..]) = reader.fill_buf()
+            {
+                let length = plaintext.len();
+                take(plaintext);
+                reader.consume(length);
+                bytes += length;
+            }
+            if state.peer_has_closed() || taken == 0 {
+                return Ok((bytes, true));
+            }
+        }
+        Ok((bytes, false))
     }
 
     /// Queues a whole message for [`ByteStream::flush`]. The caller bounds what gathers, see [`ByteStream::unwritten`]. After
@@ -104,7 +195,7 @@ impl ByteStream {
         }
     }
 
-    /// Drops the messages that wait to be written, except one of which a part is written already.
+    /// Drops the messages that wait to be written, except one of which a part is encrypted already.
     pub fn drop_unwritten(&mut self) {
         self.unwritten.drop_unwritten();
     }
@@ -117,100 +208,72 @@ impl ByteStream {
         }
     }
 
-    /// Writes what the socket takes.
+    /// Encrypts and writes what the socket takes; during the handshake, only what belongs to that.
     ///
     /// # Errors
     /// The connection is broken. What has arrived on it may still be read.
     pub fn flush(&mut self) -> io::Result<()> {
-        while let Some(bytes) = self.unwritten.front() {
-            match io::Write::write(&mut self.socket, bytes) {
+        while self.write_encrypted()? {
+            if self.is_handshaking() {
+                return Ok(());
+            }
+            if self.unwritten.front().is_some() {
+                if !self.encrypt()? {
+                    return Ok(());
+                }
+                continue;
+            }
+            match self.half_close {
+                HalfClose::Open | HalfClose::Closed => return Ok(()),
+                HalfClose::Wanted => {
+                    self.tls.iter_mut().for_each(|tls| tls.send_close_notify());
+                    self.half_close = HalfClose::Said;
+                }
+                HalfClose::Said => {
+                    self.half_close = HalfClose::Closed;
+                    return self.socket.shutdown(Shutdown::Write);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Encrypts the next piece of what waits; without TLS, writes it. Returns whether there may be more to do at once.
+    fn encrypt(&mut self) -> io::Result<bool> {
+        let Some(bytes) = self.unwritten.front() else { return Ok(true) };
+        let length = match &mut self.tls {
+            Some(tls) => {
+                self.encrypted = tls.writer().write(&bytes[..bytes.len().min(ENCRYPTED_MAX)])?;
+                self.encrypted
+            }
+            None => match self.socket.write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(length) => self.unwritten.advance(length),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+                Err(error) => return Err(error),
+            },
+        };
+        self.unwritten.advance(length);
+        Ok(true)
+    }
+
+    /// Writes what is encrypted. Returns whether the socket has taken all of it.
+    fn write_encrypted(&mut self) -> io::Result<bool> {
+        let Some(tls) = &mut self.tls else { return Ok(true) };
+        while tls.wants_write() {
+            match tls.write_tls(&mut self.socket) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-
-        if self.half_close == HalfClose::Wanted {
-            self.half_close = HalfClose::Closed;
-            self.socket.shutdown(Shutdown::Write)?;
-        }
-        Ok(())
+        self.encrypted = 0;
+        Ok(true)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{pair, read_until};
-    use std::io::{Read as _, Write as _};
-
-    #[test]
-    fn a_full_socket_leaves_the_rest_in_the_buffer() {
-        let (mut stream, mut other) = pair();
-        let message = vec![7; 1024 * 1024];
-        (0..32).for_each(|_| stream.queue(&message));
-        stream.flush().expect("the other side is there");
-        assert!(stream.unwritten() > 0, "no socket buffer holds 32 MiB");
-        stream.finish();
-
-        let reader = std::thread::spawn(move || {
-            let mut all = Vec::new();
-            other.read_to_end(&mut all).map(|_| all.len())
-        });
-        while !reader.is_finished() {
-            stream.flush().expect("the other side reads");
-            std::thread::yield_now();
-        }
-        assert_eq!(reader.join().expect("no panic").expect("the end"), 32 * message.len());
-        assert_eq!(stream.unwritten(), 0);
-    }
-
-    #[test]
-    fn the_end_is_seen_after_all_bytes() {
-        let (mut stream, mut other) = pair();
-        let mut got = Vec::new();
-        assert_eq!(stream.read(&mut [0; 16], |_| {}), Read { bytes: 0, end: ReadEnd::Drained });
-
-        other.write_all(b"some bytes, and then the end").expect("a small write");
-        drop(other);
-        let end = read_until(&mut stream, |piece| got.extend_from_slice(piece), ReadEnd::is_over);
-        assert_eq!((end, &got[..]), (ReadEnd::Closed, &b"some bytes, and then the end"[..]));
-    }
-
-    #[test]
-    fn one_call_reads_a_share_only() {
-        let (mut stream, mut other) = pair();
-        let writer = std::thread::spawn(move || other.write_all(&vec![1; 4 * READ_MAX]).map(|()| other));
-        let mut scratch = vec![0; 64 * 1024];
-        let mut total = 0;
-        while total < 4 * READ_MAX {
-            let Read { bytes, end } = stream.read(&mut scratch, |_| {});
-            assert!(bytes <= READ_MAX && !end.is_over(), "{bytes} bytes, {end:?}");
-            assert!(end != ReadEnd::More || bytes == READ_MAX);
-            total += bytes;
-        }
-        let mut other = writer.join().expect("no panic").expect("all is written");
-
-        stream.set_read_max(10);
-        other.write_all(&[1; 25]).expect("a small write");
-        let mut shares = Vec::new();
-        while shares.iter().sum::<usize>() < 25 {
-            shares.push(stream.read(&mut scratch, |_| {}).bytes);
-        }
-        assert!(shares.iter().all(|bytes| *bytes <= 10), "{shares:?}");
-    }
-
-    #[test]
-    fn nothing_is_queued_after_the_finish() {
-        let (mut stream, mut other) = pair();
-        stream.queue(b"last");
-        stream.finish();
-        stream.queue(b"too late");
-        stream.flush().expect("room for four bytes");
-        let mut all = String::new();
-        other.read_to_string(&mut all).expect("the end");
-        assert_eq!(all, "last");
-    }
-}
+mod tests;

@@ -2,9 +2,11 @@
 
 use crate::byte_stream::{ByteStream, Read};
 use mio::net::TcpStream;
+use rustls::Connection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stablechat_protocol::frame::{Decoded, FRAME_MAX, FrameBuffer, FrameError, encode};
+use stablechat_protocol::login::ChannelBinding;
 use std::fmt;
 use std::io;
 
@@ -30,10 +32,25 @@ impl fmt::Display for Overflow {
 }
 
 impl FramedStream {
-    /// A connection over a connected socket. Frames are at most [`FRAME_MAX`] bytes long; at most `write_limit` bytes may wait
+    /// A connection over a connected socket, of which this is the near end. Frames are at most [`FRAME_MAX`] bytes long; at most `write_limit` bytes may wait
     /// to be written.
-    pub fn new(socket: TcpStream, write_limit: usize) -> FramedStream {
-        FramedStream { bytes: ByteStream::new(socket), incoming: FrameBuffer::with_limit(FRAME_MAX), write_limit }
+    pub fn new(socket: TcpStream, tls: Connection, write_limit: usize) -> FramedStream {
+        FramedStream { bytes: ByteStream::new(socket, tls), incoming: FrameBuffer::with_limit(FRAME_MAX), write_limit }
+    }
+
+    /// Whether the two sides have not yet agreed on keys, see [`ByteStream::is_handshaking`].
+    pub fn is_handshaking(&self) -> bool {
+        self.bytes.is_handshaking()
+    }
+
+    /// What identifies the connection, see [`ByteStream::channel_binding`].
+    pub fn channel_binding(&self) -> Option<ChannelBinding> {
+        self.bytes.channel_binding()
+    }
+
+    /// Whether the other side has a certificate for this name, see [`ByteStream::is_certified_as`].
+    pub fn is_certified_as(&self, name: &str) -> bool {
+        self.bytes.is_certified_as(name)
     }
 
     /// Sets the most bytes of a frame, for frames that are not decoded yet. Strangers get less than [`FRAME_MAX`].
@@ -126,8 +143,14 @@ impl FramedStream {
 mod tests {
     use super::*;
     use crate::byte_stream::ReadEnd;
-    use crate::testing::{socket_pair, wait};
+    use crate::testing::{Far, pair, wait};
     use std::io::Write;
+
+    /// The two ends of a connection, the first of which carries frames and holds at most so many bytes.
+    fn framed(write_limit: usize) -> (FramedStream, Far) {
+        let (bytes, far) = pair();
+        (FramedStream { bytes, incoming: FrameBuffer::with_limit(FRAME_MAX), write_limit }, far)
+    }
 
     fn messages(stream: &mut FramedStream) -> Vec<String> {
         let mut all = Vec::new();
@@ -139,8 +162,7 @@ mod tests {
 
     #[test]
     fn messages_come_out_whole_however_their_bytes_arrive() {
-        let (socket, mut other) = socket_pair();
-        let mut stream = FramedStream::new(socket, 1024);
+        let (mut stream, mut other) = framed(1024);
         let mut bytes = Vec::new();
         ["first", "second"].iter().for_each(|text| encode(text, &mut bytes).expect("short"));
 
@@ -155,8 +177,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_does_not_read_is_noticed() {
-        let (socket, _other) = socket_pair();
-        let mut stream = FramedStream::new(socket, 100);
+        let (mut stream, _other) = framed(100);
         assert_eq!(stream.send(&"x".repeat(90)), Ok(()));
         assert_eq!(stream.send(&"x".repeat(90)), Err(Overflow));
         stream.drop_unwritten();
@@ -165,8 +186,7 @@ mod tests {
 
     #[test]
     fn a_frame_beyond_the_limit_is_an_error() {
-        let (socket, mut other) = socket_pair();
-        let mut stream = FramedStream::new(socket, 100);
+        let (mut stream, mut other) = framed(100);
         stream.set_frame_limit(10);
         let mut bytes = Vec::new();
         encode(&"longer than ten bytes", &mut bytes).expect("short");
@@ -177,12 +197,12 @@ mod tests {
 
     #[test]
     fn discarded_bytes_are_no_message() {
-        let (socket, mut other) = socket_pair();
-        let mut stream = FramedStream::new(socket, 100);
+        let (mut stream, mut other) = framed(100);
         let mut bytes = Vec::new();
         encode(&"dropped", &mut bytes).expect("short");
         other.write_all(&bytes).expect("a small write");
-        drop(other);
+        other.conn.send_close_notify();
+        other.flush().expect("a small write");
         wait(|| stream.discard(&mut [0; 64]).end == ReadEnd::Closed);
         assert_eq!(stream.next_message::<String>(), Ok(Decoded::NeedMore));
     }

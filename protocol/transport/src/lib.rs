@@ -1,7 +1,8 @@
-//! The one transport: non-blocking TCP connections, for clients and replicas alike.
+//! The one transport: non-blocking connections over TLS, for clients and replicas alike.
 //!
-//! - [`ByteStream`] reads and writes the bytes of a connection. Written bytes wait in a bounded buffer until the socket takes
-//!   them. Encryption belongs here: everything above sees plaintext only.
+//! - [`TlsDialer`] and [`TlsAcceptor`] make the near ends of connections: who is trusted, and how a replica proves who it is.
+//! - [`ByteStream`] reads and writes the bytes of a connection. Everything above it sees plaintext only, which waits in a bounded
+//!   buffer until the socket takes what it becomes. [`Fault`] says why a connection is broken.
 //! - [`FramedStream`] adds frames: it turns bytes into messages and messages into bytes.
 //! - [`Dial`] makes a connection to an address, and makes it again after a failure. [`Resolver`] looks up host names for it, in
 //!   threads, because a lookup can block for as long as the name servers please.
@@ -13,17 +14,23 @@
 
 mod byte_stream;
 mod dial;
+mod fault;
 mod framed_stream;
 mod resolver;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod write_buffer;
 
 pub use byte_stream::{ByteStream, Read, ReadEnd};
 pub use dial::{Dial, Pacing, Register};
+pub use fault::Fault;
 pub use framed_stream::{FramedStream, Overflow};
 pub use resolver::{Resolved, Resolver};
+pub use tls::{Identity, TlsAcceptor, TlsDialer, TlsError};
 
-/// The most bytes that one call reads from a connection, 256 KiB unless set to less, so that one busy connection does not keep the
+/// The most bytes that one call reads from a connection's socket, 256 KiB unless set to less, so that one busy connection does not keep the
 /// others waiting.
 pub const READ_MAX: usize = 256 * 1024;
+/// The most bytes of plaintext that are encrypted at a time, 16 KiB: what one record holds (RFC 8446).
+const ENCRYPTED_MAX: usize = 16 * 1024;

@@ -1,22 +1,23 @@
-//! Bytes that wait until a socket takes them.
+//! Plaintext that waits until it is encrypted, since the socket has taken what was before it.
 
 use std::collections::VecDeque;
 
-/// Messages are gathered in chunks of about this many bytes, 16 KiB, so that one system call writes many short messages.
+/// Messages are gathered in chunks of about this many bytes, 16 KiB, so that one record, and one system call, has many short
+/// messages.
 const CHUNK: usize = 16 * 1024;
 
 /// Messages in the order in which they are to be written. A chunk holds whole messages.
 #[derive(Debug, Default)]
 pub struct WriteBuffer {
     chunks: VecDeque<Vec<u8>>,
-    /// How many bytes of the first chunk are written. Less than its length.
-    written: usize,
-    /// How many bytes are still to be written, over all chunks.
+    /// How many bytes of the first chunk are taken. Less than its length.
+    taken: usize,
+    /// How many bytes are still to be taken, over all chunks.
     len: usize,
 }
 
 impl WriteBuffer {
-    /// How many bytes are still to be written.
+    /// How many bytes are still to be taken.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -34,24 +35,24 @@ impl WriteBuffer {
         }
     }
 
-    /// The bytes to be written next; none when everything is written.
+    /// The bytes to be taken next; none when everything is taken.
     pub fn front(&self) -> Option<&[u8]> {
-        self.chunks.front().map(|first| &first[self.written..])
+        self.chunks.front().map(|first| &first[self.taken..])
     }
 
-    /// Notes that the first `count` bytes of [`WriteBuffer::front`] are written.
+    /// Notes that the first `count` bytes of [`WriteBuffer::front`] are taken.
     pub fn advance(&mut self, count: usize) {
-        self.written += count;
+        self.taken += count;
         self.len -= count;
-        if self.chunks.front().is_some_and(|first| first.len() == self.written) {
+        if self.chunks.front().is_some_and(|first| first.len() == self.taken) {
             self.chunks.pop_front();
-            self.written = 0;
+            self.taken = 0;
         }
     }
 
-    /// Drops all messages but those of a chunk that is partly written: the other side must not see half a message.
+    /// Drops all messages but those of a chunk that is partly taken: the other side must not see half a message.
     pub fn drop_unwritten(&mut self) {
-        self.chunks.truncate(usize::from(self.written > 0));
+        self.chunks.truncate(usize::from(self.taken > 0));
         self.len = self.front().map_or(0, <[u8]>::len);
     }
 }

@@ -149,7 +149,8 @@ mod tests {
 
     /// The only replica of a cluster.
     fn applier() -> Applier {
-        let cluster = Cluster::parse("name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n").expect("a good file");
+        let cluster =
+            Cluster::parse("name = 'demo'\nid = '1'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n").expect("a good file");
         let us = ReplicaIdentity::of(&cluster, &ReplicaName::parse("a").expect("a name")).expect("it is in the file");
         let owner = schema::StoreIdentity { cluster: "demo".into(), replica: "a".into() };
         let store = ChatStore::open(&Location::in_memory().expect("memory"), &owner).expect("it opens");

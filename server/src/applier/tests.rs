@@ -53,11 +53,11 @@ impl Cluster {
 
     /// The identity of a replica.
     fn identity(&self, place: u8) -> crate::net::ReplicaIdentity {
-        let entry = |index: usize| format!("[[replica]]\nname = '{index}'\naddress = 'host{index}:1'\n");
+        let entry = |index: usize| format!("[[replica]]\nname = 'r{index}'\naddress = 'host{index}:1'\n");
         let entries: String = (0..self.nodes.len()).map(entry).collect();
-        let cluster = stablechat_protocol::cluster::Cluster::parse(&format!("name = 'test'\n{entries}"))
+        let cluster = stablechat_protocol::cluster::Cluster::parse(&format!("name = 'test'\nid = '1'\n{entries}"))
             .expect("a good cluster file");
-        let replica = stablechat_protocol::name::ReplicaName::parse(place.to_string()).expect("a digit is a name");
+        let replica = stablechat_protocol::name::ReplicaName::parse(format!("r{place}")).expect("a name");
         crate::net::ReplicaIdentity::of(&cluster, &replica).expect("one of the cluster's")
     }
 

@@ -1,12 +1,15 @@
 //! `stablechatd init`.
 
 use super::Failure;
+use super::files::{READABLE, SECRET, WriteError, write_new};
 use crate::exit;
+use crate::tls_files::IDENTITY_FILE;
 use argh::{ArgsInfo, FromArgs};
+use stablechat_authority::{Authority, AuthorityError};
 use stablechat_protocol::cluster::{Cluster, ReplicaEntry};
 use stablechat_protocol::name::{ClusterName, ReplicaName};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -16,6 +19,8 @@ const NAME_DEFAULT: &str = "stablechat";
 const CLUSTER_FILE: &str = "cluster.toml";
 /// The directory for clients. Replicas' directories are called `replica-NAME`, so it is not one of them.
 const CLIENTS: &str = "clients";
+/// The file with the authority's private key.
+const AUTHORITY_FILE: &str = "authority.pem";
 
 /// Write the files for a new cluster, with a directory to copy to each machine.
 #[derive(FromArgs, ArgsInfo)]
@@ -24,7 +29,8 @@ const CLIENTS: &str = "clients";
     name = "init",
     example = "{command_name} --dir demo --replica a=10.0.0.1:7400 --replica b=10.0.0.2:7400 --replica c=10.0.0.3:7400",
     note = "It makes DIR/replica-NAME for each replica, to be copied to /etc/stablechat/NAME on its machine, and DIR/clients
-with the cluster file for everyone who chats. Nothing that exists is overwritten.",
+with the cluster file for everyone who chats. DIR/authority.pem can make certificates for replicas: keep it in a safe place, on
+none of the machines. Nothing that exists is overwritten.",
     error_code(0, "all files were written"),
     error_code(2, "the command line was not understood, or describes no valid cluster"),
     error_code(73, "the directory is not empty, or cannot be written")
@@ -72,7 +78,9 @@ impl Init {
             code: exit::CANNOT_CREATE,
             message: format!("the operating system has no random numbers for the cluster's id: {error}"),
         })?;
-        let text = self.cluster_file(u64::from_be_bytes(id));
+        let name = self.name.clone().unwrap_or_else(|| ClusterName::parse(NAME_DEFAULT).expect("a name"));
+        let authority = Authority::create(&name).map_err(no_certificate)?;
+        let text = self.cluster_file(&name, u64::from_be_bytes(id), &authority);
         let cluster = Cluster::parse(&text).map_err(|error| {
             Failure::usage(format!(
                 "these options make no valid cluster: {error}; give --replica NAME=HOST:PORT once for each replica"
@@ -83,7 +91,13 @@ impl Init {
         if is_taken(&self.dir).map_err(|error| cannot(format!("cannot look into {dir}: {error}")))? {
             return Err(cannot(format!("{dir} exists and is not empty; choose another directory with --dir")));
         }
-        self.write(&cluster, &text).map_err(|error| {
+        let identities: Vec<String> = cluster
+            .replicas
+            .iter()
+            .map(|replica| authority.issue(&replica.name))
+            .collect::<Result<_, _>>()
+            .map_err(no_certificate)?;
+        self.write(&cluster, &text, &authority, &identities).map_err(|error| {
             cannot(format!("cannot write {error}; delete {dir}, which is incomplete, before trying again"))
         })?;
         print!("{}", self.what_next(&cluster));
@@ -91,11 +105,12 @@ impl Init {
     }
 
     /// The text of the cluster file.
-    fn cluster_file(&self, id: u64) -> String {
-        let name = self.name.as_ref().map_or(NAME_DEFAULT, ClusterName::as_str);
+    fn cluster_file(&self, name: &ClusterName, id: u64, authority: &Authority) -> String {
         let mut text = format!(
             "# A stablechat cluster. All its replicas and clients have the same file.\nname = \"{name}\"\n\
-             # Clients keep the keys of two clusters of the same name apart by this. It never changes.\nid = \"{id:016x}\"\n"
+             # Keeps two clusters of the same name apart. It never changes.\nid = \"{id:016x}\"\n\
+             # The authority that has signed the replicas' certificates. Nobody else is trusted.\nca = \"\"\"\n{}\"\"\"\n",
+            authority.certificate()
         );
         if let Some(milliseconds) = self.delivery_bound_ms {
             text += &format!("delivery_bound_ms = {milliseconds}\n");
@@ -107,13 +122,21 @@ impl Init {
     }
 
     /// Writes the directories of the replicas and of the clients.
-    fn write(&self, cluster: &Cluster, text: &str) -> Result<(), WriteError> {
-        for ReplicaEntry { name, .. } in &cluster.replicas {
+    fn write(
+        &self,
+        cluster: &Cluster,
+        text: &str,
+        authority: &Authority,
+        identities: &[String],
+    ) -> Result<(), WriteError> {
+        for (ReplicaEntry { name, .. }, identity) in cluster.replicas.iter().zip(identities) {
             let directory = self.replica_directory(name);
-            write_new(&directory.join(CLUSTER_FILE), text)?;
-            write_new(&directory.join("environment"), &environment(name))?;
+            write_new(&directory.join(CLUSTER_FILE), text, READABLE)?;
+            write_new(&directory.join("environment"), &environment(name), READABLE)?;
+            write_new(&directory.join(IDENTITY_FILE), identity, SECRET)?;
         }
-        write_new(&self.dir.join(CLIENTS).join(CLUSTER_FILE), text)
+        write_new(&self.dir.join(AUTHORITY_FILE), &authority.to_pem(), SECRET)?;
+        write_new(&self.dir.join(CLIENTS).join(CLUSTER_FILE), text, READABLE)
     }
 
     /// The directory for a replica's machine.
@@ -140,12 +163,21 @@ impl Init {
                 host.trim_matches(['[', ']'])
             );
         }
+        text += &format!(
+            "\n{} makes new certificates, and false ones in the wrong hands: keep it in a safe place, on none of these machines.\n",
+            self.dir.join(AUTHORITY_FILE).display()
+        );
         text + &format!(
             "\nEveryone who chats needs the cluster file. With it, `stablechat status` shows how the replicas are:\n    \
              install -D {} ~/.config/stablechat/cluster.toml\n    stablechat status\n",
             self.dir.join(CLIENTS).join(CLUSTER_FILE).display()
         )
     }
+}
+
+/// The failure of a certificate that cannot be made.
+fn no_certificate(error: AuthorityError) -> Failure {
+    Failure { code: exit::CANNOT_CREATE, message: format!("cannot make the certificates of the cluster: {error}") }
 }
 
 /// The environment file that the unit of a replica reads.
@@ -165,24 +197,4 @@ fn is_taken(directory: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// A file that could not be written, and the reason.
-struct WriteError(PathBuf, io::Error);
-
-impl std::fmt::Display for WriteError {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}: {}", self.0.display(), self.1)
-    }
-}
-
-/// Writes a file, which must not exist, and makes its directory if need be.
-fn write_new(path: &Path, text: &str) -> Result<(), WriteError> {
-    let write = || {
-        path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        let mut file = File::create_new(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|error| WriteError(path.into(), error))
 }

@@ -5,7 +5,10 @@ mod backups;
 mod check;
 mod data;
 mod environment;
+mod files;
 mod init;
+mod new_authority;
+mod renew;
 mod restore;
 mod run;
 
@@ -15,6 +18,8 @@ use backup::Backup;
 use backups::ListBackups;
 use check::Check;
 use init::Init;
+use new_authority::NewAuthority;
+use renew::Renew;
 use restore::Restore;
 use run::Run;
 
@@ -31,6 +36,8 @@ pub struct Arguments {
 #[argh(subcommand)]
 enum Subcommand {
     Init(Init),
+    Renew(Renew),
+    NewAuthority(NewAuthority),
     Run(Run),
     Backup(Backup),
     Backups(ListBackups),
@@ -65,6 +72,8 @@ impl Arguments {
     pub fn execute(self) -> Result<(), Failure> {
         match self.subcommand {
             Subcommand::Init(init) => init.execute(),
+            Subcommand::Renew(renew) => renew.execute(),
+            Subcommand::NewAuthority(new) => new.execute(),
             Subcommand::Run(run) => run.execute(),
             Subcommand::Backup(backup) => backup.execute(),
             Subcommand::Backups(list) => list.execute(),

@@ -160,7 +160,16 @@ impl MetricsSnapshot {
             "1 while it stands down because its clock differs from those of replicas that go on.",
             flag(report.clock_off_by_ns().is_some()),
         )?;
-        page.counter("stablechat_clock_steps_total", "Times that its wall clock was set.", net.clock_steps)
+        page.counter("stablechat_clock_steps_total", "Times that its wall clock was set.", net.clock_steps)?;
+        let ends = [
+            ([("certificate", "replica")], net.certificate_until as f64),
+            ([("certificate", "authority")], net.authority_until as f64),
+        ];
+        page.gauges(
+            "stablechat_certificate_expiry_timestamp_seconds",
+            "When its certificate and that of the authority in its cluster file end.",
+            ends,
+        )
     }
 
     fn write_peers(&self, page: &mut Page) -> fmt::Result {

@@ -1,12 +1,15 @@
 //! A connection of the poll loop: a framed stream, how long it has been silent, what holds it up, and how it is ended.
 
 use super::Source;
+use super::greeting::Channel;
 use mio::net::TcpStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::frame::{CLIENT_FRAME_MAX, Decoded, FRAME_MAX, FrameError};
+use stablechat_protocol::login::ChannelBinding;
 use stablechat_protocol::message::ToClient;
+use stablechat_protocol::name::ReplicaName;
 use stablechat_transport::{FramedStream, Overflow, READ_MAX, Read};
 use std::time::{Duration, Instant};
 
@@ -68,9 +71,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that was just accepted or connected.
-    pub fn new(socket: TcpStream, source: Source, now: Instant) -> Connection {
-        let mut stream = FramedStream::new(socket, CLIENT_WRITE_MAX);
+    /// A connection that was just accepted or connected, of which `tls` is the near end.
+    pub fn new(socket: TcpStream, tls: rustls::Connection, source: Source, now: Instant) -> Connection {
+        let mut stream = FramedStream::new(socket, tls, CLIENT_WRITE_MAX);
         stream.set_frame_limit(GREETING_FRAME_MAX);
         stream.set_read_max(CLIENT_READ_MAX);
         Connection {
@@ -99,6 +102,11 @@ impl Connection {
     /// When it was accepted or connected.
     pub fn since(&self) -> Instant {
         self.since
+    }
+
+    /// Whether the two sides have not yet agreed on keys.
+    pub fn is_handshaking(&self) -> bool {
+        self.stream.is_handshaking()
     }
 
     /// When something last came.
@@ -150,7 +158,7 @@ impl Connection {
             true => self.stream.discard(scratch),
             false => self.stream.read(scratch),
         };
-        if read.bytes > 0 {
+        if read.raw > 0 {
             self.heard = now;
         }
         read
@@ -272,5 +280,15 @@ impl Connection {
             self.taken = now;
         }
         is_sound
+    }
+}
+
+impl Channel for Connection {
+    fn binding(&self) -> Option<ChannelBinding> {
+        self.stream.channel_binding()
+    }
+
+    fn is_certified_as(&self, name: &ReplicaName) -> bool {
+        self.stream.is_certified_as(name.as_str())
     }
 }

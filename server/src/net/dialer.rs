@@ -36,7 +36,7 @@ struct DialedPeer {
     address: String,
     /// Whether it was logged that the replica cannot be reached, since it last greeted us.
     is_failure_logged: bool,
-    /// The last reason for which it refused us, as logged.
+    /// The last reason for which there was no connection, as logged.
     logged_refusal: Option<String>,
 }
 
@@ -88,14 +88,14 @@ impl Dialer {
         }
     }
 
-    /// The peer does not want us. Only an operator can change that, so there is no hurry to ask again.
+    /// The peer does not want us, or is not who it should be. Only an operator can change that, so there is no hurry to ask again.
     pub fn on_refused(&mut self, peer: PeerId, reason: String, now: Instant) {
         if let Some(dial) = self.dials.get_mut(peer) {
             dial.retry_slowly(now);
         }
         let Some(peer) = self.peers.get_mut(&peer) else { return };
         if peer.logged_refusal.as_ref() != Some(&reason) {
-            log::warn!("replica {} refuses us: {reason}", peer.name);
+            log::warn!("replica {}: {reason}", peer.name);
             peer.logged_refusal = Some(reason);
         }
     }

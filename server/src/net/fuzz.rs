@@ -2,6 +2,7 @@
 
 use super::ReplicaIdentity;
 use super::greeting::{Greeting, Reaction};
+use super::testing::FakeChannel;
 use crate::fuzzing::{inputs, mutate};
 use crate::random::Random;
 use crate::replica::Body;
@@ -22,7 +23,8 @@ const CHALLENGE: Challenge = Challenge([7; 32]);
 
 /// The replica that is spoken to: the second of two.
 fn us() -> ReplicaIdentity {
-    let text = "name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n[[replica]]\nname = 'b'\naddress = 'x:2'\n";
+    let text =
+        "name = 'demo'\nid = '1'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n[[replica]]\nname = 'b'\naddress = 'x:2'\n";
     let cluster = Cluster::parse(text).expect("a good file");
     ReplicaIdentity::of(&cluster, &cluster.replicas[1].name).expect("one of the two")
 }
@@ -35,8 +37,15 @@ fn alice() -> Actor {
 /// What a client says: hello, a login that is good on this connection, and requests.
 fn conversation(us: &ReplicaIdentity) -> Vec<ToReplica> {
     let Actor { account, key } = alice();
-    let (cluster, replica, challenge) = (us.cluster.clone(), us.replica.clone(), CHALLENGE);
-    let statement = LoginStatement { cluster, replica, challenge, account: account.clone(), key, channel: None };
+    let statement = LoginStatement {
+        cluster: us.cluster.clone(),
+        cluster_id: us.file.id.clone(),
+        replica: us.replica.clone(),
+        challenge: CHALLENGE,
+        account: account.clone(),
+        key,
+        channel: FakeChannel::BINDING,
+    };
     let signature = SecretKey::from_seed(&[1; 32]).sign(&statement);
     let list = |limit| ToReplica::Query {
         id: 3,
@@ -80,7 +89,7 @@ fn greet(us: &ReplicaIdentity, bytes: &[u8]) -> usize {
     buffer.push(bytes);
     while let Ok(Decoded::Frame(message)) = buffer.decode::<ToReplica>() {
         let was_greeted = greeting.is_done();
-        let reaction = match greeting.on_message(message, us, Timestamp(5)) {
+        let reaction = match greeting.on_message(message, &FakeChannel { is_certified: true }, us, Timestamp(5)) {
             Reaction::Check(attempt) => {
                 let is_genuine = attempt.is_genuine();
                 greeting.on_checked(*attempt, is_genuine)

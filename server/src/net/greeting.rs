@@ -7,12 +7,21 @@ use super::{ReplicaIdentity, peer_greeting};
 use crate::replica::{Body, PeerId};
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{ACK_MAX, Command};
-use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement};
+use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::Versions;
+
+/// What the encryption of a connection proves of its other side.
+pub trait Channel {
+    /// What identifies the connection to both of its ends; none before they are agreed on keys.
+    fn binding(&self) -> Option<ChannelBinding>;
+
+    /// Whether the other side has a certificate of the cluster's authority for the replica of this name.
+    fn is_certified_as(&self, name: &ReplicaName) -> bool;
+}
 
 /// The state of a client's connection, or of one that has not said yet what it is.
 #[derive(Debug)]
@@ -77,8 +86,14 @@ impl Greeting {
         self.is_logging_in
     }
 
-    /// Takes a message. `now` is the replica's clock.
-    pub fn on_message(&mut self, message: ToReplica, us: &ReplicaIdentity, now: Timestamp) -> Reaction {
+    /// Takes a message that came over this channel. `now` is the replica's clock.
+    pub fn on_message(
+        &mut self,
+        message: ToReplica,
+        channel: &impl Channel,
+        us: &ReplicaIdentity,
+        now: Timestamp,
+    ) -> Reaction {
         match message {
             ToReplica::Hello { magic, version_min, version_max, role, cluster } if !self.is_greeted => {
                 let theirs = Versions { min: version_min, max: version_max };
@@ -90,14 +105,15 @@ impl Greeting {
                     Some(_) if cluster != us.cluster => {
                         Reaction::Close(CloseReason::WrongCluster { cluster: us.cluster.clone() })
                     }
-                    Some(version) => self.welcome(role, version, us, now),
+                    Some(version) => self.welcome(role, version, channel, us, now),
                 }
             }
             ToReplica::Hello { .. } => out_of_place("a second hello"),
             _ if !self.is_greeted => out_of_place("the first frame must be a hello"),
-            ToReplica::Login { account, key, receive, proof } => {
-                self.on_login(Actor { account, key }, receive, proof, us)
-            }
+            ToReplica::Login { account, key, receive, proof } => match channel.binding() {
+                Some(binding) => self.on_login(Actor { account, key }, receive, proof, binding, us),
+                None => out_of_place("a login before the handshake is done"),
+            },
             ToReplica::Logout => {
                 self.actor = None;
                 Reaction::LoggedOut(None)
@@ -121,12 +137,22 @@ impl Greeting {
     }
 
     /// Takes in a client or peer of our cluster that shares a version with us.
-    fn welcome(&mut self, role: Role, version: u16, us: &ReplicaIdentity, now: Timestamp) -> Reaction {
+    fn welcome(
+        &mut self,
+        role: Role,
+        version: u16,
+        channel: &impl Channel,
+        us: &ReplicaIdentity,
+        now: Timestamp,
+    ) -> Reaction {
         match role {
             Role::Client => {
                 self.is_greeted = true;
                 let (replica, challenge) = (us.replica.clone(), self.challenge);
                 Reaction::Welcome(ToClient::Welcome { version, replica, clock: now, challenge })
+            }
+            Role::Replica { name, .. } if !channel.is_certified_as(&name) => {
+                Reaction::RefusePeer(name, CloseReason::NotCertified)
             }
             Role::Replica { name, cluster_file } => match peer_greeting::admit(&name, cluster_file, us) {
                 Ok(peer) => Reaction::Peer(peer, version),
@@ -136,15 +162,23 @@ impl Greeting {
     }
 
     /// Has a login's signature checked.
-    fn on_login(&mut self, actor: Actor, receive: bool, proof: LoginProof, us: &ReplicaIdentity) -> Reaction {
+    fn on_login(
+        &mut self,
+        actor: Actor,
+        receive: bool,
+        proof: LoginProof,
+        channel: ChannelBinding,
+        us: &ReplicaIdentity,
+    ) -> Reaction {
         let LoginProof::Signature { signature } = proof;
         let statement = LoginStatement {
             cluster: us.cluster.clone(),
+            cluster_id: us.file.id.clone(),
             replica: us.replica.clone(),
             challenge: self.challenge,
             account: actor.account,
             key: actor.key,
-            channel: None,
+            channel,
         };
         self.actor = None;
         self.is_logging_in = true;

@@ -133,13 +133,13 @@ impl Intake {
     }
 
     /// Notes what reading a connection came to.
-    pub fn on_read(&mut self, id: ConnectionId, Read { bytes, end }: Read) {
+    pub fn on_read(&mut self, id: ConnectionId, Read { bytes, raw, end }: &Read) {
         self.batch_memory += bytes;
-        if end != ReadEnd::More {
+        if *end != ReadEnd::More {
             self.readable.remove(&id);
             self.owed.remove(&id);
         } else if let Some(read) = self.owed.get_mut(&id) {
-            *read += bytes;
+            *read += raw;
             if *read >= RECEIVE_BUFFER_MAX {
                 self.owed.remove(&id);
             }

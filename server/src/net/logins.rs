@@ -94,17 +94,18 @@ impl LoginQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stablechat_protocol::login::{Challenge, PublicKey};
-    use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
+    use stablechat_protocol::login::{Challenge, ChannelBinding, PublicKey};
+    use stablechat_protocol::name::{AccountName, ClusterId, ClusterName, ReplicaName};
 
     fn attempt() -> LoginAttempt {
         let statement = LoginStatement {
             cluster: ClusterName::parse("demo").expect("a name"),
+            cluster_id: ClusterId::parse("1").expect("an id"),
             replica: ReplicaName::parse("a").expect("a name"),
             challenge: Challenge([0; 32]),
             account: AccountName::parse("alice").expect("a name"),
             key: PublicKey([0; 32]),
-            channel: None,
+            channel: ChannelBinding([0; 32]),
         };
         LoginAttempt { statement, signature: Signature([0; 64]), receive: false }
     }

@@ -9,6 +9,7 @@
 //!
 //! - `poll_loop`: the loop; `channel`: the way to the applier and back; `intake`: batches, and the clock reading of each.
 //! - `connections`: the table of connections and their common limits; `connection`: one of them, over the common transport.
+//! - `tls`: the replica's certificate, and whose it trusts.
 //! - `greeting`: what clients may say when; `peer_greeting`, `peer_links`, `dialer`: the one connection with each peer.
 //! - `rates`: how many commands an account and an address may submit.
 //! - `monitor`, `http`: metrics and health for monitoring systems.
@@ -34,13 +35,19 @@ mod rates;
 mod registrar;
 mod source;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
+mod tls;
 
 pub use channel::{LoopWaker, NetHandle};
 pub use listener::Listener;
 pub use monitor::Monitor;
 pub use poll_loop::PollLoop;
 use source::Source;
+#[cfg(test)]
+pub use testing::replica_tls;
+pub use tls::ReplicaTls;
 
 use crate::replica::{ConnectionId, PeerId, Submission};
 use stablechat_protocol::cluster::{Cluster, ReplicaEntry};
@@ -184,6 +191,9 @@ pub struct NetStats {
     pub hoarders_ended: u64,
     /// How often the wall clock was set.
     pub clock_steps: u64,
+    /// Until when the replica's certificate is valid, in seconds since 1970; and the authority's.
+    pub certificate_until: u64,
+    pub authority_until: u64,
 }
 
 /// What a monitoring system may learn.

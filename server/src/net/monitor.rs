@@ -120,7 +120,7 @@ impl Monitor {
 
 impl HttpConnection {
     fn new(stream: TcpStream, now: Instant) -> HttpConnection {
-        let stream = ByteStream::new(stream);
+        let stream = ByteStream::unencrypted(stream);
         HttpConnection { stream, step: Step::ReadingRequest(Vec::new()), until: now + STEP_LIMIT, is_ready: true }
     }
 

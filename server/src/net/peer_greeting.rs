@@ -90,7 +90,7 @@ mod tests {
 
     fn identity(us: &str) -> ReplicaIdentity {
         let entry = |name: &str, port: u16| format!("[[replica]]\nname = '{name}'\naddress = '127.0.0.1:{port}'\n");
-        let text = format!("name = 'demo'\n{}{}{}", entry("a", 1), entry("b", 2), entry("c", 3));
+        let text = format!("name = 'demo'\nid = '1'\n{}{}{}", entry("a", 1), entry("b", 2), entry("c", 3));
         ReplicaIdentity::of(&Cluster::parse(&text).expect("a good file"), &name(us)).expect("one of the three")
     }
 

@@ -14,7 +14,8 @@ use super::monitor::{HTTP_CONNECTIONS_MAX, Monitor};
 use super::peer_links::PeerLinks;
 use super::rates::Rates;
 use super::registrar::{FIRST_CONNECTION, Registrar};
-use super::{EventBatch, Listener, NetCommand, NetEvent, NetStats, ReplicaIdentity};
+use super::tls::Expiry;
+use super::{EventBatch, Listener, NetCommand, NetEvent, NetStats, ReplicaIdentity, ReplicaTls};
 use crate::clock::Clock;
 use crate::replica::ConnectionId;
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -30,7 +31,7 @@ use stablechat_protocol::version::Versions;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The most sockets at a time, so that one wait reports all of them: those of clients and monitoring systems, and for each peer its
 /// connection and the one that replaces it.
@@ -57,6 +58,7 @@ pub struct PollLoop {
     /// Becomes readable when the process is to stop.
     stop: UnixStream,
     identity: ReplicaIdentity,
+    tls: ReplicaTls,
     clock: Clock,
     /// When the loop was made.
     since: Instant,
@@ -83,6 +85,7 @@ impl PollLoop {
         mut monitor: Option<Monitor>,
         mut stop: UnixStream,
         identity: ReplicaIdentity,
+        tls: ReplicaTls,
         clock: Clock,
     ) -> io::Result<(PollLoop, Receiver<EventBatch>, NetHandle)> {
         let poll = Poll::new()?;
@@ -108,6 +111,7 @@ impl PollLoop {
             peer_links: PeerLinks::new(identity.peers().map(|(peer, entry)| (peer, entry.name.clone()))),
             rates: Rates::new(now),
             identity,
+            tls,
             logins: LoginQueue::new(now),
             logged_versions: BTreeSet::new(),
             intake: Intake::new(applier.batches, applier.flags),
@@ -243,7 +247,14 @@ impl PollLoop {
     fn serve_monitor(&mut self) {
         let Some(monitor) = &mut self.monitor else { return };
         if monitor.step(&mut self.registrar, Instant::now()) {
-            let mut stats = NetStats { clock_steps: self.clock.steps(), ..NetStats::default() };
+            let Expiry { replica, authority } = self.tls.expiry();
+            let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            let mut stats = NetStats {
+                clock_steps: self.clock.steps(),
+                certificate_until: seconds(replica),
+                authority_until: seconds(authority),
+                ..NetStats::default()
+            };
             self.connections.note_stats(&mut stats);
             self.intake.push(NetEvent::Scrape { stats });
         }
@@ -270,11 +281,11 @@ impl PollLoop {
             }
             let Some((connection, _)) = self.connections.get_mut(id) else { continue };
             let read = connection.read(&mut self.scratch, now);
-            self.intake.on_read(id, read);
+            self.intake.on_read(id, &read);
             // Messages that came before the end of the connection count.
             self.handle_peer_messages(id, now);
             if read.end.is_over() {
-                self.remove(id, &"the connection is broken", now);
+                self.on_peer_broken(id, &read.end, now);
             }
         }
     }

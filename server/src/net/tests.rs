@@ -1,6 +1,7 @@
 //! Real poll loops connected over loopback, with the tests acting as their appliers. Some tests also act as a peer, with a bare
 //! socket.
 
+use super::testing::{FarEnd, replica_tls};
 use super::*;
 use crate::clock::Clock;
 use crossbeam_channel::Receiver;
@@ -30,7 +31,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 fn cluster(addresses: &[String]) -> Cluster {
     let entry = |(name, address): (char, &String)| format!("[[replica]]\nname = '{name}'\naddress = '{address}'\n");
     let entries: String = ('a'..).zip(addresses).map(entry).collect();
-    Cluster::parse(&format!("name = 'demo'\n{entries}")).expect("a good file")
+    Cluster::parse(&format!("name = 'demo'\nid = '1'\n{entries}")).expect("a good file")
 }
 
 fn name(name: &str) -> ReplicaName {
@@ -92,9 +93,15 @@ impl Node {
             }
         };
         let (watched, stop) = UnixStream::pair().expect("two sockets");
-        let (poll_loop, batches, handle) =
-            PollLoop::new(listener, monitor, watched, identity, Clock::start(Duration::from_secs(1)))
-                .expect("room for a poll");
+        let (poll_loop, batches, handle) = PollLoop::new(
+            listener,
+            monitor,
+            watched,
+            identity,
+            replica_tls(replica),
+            Clock::start(Duration::from_secs(1)),
+        )
+        .expect("room for a poll");
         let thread = std::thread::spawn(move || poll_loop.run());
         Node { batches, handle, thread, events: VecDeque::new(), _stop: stop.into() }
     }
@@ -145,21 +152,23 @@ impl Node {
 
 /// The test's end of a connection with a poll loop.
 struct Wire {
-    stream: TcpStream,
+    end: FarEnd,
     inbox: FrameBuffer,
 }
 
 impl Wire {
-    fn new(stream: TcpStream) -> Wire {
-        stream.set_read_timeout(Some(LIMIT)).expect("a limit that is not zero");
-        stream.set_nodelay(true).expect("a socket can be made so");
-        Wire { stream, inbox: FrameBuffer::default() }
+    fn new(end: FarEnd) -> Wire {
+        end.socket.set_read_timeout(Some(LIMIT)).expect("a limit that is not zero");
+        end.socket.set_nodelay(true).expect("a socket can be made so");
+        Wire { end, inbox: FrameBuffer::default() }
     }
 
-    /// Dials a replica and sends a hello with the digest of this cluster file.
+    /// Dials a replica as another, and sends a hello with the digest of this cluster file.
     fn dial(cluster: &Cluster, to: usize, replica: &str, file: &Cluster) -> Wire {
         let cluster_file = file.digest_between(&name(replica), &cluster.replicas[to].name);
-        let mut wire = Wire::new(TcpStream::connect(&cluster.replicas[to].address).expect("it listens"));
+        let ReplicaEntry { name: dialed, address } = &cluster.replicas[to];
+        let socket = TcpStream::connect(address).expect("it listens");
+        let mut wire = Wire::new(FarEnd::dial(socket, dialed.as_str(), replica));
         wire.send(&ToReplica::Hello {
             magic: MAGIC.into(),
             version_min: VERSION_MIN,
@@ -170,9 +179,9 @@ impl Wire {
         wire
     }
 
-    /// Accepts a connection of a replica that dials, and reads its hello.
+    /// Accepts a connection of a replica that dials b, and reads its hello.
     fn accept(listener: &TcpListener) -> (Wire, ToReplica) {
-        let mut wire = Wire::new(listener.accept().expect("it dials").0);
+        let mut wire = Wire::new(FarEnd::accept(listener.accept().expect("it dials").0, "b"));
         let hello = wire.receive().expect("it says hello");
         (wire, hello)
     }
@@ -180,7 +189,7 @@ impl Wire {
     fn send(&mut self, message: &impl serde::Serialize) {
         let mut bytes = Vec::new();
         encode(message, &mut bytes).expect("short");
-        self.stream.write_all(&bytes).expect("the connection stands");
+        self.end.write(&bytes).expect("the connection stands");
     }
 
     fn greet(&mut self, replica: &str) {
@@ -189,14 +198,13 @@ impl Wire {
 
     /// The next message; none when the connection has ended.
     fn receive<T: serde::de::DeserializeOwned>(&mut self) -> Option<T> {
-        let mut bytes = [0; 4096];
         loop {
             if let Decoded::Frame(message) = self.inbox.decode().expect("well-formed") {
                 return Some(message);
             }
-            match self.stream.read(&mut bytes) {
-                Ok(0) => return None,
-                Ok(length) => self.inbox.push(&bytes[..length]),
+            match self.end.read() {
+                Ok(bytes) if bytes.is_empty() => return None,
+                Ok(bytes) => self.inbox.push(&bytes),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
                 Err(error) => panic!("nothing came: {error}"),
             }

@@ -2,10 +2,10 @@
 //! `stablechatd` has no option for its versions.
 
 use argh::FromArgs;
-use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::version::Versions;
 use stablechat_server::service::{self, ServiceSettings};
+use stablechat_server::tls_files::TlsFiles;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -32,6 +32,9 @@ struct Run {
     /// which replica of the cluster file this is
     #[argh(option)]
     name: ReplicaName,
+    /// the replica's certificate and private key
+    #[argh(option)]
+    identity: PathBuf,
     /// the directory for the replica's data
     #[argh(option)]
     data: PathBuf,
@@ -39,10 +42,11 @@ struct Run {
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let Arguments { min, max, run: Run { cluster, name, data } } = argh::from_env();
-    let text = std::fs::read_to_string(cluster).expect("the cluster file can be read");
-    let cluster = Cluster::parse(&text).expect("the cluster file is right");
-    match service::run(ServiceSettings { cluster, name, data, metrics: None, versions: Versions { min, max } }) {
+    let Arguments { min, max, run: Run { cluster, name, identity, data } } = argh::from_env();
+    let tls_files = TlsFiles::new(&cluster, Some(identity));
+    let cluster = tls_files.read_cluster().expect("the cluster file is right");
+    let versions = Versions { min, max };
+    match service::run(ServiceSettings { cluster, name, tls_files, newer_files: None, data, metrics: None, versions }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");

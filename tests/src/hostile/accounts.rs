@@ -1,6 +1,6 @@
 //! Attacks by requests: of accounts, and of strangers who make accounts and sessions.
 
-use super::attack::{Attack, By, Login, Opening, Rates, Reading, Step, Then, Turn};
+use super::attack::{Attack, By, Login, Opening, Over, Rates, Reading, Step, Then, Turn};
 use super::targets::Hostile;
 use crate::session::{send, wall_clock};
 use fastrand::Rng;
@@ -22,6 +22,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "begins a session for each request",
         rates: Rates { connections: 30, opens: 30, bytes: 200_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Greeting,
         next: |turn| Step::message(&turn.lone_request(Command::Delete)),
@@ -31,6 +32,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "creates accounts, sends a message from each, and deletes half of them",
         rates: Rates { connections: 30, opens: 30, bytes: 150_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Greeting,
         next: short_lived_account,
@@ -40,6 +42,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Account,
         summary: "fills the mailbox of one account, or of half of the honest pair",
         rates: Rates { connections: 12, opens: 30, bytes: 1_000_000 },
+        over: Over::Tls,
         reading: Reading::Always,
         opening: Opening::AS_MORDRED,
         next: flood,
@@ -49,6 +52,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Account,
         summary: "sends large messages to itself, and reads neither deliveries nor answers",
         rates: Rates { connections: 60, opens: 60, bytes: 5_000_000 },
+        over: Over::Tls,
         reading: Reading::Never,
         opening: Opening::Login(|group| match group.is_multiple_of(2) {
             true => Login { account: 0, receive: true },
@@ -61,6 +65,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Account,
         summary: "stamps requests with any time from 1970 to 2554",
         rates: Rates { connections: 30, opens: 30, bytes: 200_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::AS_MORDRED,
         next: odd_timestamps,
@@ -70,6 +75,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Account,
         summary: "sends a different request to each replica, in the same session, with the same number and timestamp",
         rates: Rates { connections: 30, opens: 30, bytes: 200_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::AS_MORDRED,
         next: split_bodies,
@@ -79,6 +85,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Account,
         summary: "sends requests of several accounts in one session, with gaps, repeated numbers and other bodies",
         rates: Rates { connections: 30, opens: 30, bytes: 200_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Login(|group| Login { account: 1 + group as usize % 2, receive: false }),
         next: odd_sequences,
@@ -88,6 +95,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Account,
         summary: "acknowledges 1,024 messages that do not exist",
         rates: Rates { connections: 30, opens: 30, bytes: 3_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::AS_MORDRED,
         next: large_ack,
@@ -97,6 +105,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Account,
         summary: "sends the same request again and again, with the same timestamp or another",
         rates: Rates { connections: 30, opens: 30, bytes: 2_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::AS_MORDRED,
         next: repetitions,
@@ -106,6 +115,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Account,
         summary: "sends requests to one replica, and closes the connection at once",
         rates: Rates { connections: 30, opens: 300, bytes: 500_000 },
+        over: Over::Tls,
         reading: Reading::Never,
         opening: Opening::AS_MORDRED,
         next: |turn| Step { then: Then::Close, ..batch(turn, "vera", 40, 1) },

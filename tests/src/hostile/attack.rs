@@ -5,14 +5,14 @@
 
 use super::targets::{Hostile, Targets};
 use super::{accounts, monitoring, queries, strangers};
-use crate::cluster::CLUSTER;
+use crate::cluster::{CLUSTER, CLUSTER_ID};
 use crate::raw::{frame, hello};
 use crate::session::wall_clock;
 use fastrand::Rng;
 use stablechat_protocol::command::Command;
-use stablechat_protocol::login::{Challenge, LoginProof, LoginStatement};
+use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement};
 use stablechat_protocol::message::ToReplica;
-use stablechat_protocol::name::{ClusterName, ReplicaName};
+use stablechat_protocol::name::{ClusterId, ClusterName, ReplicaName};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 
@@ -24,6 +24,7 @@ pub struct Attack {
     /// A description for the table in the documentation.
     pub summary: &'static str,
     pub rates: Rates,
+    pub over: Over,
     /// Whether its connections read the answers.
     pub reading: Reading,
     /// How each connection begins.
@@ -59,6 +60,15 @@ pub enum By {
     Account,
     /// A stranger who reaches the port for monitoring.
     Monitor,
+}
+
+/// What an attack's bytes go over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// TLS, after a handshake as it should be.
+    Tls,
+    /// The bare socket.
+    Socket,
 }
 
 /// The most that an attack does, to all replicas together.
@@ -172,6 +182,8 @@ pub struct Turn<'a> {
     pub group: u64,
     /// The replica's name and its challenge, once it has welcomed the connection.
     pub welcome: Option<&'a (ReplicaName, Challenge)>,
+    /// What identifies the connection, once its handshake is done.
+    pub channel: Option<ChannelBinding>,
     /// Random, by the seed of the attack.
     pub random: &'a mut Rng,
 }
@@ -182,7 +194,15 @@ impl Turn<'_> {
         let (replica, challenge) = self.welcome.cloned().expect("asked for after the welcome only");
         let cluster = ClusterName::parse(CLUSTER).expect("a name by the rules");
         let (account, key) = (person.account.clone(), person.secret.public());
-        let statement = LoginStatement { cluster, replica, challenge, account: account.clone(), key, channel: None };
+        let statement = LoginStatement {
+            cluster,
+            cluster_id: ClusterId::parse(CLUSTER_ID).expect("an id by the rules"),
+            replica,
+            challenge,
+            account: account.clone(),
+            key,
+            channel: self.channel.expect("a connection that was welcomed is encrypted"),
+        };
         let signature = person.secret.sign(&statement);
         ToReplica::Login { account, key, receive, proof: LoginProof::Signature { signature } }
     }

@@ -1,6 +1,6 @@
 //! Attacks on the port for monitoring.
 
-use super::attack::{Attack, By, Opening, Rates, Reading, Step, Then, Turn};
+use super::attack::{Attack, By, Opening, Over, Rates, Reading, Step, Then, Turn};
 
 pub static ATTACKS: &[Attack] = &[
     Attack {
@@ -8,6 +8,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Monitor,
         summary: "sends a request byte by byte",
         rates: Rates { connections: 120, opens: 200, bytes: 500 },
+        over: Over::Socket,
         reading: Reading::Half,
         opening: Opening::Nothing,
         next: slow,
@@ -17,6 +18,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Monitor,
         summary: "sends the beginning of a request, or nothing, and waits",
         rates: Rates { connections: 300, opens: 300, bytes: 50_000 },
+        over: Over::Socket,
         reading: Reading::Half,
         opening: Opening::Nothing,
         next: half,
@@ -26,6 +28,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Monitor,
         summary: "sends requests without end, and bytes that are not HTTP",
         rates: Rates { connections: 120, opens: 300, bytes: 5_000_000 },
+        over: Over::Socket,
         reading: Reading::Half,
         opening: Opening::Nothing,
         next: long,
@@ -35,6 +38,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Monitor,
         summary: "asks for metrics and health, as often as it can",
         rates: Rates { connections: 48, opens: 500, bytes: 50_000 },
+        over: Over::Socket,
         reading: Reading::Half,
         opening: Opening::Nothing,
         next: scrape,

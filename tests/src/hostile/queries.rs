@@ -1,6 +1,6 @@
 //! Attacks by queries, of strangers and of accounts.
 
-use super::attack::{Attack, By, Login, Opening, Rates, Reading, Step, Then, Turn};
+use super::attack::{Attack, By, Login, Opening, Over, Rates, Reading, Step, Then, Turn};
 use crate::raw::frame;
 use crate::session::{recipient, wall_clock};
 use stablechat_protocol::command::Query;
@@ -20,6 +20,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "sends 60,000 queries in one write; half of the connections are closed then",
         rates: Rates { connections: 30, opens: 30, bytes: 5_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Greeting,
         next: burst,
@@ -29,6 +30,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "asks for the largest pages of names",
         rates: Rates { connections: 1000, opens: 1000, bytes: 1_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Greeting,
         next: |turn| few(turn, |_| wall_clock(), &list("*")),
@@ -38,6 +40,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "asks for names by patterns that are slow to match, and that match nothing",
         rates: Rates { connections: 300, opens: 300, bytes: 1_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Greeting,
         next: |turn| few(turn, |_| wall_clock(), &list("*o*e*o*y*w*t*a*l*n*-*a*e*-*0*0*z")),
@@ -47,6 +50,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "stamps queries with times up to ten seconds ago, on connections that come and go",
         rates: Rates { connections: 30, opens: 30, bytes: 150_000 },
+        over: Over::Tls,
         reading: Reading::Always,
         opening: Opening::Greeting,
         next: |turn| coming_and_going(turn, stale),
@@ -56,6 +60,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "stamps queries with the time at which they are sent, or up to 50 ms later, on connections that come and go",
         rates: Rates { connections: 300, opens: 300, bytes: 150_000 },
+        over: Over::Tls,
         reading: Reading::Always,
         opening: Opening::Greeting,
         next: |turn| coming_and_going(turn, fresh),
@@ -65,6 +70,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Account,
         summary: "asks for the largest pages of its unread messages and its history",
         rates: Rates { connections: 1000, opens: 1000, bytes: 1_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Login(|_| Login { account: 0, receive: false }),
         next: message_pages,

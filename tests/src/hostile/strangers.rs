@@ -1,6 +1,6 @@
 //! Attacks by strangers that have nothing to do with chat: sockets, greetings, logins and frames.
 
-use super::attack::{Attack, By, Opening, Rates, Reading, Step, Then, Turn};
+use super::attack::{Attack, By, Opening, Over, Rates, Reading, Step, Then, Turn};
 use super::targets::Hostile;
 use crate::cluster::CLUSTER;
 use crate::raw::{frame, hello};
@@ -22,15 +22,47 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "connects and says nothing",
         rates: Rates { connections: 4500, opens: 3000, bytes: 0 },
+        over: Over::Socket,
         reading: Reading::Never,
         opening: Opening::Nothing,
         next: |_| Step::hold(),
+    },
+    Attack {
+        name: "half-handshakes",
+        by: By::Stranger,
+        summary: "begins a handshake, cut at any byte or with changed bytes, and waits",
+        rates: Rates { connections: 3000, opens: 1000, bytes: 1_000_000 },
+        over: Over::Socket,
+        reading: Reading::Half,
+        opening: Opening::Nothing,
+        next: half_handshake,
+    },
+    Attack {
+        name: "handshakes",
+        by: By::Stranger,
+        summary: "makes handshakes as they should be, and closes the connection after each",
+        rates: Rates { connections: 300, opens: 1000, bytes: 1_000_000 },
+        over: Over::Tls,
+        reading: Reading::Always,
+        opening: Opening::Nothing,
+        next: |_| Step::bytes(vec![0], Then::Close),
+    },
+    Attack {
+        name: "unencrypted",
+        by: By::Stranger,
+        summary: "sends a hello, or a request for a web page, without TLS",
+        rates: Rates { connections: 300, opens: 1000, bytes: 1_000_000 },
+        over: Over::Socket,
+        reading: Reading::Half,
+        opening: Opening::Nothing,
+        next: unencrypted,
     },
     Attack {
         name: "partial-hellos",
         by: By::Stranger,
         summary: "sends the beginning of a hello, and waits",
         rates: Rates { connections: 3000, opens: 1000, bytes: 100_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Nothing,
         next: |turn| cut(frame(&hello(CLUSTER)), turn, Then::Hold),
@@ -40,6 +72,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "greets, sends a frame of any length but its last byte, and waits",
         rates: Rates { connections: 3000, opens: 1000, bytes: 100_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Greeting,
         next: half_frame,
@@ -49,6 +82,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "sends frames of six bytes, which log out, without end",
         rates: Rates { connections: 24, opens: 100, bytes: 20_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Greeting,
         next: |_| repeated(&ToReplica::Logout),
@@ -58,6 +92,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "asks for the status, or for pings of the peers, in frames of six bytes",
         rates: Rates { connections: 90, opens: 200, bytes: 1_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Greeting,
         next: reports,
@@ -67,6 +102,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "pings, and reads no pong",
         rates: Rates { connections: 900, opens: 500, bytes: 20_000_000 },
+        over: Over::Tls,
         reading: Reading::Never,
         opening: Opening::Greeting,
         next: |turn| repeated(&ToReplica::Ping { sent: Timestamp(turn.random.u64(..)) }),
@@ -76,6 +112,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "greets with a wrong magic, cluster, version or role, or twice",
         rates: Rates { connections: 300, opens: 1000, bytes: 500_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Nothing,
         next: wrong_hello,
@@ -85,6 +122,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "sends random bytes, oversized, malformed and mutated frames, before and after greeting",
         rates: Rates { connections: 300, opens: 1000, bytes: 5_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Nothing,
         next: bad_frame,
@@ -94,6 +132,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "closes the connection at any byte of a greeting, a login and a request",
         rates: Rates { connections: 300, opens: 2000, bytes: 5_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Greeting,
         next: cut_conversation,
@@ -103,6 +142,7 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "logs in with wrong signatures, without end",
         rates: Rates { connections: 60, opens: 100, bytes: 4_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Greeting,
         next: |turn| logins(turn, false),
@@ -112,11 +152,34 @@ pub static ATTACKS: &[Attack] = &[
         by: By::Stranger,
         summary: "logs in with good signatures of a key that no account has, without end",
         rates: Rates { connections: 60, opens: 100, bytes: 4_000_000 },
+        over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::Greeting,
         next: |turn| logins(turn, true),
     },
 ];
+
+/// The beginning of a handshake.
+fn half_handshake(turn: &mut Turn) -> Step {
+    let name = &turn.targets.names[turn.replica];
+    let mut tls = turn.targets.tls.dial(name).expect("the name of a replica");
+    let mut bytes = Vec::new();
+    tls.write_tls(&mut bytes).expect("a vector takes everything");
+    if turn.random.bool() {
+        for _ in 0..turn.random.usize(1..4) {
+            let at = turn.random.usize(0..bytes.len());
+            bytes[at] = turn.random.u8(..);
+        }
+        return Step::bytes(bytes, Then::Hold);
+    }
+    cut(bytes, turn, Then::Hold)
+}
+
+/// What a program sends that does not know of the encryption.
+fn unencrypted(turn: &mut Turn) -> Step {
+    let page = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+    Step::bytes(if turn.random.bool() { frame(&hello(CLUSTER)) } else { page }, Then::Hold)
+}
 
 /// A frame again and again.
 pub fn repeated(message: &ToReplica) -> Step {

@@ -1,6 +1,6 @@
 //! Connections by the thousand, driven by one thread: they send the steps of an attack, at its rates.
 
-use super::attack::{Attack, By, Reading, Step, Then, Turn};
+use super::attack::{Attack, By, Over, Reading, Step, Then, Turn};
 use super::targets::Targets;
 use fastrand::Rng;
 use mio::event::Event;
@@ -9,9 +9,10 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use stablechat_protocol::frame::{Decoded, FrameBuffer};
-use stablechat_protocol::login::Challenge;
+use stablechat_protocol::login::{Challenge, ChannelBinding};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::ReplicaName;
+use stablechat_transport::{ByteStream, ReadEnd};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -65,9 +66,15 @@ pub struct Swarm<'a> {
     spent: Spent,
 }
 
+/// What a connection's bytes go over.
+enum Stream {
+    Bare(TcpStream),
+    Tls(Box<ByteStream>),
+}
+
 /// A connection.
 struct Link {
-    stream: TcpStream,
+    stream: Stream,
     replica: usize,
     group: u64,
     /// Whether it reads answers.
@@ -164,6 +171,13 @@ impl<'a> Swarm<'a> {
                 Reading::Never => false,
                 Reading::Half => self.random.bool(),
             };
+            let stream = match self.attack.over {
+                Over::Socket => Stream::Bare(stream),
+                Over::Tls => {
+                    let tls = self.targets.tls.dial(&self.targets.names[replica]).map_err(io::Error::other)?;
+                    Stream::Tls(Box::new(ByteStream::new(stream, tls)))
+                }
+            };
             let link = Link {
                 stream,
                 replica,
@@ -228,7 +242,8 @@ impl<'a> Swarm<'a> {
             return Ok(After::Again);
         }
         let (replica, number, group) = (link.replica, link.steps, link.group);
-        let turn = Turn { targets, replica, number, group, welcome: link.welcome.as_ref(), random };
+        let (welcome, channel) = (link.welcome.as_ref(), link.stream.channel_binding());
+        let turn = Turn { targets, replica, number, group, welcome, channel, random };
         let Step { bytes: step, frames, then } = attack.step(turn);
         link.steps += 1;
         spent.frames += frames;
@@ -247,20 +262,20 @@ impl Link {
     fn read(&mut self, scratch: &mut [u8], spent: &mut Spent) -> io::Result<bool> {
         for _ in 0..READS_MAX {
             let awaits_welcome = self.then == Then::AwaitWelcome && self.welcome.is_none();
-            if !self.is_readable || !(self.reads || awaits_welcome) {
+            if !self.is_readable || !(self.reads || awaits_welcome || self.stream.is_handshaking()) {
                 return Ok(false);
             }
-            match self.stream.read(scratch) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(length) => {
-                    spent.bytes_read += length as u64;
-                    if awaits_welcome {
-                        self.inbox.push(&scratch[..length]);
-                        self.take_welcome()?;
-                    }
+            let inbox = &mut self.inbox;
+            let take = |piece: &[u8]| {
+                if awaits_welcome {
+                    inbox.push(piece);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_readable = false,
-                Err(error) => return Err(error),
+            };
+            let (length, is_drained) = self.stream.read(scratch, take)?;
+            spent.bytes_read += length as u64;
+            self.is_readable = !is_drained;
+            if awaits_welcome {
+                self.take_welcome()?;
             }
         }
         Ok(self.is_readable)
@@ -280,24 +295,78 @@ impl Link {
 
     /// Writes the rest of the step. Returns whether the socket has taken all of it.
     fn write(&mut self, spent: &mut Spent, budget: &mut Budget) -> io::Result<bool> {
-        let mut written = 0;
-        let result = loop {
-            if written == self.rest.len() {
-                break Ok(true);
-            }
-            match self.stream.write(&self.rest[written..]) {
-                Ok(length) => written += length,
-                // Not connected yet, or the socket's buffer is full.
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
-                    break Ok(false);
-                }
-                Err(error) => break Err(error),
-            }
-        };
-        self.rest.drain(..written);
-        spent.bytes_sent += written as u64;
-        budget.spend(written as u64);
+        let before = self.rest.len();
+        let result = self.stream.write(&mut self.rest);
+        let written = (before - self.rest.len()) as u64;
+        spent.bytes_sent += written;
+        budget.spend(written);
         result
+    }
+}
+
+impl Stream {
+    fn is_handshaking(&self) -> bool {
+        matches!(self, Stream::Tls(stream) if stream.is_handshaking())
+    }
+
+    fn channel_binding(&self) -> Option<ChannelBinding> {
+        match self {
+            Stream::Bare(_) => None,
+            Stream::Tls(stream) => stream.channel_binding(),
+        }
+    }
+
+    /// Reads once. Returns how many bytes came, and whether nothing is left.
+    fn read(&mut self, scratch: &mut [u8], mut take: impl FnMut(&[u8])) -> io::Result<(usize, bool)> {
+        match self {
+            Stream::Bare(socket) => match socket.read(scratch) {
+                Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+                Ok(length) => {
+                    take(&scratch[..length]);
+                    Ok((length, false))
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok((0, true)),
+                Err(error) => Err(error),
+            },
+            Stream::Tls(stream) => {
+                let read = stream.read(scratch, take);
+                match read.end {
+                    ReadEnd::Drained => Ok((read.bytes, true)),
+                    ReadEnd::More => Ok((read.bytes, false)),
+                    ReadEnd::Closed | ReadEnd::Failed(_) => Err(ErrorKind::UnexpectedEof.into()),
+                }
+            }
+        }
+    }
+
+    /// Writes what is taken of these bytes, and drops it from them. Returns whether the socket has taken everything.
+    fn write(&mut self, rest: &mut Vec<u8>) -> io::Result<bool> {
+        // Not connected yet, or the socket's buffer is full.
+        let is_early = |error: &io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected);
+        match self {
+            Stream::Bare(socket) => {
+                while !rest.is_empty() {
+                    match socket.write(rest) {
+                        Ok(length) => drop(rest.drain(..length)),
+                        Err(error) if is_early(&error) => return Ok(false),
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(true)
+            }
+            Stream::Tls(stream) => {
+                let flush = |stream: &mut ByteStream| match stream.flush() {
+                    Err(error) if is_early(&error) => Ok(false),
+                    result => result.map(|()| stream.unwritten() == 0 && !stream.is_handshaking()),
+                };
+                if !flush(stream)? {
+                    return Ok(false);
+                }
+                stream.queue(rest);
+                rest.clear();
+                flush(stream)
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::cluster::Cluster;
 use crate::raw::{RawClient, create_accounts};
 use crate::session::{Person, send};
 use stablechat_protocol::answer::Answer;
+use stablechat_transport::TlsDialer;
 use std::net::SocketAddr;
 
 /// How many names there are to be listed: more than one page.
@@ -20,6 +21,10 @@ pub type Hostile = Person;
 pub struct Targets {
     /// Where each replica listens for clients and peers.
     pub replicas: Vec<SocketAddr>,
+    /// The name of each.
+    pub names: Vec<String>,
+    /// Makes the near ends of connections to them.
+    pub tls: TlsDialer,
     /// Where each replica serves metrics.
     pub monitors: Vec<SocketAddr>,
     /// Hostile accounts. The first has an inbox with the largest page of unread messages.
@@ -49,6 +54,8 @@ impl Targets {
         let victims = vec![victim.account.to_string(), honest.account.to_string()];
         Targets {
             replicas: names.iter().map(|name| cluster.address(name)).collect(),
+            names: names.iter().map(|name| (*name).to_string()).collect(),
+            tls: cluster.tls(),
             monitors: names.iter().map(|name| cluster.monitor(name)).collect(),
             hostile,
             victims,

@@ -186,8 +186,9 @@ impl Node {
     /// What the replica says of itself.
     fn identity(&self) -> stablechat_server::net::ReplicaIdentity {
         let entry = |index: usize| format!("[[replica]]\nname = '{0}'\naddress = '{0}:1'\n", name(index));
-        let file =
-            (0..self.setup.replicas).map(entry).fold("name = 'simulated'\n".to_string(), |file, entry| file + &entry);
+        let file = (0..self.setup.replicas)
+            .map(entry)
+            .fold("name = 'simulated'\nid = '1'\n".to_string(), |file, entry| file + &entry);
         let cluster = Cluster::parse(&file).expect("a good cluster file");
         let replica = ReplicaName::parse(name(self.index)).expect("a letter is a name");
         stablechat_server::net::ReplicaIdentity::of(&cluster, &replica).expect("one of the cluster's")

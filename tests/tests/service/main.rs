@@ -6,6 +6,7 @@ mod connections;
 mod data;
 mod demo_faults;
 mod disk;
+mod encryption;
 mod help;
 mod malformed;
 mod manual;

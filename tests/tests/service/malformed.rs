@@ -58,7 +58,7 @@ fn a_refused_hello_is_told_the_reason() {
     }
     let name = ReplicaName::parse("a").expect("a name");
     let stranger = Role::Replica { name, cluster_file: Digest::ZERO };
-    assert_eq!(reason_after(&cluster, &hello(MAGIC, 1, 1, stranger, CLUSTER)), CloseReason::OtherClusterFile);
+    assert_eq!(reason_after(&cluster, &hello(MAGIC, 1, 1, stranger, CLUSTER)), CloseReason::NotCertified);
 
     // A client that speaks other versions as well is welcome.
     let mut newer = cluster.connect("a");

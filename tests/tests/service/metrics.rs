@@ -95,6 +95,7 @@ fn an_address_that_is_in_use_is_named() {
     let (address, other) = (cluster.address("a").to_string(), Cluster::prepare(&["a"], DELIVERY_BOUND));
     let mut command = Command::new(built("stablechatd"));
     command.arg("run").arg("--cluster").arg(other.file()).args(["--name", "a", "--metrics", &address]);
+    command.arg("--identity").arg(other.identity("a"));
     let output = command.arg("--data").arg(other.data("a")).output().expect("it is built");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(69), "{said}");

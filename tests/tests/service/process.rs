@@ -19,6 +19,7 @@ fn a_wrong_cluster_file_is_named() {
     let run = |file: &std::path::Path, name: &str| {
         let mut command = stablechatd(&["run", "--name", name]);
         command.arg("--cluster").arg(file).arg("--data").arg(cluster.data(name));
+        command.arg("--identity").arg(cluster.identity(name));
         command
     };
     let missing = cluster.path().join("missing.toml");
@@ -29,9 +30,11 @@ fn a_wrong_cluster_file_is_named() {
     for (text, says) in [
         (&b"name = "[..], "malformed.toml is not valid"),
         (b"", "missing field `name`"),
-        (b"name = 'test'\n", "0 [[replica]] entries"),
+        (b"name = 'test'\n", "missing field `id`"),
+        (b"name = 'test'\nid = '1'\n", "0 [[replica]] entries"),
         (b"name = 'test'\nspeed = 3\n", "unknown field `speed`"),
-        (b"name = 'test'\n[[replica]]\nname = 'a'\naddress = 'here'\n", "not HOST:PORT"),
+        (b"name = 'test'\nid = '1'\n[[replica]]\nname = 'a'\naddress = 'here'\n", "not HOST:PORT"),
+        (b"name = 'test'\nid = '1'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n", "has no `ca`"),
         (b"name = 'test\xff'", "cannot read the cluster file"),
     ] {
         std::fs::write(&malformed, text).expect("temporary files can be written");
@@ -46,6 +49,7 @@ fn a_data_directory_belongs_to_one_process_and_one_replica() {
     let with_data_of = |cluster: &Cluster, owner: &str, name: &str| {
         let mut command = stablechatd(&["run", "--name", name]);
         command.arg("--cluster").arg(cluster.file()).arg("--data").arg(cluster.data(owner));
+        command.arg("--identity").arg(cluster.identity(name));
         command
     };
     assert_ends(with_data_of(&cluster, "a", "a"), 69, "is in use by another process; stop that replica first");
@@ -59,6 +63,7 @@ fn a_data_directory_belongs_to_one_process_and_one_replica() {
     // A file in the place of the directory.
     let mut command = stablechatd(&["run", "--name", "a"]);
     command.arg("--cluster").arg(cluster.file()).arg("--data").arg(cluster.file());
+    command.arg("--identity").arg(cluster.identity("a"));
     assert_ends(command, 74, "cannot create the data directory");
 }
 

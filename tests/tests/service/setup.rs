@@ -63,11 +63,14 @@ fn init_writes_what_each_machine_needs_and_overwrites_nothing() {
     let written = files(&directory);
     let names: Vec<&str> = written.keys().map(String::as_str).collect();
     let expected = [
+        "authority.pem",
         "clients/cluster.toml",
         "replica-a/cluster.toml",
         "replica-a/environment",
+        "replica-a/identity.pem",
         "replica-b/cluster.toml",
         "replica-b/environment",
+        "replica-b/identity.pem",
     ];
     assert_eq!(names, expected);
     let cluster = ClusterFile::parse(&written["clients/cluster.toml"]).expect("a good file");
@@ -135,7 +138,7 @@ fn options_come_from_the_environment_unless_they_are_given() {
     }
     let mut command = Command::new(built("stablechatd"));
     command.arg("run").env("STABLECHAT_CLUSTER", file).env("STABLECHAT_NAME", "a");
-    command.env("STABLECHAT_DATA", cluster.data("a"));
+    command.env("STABLECHAT_DATA", cluster.data("a")).env("STABLECHAT_IDENTITY", cluster.identity("a"));
     let mut replica = Program::spawn(command);
     cluster.greet("a");
     replica.signal(Signal::TERM);

@@ -91,7 +91,7 @@ fn replicas_without_a_common_version_refuse_each_other_and_say_who_is_older() {
             // Once, although the connection is tried again and again.
             assert_eq!(cluster.log(name).matches(&line).count(), 1, "{}", cluster.log(name));
         };
-        said("a", format!("replica b refuses us: {at_first}"));
+        said("a", format!("replica b: it refuses us: {at_first}"));
         said("b", format!("refusing replica a: {at_second}"));
         assert!(!cluster.log("a").contains("connected to") && !cluster.log("b").contains("connected to"));
     }

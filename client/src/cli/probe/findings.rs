@@ -269,7 +269,8 @@ mod tests {
         let names = ["a", "b", "c"];
         let entry = |name: &&str| format!("[[replica]]\nname = '{name}'\naddress = '{name}:1'\n");
         let entries: String = names[..replicas].iter().map(entry).collect();
-        Cluster::parse(&format!("name = 'demo'\ndelivery_bound_ms = {bound_ms}\n{entries}")).expect("a good file")
+        Cluster::parse(&format!("name = 'demo'\nid = '1'\ndelivery_bound_ms = {bound_ms}\n{entries}"))
+            .expect("a good file")
     }
 
     /// A path with 1,000 exchanges of these delays and this clock offset. In the last ten, the ping takes `late`.

@@ -172,7 +172,7 @@ mod tests {
     fn findings(names: &[&str], bound_ms: u32) -> Findings {
         let entry = |name: &&str| format!("[[replica]]\nname = '{name}'\naddress = '{name}:1'\n");
         let entries: String = names.iter().map(entry).collect();
-        let file = format!("name = 'demo'\ndelivery_bound_ms = {bound_ms}\n{entries}");
+        let file = format!("name = 'demo'\nid = '1'\ndelivery_bound_ms = {bound_ms}\n{entries}");
         let cluster = Cluster::parse(&file).expect("a good file");
         let mut path = Path::new(true);
         for number in 0..1000 {

@@ -61,7 +61,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn run_alone(peers: u8, clock: &Clock, prepare: impl FnOnce(&mut ChatStore), events: Vec<NetEvent>) -> Ended {
     let entry = |name| format!("[[replica]]\nname = '{name}'\naddress = 'host-{name}:1'\n");
     let entries: String = ('a'..='z').take(usize::from(peers) + 1).map(entry).collect();
-    let cluster = Cluster::parse(&format!("name = 'test'\n{entries}")).expect("a good file");
+    let cluster = Cluster::parse(&format!("name = 'test'\nid = '1'\n{entries}")).expect("a good file");
     let us = ReplicaIdentity::of(&cluster, &ReplicaName::parse("a").expect("a name")).expect("it is in the file");
     let settings = ProtocolSettings {
         delivery_bound: Duration::from_secs(1),
@@ -80,9 +80,10 @@ fn run_alone(peers: u8, clock: &Clock, prepare: impl FnOnce(&mut ChatStore), eve
     let (disk, mut store) = Disk::open(DataDirectory(directory.path().into()), owner, 1 << 30).expect("it opens");
     prepare(&mut store);
     let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+    let tls = crate::net::replica_tls("a");
     let (stop, _asks) = UnixStream::pair().expect("two sockets");
     let (_poll_loop, _batches, net) =
-        PollLoop::new(listener, None, stop, us.clone(), clock.clone()).expect("room for a poll");
+        PollLoop::new(listener, None, stop, us.clone(), tls, clock.clone()).expect("room for a poll");
     let applier = Applier::start(us, settings, store, clock.now()).expect("it starts");
 
     let (sender, batches) = crossbeam_channel::unbounded();

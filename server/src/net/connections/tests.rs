@@ -1,18 +1,19 @@
 //! Which connection gives way when a kind has no room, and which when all clients together take too much memory.
 
 use super::*;
-use crate::net::ReplicaIdentity;
 use crate::net::logins::LoginAttempt;
+use crate::net::testing::{self, FakeChannel, FarEnd};
+use crate::net::{ReplicaIdentity, ReplicaTls};
 use mio::net::TcpStream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::login::{Challenge, LoginStatement, PublicKey, Signature};
 use stablechat_protocol::message::{MAGIC, Role, ToReplica};
-use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
+use stablechat_protocol::name::{AccountName, ClusterId, ClusterName, ReplicaName};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::{VERSION_MAX, VERSION_MIN};
-use std::io::Write;
 use std::net::TcpListener;
+use std::sync::LazyLock;
 
 /// How long anything may take before a test fails.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -49,7 +50,9 @@ impl Table {
         let id = ConnectionId(self.next);
         self.next += 1;
         let source = Source::of([192, 0, 2, last].into());
-        self.connections.insert(id, Connection::new(TcpStream::from_std(socket), source, self.now), remote);
+        let tls = replica_tls().accept().expect("random numbers");
+        let connection = Connection::new(TcpStream::from_std(socket), tls, source, self.now);
+        self.connections.insert(id, connection, remote);
         id
     }
 
@@ -76,6 +79,25 @@ fn pair() -> (std::net::TcpStream, std::net::TcpStream) {
     (near, listener.accept().expect("it has connected").0)
 }
 
+/// What the replica of these tests makes the near ends of connections with.
+fn replica_tls() -> ReplicaTls {
+    static TLS: LazyLock<ReplicaTls> = LazyLock::new(|| testing::replica_tls("a"));
+    TLS.clone()
+}
+
+/// Completes the handshake of a connection. Returns its far end.
+fn shake_hands(connection: &mut Connection, far: std::net::TcpStream) -> FarEnd {
+    let mut far = FarEnd::dial(far, "a", "b");
+    let far = std::thread::spawn(move || far.shake_hands().map(|()| far));
+    let began = Instant::now();
+    while connection.is_handshaking() || !far.is_finished() {
+        connection.read(&mut [0; 4096], began);
+        connection.flush(began);
+        assert!(began.elapsed() < LIMIT, "the handshake is not done within {LIMIT:?}");
+    }
+    far.join().expect("no panic").expect("a good handshake")
+}
+
 /// A process that has said nothing.
 fn stranger() -> Remote {
     Remote::Client(Greeting::new(Challenge([0; 32])))
@@ -87,7 +109,8 @@ fn greeted() -> Remote {
 }
 
 fn greeting() -> Greeting {
-    let cluster = Cluster::parse("name = 'demo'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n").expect("a good file");
+    let cluster =
+        Cluster::parse("name = 'demo'\nid = '1'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n").expect("a good file");
     let us = ReplicaIdentity::of(&cluster, &ReplicaName::parse("a").expect("a name")).expect("it is in the file");
     let hello = ToReplica::Hello {
         magic: MAGIC.into(),
@@ -97,7 +120,7 @@ fn greeting() -> Greeting {
         cluster: cluster.name,
     };
     let mut greeting = Greeting::new(Challenge([0; 32]));
-    greeting.on_message(hello, &us, Timestamp::ZERO);
+    greeting.on_message(hello, &FakeChannel { is_certified: false }, &us, Timestamp::ZERO);
     assert!(greeting.is_done());
     greeting
 }
@@ -106,11 +129,12 @@ fn greeting() -> Greeting {
 fn logged_in() -> Remote {
     let statement = LoginStatement {
         cluster: ClusterName::parse("demo").expect("a name"),
+        cluster_id: ClusterId::parse("1").expect("an id"),
         replica: ReplicaName::parse("a").expect("a name"),
         challenge: Challenge([0; 32]),
         account: AccountName::parse("alice").expect("a name"),
         key: PublicKey([0; 32]),
-        channel: None,
+        channel: FakeChannel::BINDING,
     };
     let mut greeting = greeting();
     greeting.on_checked(LoginAttempt { statement, signature: Signature([0; 64]), receive: false }, true);
@@ -187,14 +211,15 @@ fn assert_largest_are_ended(
     limit: usize,
     each: usize,
     size: fn(&Connection) -> usize,
-    fill: impl Fn(&mut Connection, &mut std::net::TcpStream, usize),
+    fill: impl Fn(&mut Connection, &mut FarEnd, usize),
 ) {
     let mut table = Table::new();
     let mut others = Vec::new();
     let mut add = |table: &mut Table, remote, wanted| {
-        let (near, mut far) = pair();
+        let (near, far) = pair();
         let id = table.add_with(near, 1, remote);
         let (connection, _) = table.connections.get_mut(id).expect("it was added");
+        let mut far = shake_hands(connection, far);
         fill(connection, &mut far, wanted);
         others.push(far);
         id
@@ -240,7 +265,7 @@ fn clients_that_hold_most_in_half_sent_frames_are_ended_when_it_is_too_much_toge
     assert_largest_are_ended(INCOMING_MAX, 5 * PIECE, Connection::incoming, |connection, far, wanted| {
         let began = Instant::now();
         for _ in 0..wanted / PIECE {
-            far.write_all(&[0; PIECE]).expect("the socket takes it");
+            far.write(&[0; PIECE]).expect("the socket takes it");
             let mut come = 0;
             while come < PIECE {
                 come += connection.read(&mut [0; PIECE], began).bytes;

@@ -13,11 +13,15 @@ use stablechat_protocol::login::Challenge;
 use stablechat_protocol::message::{Role, ToClient};
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::version::Versions;
+use stablechat_transport::ReadEnd;
 use std::io;
 use std::time::{Duration, Instant};
 
 /// The most connections that are accepted in a turn, so that peers and clients are read in between.
 const ACCEPTED_MAX: usize = 64;
+/// The most connections whose handshakes go on in a turn. Each step takes up to about 0.3 ms, so all together keep peers waiting for
+/// less than 5 ms, however many clients connect at once.
+const HANDSHAKES_MAX: usize = 16;
 /// The most messages of one client that are handled in a turn, and of all together. If many clients send, each has a smaller share of
 /// the second.
 const MESSAGES_MAX: usize = 64;
@@ -47,9 +51,10 @@ impl PollLoop {
         socket.set_nodelay(true)?;
         let mut challenge = [0; 32];
         getrandom::fill(&mut challenge).map_err(|error| io::Error::other(error.to_string()))?;
+        let tls = self.tls.accept().map_err(io::Error::other)?;
         let id = self.registrar.register(&mut socket)?;
         let greeting = Greeting::new(Challenge(challenge));
-        self.connections.insert(id, Connection::new(socket, source, now), Remote::Client(greeting));
+        self.connections.insert(id, Connection::new(socket, tls, source, now), Remote::Client(greeting));
         Ok(())
     }
 
@@ -74,13 +79,17 @@ impl PollLoop {
         self.connections.sort_by_turn(&mut clients, stretch);
 
         let share = (ALL_MESSAGES_MAX / clients.len().max(1)).clamp(1, MESSAGES_MAX);
-        let mut left = ALL_MESSAGES_MAX;
+        let (mut left, mut handshakes) = (ALL_MESSAGES_MAX, HANDSHAKES_MAX);
         for id in clients {
             if left == 0 || !self.intake.has_room(self.connections.may_be_peer(id)) {
                 return;
             }
             match self.connections.get_mut(id) {
-                Some((connection, _)) => connection.on_turn(stretch),
+                Some((connection, _)) if connection.is_handshaking() && handshakes == 0 => continue,
+                Some((connection, _)) => {
+                    handshakes -= usize::from(connection.is_handshaking());
+                    connection.on_turn(stretch);
+                }
                 None => self.intake.forget(id),
             }
             left = left.saturating_sub(self.serve(id, share, now).max(1));
@@ -112,9 +121,14 @@ impl PollLoop {
         if handled < share && self.intake.is_readable(id) && !self.is_held_up(id, now) {
             let Some((connection, _)) = self.connections.get_mut(id) else { return handled };
             let read = connection.read(&mut self.scratch, now);
-            self.intake.on_read(id, read);
-            if read.end.is_over() {
-                connection.on_finished();
+            self.intake.on_read(id, &read);
+            match read.end {
+                ReadEnd::Drained | ReadEnd::More => {}
+                ReadEnd::Closed => connection.on_finished(),
+                ReadEnd::Failed(fault) => {
+                    log::debug!("connection {} is broken: {fault}", id.0);
+                    connection.on_finished();
+                }
             }
             handled += self.handle_messages(id, share - handled, now);
         }
@@ -142,7 +156,9 @@ impl PollLoop {
             };
             let reaction = match connection.next_message() {
                 Ok(Decoded::NeedMore) => return handled,
-                Ok(Decoded::Frame(message)) => greeting.on_message(message, &self.identity, self.clock.now()),
+                Ok(Decoded::Frame(message)) => {
+                    greeting.on_message(message, connection, &self.identity, self.clock.now())
+                }
                 Err(error) => Reaction::Close(close_reason(error, greeting.is_done())),
             };
             if !matches!(reaction, Reaction::Request(..)) {

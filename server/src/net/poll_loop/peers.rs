@@ -11,15 +11,21 @@ use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::frame::FrameError;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::peer::PeerMessage;
+use stablechat_transport::ReadEnd;
 use std::fmt::Display;
 use std::time::Instant;
 
 impl PollLoop {
     /// Says hello to a peer that we have dialed.
     pub(super) fn greet(&mut self, id: ConnectionId, peer: PeerId, socket: TcpStream, now: Instant) {
+        let name = self.identity.name_of(peer);
+        let tls = match self.tls.dial(&name) {
+            Ok(tls) => tls,
+            Err(error) => return self.dialer.on_refused(peer, error.to_string(), now),
+        };
         let source = socket.peer_addr().map_or(Source::LOCAL, |address| Source::of(address.ip()));
-        let mut connection = Connection::new(socket, source, now);
-        connection.send(&hello(&self.identity, &self.identity.name_of(peer)), now);
+        let mut connection = Connection::new(socket, tls, source, now);
+        connection.send(&hello(&self.identity, &name), now);
         self.connections.insert(id, connection, Remote::Dialed(peer));
         // The event that reported the connection may have reported bytes on it as well.
         self.intake.set_readable(id);
@@ -54,7 +60,8 @@ impl PollLoop {
             DialerReaction::Refused(reason) => {
                 self.intake.forget(id);
                 self.connections.remove(id);
-                self.dialer.on_refused(peer, refusal_in_words(&reason, &self.identity), now);
+                let reason = format!("it refuses us: {}", refusal_in_words(&reason, &self.identity));
+                self.dialer.on_refused(peer, reason, now);
             }
             DialerReaction::Close(reason) => self.close_peer(id, reason.clone(), &reason, now),
         }
@@ -63,6 +70,21 @@ impl PollLoop {
     /// Handles bytes of a peer, or of a peer that we have dialed, that are no message.
     pub(super) fn on_peer_error(&mut self, id: ConnectionId, error: &FrameError, now: Instant) {
         self.close_peer(id, close_reason(error.clone(), true), &format_args!("it sent {error}"), now);
+    }
+
+    /// A connection with a peer, or one that we have dialed, is broken.
+    pub(super) fn on_peer_broken(&mut self, id: ConnectionId, end: &ReadEnd, now: Instant) {
+        match (end, self.connections.get_mut(id)) {
+            // An operator has to do something about it.
+            (ReadEnd::Failed(fault), Some((_, Remote::Dialed(peer)))) if fault.is_lasting() => {
+                let peer = *peer;
+                self.intake.forget(id);
+                self.connections.remove(id);
+                self.dialer.on_refused(peer, fault.to_string(), now);
+            }
+            (ReadEnd::Failed(fault), _) => self.remove(id, fault, now),
+            _ => self.remove(id, &"it has ended the connection", now),
+        }
     }
 
     /// Makes a connection the peer's. A peer that connects again has lost its earlier connection, even if we have not noticed.

@@ -50,7 +50,10 @@ impl Node {
 fn a_scrape_is_answered_with_the_appliers_report() {
     let (mut node, address, _) = watched();
     let metrics = get(address, "/metrics?everything=please");
-    assert_eq!(node.see_watched(None), NetStats::default());
+    let stats = node.see_watched(None);
+    let NetStats { certificate_until, authority_until, .. } = stats;
+    assert!(0 < certificate_until && certificate_until < authority_until, "two years, and ten");
+    assert_eq!(stats, NetStats { certificate_until, authority_until, ..NetStats::default() });
     assert_eq!(read(metrics), (200, "everything 1\n".into()));
     for (path, unready, expected) in [
         ("/healthz", Some("joining"), (200, "alive\n")),
