@@ -80,14 +80,17 @@ fn server() -> Manual {
             ),
             (
                 "SIGNALS",
-                &[("SIGTERM, SIGINT", "The replica hands over its pending requests to the others, and stops.")],
+                &[
+                    ("SIGTERM, SIGINT", "The replica hands over its pending requests to the others, and stops."),
+                    ("SIGHUP", "It reads its certificate, and `ca` in the cluster file, anew. Connections stay."),
+                ],
             ),
             (
                 "FILES",
                 &[
                     (
                         "/etc/stablechat/NAME",
-                        "The cluster file and the environment of the replica that stablechatd@NAME.service runs, as init writes them.",
+                        "The cluster file, the certificate with its private key, and the environment of the replica that stablechatd@NAME.service runs, as init writes them.",
                     ),
                     ("/var/lib/stablechat/NAME", "Its data."),
                 ],

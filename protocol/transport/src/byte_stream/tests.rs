@@ -157,6 +157,14 @@ fn a_replica_is_taken_for_the_one_that_its_certificate_names() {
     assert!(!near.is_certified_as("b"), "a client is no replica");
 }
 
+#[test]
+fn keys_are_agreed_upon_so_that_a_quantum_computer_is_of_no_help() {
+    let (_near, far) = pair();
+    let group = far.conn.negotiated_key_exchange_group().expect("agreed").name();
+    assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+    assert_eq!(far.conn.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+}
+
 /// What a client makes of a replica with this identity, that it dials as `a`.
 fn fault_of(identity: &crate::Identity, authorities: &str) -> Option<Error> {
     let acceptor = TlsAcceptor::new(AUTHORITY.certificate(), identity).expect("a good certificate");
