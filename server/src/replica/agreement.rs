@@ -248,6 +248,11 @@ impl Replica {
         }
     }
 
+    /// Whether messages of a peer are taken: it is connected, as an incarnation that is not fenced.
+    pub fn hears(&self, peer: PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.is_connected && peer.is_met)
+    }
+
     /// The peers that messages can be sent to.
     pub fn connected(&self) -> impl Iterator<Item = PeerId> + use<> {
         self.peers.connected().iter()

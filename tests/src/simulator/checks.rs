@@ -236,7 +236,8 @@ impl Checks {
     }
 
     /// A replica remembers nothing as applied that is not in its log, unless that is still to be written or has been truncated. And
-    /// of the requests that it still owes a connected peer, which has asked for them, it holds each: so it will be able to send it.
+    /// of the requests that it still owes a peer, which has asked for them, it holds each: so it will be able to send it. It owes nothing
+    /// to an incarnation that it has fenced, which rejoins and asks anew.
     pub fn check_held(&self, node: usize, owed: &[(PeerId, Uid)], applier: &Applier) -> Check {
         let (store, replica) = (applier.store(), applier.replica());
         if !applier.has_written_all() {
@@ -249,7 +250,7 @@ impl Checks {
             return Err(Violation::at(node, format!("it remembers {uid} as applied, which is not in its log")));
         }
         let is_owed = |(peer, uid): &&(PeerId, Uid)| {
-            replica.connected().any(|connected| connected == *peer) && !replica.is_pending(*uid) && !is_logged(uid)
+            replica.hears(*peer) && !replica.is_pending(*uid) && !is_logged(uid)
         };
         match owed.iter().find(is_owed) {
             Some((_, uid)) => {
