@@ -59,12 +59,14 @@ impl TlsFiles {
     /// Which file cannot be used, why, and what to do.
     pub fn load(&self, cluster: &Cluster) -> Result<ReplicaTls, String> {
         let file = self.identity.display();
-        let text = fs::read_to_string(&self.identity).map_err(|error| {
+        let read = || {
+            Ok::<_, std::io::Error>((fs::metadata(&self.identity)?.mode() & 0o777, fs::read_to_string(&self.identity)?))
+        };
+        let (mode, text) = read().map_err(|error| {
             format!(
                 "cannot read the replica's certificate {file}: {error}; `stablechatd init` makes it, and --identity says where it is"
             )
         })?;
-        let mode = fs::metadata(&self.identity).map_or(0, |metadata| metadata.mode() & 0o777);
         if mode & 0o007 != 0 {
             return Err(format!(
                 "everyone on this machine has access to the private key in {file} (mode {mode:03o}); if nobody has used it: chmod 600 \

@@ -3,7 +3,6 @@
 //! It blocks, with limits. For the parts of tests that keep to the protocol it has the usual steps: greeting, login, a request and
 //! its answer.
 
-use crate::cluster::CLUSTER_ID;
 use crate::pipeline::{Meaning, Pipeline, Settled};
 use crate::session::{Person, Session, send, stamp};
 use crate::wait::{SOON, wait_until};
@@ -14,9 +13,9 @@ use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{Command, Query};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
-use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement, Signature};
+use stablechat_protocol::login::{Challenge, ChannelBinding};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
-use stablechat_protocol::name::{ClusterId, ClusterName, Pattern, ReplicaName};
+use stablechat_protocol::name::{ClusterName, Pattern, ReplicaName};
 use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -37,8 +36,8 @@ pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 pub struct RawClient {
     stream: TlsStream,
     inbox: FrameBuffer,
-    /// The cluster, the replica and its challenge, from the answer to our hello.
-    welcome: Option<(ClusterName, ReplicaName, Challenge)>,
+    /// The replica and its challenge, from the answer to our hello.
+    welcome: Option<(ReplicaName, Challenge)>,
     /// Deliveries that came before the message that the test waited for.
     deliveries: VecDeque<Message>,
     /// The session of [`RawClient::call`].
@@ -78,7 +77,7 @@ impl RawClient {
         stream.set_write_timeout(Some(SOON))?;
         stream.set_read_timeout(Some(SOON))?;
         let Connection::Client(tls) = tls.dial(replica).map_err(io::Error::other)? else {
-            unreachable!("who dials is the client")
+            unreachable!("the dialing side is the client")
         };
         let mut stream = StreamOwned::new(tls, stream);
         while stream.conn.is_handshaking() {
@@ -253,8 +252,7 @@ impl RawClient {
         self.send(&hello(cluster)).ok();
         match self.receive() {
             ToClient::Welcome { replica, challenge, .. } => {
-                let cluster = ClusterName::parse(cluster).expect("a name by the rules");
-                self.welcome = Some((cluster, replica.clone(), challenge));
+                self.welcome = Some((replica.clone(), challenge));
                 Ok(replica)
             }
             ToClient::Closing { reason } => Err(reason),
@@ -264,28 +262,16 @@ impl RawClient {
 
     /// The message that logs in on this connection.
     pub fn login_message(&self, person: &Person, receive: bool) -> ToReplica {
-        self.signed_login(person, receive, self.channel())
+        person.login(self.welcome(), self.channel(), receive)
     }
 
     /// The same as it would be on another channel.
     pub fn login_message_for(&self, person: &Person, channel: ChannelBinding) -> ToReplica {
-        self.signed_login(person, false, channel)
+        person.login(self.welcome(), channel, false)
     }
 
-    fn signed_login(&self, person: &Person, receive: bool, channel: ChannelBinding) -> ToReplica {
-        let (cluster, replica, challenge) = self.welcome.clone().expect("greeted");
-        let (account, key) = (person.account.clone(), person.secret.public());
-        let statement = LoginStatement {
-            cluster,
-            cluster_id: ClusterId::parse(CLUSTER_ID).expect("an id"),
-            replica,
-            challenge,
-            account: account.clone(),
-            key,
-            channel,
-        };
-        let signature: Signature = person.secret.sign(&statement);
-        ToReplica::Login { account, key, receive, proof: LoginProof::Signature { signature } }
+    fn welcome(&self) -> (ReplicaName, Challenge) {
+        self.welcome.clone().expect("greeted")
     }
 
     /// Logs in, and begins a session.

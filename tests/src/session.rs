@@ -1,9 +1,10 @@
 //! The accounts and sessions of the tests' clients: people with keys, and sessions that number requests.
 
+use crate::cluster::{CLUSTER, CLUSTER_ID};
 use stablechat_protocol::command::{Command, Recipient};
-use stablechat_protocol::login::SecretKey;
+use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement, SecretKey};
 use stablechat_protocol::message::ToReplica;
-use stablechat_protocol::name::AccountName;
+use stablechat_protocol::name::{AccountName, ClusterId, ClusterName, ReplicaName};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
@@ -46,6 +47,27 @@ impl Person {
     /// The command that creates the account.
     pub fn create(&self) -> Command {
         Command::Create { name: self.account.clone(), key: self.secret.public(), password: None }
+    }
+
+    /// The message that logs in at a replica of a test's cluster, whose welcome had this challenge, over this channel.
+    pub fn login(
+        &self,
+        (replica, challenge): (ReplicaName, Challenge),
+        channel: ChannelBinding,
+        receive: bool,
+    ) -> ToReplica {
+        let (account, key) = (self.account.clone(), self.secret.public());
+        let statement = LoginStatement {
+            cluster: ClusterName::parse(CLUSTER).expect("a name by the rules"),
+            cluster_id: ClusterId::parse(CLUSTER_ID).expect("an id by the rules"),
+            replica,
+            challenge,
+            account: account.clone(),
+            key,
+            channel,
+        };
+        let signature = self.secret.sign(&statement);
+        ToReplica::Login { account, key, receive, proof: LoginProof::Signature { signature } }
     }
 }
 

@@ -17,7 +17,7 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// Fake replicas, and a home directory with the cluster file and keys.
 pub struct Cluster {
     pub replicas: Vec<Replica>,
-    /// Who has made their certificates.
+    /// The authority that has made their certificates.
     pub authority: Authority,
     name: &'static str,
     home: tempfile::TempDir,

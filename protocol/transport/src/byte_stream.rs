@@ -18,8 +18,8 @@ const CHANNEL_BINDING: &[u8] = b"EXPORTER-Channel-Binding";
 /// A connected, non-blocking socket under TLS, with the plaintext that waits until the socket takes it. One without TLS is for the port
 /// that monitoring systems read, and for nothing else.
 ///
-/// Plaintext is encrypted a piece at a time, when the socket has taken the piece before. So what waits can still be dropped, and is not
-/// kept twice.
+/// Plaintext is encrypted a piece at a time, when the socket has taken the piece before. So waiting messages can still be dropped, and
+/// are not kept twice.
 #[derive(Debug)]
 pub struct ByteStream {
     socket: TcpStream,
@@ -238,7 +238,7 @@ impl ByteStream {
         Ok(())
     }
 
-    /// Encrypts the next piece of what waits; without TLS, writes it. Returns whether there may be more to do at once.
+    /// Encrypts the next piece of the waiting plaintext; without TLS, writes it. Returns whether there may be more to do at once.
     fn encrypt(&mut self) -> io::Result<bool> {
         let Some(bytes) = self.unwritten.front() else { return Ok(true) };
         let length = match &mut self.tls {
@@ -258,7 +258,7 @@ impl ByteStream {
         Ok(true)
     }
 
-    /// Writes what is encrypted. Returns whether the socket has taken all of it.
+    /// Writes the encrypted bytes. Returns whether the socket has taken all of it.
     fn write_encrypted(&mut self) -> io::Result<bool> {
         let Some(tls) = &mut self.tls else { return Ok(true) };
         while tls.wants_write() {

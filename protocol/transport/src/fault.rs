@@ -12,7 +12,7 @@ pub enum Fault {
     Socket(ErrorKind),
     /// It ended without the word that says so: the process was killed, or somebody between the two has cut the connection.
     CutOff,
-    /// The other side is not whom we trust, does not trust us, or does not speak TLS 1.3; or what came was not what it has sent.
+    /// The other side is not whom we trust, does not trust us, or does not speak TLS 1.3; or its bytes were changed on the way.
     Tls(Error),
 }
 
@@ -54,7 +54,7 @@ fn in_words(error: &Error) -> String {
             "it does not trust our certificate: the authority in its cluster file has not signed it".into()
         }
         Error::AlertReceived(alert) => format!("it ends the handshake ({alert:?})"),
-        Error::DecryptError => "what came was damaged or forged on the way".into(),
+        Error::DecryptError => "its bytes were damaged or forged on the way".into(),
         _ => error.to_string(),
     }
 }

@@ -1,8 +1,8 @@
 //! The one transport: non-blocking connections over TLS, for clients and replicas alike.
 //!
-//! - [`TlsDialer`] and [`TlsAcceptor`] make the near ends of connections: who is trusted, and how a replica proves who it is.
+//! - [`TlsDialer`] and [`TlsAcceptor`] make the near ends of connections: they know the trusted authorities and a replica's certificate.
 //! - [`ByteStream`] reads and writes the bytes of a connection. Everything above it sees plaintext only, which waits in a bounded
-//!   buffer until the socket takes what it becomes. [`Fault`] says why a connection is broken.
+//!   buffer until it is encrypted for the socket. [`Fault`] says why a connection is broken.
 //! - [`FramedStream`] adds frames: it turns bytes into messages and messages into bytes.
 //! - [`Dial`] makes a connection to an address, and makes it again after a failure. [`Resolver`] looks up host names for it, in
 //!   threads, because a lookup can block for as long as the name servers please.
@@ -32,5 +32,5 @@ pub use tls::{Identity, TlsAcceptor, TlsDialer, TlsError};
 /// The most bytes that one call reads from a connection's socket, 256 KiB unless set to less, so that one busy connection does not keep the
 /// others waiting.
 pub const READ_MAX: usize = 256 * 1024;
-/// The most bytes of plaintext that are encrypted at a time, 16 KiB: what one record holds (RFC 8446).
+/// The most bytes of plaintext that are encrypted at a time, 16 KiB: the content of one record (RFC 8446).
 const ENCRYPTED_MAX: usize = 16 * 1024;

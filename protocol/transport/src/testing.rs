@@ -40,7 +40,7 @@ pub fn dial() -> ClientConnection {
 pub fn as_client(tls: Connection) -> ClientConnection {
     match tls {
         Connection::Client(tls) => tls,
-        Connection::Server(_) => unreachable!("who dials is the client"),
+        Connection::Server(_) => unreachable!("the dialing side is the client"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who is trusted on a connection, and how a replica proves who it is.
+//! Trust: the authorities whose certificates are accepted, and the certificate by which a replica proves its name.
 //!
 //! TLS 1.3 and nothing older, with certificates of the cluster's own authority. A client proves nothing here: accounts log in
 //! later, on the connection. A replica has a certificate for its name, which it shows whether it dials or is dialed.

@@ -1,4 +1,4 @@
-//! Plaintext that waits until it is encrypted, since the socket has taken what was before it.
+//! Plaintext that waits until the socket has taken everything before it, and is encrypted then.
 
 use std::collections::VecDeque;
 

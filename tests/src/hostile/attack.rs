@@ -5,14 +5,14 @@
 
 use super::targets::{Hostile, Targets};
 use super::{accounts, monitoring, queries, strangers};
-use crate::cluster::{CLUSTER, CLUSTER_ID};
+use crate::cluster::CLUSTER;
 use crate::raw::{frame, hello};
 use crate::session::wall_clock;
 use fastrand::Rng;
 use stablechat_protocol::command::Command;
-use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement};
+use stablechat_protocol::login::{Challenge, ChannelBinding};
 use stablechat_protocol::message::ToReplica;
-use stablechat_protocol::name::{ClusterId, ClusterName, ReplicaName};
+use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 
@@ -191,20 +191,8 @@ pub struct Turn<'a> {
 impl Turn<'_> {
     /// A good login on this connection.
     pub fn login(&self, person: &Hostile, receive: bool) -> ToReplica {
-        let (replica, challenge) = self.welcome.cloned().expect("asked for after the welcome only");
-        let cluster = ClusterName::parse(CLUSTER).expect("a name by the rules");
-        let (account, key) = (person.account.clone(), person.secret.public());
-        let statement = LoginStatement {
-            cluster,
-            cluster_id: ClusterId::parse(CLUSTER_ID).expect("an id by the rules"),
-            replica,
-            challenge,
-            account: account.clone(),
-            key,
-            channel: self.channel.expect("a connection that was welcomed is encrypted"),
-        };
-        let signature = person.secret.sign(&statement);
-        ToReplica::Login { account, key, receive, proof: LoginProof::Signature { signature } }
+        let welcome = self.welcome.cloned().expect("asked for after the welcome only");
+        person.login(welcome, self.channel.expect("a connection with a welcome is encrypted"), receive)
     }
 
     /// A new session.

@@ -249,9 +249,8 @@ impl Checks {
         if let Some(uid) = replica.remembered().find(|uid| *uid > store.log().base().uid && !is_logged(uid)) {
             return Err(Violation::at(node, format!("it remembers {uid} as applied, which is not in its log")));
         }
-        let is_owed = |(peer, uid): &&(PeerId, Uid)| {
-            replica.hears(*peer) && !replica.is_pending(*uid) && !is_logged(uid)
-        };
+        let is_owed =
+            |(peer, uid): &&(PeerId, Uid)| replica.hears(*peer) && !replica.is_pending(*uid) && !is_logged(uid);
         match owed.iter().find(is_owed) {
             Some((_, uid)) => {
                 Err(Violation::at(node, format!("it is asked for {uid} and does not say that it has none")))

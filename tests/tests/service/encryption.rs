@@ -1,4 +1,4 @@
-//! What is encrypted, and who is believed, with real processes.
+//! Encryption, certificates and logins, with real processes.
 
 use rustix::process::Signal;
 use stablechat_authority::Authority;
@@ -28,6 +28,18 @@ fn name(text: &str) -> ReplicaName {
 /// A new authority of the cluster.
 fn another_authority() -> Authority {
     Authority::create(&ClusterName::parse(CLUSTER).expect("a name")).expect("random numbers")
+}
+
+/// Replicas a and b with metrics, and a connection with a that is logged in as alice.
+fn two_replicas_and_alice() -> (Cluster, RawClient) {
+    let mut cluster = Cluster::prepare(&["a", "b"], DELIVERY_BOUND).with_metrics();
+    ["a", "b"].iter().for_each(|name| cluster.start_replica(name));
+    cluster.wait_until_same(SOON);
+    let person = Person::new("alice");
+    let mut client = cluster.greet("a");
+    assert_eq!(client.call(person.create()), Answer::Done);
+    client.login(&person, false);
+    (cluster, client)
 }
 
 #[test]
@@ -60,7 +72,7 @@ fn a_login_is_of_no_use_on_another_connection() {
 }
 
 #[test]
-fn only_who_has_the_certificate_of_a_replica_greets_as_one() {
+fn only_a_certified_replica_greets_as_one() {
     let cluster = Cluster::start(&["b"], DELIVERY_BOUND);
     let role = Role::Replica { name: name("b"), cluster_file: Digest::ZERO };
     let cluster_name = ClusterName::parse(CLUSTER).expect("a name");
@@ -90,15 +102,9 @@ fn only_who_has_the_certificate_of_a_replica_greets_as_one() {
 
 #[test]
 fn certificates_are_renewed_while_connections_stay() {
-    let mut cluster = Cluster::prepare(&["a", "b"], DELIVERY_BOUND).with_metrics();
-    ["a", "b"].iter().for_each(|name| cluster.start_replica(name));
-    cluster.wait_until_same(SOON);
-    let person = Person::new("alice");
-    let mut client = cluster.greet("a");
-    assert_eq!(client.call(person.create()), Answer::Done);
-    client.login(&person, false);
+    let (mut cluster, mut client) = two_replicas_and_alice();
 
-    // One that ends soon, told by the metrics; then one that ends later.
+    // The metrics tell that the new one ends soon.
     let ends = |cluster: &Cluster| {
         Metrics::of(cluster, "a").get("stablechat_certificate_expiry_timestamp_seconds{certificate=\"replica\"}")
     };
@@ -120,13 +126,7 @@ fn certificates_are_renewed_while_connections_stay() {
 
 #[test]
 fn the_authority_is_replaced_while_people_chat() {
-    let mut cluster = Cluster::prepare(&["a", "b"], DELIVERY_BOUND).with_metrics();
-    ["a", "b"].iter().for_each(|name| cluster.start_replica(name));
-    cluster.wait_until_same(SOON);
-    let person = Person::new("alice");
-    let mut client = cluster.greet("a");
-    assert_eq!(client.call(person.create()), Answer::Done);
-    client.login(&person, false);
+    let (mut cluster, mut client) = two_replicas_and_alice();
 
     let new = another_authority();
     let renew = |cluster: &mut Cluster, replica: &str| {

@@ -1,4 +1,4 @@
-//! What comes out of a connection, when its bytes come as they please; and who is taken for whom.
+//! Reading and writing over TLS, however the bytes arrive; and the certificates that are accepted.
 
 use super::*;
 use crate::testing::{AUTHORITY, accept, as_client, dial, ends, identity, pair, read_until, socket_pair, wait};
@@ -55,7 +55,7 @@ fn a_connection_that_is_cut_off_does_not_look_like_its_end() {
     assert_eq!((end, &got[..]), (ReadEnd::Failed(Fault::CutOff), &b"half of wh"[..]));
 }
 
-/// The real-time test believes that what has arrived is read once a connection is drained.
+/// The real-time test relies on this: once a connection is drained, all messages that had arrived are read.
 #[test]
 fn a_connection_is_drained_when_no_whole_record_is_left() {
     let (mut stream, mut other) = pair();

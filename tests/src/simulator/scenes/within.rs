@@ -110,7 +110,7 @@ pub fn silent_before_its_death(mut script: Script, random: &mut Rng, cast: Cast)
     script.at(0, Act::Pause { node: one, length: ms(paused), in_turn: false });
     let late = script.hold_max();
     cast.rest.iter().for_each(|to| script.at(paused - 20, hold(one, *to, late)));
-    // What it says when it goes on is still on its way when it is lost.
+    // Its messages after the pause are still on their way when it is lost.
     let said = paused + random.u64(late / 3..late - late / 8);
     script.at(said, subject(one, random.u64(0..8)));
     let held = random.u64(script.late());
@@ -136,7 +136,7 @@ pub fn suspended_while_a_body_comes(mut script: Script, random: &mut Rng, cast: 
     let held = random.u64(script.late());
     script.on((one, other, Part::Body), 0, hold(one, other, held));
     script.on((one, other, Part::Body), random.u64(1..10), vanish(one, &cast.rest, random.u64(1500..3000)));
-    // What is on its way arrives while the replica is suspended, before the later requests are older than Δ.
+    // The announcement or the body arrives while the replica is suspended, before the later requests are older than Δ.
     let (part, held) = (if random.bool() { Part::Announcement } else { Part::Body }, random.u64(script.late()));
     script.on((other, suspended, part), 0, hold(other, suspended, held));
     let pause = Act::Pause { node: suspended, length: ms(script.hop() - random.u64(15..60)), in_turn: true };
