@@ -48,12 +48,23 @@ pub struct Plan {
     pub namespace: Option<PathBuf>,
     /// How many requests it keeps in flight.
     pub window: usize,
-    /// The shortest time from one request to the next.
+    /// The time from one request to the next. One that cannot be issued in its turn, since others are in flight, is issued in the
+    /// next turn.
     pub pace: Duration,
     /// The number of requests after which it ends by itself.
     pub messages_max: u64,
     /// The request of this number, from 1.
     pub command: fn(&AccountName, u64) -> Command,
+}
+
+/// The next turn after `now` of a client that calls at a steady pace, at `first` for the first time. The turns stay where they are,
+/// however long a call takes: otherwise an outage would make all clients call at the same instants for ever after, in bursts.
+pub fn next_turn(first: Instant, every: Duration, now: Instant) -> Instant {
+    if every.is_zero() {
+        return now;
+    }
+    let into_turn = now.saturating_duration_since(first).as_nanos() % every.as_nanos();
+    now + every - Duration::from_nanos(u64::try_from(into_turn).expect("a turn is shorter than centuries"))
 }
 
 /// A talker in a thread of its own.
@@ -173,6 +184,7 @@ struct Talking {
     session: Session,
     /// The unanswered requests, each with the time of its first attempt.
     issued: BTreeMap<u64, Instant>,
+    started: Instant,
     /// The time at which the next request may be issued.
     next_at: Instant,
     /// The time of the last answer.
@@ -207,6 +219,7 @@ impl Talking {
             links,
             clock: LocalClock::start(),
             issued: BTreeMap::new(),
+            started: Instant::now(),
             next_at: Instant::now(),
             progress: Instant::now(),
         })
@@ -284,7 +297,7 @@ impl Talking {
             }
             self.issued.insert(number, Instant::now());
             self.shared.issued.fetch_add(1, Ordering::Relaxed);
-            self.next_at = Instant::now() + self.plan.pace;
+            self.next_at = next_turn(self.started, self.plan.pace, Instant::now());
             self.send(None, vec![outgoing]);
         }
     }
@@ -355,5 +368,18 @@ impl Talking {
             ToClient::LoginRefused { account } => self.transcript.faults.push(format!("{account} may not log in")),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_stay_where_they_are() {
+        let (first, every) = (Instant::now(), Duration::from_millis(32));
+        let next_at = |now_ms| next_turn(first, every, first + Duration::from_millis(now_ms)) - first;
+        assert_eq!([0, 1, 31, 32, 100].map(next_at), [32, 32, 32, 64, 128].map(Duration::from_millis));
+        assert_eq!(next_turn(first, Duration::ZERO, first), first);
     }
 }

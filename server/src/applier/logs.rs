@@ -62,8 +62,10 @@ impl Applier {
         own: [LogMark; 3],
     ) -> Result<Input, StoreError> {
         let [last, settled, base] = own;
-        // If none of our marks lies in the part of its log that it has kept, one of its own may still lie in ours.
-        let common = common.map_or_else(|| self.executor.store.log().common(&own), |mark| Ok(Some(mark)))?;
+        // Our marks lie far apart where its log ends, if it lacks much. Its own tell more: if its end lies in our log, it has nothing
+        // for us.
+        let of_its_own = self.executor.store.log().common(&own)?;
+        let common = common.into_iter().chain(of_its_own).max_by_key(|mark| mark.position);
         let shared = common.map_or(0, |common| common.position);
         let depth = self.executor.store.applied().position.saturating_sub(shared);
         self.progress.on_compared(peer, last.position.saturating_sub(shared));

@@ -38,6 +38,8 @@ struct Cluster {
     issued: u64,
     /// The replica that is cut off from all others.
     cut_off: Option<u8>,
+    /// The replicas of which others have asked for a piece of the log, once for each piece.
+    asked_for_log: Vec<u8>,
 }
 
 impl Cluster {
@@ -45,7 +47,8 @@ impl Cluster {
     fn new(replicas: u8) -> Cluster {
         let node = || Node { location: memory(), applier: None, inbox: VecDeque::new() };
         let nodes = (0..replicas).map(|_| node()).collect();
-        let mut cluster = Cluster { nodes, now: Timestamp(1_000_000_000_000), issued: 0, cut_off: None };
+        let now = Timestamp(1_000_000_000_000);
+        let mut cluster = Cluster { nodes, now, issued: 0, cut_off: None, asked_for_log: Vec::new() };
         (0..replicas).for_each(|place| cluster.start(place));
         cluster.run(Duration::from_secs(4));
         cluster
@@ -126,6 +129,7 @@ impl Cluster {
             }
             for (from, sent) in posted {
                 if let NetCommand::ToPeer { to: PeerId(to), message } = sent {
+                    self.asked_for_log.extend(matches!(message, PeerMessage::FetchLog { .. }).then_some(to));
                     let is_cut_off = self.cut_off.is_some_and(|place| place == from || place == to);
                     let to = &mut self.nodes[usize::from(to)];
                     if to.applier.is_some() && !is_cut_off {
@@ -232,6 +236,26 @@ fn boundaries_that_agree_everywhere_are_settled() {
     cluster.run(Duration::from_secs(4));
     cluster.assert_same();
     assert!(cluster.applier(1).store().log().settled() > before);
+}
+
+#[test]
+fn a_replica_that_returns_is_not_asked_for_what_the_others_have() {
+    let mut cluster = Cluster::new(3);
+    cluster.issue(create(&actor("ann", 1)));
+    // The marks of a longer log, at growing distances from its end, miss the end of this one.
+    cluster.chat(100);
+    cluster.kill(2);
+    cluster.chat(400);
+    cluster.asked_for_log.clear();
+    cluster.start(2);
+    for _ in 0..100 {
+        cluster.chat(1);
+    }
+    cluster.run(Duration::from_secs(4));
+    cluster.assert_same();
+    let of = |place: u8| cluster.asked_for_log.iter().filter(|asked| **asked == place).count();
+    assert!(of(0) + of(1) > 5, "the returning one takes its log from them: {:?}", cluster.asked_for_log);
+    assert_eq!(of(2), 0, "it is asked for what is in their logs already");
 }
 
 #[test]

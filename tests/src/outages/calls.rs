@@ -1,5 +1,6 @@
 //! Clients that call a service at a steady pace, one call at a time, and the outcomes.
 
+use crate::talker::next_turn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 pub struct Pace {
     /// The time before its first call.
     pub first: Duration,
-    /// The time from the beginning of one call to the next. A call that takes longer delays the next.
+    /// The time from the beginning of one call to the next. A call that takes longer than that takes the turns of the next ones.
     pub every: Duration,
 }
 
@@ -69,13 +70,14 @@ impl Clients {
 /// Calls until it is enough.
 fn calls(mut caller: Box<dyn Caller>, pace: Pace, is_enough: &AtomicBool) -> Vec<Call> {
     let mut calls = Vec::new();
-    let mut next = Instant::now() + pace.first;
+    let first = Instant::now() + pace.first;
+    let mut next = first;
     while !is_enough.load(Ordering::Relaxed) {
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         let begun = Instant::now();
         let failed = caller.call().is_err();
         calls.push(Call { begun, took: begun.elapsed(), failed });
-        next = begun + pace.every;
+        next = next_turn(first, pace.every, Instant::now());
         if failed {
             next = next.max(Instant::now() + AFTER_FAILURE);
         }

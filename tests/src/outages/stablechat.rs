@@ -24,6 +24,8 @@ const RECIPIENTS: u64 = 32;
 /// The senders of the messages that a replica misses, and the requests that each has in flight.
 const BULK_SENDERS: u64 = 4;
 const BULK_WINDOW: usize = 256;
+/// The time after the bulk in which the replicas still expect requests to be under way for as long as in it.
+const CALM: Duration = Duration::from_secs(3);
 
 /// A cluster with clients.
 pub struct Stablechat {
@@ -167,6 +169,7 @@ impl Service for Stablechat {
             self.cluster.kill(NAMES[victim]);
             self.hurt.push((victim, fault));
             self.send_bulk();
+            std::thread::sleep(CALM);
         }
     }
 
