@@ -354,7 +354,7 @@ impl ActiveAccount {
                 self.on_unread(now, Vec::new(), false, events);
                 events.push(AccountEvent::FetchRejected(reason));
             }
-            QueryAnswer::Accounts { .. } | QueryAnswer::Key { .. } => self.on_unread(now, Vec::new(), false, events),
+            QueryAnswer::Accounts { .. } => self.on_unread(now, Vec::new(), false, events),
         }
     }
 

@@ -13,7 +13,7 @@ const METADATA: AnswerMetadata =
     AnswerMetadata { position: 1, log_digest: Digest::ZERO, stability: Stability::Closed, copies: 1 };
 
 fn bob_credentials() -> Credentials {
-    Credentials { account: name("bob"), secret: SecretKey::from_seed(&[7; 32]) }
+    Credentials { account: name("bob"), secret: SecretKey::from_seed(&[7; 32]), is_from_password: false }
 }
 
 fn name(text: &str) -> AccountName {

@@ -11,6 +11,8 @@ use std::rc::Rc;
 pub struct Credentials {
     pub account: AccountName,
     pub secret: SecretKey,
+    /// Whether the key is derived from a password that was given now, which may be the wrong one.
+    pub is_from_password: bool,
 }
 
 impl Credentials {

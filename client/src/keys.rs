@@ -7,9 +7,9 @@
 //! | file | key |
 //! |---|---|
 //! | `CLUSTER/NAME.key` | of the account: a replica has confirmed that it was created with this key |
-//! | `CLUSTER/NAME.key.new` | of a create that no replica has confirmed; the next create of this name uses it |
+//! | `CLUSTER/NAME.key.new` | of a create or a change of the key that no replica has confirmed; the next one for this name uses it |
 //! | `CLUSTER/NAME.key.deleted-TIME` | of an account that was deleted |
-//! | `CLUSTER/NAME.key.replaced-TIME` | found in the place of a key that was confirmed |
+//! | `CLUSTER/NAME.key.replaced-TIME` | of an account that has got another one since |
 //!
 //! Names are per cluster, so keys are too: the account `alice` of one cluster has nothing to do with that of another. `CLUSTER` is
 //! the cluster's name, followed by `@` and its id if its file has one: two clusters may have the same name.
@@ -19,7 +19,7 @@
 //! under a lock of the directory, which is never held while a replica is waited for.
 
 use stablechat_protocol::cluster::Cluster;
-use stablechat_protocol::login::SecretKey;
+use stablechat_protocol::login::{PublicKey, SecretKey};
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::time::{Timestamp, utc};
 use std::fmt;
@@ -110,15 +110,47 @@ impl Keys {
         Ok(None)
     }
 
+    /// The account's key, or that of a change which is not confirmed, if it is another than this one.
+    ///
+    /// # Errors
+    /// As with [`Keys::load`].
+    pub fn load_another(&self, account: &AccountName, than: PublicKey) -> Result<Option<SecretKey>, KeyError> {
+        let (path, new_path) = (self.path(account), self.new_path(account));
+        // The new key may be moved to its place between two of these.
+        for path in [&path, &new_path, &path] {
+            if let Some(secret) = read(path, account)?.filter(|secret| secret.public() != than) {
+                return Ok(Some(secret));
+            }
+        }
+        Ok(None)
+    }
+
     /// The key to create an account with: the one that there is, or a new one.
     ///
     /// # Errors
     /// As with [`Keys::load`], or the file cannot be written.
     pub fn load_or_create(&self, account: &AccountName) -> Result<SecretKey, KeyError> {
         let _lock = self.lock()?;
-        if let Some(secret) = self.load(account)? {
-            return Ok(secret);
+        match self.load(account)? {
+            Some(secret) => Ok(secret),
+            None => self.create_next(account),
         }
+    }
+
+    /// The key that is to take the place of the account's present one: that of a change whose outcome is not known, or a new one.
+    ///
+    /// # Errors
+    /// As with [`Keys::load`], or the file cannot be written.
+    pub fn next(&self, account: &AccountName) -> Result<SecretKey, KeyError> {
+        let _lock = self.lock()?;
+        match read(&self.new_path(account), account)? {
+            Some(secret) => Ok(secret),
+            None => self.create_next(account),
+        }
+    }
+
+    /// Makes a key that no replica has confirmed.
+    fn create_next(&self, account: &AccountName) -> Result<SecretKey, KeyError> {
         let path = self.new_path(account);
         let failed = |error: io::Error| KeyError { path: path.clone(), fault: format!("cannot be written: {error}") };
         let mut seed = [0; 32];
@@ -128,7 +160,7 @@ impl Keys {
         Ok(secret)
     }
 
-    /// A replica has confirmed that the account was created with this key: puts it into its place.
+    /// A replica has confirmed that the account was created with this key, or has got it: puts it into its place.
     ///
     /// # Errors
     /// A file cannot be read, written or renamed.
@@ -138,7 +170,7 @@ impl Keys {
         let failed = |error: io::Error| KeyError { path: path.clone(), fault: format!("cannot be written: {error}") };
         match read(&path, account)? {
             Some(present) if present.seed() == secret.seed() => return Ok(()),
-            // The account was deleted and created again, by other processes or on another machine.
+            // The account has got the new key in the place of this one, or was deleted and created again.
             Some(_) => drop(self.set_aside(&path, account, "replaced")?),
             None => {}
         }

@@ -3,7 +3,8 @@
 //! This is a library first, for many accounts in one process. An account's commands go out in a [`session`], which repeats them
 //! until they are answered; [`queries`] does the same for queries, and an [`inbox`] shows each message once and in order. An
 //! [`account`] joins the three for one login. None of the four knows a socket or reads a clock. [`links`] owns one connection
-//! per replica and knows nothing of chat, and [`keys`] keeps the accounts' keys in files.
+//! per replica and knows nothing of chat, [`keys`] keeps the accounts' keys in files, and a
+//! [`password`] makes one where there is no file.
 //!
 //! [`cli`] is the library's first user: the command line and the prompt. Nothing outside of it names it.
 //!
@@ -18,6 +19,7 @@ pub mod inbox;
 pub mod keys;
 pub mod link;
 pub mod links;
+pub mod password;
 pub mod queries;
 pub mod reach;
 pub mod session;

@@ -1,6 +1,6 @@
 //! What replicas answer to commands and queries.
 
-use crate::command::{PasswordParameters, Recipient};
+use crate::command::Recipient;
 use crate::digest::Digest;
 use crate::name::AccountName;
 use crate::text::MessageText;
@@ -38,11 +38,6 @@ wire_enum! {
             messages: Vec<Message>,
             /// Whether more exist in the direction of the query: after these for unread messages, before them for history.
             more: bool,
-        },
-        /// The answer to [`crate::command::Query::KeyLookup`].
-        3 => Key {
-            /// Made up from the name when there is no such account, or it has no password.
-            parameters: PasswordParameters,
         },
     }
 }

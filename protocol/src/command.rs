@@ -1,6 +1,6 @@
 //! What clients ask for: commands, which change the state and are logged, and queries, which read it.
 
-use crate::login::{PublicKey, Salt};
+use crate::login::PublicKey;
 use crate::name::{AccountName, Pattern};
 use crate::text::MessageText;
 use crate::uid::Uid;
@@ -25,8 +25,6 @@ wire_enum! {
             name: AccountName,
             /// Owns the account: a client logs in with the private half.
             key: PublicKey,
-            /// Present when the key is derived from a password.
-            password: Option<PasswordParameters>,
         },
         /// Deletes the actor's account with its unread messages.
         1 => Delete,
@@ -37,6 +35,10 @@ wire_enum! {
             /// At most [`ACK_MAX`].
             uids: Vec<Uid>,
         },
+        /// Gives the actor's account this key in the place of the one that it has. Connections that are logged in with the earlier
+        /// one are told ([`crate::message::ToClient::LoggedOut`]). If the account has the new key already, nothing changes, and it
+        /// is done all the same: so a client that was not told the outcome can repeat it in another session.
+        4 => SetKey { key: PublicKey },
     }
 }
 
@@ -67,9 +69,6 @@ wire_enum! {
             /// The most messages to return; at most [`PAGE_MAX`] are.
             limit: u16,
         },
-        /// What a client needs to derive an account's key from its password. Needs no login. A name that no account has gets
-        /// parameters as well, so the answer does not show which names exist.
-        3 => KeyLookup { name: AccountName },
     }
 }
 
@@ -87,16 +86,5 @@ impl fmt::Display for Recipient {
         match self {
             Recipient::Account { name } => name.fmt(formatter),
         }
-    }
-}
-
-wire_struct! {
-    /// The parameters of Argon2id (RFC 9106) with which a client derives an account's key from its password.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct PasswordParameters {
-        pub salt: Salt,
-        pub memory_kib: u32,
-        pub passes: u32,
-        pub lanes: u32,
     }
 }

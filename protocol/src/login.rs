@@ -28,17 +28,26 @@ wire_bytes! {
     pub struct Signature([u8; 64]);
 }
 
-wire_bytes! {
-    /// Makes the keys that two accounts derive from the same password differ.
-    pub struct Salt([u8; 32]);
-}
-
 wire_enum! {
     /// How a login proves that the client holds the private half of its key.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum LoginProof {
         /// A signature of the [`LoginStatement`] about this connection.
         0 => Signature { signature: Signature },
+    }
+}
+
+wire_enum! {
+    /// Why a replica refuses a login.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum LoginRefusal {
+        /// The proof is not good: the client does not hold the key that it names.
+        0 => BadProof,
+        /// This address has lately tried too many keys that are not the account's.
+        1 => TooManyKeys {
+            /// After how many milliseconds it may try again.
+            wait_ms: u32,
+        },
     }
 }
 
@@ -82,8 +91,7 @@ impl LoginStatement {
 pub struct SecretKey(ed25519_dalek::SigningKey);
 
 impl SecretKey {
-    /// The key with this seed, which must be 256 random bits or derived from a password with
-    /// [`crate::command::PasswordParameters`].
+    /// The key with this seed, which must be 256 random bits or derived from a password, as `docs/PROTOCOL.md` says.
     pub fn from_seed(seed: &[u8; 32]) -> SecretKey {
         SecretKey(ed25519_dalek::SigningKey::from_bytes(seed))
     }

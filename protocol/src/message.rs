@@ -7,7 +7,7 @@ use crate::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal};
 use crate::close::CloseReason;
 use crate::command::{Command, Query};
 use crate::digest::Digest;
-use crate::login::{Challenge, LoginProof, PublicKey};
+use crate::login::{Challenge, LoginProof, LoginRefusal, PublicKey};
 use crate::name::{AccountName, ClusterName, ReplicaName};
 use crate::request::RequestId;
 use crate::session::ClientId;
@@ -93,8 +93,8 @@ wire_enum! {
         1 => Closing { reason: CloseReason },
         /// Accepts a login: its proof is good.
         2 => LoggedIn { account: AccountName },
-        /// Refuses a login: its proof is not good.
-        3 => LoginRefused { account: AccountName },
+        /// Refuses a login: the connection speaks for no account.
+        3 => LoginRefused { account: AccountName, reason: LoginRefusal },
         /// Answers a command.
         4 => Answer {
             client: ClientId,
@@ -156,6 +156,13 @@ wire_enum! {
             clock: Timestamp,
             /// The replica's clock when the answer arrived.
             received: Timestamp,
+        },
+        /// The account has got another key, or was deleted, so this login is good for nothing any more. A login with another key may
+        /// have crossed this on its way, and stands.
+        13 => LoggedOut {
+            account: AccountName,
+            /// The key of the login that has ended.
+            key: PublicKey,
         },
     }
 }

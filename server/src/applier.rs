@@ -221,6 +221,9 @@ impl Applier {
             }
         }
 
+        for (connection, account) in self.executor.clients.take_wrong_keys() {
+            outbox.add(NetCommand::WrongKey { connection, account });
+        }
         let now = clock();
         self.executor.resubmit(now, &mut self.replica, self.backlog.outputs())?;
         self.step(Input::Handled { time: now });
@@ -261,7 +264,10 @@ impl Applier {
                 }
             }
             NetEvent::Greeted { connection } => clients.on_greeted(connection),
-            NetEvent::LoggedIn { connection, actor, receive } => clients.on_logged_in(connection, actor, receive),
+            NetEvent::LoggedIn { connection, actor, receive } => {
+                let is_wrong = self.executor.store.has_another_key(&actor)?;
+                clients.on_logged_in(connection, actor, receive, is_wrong);
+            }
             NetEvent::LoggedOut { connection } => clients.on_logged_out(connection),
             NetEvent::Closed { connection } => clients.on_closed(connection),
             NetEvent::PeerConnected { peer } => self.step(Input::PeerConnected { peer }),

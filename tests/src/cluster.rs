@@ -402,12 +402,15 @@ impl Cluster {
         wait_for("a connection to a replica", SOON, || RawClient::connect(address, name, &tls).ok())
     }
 
+    /// A connection to a replica from this address of the machine, after hello and welcome.
+    pub fn greet_from(&self, name: &str, source: [u8; 4]) -> RawClient {
+        let client = RawClient::connect_from(source.into(), self.address(name), name, &self.tls());
+        greeted(client.expect("a connection"), name)
+    }
+
     /// A connection to a replica, after hello and welcome.
     pub fn greet(&self, name: &str) -> RawClient {
-        let mut client = self.connect(name);
-        let welcomed = client.greet(CLUSTER);
-        assert_eq!(welcomed, Ok(ReplicaName::parse(name).expect("a name")));
-        client
+        greeted(self.connect(name), name)
     }
 
     fn replica(&self, name: &str) -> &Replica {
@@ -417,6 +420,13 @@ impl Cluster {
     fn replica_mut(&mut self, name: &str) -> &mut Replica {
         self.replicas.iter_mut().find(|replica| replica.name == name).expect("a replica of this cluster")
     }
+}
+
+/// A connection to the replica of this name, after hello and welcome.
+fn greeted(mut client: RawClient, name: &str) -> RawClient {
+    let welcomed = client.greet(CLUSTER);
+    assert_eq!(welcomed, Ok(ReplicaName::parse(name).expect("a name")));
+    client
 }
 
 impl Drop for Cluster {

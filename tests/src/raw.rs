@@ -6,6 +6,7 @@
 use crate::pipeline::{Meaning, Pipeline, Settled};
 use crate::session::{Person, Session, send, stamp};
 use crate::wait::{SOON, wait_until};
+use rustix::net::{AddressFamily, SocketType};
 use rustls::{ClientConnection, Connection, StreamOwned};
 use stablechat_client::session::BACKOFF_MIN;
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal};
@@ -22,7 +23,7 @@ use stablechat_protocol::uid::Uid;
 use stablechat_transport::TlsDialer;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,27 @@ impl RawClient {
     /// # Errors
     /// The replica does not listen, or is not the one that it should be.
     pub fn connect(address: SocketAddr, replica: &str, tls: &TlsDialer) -> io::Result<RawClient> {
-        let stream = TcpStream::connect_timeout(&address, SOON)?;
+        RawClient::over(TcpStream::connect_timeout(&address, SOON)?, replica, tls)
+    }
+
+    /// The same from this address of the machine.
+    ///
+    /// # Errors
+    /// As with [`RawClient::connect`], or the machine has no such address.
+    pub fn connect_from(
+        source: Ipv4Addr,
+        address: SocketAddr,
+        replica: &str,
+        tls: &TlsDialer,
+    ) -> io::Result<RawClient> {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
+        rustix::net::connect(&socket, &address)?;
+        RawClient::over(TcpStream::from(socket), replica, tls)
+    }
+
+    /// Shakes hands on a connection.
+    fn over(stream: TcpStream, replica: &str, tls: &TlsDialer) -> io::Result<RawClient> {
         stream.set_nodelay(true)?;
         // A test never hangs: a replica that reads nothing for this long is broken.
         stream.set_write_timeout(Some(SOON))?;

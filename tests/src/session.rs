@@ -46,7 +46,7 @@ impl Person {
 
     /// The command that creates the account.
     pub fn create(&self) -> Command {
-        Command::Create { name: self.account.clone(), key: self.secret.public(), password: None }
+        Command::Create { name: self.account.clone(), key: self.secret.public() }
     }
 
     /// The message that logs in at a replica of a test's cluster, whose welcome had this challenge, over this channel.

@@ -198,7 +198,8 @@ impl Talking {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let tls = TlsDialer::for_client(&plan.cluster.ca).expect("a cluster with an authority");
         let mut links = Links::new(&plan.cluster, tls, poll.registry().try_clone()?, waker).speaking(plan.versions);
-        let identity = Credentials { account: plan.account.clone(), secret: plan.secret.clone() };
+        let identity =
+            Credentials { account: plan.account.clone(), secret: plan.secret.clone(), is_from_password: false };
         let actor = identity.actor();
         links.log_in(Some(Rc::new(identity)), false);
         let client = ClientId(std::array::from_fn(|_| fastrand::u8(..)));
@@ -365,7 +366,7 @@ impl Talking {
                 *self.transcript.refusals.entry(reason.to_string()).or_default() += 1;
                 self.session.on_refused(now, link, sequence, timestamp, reason.wait());
             }
-            ToClient::LoginRefused { account } => self.transcript.faults.push(format!("{account} may not log in")),
+            ToClient::LoginRefused { account, .. } => self.transcript.faults.push(format!("{account} may not log in")),
             _ => {}
         }
     }

@@ -9,9 +9,12 @@ use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
 pub const COLUMNS: usize = 80;
 /// The lines of a screen.
 pub const LINES: usize = 24;
+/// How the section of exit codes begins.
+const EXIT_CODES: &str = "Exit codes:";
 
-/// A help of `argh`'s in which no line is longer than a screen is wide, exit codes are one paragraph, and blank lines are left
-/// out when there is no room for them. `common` is a section that follows the options. Ends with a line's end.
+/// A help of `argh`'s in which no line is longer than a screen is wide, and exit codes are one paragraph. Blank lines are left out
+/// when there is no room for them, and then exit codes, which the manual page has as well. `common` is a section that follows the
+/// options. Ends with a line's end.
 pub fn fit(help: &str, common: Option<&str>) -> String {
     let mut sections = Vec::new();
     for text in help.trim_end().split("\n\n") {
@@ -20,8 +23,15 @@ pub fn fit(help: &str, common: Option<&str>) -> String {
             sections.extend(common.map(section));
         }
     }
-    let spacious = sections.join("\n\n");
-    let text = if spacious.lines().count() <= LINES { spacious } else { sections.join("\n") };
+    let fits = |text: &String| text.lines().count() <= LINES;
+    let mut text = sections.join("\n\n");
+    if !fits(&text) {
+        text = sections.join("\n");
+    }
+    if !fits(&text) {
+        sections.retain(|section| !section.starts_with(EXIT_CODES));
+        text = sections.join("\n");
+    }
     text + "\n"
 }
 
@@ -42,7 +52,7 @@ fn section(text: &str) -> String {
     match text.split_once('\n') {
         Some(("Error codes:", codes)) => {
             let codes: Vec<&str> = codes.lines().map(str::trim).collect();
-            wrap(&format!("Exit codes: {}", codes.join("; ")), "  ")
+            wrap(&format!("{EXIT_CODES} {}", codes.join("; ")), "  ")
         }
         // Notes that do not fit as they are laid out are a paragraph.
         Some(("Notes:", notes)) if notes.lines().any(is_long) => {
@@ -108,5 +118,15 @@ mod tests {
         let options: String = (0..20).map(|number| format!("\n  --option-{number}")).collect();
         let fitted = fit(&format!("Usage: x\n\nDoes things.\n\nOptions:{options}\n"), None);
         assert_eq!((fitted.lines().count(), fitted.contains("\n\n")), (23, false));
+    }
+
+    #[test]
+    fn exit_codes_go_when_there_is_no_room_either() {
+        let help = |count: u32| {
+            let options: String = (0..count).map(|number| format!("\n  --option-{number}")).collect();
+            fit(&format!("Usage: x\n\nOptions:{options}\n\nError codes:\n  0 done\n"), None)
+        };
+        assert!(help(21).ends_with("Exit codes: 0 done\n"));
+        assert_eq!((help(22).lines().count(), help(22).contains("0 done")), (24, false));
     }
 }

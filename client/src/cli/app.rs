@@ -12,6 +12,7 @@ use crate::cli::places;
 use crate::cli::print::{Item, Output, Printer};
 use crate::cli::prompt::{Prompt, Typed};
 use crate::cli::screen::{Screen, not_written};
+use crate::cli::secrets::NewKey;
 use crate::cli::signals::Signals;
 use crate::cli::verb::Verb;
 use crate::clock::{LocalClock, Offsets};
@@ -21,6 +22,7 @@ use crate::link::LinkEvent;
 use crate::links::Links;
 use mio::{Events, Interest, Poll, Token, Waker};
 use stablechat_protocol::cluster::{Cluster, REPLICAS_MAX};
+use stablechat_protocol::name::AccountName;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_transport::TlsDialer;
@@ -59,6 +61,10 @@ pub struct Start {
     pub first: Option<Verb>,
     /// The account in use from the start, and the client id of its session if the user chose one.
     pub account: Option<(Credentials, Option<ClientId>)>,
+    /// The credentials of the account that `first` connects, if they are not in a file.
+    pub typed: Option<Credentials>,
+    /// The key that `first` gives an account, unless it makes one.
+    pub new_key: Option<NewKey>,
     /// Whether the client ends when `first` is done.
     pub ends: bool,
     /// Whether lines are read from standard input.
@@ -95,6 +101,8 @@ struct App {
     signals: Option<Signals>,
     /// The cluster, for its names.
     cluster: Cluster,
+    /// The account whose password is to be asked for.
+    asked: Option<AccountName>,
     /// When it began.
     began: Timestamp,
     /// When the last line was typed.
@@ -118,6 +126,7 @@ impl App {
         if mode == Mode::Prompt && start.first.is_none() {
             controller.greet();
         }
+        controller.use_keys(start.typed, start.new_key);
         start.first.into_iter().for_each(|verb| controller.do_first(verb));
         if start.ends {
             controller.on_end_of_lines();
@@ -144,6 +153,7 @@ impl App {
             prompt,
             signals,
             cluster,
+            asked: None,
             began,
             typed_at: began,
             is_killed: false,
@@ -261,6 +271,7 @@ impl App {
                     self.typed_at = now;
                     self.controller.on_line(now, Ok(line));
                 }
+                Typed::Password(answer) => self.controller.on_password(now, answer),
                 Typed::Notice(text) => self.notice(text),
                 Typed::End => self.controller.on_end_of_lines(),
             }
@@ -285,6 +296,7 @@ impl App {
             match effect {
                 Effect::Send { link, message } => self.links.send(link, &message),
                 Effect::LogIn { credentials, receive } => self.links.log_in(credentials, receive),
+                Effect::AskPassword { account } => self.asked = Some(account),
                 Effect::Show(output) => self.screen.show(&output, self.prompt.as_mut()),
             }
         }
@@ -297,6 +309,13 @@ impl App {
 
     /// Lets the next line be typed, unless the last one asked for something that changes the prompt.
     fn give_turn(&mut self, now: Timestamp) {
+        if let (Some(prompt), Some(account)) = (&mut self.prompt, self.asked.take()) {
+            // A line that is being typed is finished first.
+            if !prompt.ask_password(&self.cluster.id, &account) {
+                self.asked = Some(account);
+            }
+            return;
+        }
         let is_turn = !self.controller.is_changing() || self.turn_at() <= now;
         if let Some(prompt) = &mut self.prompt
             && is_turn

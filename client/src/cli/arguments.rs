@@ -2,13 +2,14 @@
 
 use crate::cli::advice;
 use crate::cli::app::{AppSettings, Start};
-use crate::cli::controller::load_credentials;
 use crate::cli::exit::{self, Failure};
 use crate::cli::mode::Mode;
 use crate::cli::places::{self, ClusterFile, NamedBy};
 use crate::cli::probe::{self, ProbeSettings};
+use crate::cli::secrets::{NewKey, Secrets};
 use crate::cli::verb::{HISTORY_DEFAULT, Verb, parse_count};
 use crate::cli::watch::WatchSettings;
+use crate::greeting::Credentials;
 use crate::keys::Keys;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use stablechat_command_line::Early;
@@ -22,7 +23,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Chat on replicas that need no leader: as long as one lives, you are heard. Without a command, reads commands from its input.
+/// Chat without a leader. Without a command, reads commands from its input.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     usage = "[options] [<command> [options]]",
@@ -46,6 +47,9 @@ struct Arguments {
     /// the account to speak as, or $STABLECHAT_USER
     #[argh(option, long = "as", arg_name = "name")]
     account: Option<AccountName>,
+    /// its password, for machines without its key
+    #[argh(option, arg_name = "file")]
+    password_file: Option<PathBuf>,
     /// write one JSON object a line
     #[argh(switch)]
     json: bool,
@@ -78,6 +82,8 @@ impl FromStr for Replies {
 #[argh(subcommand)]
 enum Subcommand {
     Create(Create),
+    Password(Password),
+    Key(Key),
     Delete(Delete),
     List(List),
     Send(Send),
@@ -90,11 +96,67 @@ enum Subcommand {
 
 /// Make an account, and a key for it.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "create", example = "stablechat create alice")]
+#[argh(
+    subcommand,
+    name = "create",
+    example = "stablechat create alice\nstablechat create alice --password",
+    note = "With a password the account can be used from any machine, by whoever knows it. It
+is asked for, or read from --password-file. It does not leave this machine."
+)]
 struct Create {
+    /// derive the key from a password
+    #[argh(switch)]
+    password: bool,
     /// its name: 1 to 32 of a-z 0-9 . _ -
     #[argh(positional)]
     name: AccountName,
+}
+
+/// Give your account a password, or another one.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "password",
+    example = "stablechat password --as alice",
+    note = "The key that the account had opens nothing any more, nor does its earlier password,
+which --password-file names. Its other connections end."
+)]
+struct Password {
+    /// the new password; without it, it is asked for
+    #[argh(option, arg_name = "file")]
+    new_password_file: Option<PathBuf>,
+}
+
+/// Give your account a new key, in a file on this machine.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "key",
+    example = "stablechat key rotate --as alice",
+    note = "The key that the account had is set aside, and opens nothing any more, nor does a
+password. The account's other connections end. If it is not known whether it took
+effect, give the command again."
+)]
+struct Key {
+    /// rotate
+    #[argh(positional)]
+    action: KeyAction,
+}
+
+/// What is done with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyAction {
+    Rotate,
+}
+
+impl FromStr for KeyAction {
+    type Err = String;
+    fn from_str(text: &str) -> Result<KeyAction, String> {
+        match text {
+            "rotate" => Ok(KeyAction::Rotate),
+            _ => Err("it is: key rotate".into()),
+        }
+    }
 }
 
 /// End an account with its unread messages; set its key aside.
@@ -237,16 +299,37 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Fa
 }
 
 fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
-    let Arguments { cluster, keys, account, json, replies, command } = arguments;
+    let Arguments { cluster, keys, account, password_file, json, replies, command } = arguments;
     // Faults of the command itself are reported before anything is read.
     let account = account.map_or_else(account_from_environment, |account| Ok(Some(account)))?;
     let (cluster, tls) = read_cluster(places::cluster_file(cluster)?)?;
     let keys = Keys::new(&places::key_directory(keys)?, &cluster);
+    let secrets = Secrets { keys: &keys, cluster: &cluster.id, password_file: password_file.as_deref() };
     let (mode, start) = match command {
-        None if io::stdin().is_terminal() && io::stdout().is_terminal() => (Mode::Prompt, lines(account)),
-        None => (Mode::Filter, lines(account)),
-        Some(Subcommand::Create(Create { name })) => (Mode::Once, once(Verb::Create { name })),
-        Some(Subcommand::Delete(Delete { name })) => (Mode::Once, once(Verb::Delete { name })),
+        None if io::stdin().is_terminal() && io::stdout().is_terminal() => (Mode::Prompt, lines(account, &secrets)?),
+        None => (Mode::Filter, lines(account, &secrets)?),
+        Some(Subcommand::Create(Create { password, name })) => {
+            let new_key =
+                (password || password_file.is_some()).then(|| secrets.new_key(&name, password_file.as_deref()));
+            let new_key = new_key.transpose()?.map(|secret| NewKey { secret, is_kept: true });
+            (Mode::Once, Start { new_key, ..once(Verb::Create { name }) })
+        }
+        Some(Subcommand::Password(Password { new_password_file })) => {
+            let account = required(account, "password", &keys)?;
+            let credentials = secrets.credentials(&account)?;
+            let secret = secrets.new_key(&account, new_password_file.as_deref())?;
+            // Where there was no key file, the password is asked for as before.
+            let new_key = Some(NewKey { secret, is_kept: !credentials.is_from_password });
+            (Mode::Once, Start { new_key, ..speaking(credentials, None, Verb::SetKey { name: account }) })
+        }
+        Some(Subcommand::Key(Key { action: KeyAction::Rotate })) => {
+            let account = required(account, "key rotate", &keys)?;
+            (Mode::Once, speaking(secrets.credentials(&account)?, None, Verb::SetKey { name: account }))
+        }
+        Some(Subcommand::Delete(Delete { name })) => {
+            let typed = secrets.typed(&name)?;
+            (Mode::Once, Start { typed, ..once(Verb::Delete { name }) })
+        }
         Some(Subcommand::List(List { glob })) => {
             (Mode::Once, once(Verb::List { pattern: glob.unwrap_or_else(Pattern::all) }))
         }
@@ -259,22 +342,24 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
         }
         Some(Subcommand::Listen(Listen { once })) => {
             let mode = if once { Mode::Once } else { Mode::Listen };
-            let first = Some(Verb::Connect { name: required(account, "listen", &keys)? });
-            (mode, Start { first, ends: once, ..Start::default() })
+            let name = required(account, "listen", &keys)?;
+            let typed = secrets.typed(&name)?;
+            (mode, Start { first: Some(Verb::Connect { name }), typed, ends: once, ..Start::default() })
         }
         Some(Subcommand::Send(Send { id, name, text })) => {
             let text = if text.is_empty() { read_text()? } else { text.join(" ") };
             let text = MessageText::parse(text).map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
             let account = required(account, "send", &keys)?;
-            (Mode::Once, spoken(&keys, &account, id.as_deref(), Verb::Send { to: name, text })?)
+            (Mode::Once, speaking(secrets.credentials(&account)?, id.as_deref(), Verb::Send { to: name, text }))
         }
         Some(Subcommand::Unread(Unread {})) => {
             let account = required(account, "unread", &keys)?;
-            (Mode::Once, spoken(&keys, &account, None, Verb::Unread)?)
+            (Mode::Once, speaking(secrets.credentials(&account)?, None, Verb::Unread))
         }
         Some(Subcommand::History(History { name, count })) => {
             let verb = Verb::History { with: name, limit: count };
-            (Mode::Once, spoken(&keys, &required(account, "history", &keys)?, None, verb)?)
+            let account = required(account, "history", &keys)?;
+            (Mode::Once, speaking(secrets.credentials(&account)?, None, verb))
         }
     };
     let all_replies = replies == Replies::All;
@@ -290,8 +375,10 @@ fn parse_seconds(text: &str) -> Result<u32, String> {
 }
 
 /// A session of lines, which begins with a connect when an account is given.
-fn lines(account: Option<AccountName>) -> Start {
-    Start { first: account.map(|name| Verb::Connect { name }), reads_lines: true, ..Start::default() }
+fn lines(account: Option<AccountName>, secrets: &Secrets) -> Result<Start, Failure> {
+    let typed = account.as_ref().map(|account| secrets.typed(account)).transpose()?.flatten();
+    let first = account.map(|name| Verb::Connect { name });
+    Ok(Start { first, typed, reads_lines: true, ..Start::default() })
 }
 
 /// One verb in nobody's name.
@@ -300,10 +387,9 @@ fn once(verb: Verb) -> Start {
 }
 
 /// One verb in an account's name, and with a key of the user's choice in a session of its own.
-fn spoken(keys: &Keys, account: &AccountName, id: Option<&str>, verb: Verb) -> Result<Start, Failure> {
-    let credentials = load_credentials(keys, account)?;
-    let client = id.map(|id| ClientId::derive(&credentials.secret, account, id));
-    Ok(Start { first: Some(verb), account: Some((credentials, client)), ends: true, reads_lines: false })
+fn speaking(credentials: Credentials, id: Option<&str>, verb: Verb) -> Start {
+    let client = id.map(|id| ClientId::derive(&credentials.secret, &credentials.account, id));
+    Start { account: Some((credentials, client)), ..once(verb) }
 }
 
 fn required(account: Option<AccountName>, command: &str, keys: &Keys) -> Result<AccountName, Failure> {

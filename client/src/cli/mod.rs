@@ -23,6 +23,7 @@ pub mod print;
 pub mod probe;
 pub mod prompt;
 pub mod screen;
+pub mod secrets;
 pub mod signals;
 pub mod status;
 pub mod verb;

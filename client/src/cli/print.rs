@@ -43,6 +43,10 @@ pub enum Item {
     Connected {
         name: AccountName,
     },
+    /// The account has another key.
+    KeySet {
+        name: AccountName,
+    },
     Deleted {
         name: AccountName,
     },
@@ -161,6 +165,7 @@ impl Printer {
         match &output.item {
             Item::Created { name } => format!("created {name}{stored}"),
             Item::Connected { name } => format!("connected as {name}"),
+            Item::KeySet { name } => format!("{name} has another key{stored}"),
             Item::Deleted { name } => format!("deleted {name}{stored}"),
             Item::Sent { to, .. } => format!("sent to {to}{stored}"),
             Item::Account { name } => name.to_string(),
@@ -185,6 +190,7 @@ fn object(item: &Item) -> Option<Value> {
     Some(match item {
         Item::Created { name } => json!({"type": "created", "name": name.as_str()}),
         Item::Connected { name } => json!({"type": "connected", "name": name.as_str()}),
+        Item::KeySet { name } => json!({"type": "key-set", "name": name.as_str()}),
         Item::Deleted { name } => json!({"type": "deleted", "name": name.as_str()}),
         Item::Sent { to, uid, sequence } => {
             json!({"type": "sent", "to": to.as_str(), "uid": uid.to_string(), "sequence": sequence})
@@ -228,6 +234,7 @@ fn verb(command: &Command) -> &'static str {
         Command::Delete => "delete",
         Command::Send { .. } => "send",
         Command::Ack { .. } => "ack",
+        Command::SetKey { .. } => "set-key",
     }
 }
 
@@ -241,7 +248,7 @@ fn subject(command: &Command) -> String {
             let text: String = text.as_str().chars().take(SUBJECT_MAX).collect();
             format!("{verb} {to} \"{text}{}\"", if is_cut { "\u{2026}" } else { "" })
         }
-        Command::Delete | Command::Ack { .. } => verb.into(),
+        Command::Delete | Command::Ack { .. } | Command::SetKey { .. } => verb.into(),
     }
 }
 

@@ -4,6 +4,9 @@
 //! Text that is printed while a line is being read goes through rustyline's external printer. That printer has a thread of
 //! its own, because it blocks if the line is finished at that very moment, until the next line is begun.
 
+use crate::cli::exit::Failure;
+use crate::cli::secrets;
+use crate::greeting::Credentials;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use mio::Waker;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -11,6 +14,7 @@ use rustyline::config::Config;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Editor, ExternalPrinter};
+use stablechat_protocol::name::{AccountName, ClusterId};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -28,22 +32,31 @@ const PRINTER_PATIENCE: Duration = Duration::from_millis(500);
 static ORIGINAL: OnceLock<Termios> = OnceLock::new();
 
 /// A report of the prompt's thread.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Typed {
     /// A line was typed. The next is read when [`Prompt::give_turn`] is called.
     Line(String),
+    /// A password was typed, or not: the answer to [`Prompt::ask_password`].
+    Password(Result<Credentials, Failure>),
     /// A remark to show to the user.
     Notice(String),
     /// There will be no more lines.
     End,
 }
 
+/// Something to be read from the terminal.
+enum Turn {
+    /// A line, with the prompt that is shown.
+    Line(String),
+    /// The password of an account. The key is derived from it here, too, since that takes long.
+    Password(ClusterId, AccountName),
+}
+
 pub struct Prompt {
     /// Lines and notices; at most one line, since the next waits for its turn.
     typed: Receiver<Typed>,
-    /// Turns to read a line, with the prompt that is shown.
-    turns: Sender<String>,
-    /// Whether the thread has a turn that has not yet ended with a line.
+    /// Turns to read something.
+    turns: Sender<Turn>,
+    /// Whether the thread has a turn that has not yet ended.
     is_reading: bool,
     /// Texts for the printer; `None` when the terminal is too simple for one.
     texts: Option<Sender<String>>,
@@ -86,9 +99,16 @@ impl Prompt {
 
     /// Has the next line read, with this prompt, unless a line is being read.
     pub fn give_turn(&mut self, prompt: String) {
-        if !self.is_reading && self.turns.try_send(prompt).is_ok() {
+        if !self.is_reading && self.turns.try_send(Turn::Line(prompt)).is_ok() {
             self.is_reading = true;
         }
+    }
+
+    /// Asks for the password of an account. No line may be being read. Returns whether it is asked for.
+    pub fn ask_password(&mut self, cluster: &ClusterId, account: &AccountName) -> bool {
+        let asks = !self.is_reading && self.turns.try_send(Turn::Password(cluster.clone(), account.clone())).is_ok();
+        self.is_reading |= asks;
+        asks
     }
 
     /// Prints above the line that is being read.
@@ -156,7 +176,7 @@ fn start_printer(
 struct Reader {
     editor: Editor<(), FileHistory>,
     history: Option<PathBuf>,
-    turns: Receiver<String>,
+    turns: Receiver<Turn>,
     typed: Sender<Typed>,
     waker: Arc<Waker>,
 }
@@ -167,25 +187,32 @@ impl Reader {
             self.history = None;
             self.report(Typed::Notice(format!("the history is not kept: {problem}")));
         }
-        while let Ok(prompt) = self.turns.recv() {
-            let typed = loop {
-                match self.editor.readline(&prompt) {
-                    Ok(line) => break Typed::Line(line),
-                    Err(ReadlineError::Interrupted) => {}
-                    Err(ReadlineError::Eof) => break Typed::End,
-                    Err(error) => {
-                        self.report(Typed::Notice(format!("cannot read the terminal, so the client ends: {error}")));
-                        break Typed::End;
-                    }
-                }
+        while let Ok(turn) = self.turns.recv() {
+            let typed = match turn {
+                Turn::Line(prompt) => self.read_line(&prompt),
+                Turn::Password(cluster, account) => Typed::Password(secrets::ask_for(&cluster, &account)),
             };
-            if let Typed::Line(line) = &typed {
-                self.remember(line);
-            }
-            let is_end = typed == Typed::End;
+            let is_end = matches!(typed, Typed::End);
             self.report(typed);
             if is_end {
                 break;
+            }
+        }
+    }
+
+    fn read_line(&mut self, prompt: &str) -> Typed {
+        loop {
+            match self.editor.readline(prompt) {
+                Ok(line) => {
+                    self.remember(&line);
+                    return Typed::Line(line);
+                }
+                Err(ReadlineError::Interrupted) => {}
+                Err(ReadlineError::Eof) => return Typed::End,
+                Err(error) => {
+                    self.report(Typed::Notice(format!("cannot read the terminal, so the client ends: {error}")));
+                    return Typed::End;
+                }
             }
         }
     }

@@ -28,6 +28,8 @@ pub enum Verb {
     Create { name: AccountName },
     /// Use an account from here on, and receive its messages.
     Connect { name: AccountName },
+    /// Give an account another key. There is no such verb at the prompt.
+    SetKey { name: AccountName },
     /// End an account.
     Delete { name: AccountName },
     /// Show the accounts that match.
@@ -78,6 +80,7 @@ impl Verb {
         match self {
             Verb::Create { .. } => "create",
             Verb::Connect { .. } => "connect",
+            Verb::SetKey { .. } => "set-key",
             Verb::Delete { .. } => "delete",
             Verb::List { .. } => "list",
             Verb::Send { .. } => "send",
@@ -91,7 +94,7 @@ impl Verb {
 
     /// Whether it changes the account in use, or ends. Everything before it must be done first, and it before all that follows.
     pub fn is_barrier(&self) -> bool {
-        matches!(self, Verb::Connect { .. } | Verb::Delete { .. } | Verb::Quit)
+        matches!(self, Verb::Connect { .. } | Verb::SetKey { .. } | Verb::Delete { .. } | Verb::Quit)
     }
 }
 

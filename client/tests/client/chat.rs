@@ -104,9 +104,18 @@ impl Chat {
             self.accounts.insert(name, Account { key, unread: BTreeMap::new(), acknowledged: BTreeSet::new() });
             return Ok(None);
         }
+        if let (Command::SetKey { key }, Some(actor)) = (&request.command, &request.actor)
+            && self.accounts.get(&actor.account).is_some_and(|account| account.key == *key)
+        {
+            return Ok(None);
+        }
         let from = self.owner(request.actor.as_ref())?;
         match request.command {
             Command::Create { .. } => Ok(None),
+            Command::SetKey { key } => {
+                self.accounts.get_mut(&from).expect("it has an owner").key = key;
+                Ok(None)
+            }
             Command::Delete => {
                 self.accounts.remove(&from);
                 Ok(None)
@@ -175,7 +184,6 @@ impl Chat {
                 messages.drain(..messages.len().saturating_sub(most(limit)));
                 Ok(QueryAnswer::Messages { messages, more })
             }
-            Query::KeyLookup { .. } => Err(Rejection::TooMany),
         }
     }
 }

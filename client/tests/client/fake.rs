@@ -12,7 +12,7 @@ use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::Command;
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
-use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement, PublicKey};
+use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginRefusal, LoginStatement, PublicKey};
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterId, ClusterName, ReplicaName};
 use stablechat_protocol::request::{Actor, Request, RequestId};
@@ -269,7 +269,7 @@ impl Replica {
             ToReplica::Login { account, key, receive, proof: LoginProof::Signature { signature } } => {
                 let statement = self.statement(challenge, &account, key, wire);
                 if !statement.is_signed_by(&signature) {
-                    return vec![ToClient::LoginRefused { account }];
+                    return vec![ToClient::LoginRefused { account, reason: LoginRefusal::BadProof }];
                 }
                 state.receive(wire, receive.then(|| account.clone()));
                 *actor = Some(Actor { account: account.clone(), key });

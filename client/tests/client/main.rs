@@ -9,6 +9,7 @@ mod faults;
 mod keys;
 mod lines;
 mod output;
+mod passwords;
 mod probe;
 mod run;
 mod status;

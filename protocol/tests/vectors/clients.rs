@@ -6,7 +6,7 @@ use stablechat_protocol::answer::{Answer, QueryAnswer, Refusal, Rejection, Stabi
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{Command, Query, Recipient};
 use stablechat_protocol::digest::Digest;
-use stablechat_protocol::login::{LoginProof, Signature};
+use stablechat_protocol::login::{LoginProof, LoginRefusal, Signature};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{ClusterName, Pattern};
 use stablechat_protocol::request::RequestId;
@@ -17,10 +17,11 @@ wire_enums! {
     "to-replica" ToReplica { Hello, Login, Logout, Request, Query, Ping, Status, PingPeers }
     "to-client" ToClient {
         Welcome, Closing, LoggedIn, LoginRefused, Answer, QueryAnswer, Refused, Delivery, Pong, Status, Changed, PeersPinged,
-        PeerPong
+        PeerPong, LoggedOut
     }
     "role" Role { Client, Replica }
     "login-proof" LoginProof { Signature }
+    "login-refusal" LoginRefusal { BadProof, TooManyKeys }
     "close-reason" CloseReason {
         NotStablechat, Version, WrongCluster, Malformed, TooLarge, OutOfPlace, Silent, SlowReader, Stopping, Full,
         OtherClusterFile, NotCertified
@@ -28,15 +29,15 @@ wire_enums! {
     "request-id" RequestId { Command, Query }
     "refusal" Refusal { Late, Ahead, NotServing, Overloaded, NoRoom, TooFast }
     "stability" Stability { Closed, RealTime }
-    "command" Command { Create, Delete, Send, Ack }
+    "command" Command { Create, Delete, Send, Ack, SetKey }
     "recipient" Recipient { Account }
     "answer-body" Answer { Done, Rejected }
     "rejection" Rejection {
         AlreadyExists, NoSuchUser, NotOwner, LoginRequired, MailboxFull, NotYourSession, OutOfSequence,
         AnswerForgotten, TooMany, DifferentCommand
     }
-    "query-body" Query { List, Unread, History, KeyLookup }
-    "query-answer-body" QueryAnswer { Rejected, Accounts, Messages, Key }
+    "query-body" Query { List, Unread, History }
+    "query-answer-body" QueryAnswer { Rejected, Accounts, Messages }
 }
 
 impl Vectors {
@@ -85,7 +86,7 @@ impl Vectors {
         self.add("", ToClient::Welcome { version: 1, replica: replica("a"), clock: NOW, challenge: CHALLENGE });
         self.add("", ToClient::Closing { reason: CloseReason::Stopping });
         self.add("", ToClient::LoggedIn { account: account("alice") });
-        self.add("", ToClient::LoginRefused { account: account("alice") });
+        self.add("", ToClient::LoginRefused { account: account("alice"), reason: LoginRefusal::BadProof });
         self.add(
             "of a command that took effect",
             ToClient::Answer {
@@ -125,17 +126,17 @@ impl Vectors {
         self.add("two peers", ToClient::PeersPinged { sent: NOW, peers: vec![replica("b"), replica("c")] });
         let (clock, received) = (NOW.next(), NOW.next().next());
         self.add("", ToClient::PeerPong { peer: replica("b"), sent: NOW, clock, received });
+        self.add("", ToClient::LoggedOut { account: account("alice"), key: secret_key().public() });
     }
 
     pub fn add_commands_and_queries(&mut self) {
-        let create = |password| Command::Create { name: account("alice"), key: secret_key().public(), password };
-        self.add("with a key from a file", create(None));
-        self.add("with a key from a password", create(Some(password())));
+        self.add("", Command::Create { name: account("alice"), key: secret_key().public() });
         self.add("", Command::Delete);
         self.add("", send("hello, bob"));
         self.add("of a longer text", send(&"na\u{ef}ve ".repeat(40)));
         self.add("of nothing", Command::Ack { uids: vec![] });
         self.add("of two messages", Command::Ack { uids: vec![uid(1), uid(2)] });
+        self.add("", Command::SetKey { key: secret_key().public() });
 
         let list = |after| Query::List { pattern: Pattern::parse("a*.?").expect("a pattern"), after, limit: 1000 };
         self.add("from the beginning", list(None));
@@ -144,7 +145,6 @@ impl Vectors {
         self.add("after a message", Query::Unread { after: Some(uid(1)), limit: 255 });
         self.add("of the last messages", Query::History { with: bob(), before: None, limit: 256 });
         self.add("before a message", Query::History { with: bob(), before: Some(uid(1)), limit: u16::MAX });
-        self.add("", Query::KeyLookup { name: account("alice") });
     }
 
     pub fn add_answers(&mut self) {
@@ -157,7 +157,6 @@ impl Vectors {
         self.add("two", QueryAnswer::Accounts { names, next: Some(account("amy")) });
         self.add("none", QueryAnswer::Messages { messages: vec![], more: false });
         self.add("one", QueryAnswer::Messages { messages: vec![message(1, "one")], more: false });
-        self.add("", QueryAnswer::Key { parameters: password() });
 
         self.add("", Rejection::AlreadyExists { name: account("alice") });
         self.add("", Rejection::NoSuchUser { name: account("0.a_b-c") });
@@ -175,6 +174,8 @@ impl Vectors {
         self.add("", Role::Client);
         self.add("", replica_role());
         self.add("", LoginProof::Signature { signature: Signature([0x5a; 64]) });
+        self.add("", LoginRefusal::BadProof);
+        self.add("", LoginRefusal::TooManyKeys { wait_ms: 30_000 });
         self.add("", bob());
         self.add("", RequestId::Command { client: CLIENT, sequence: 256 });
         self.add("", RequestId::Query { id: 23 });

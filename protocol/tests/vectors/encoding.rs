@@ -1,7 +1,8 @@
 //! What the encoding allows and refuses, and the items that are hashed or signed.
 
 use super::samples::*;
-use super::{Appended, DerivedSession, Frame, Invalid, Login, RequestUid, Vectors, hex};
+use super::{Appended, DerivedKey, DerivedSession, Frame, Invalid, Login, RequestUid, Vectors, hex};
+use argon2::{Algorithm, Argon2, Params, Version};
 use ciborium::Value;
 use serde::de::DeserializeOwned;
 use stablechat_protocol::close::CloseReason;
@@ -107,7 +108,7 @@ impl Vectors {
     }
 
     pub fn add_uids(&mut self) {
-        let create = Command::Create { name: account("alice"), key: secret_key().public(), password: None };
+        let create = Command::Create { name: account("alice"), key: secret_key().public() };
         let alice = Actor { account: account("alice"), key: secret_key().public() };
         for (name, timestamp, request) in [
             ("of nobody", NOW, Request { client: CLIENT, sequence: 1, actor: None, command: create }),
@@ -150,6 +151,19 @@ impl Vectors {
         for (name, key) in [("alice", "backup of 2024-05-01"), ("bob", "")] {
             let client = ClientId::derive(&secret_key(), &account(name), key).to_string();
             self.sessions.push(DerivedSession { seed: hex(&SEED), account: name, key, client });
+        }
+    }
+
+    /// Passwords are an affair of clients. This is the derivation that PROTOCOL.md describes, to which they are compared.
+    pub fn add_passwords(&mut self) {
+        let (cluster_id, account) = ("7f3a", "alice");
+        let salt = blake3::derive_key("stablechat password salt, version 1", b"7f3a\0alice");
+        let parameters = Params::new(64 * 1024, 3, 4, Some(32)).expect("good parameters");
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters);
+        for password in ["correct horse battery staple", "z\u{fc}richsee 4711"] {
+            let mut seed = [0; 32];
+            argon2.hash_password_into(password.as_bytes(), &salt, &mut seed).expect("good lengths");
+            self.passwords.push(DerivedKey { password, cluster_id, account, salt: hex(&salt), seed: hex(&seed) });
         }
     }
 }

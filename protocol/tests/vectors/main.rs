@@ -7,7 +7,7 @@
 //! - [`clients`]: messages between clients and replicas.
 //! - [`peers`]: messages between replicas.
 //! - [`status`]: status reports.
-//! - [`encoding`]: appended fields, refused bytes, frames, uids, logins, sessions.
+//! - [`encoding`]: appended fields, refused bytes, frames, uids, logins, sessions, passwords.
 //! - [`samples`]: the values that the vectors are made of.
 //!
 //! To add a message, add its variant to its list in [`wire_enums`], without which the tests do not compile, and a line that
@@ -143,6 +143,16 @@ struct DerivedSession {
     client: String,
 }
 
+/// A key that is derived from a password.
+#[derive(Serialize)]
+struct DerivedKey {
+    password: &'static str,
+    cluster_id: &'static str,
+    account: &'static str,
+    salt: String,
+    seed: String,
+}
+
 /// The content of the file.
 #[derive(Default)]
 struct Vectors {
@@ -153,6 +163,7 @@ struct Vectors {
     uids: Vec<RequestUid>,
     logins: Vec<Login>,
     sessions: Vec<DerivedSession>,
+    passwords: Vec<DerivedKey>,
     /// The rule and variant of each item that is an enum.
     variants: BTreeSet<(&'static str, &'static str)>,
 }
@@ -173,6 +184,7 @@ impl Vectors {
         vectors.add_uids();
         vectors.add_logins();
         vectors.add_sessions();
+        vectors.add_passwords();
         vectors
     }
 
@@ -208,6 +220,7 @@ impl Vectors {
             ("uids", lines(&self.uids)),
             ("logins", lines(&self.logins)),
             ("sessions", lines(&self.sessions)),
+            ("passwords", lines(&self.passwords)),
         ];
         let sections: Vec<String> =
             sections.iter().map(|(name, lines)| format!("{}: [\n{lines}\n]", json!(name))).collect();

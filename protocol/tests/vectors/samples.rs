@@ -1,9 +1,9 @@
 //! The values that the vectors are made of.
 
 use stablechat_protocol::answer::{AnswerMetadata, Message, Stability};
-use stablechat_protocol::command::{Command, PasswordParameters, Recipient};
+use stablechat_protocol::command::{Command, Recipient};
 use stablechat_protocol::digest::Digest;
-use stablechat_protocol::login::{Challenge, ChannelBinding, LoginStatement, PublicKey, Salt, SecretKey};
+use stablechat_protocol::login::{Challenge, ChannelBinding, LoginStatement, PublicKey, SecretKey};
 use stablechat_protocol::name::{AccountName, ClusterId, ClusterName, ReplicaName};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
@@ -49,10 +49,6 @@ pub fn message(number: u8, text: &str) -> Message {
 
 pub fn metadata(stability: Stability) -> AnswerMetadata {
     AnswerMetadata { position: 100_000, log_digest: Digest([0xd1; 32]), stability, copies: 2 }
-}
-
-pub fn password() -> PasswordParameters {
-    PasswordParameters { salt: Salt([0x5a; 32]), memory_kib: 65_536, passes: 3, lanes: 1 }
 }
 
 pub fn statement() -> LoginStatement {

@@ -19,11 +19,23 @@ use query_budget::QueryBudget;
 use senders::Senders;
 use sessions::Sessions;
 use stablechat_protocol::answer::Refusal;
+use stablechat_protocol::command::Command;
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::request::Actor;
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::session::ClientId;
 use std::time::Duration;
 use subscribers::Subscribers;
+
+/// The account and key whose logins end when this request is done.
+fn ended_by(request: &Request) -> Option<&Actor> {
+    let actor = request.actor.as_ref()?;
+    match request.command {
+        Command::SetKey { key } => (key != actor.key).then_some(actor),
+        Command::Delete => Some(actor),
+        Command::Create { .. } | Command::Send { .. } | Command::Ack { .. } => None,
+    }
+}
 
 /// The connections of clients.
 pub struct Clients {
@@ -31,6 +43,8 @@ pub struct Clients {
     senders: Senders,
     sessions: Sessions,
     subscribers: Subscribers,
+    /// The logins with another key than the account has, which the poll loop counts.
+    wrong_keys: Vec<(ConnectionId, AccountName)>,
     /// Tells when a connection is greeted and when it asks.
     stopwatch: Stopwatch,
 }
@@ -43,6 +57,7 @@ impl Clients {
             senders: Senders::default(),
             sessions: Sessions::default(),
             subscribers: Subscribers::default(),
+            wrong_keys: Vec::new(),
             stopwatch,
         }
     }
@@ -52,14 +67,22 @@ impl Clients {
         self.budget.on_greeted(connection, self.stopwatch.read());
     }
 
-    /// A connection speaks for an account now, and gets its messages if it asked for them.
-    pub fn on_logged_in(&mut self, connection: ConnectionId, actor: Actor, receive: bool) {
-        self.subscribers.set(connection, receive.then_some(actor));
+    /// A connection speaks for an account now, and gets its messages if it asked for them. `is_wrong`: the account has another key.
+    pub fn on_logged_in(&mut self, connection: ConnectionId, actor: Actor, receive: bool, is_wrong: bool) {
+        if is_wrong {
+            self.wrong_keys.push((connection, actor.account.clone()));
+        }
+        self.subscribers.set(connection, Some(actor), receive);
+    }
+
+    /// Takes out the logins that are with another key than the account has.
+    pub fn take_wrong_keys(&mut self) -> Vec<(ConnectionId, AccountName)> {
+        std::mem::take(&mut self.wrong_keys)
     }
 
     /// A connection speaks for nobody any more.
     pub fn on_logged_out(&mut self, connection: ConnectionId) {
-        self.subscribers.set(connection, None);
+        self.subscribers.set(connection, None, false);
         self.senders.forget(connection);
     }
 
@@ -118,6 +141,17 @@ impl Clients {
     pub fn deliver(&self, delivery: Option<Delivery>, outbox: &mut Outbox) {
         if let Some(delivery) = delivery {
             self.subscribers.deliver(delivery, outbox);
+        }
+    }
+
+    /// Ends the logins that a request has made good for nothing now that it is done, and tells their connections: the account has
+    /// another key, or is gone.
+    pub fn end_logins(&mut self, request: &Request, outbox: &mut Outbox) {
+        let Some(actor) = ended_by(request) else { return };
+        for connection in self.subscribers.end(actor) {
+            self.senders.forget(connection);
+            let Actor { account, key } = actor.clone();
+            outbox.for_client(connection, ToClient::LoggedOut { account, key });
         }
     }
 

@@ -15,7 +15,7 @@ use super::snapshots::{Snapshots, Taken};
 use super::stopwatch::Stopwatch;
 use crate::replica::{Body, ConnectionId, Input, Output, Replica, StoreChange};
 use crate::store::{ChatStore, Outcome, Repair, StoreError};
-use stablechat_protocol::answer::{AnswerMetadata, Stability};
+use stablechat_protocol::answer::{Answer, AnswerMetadata, Stability};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::request::{QueryRequest, Request, StampedRequest};
 use stablechat_protocol::time::Timestamp;
@@ -104,8 +104,9 @@ impl Executor {
         debug_assert!(self.insertion.is_none(), "a change is executed while another one is half done");
         match change {
             StoreChange::Apply { uid, body: Body::Request(request), stability, copies, waiting } => {
-                let answer = self.apply(uid, &request, (stability, copies), outbox)?;
-                outbox.for_clients(waiting, &answer);
+                self.measurements.on_request(uid.timestamp, stability);
+                let outcome = self.store.apply(uid, &request)?;
+                self.tell_outcome(uid, &request, outcome, (stability, copies), waiting, outbox);
                 Ok(None)
             }
             StoreChange::Apply { uid, body: Body::Query(query), stability, copies, waiting } => {
@@ -173,10 +174,8 @@ impl Executor {
         insertion.undone += repair.undone;
         insertion.changed += repair.changed.len();
         for (StampedRequest { uid, request }, Outcome { answer, delivery }) in repair.inserted {
-            let metadata = self.metadata((Stability::RealTime, 1));
-            let answer = ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata };
-            outbox.for_clients(insertion.waiting.remove(&uid).unwrap_or_default(), &answer);
-            self.clients.deliver(delivery, outbox);
+            let waiting = insertion.waiting.remove(&uid).unwrap_or_default();
+            self.tell_outcome(uid, &request, Outcome { answer, delivery }, (Stability::RealTime, 1), waiting, outbox);
         }
         repair.changed.into_iter().for_each(|changed| self.clients.tell_changed(changed, outbox));
         leave_out(&repair.unplaceable);
@@ -193,19 +192,23 @@ impl Executor {
         self.resubmission.go_on(now, replica, &mut self.store, is_connected, outputs)
     }
 
-    /// Applies a request, and returns the answer for the connections that wait.
-    fn apply(
+    /// Tells the connections that wait for the answer to a request, and all others that its outcome concerns.
+    fn tell_outcome(
         &mut self,
         uid: Uid,
         request: &Request,
+        outcome: Outcome,
         (stability, copies): (Stability, u8),
+        waiting: Vec<ConnectionId>,
         outbox: &mut Outbox,
-    ) -> Result<ToClient, StoreError> {
-        self.measurements.on_request(uid.timestamp, stability);
-        let Outcome { answer, delivery } = self.store.apply(uid, request)?;
-        self.clients.deliver(delivery, outbox);
-        let metadata = self.metadata((stability, copies));
-        Ok(ToClient::Answer { client: request.client, sequence: request.sequence, uid, answer, metadata })
+    ) {
+        let (metadata, is_done) = (self.metadata((stability, copies)), outcome.answer == Answer::Done);
+        let (client, sequence, answer) = (request.client, request.sequence, outcome.answer);
+        outbox.for_clients(waiting, &ToClient::Answer { client, sequence, uid, answer, metadata });
+        self.clients.deliver(outcome.delivery, outbox);
+        if is_done {
+            self.clients.end_logins(request, outbox);
+        }
     }
 
     /// Answers a query for the connections that wait, unless all of them are gone.

@@ -184,7 +184,7 @@ mod tests {
     /// The first request of a session, which makes the account alice.
     fn create(session: u8) -> Request {
         let (name, key) = (AccountName::parse("alice").expect("a name"), SecretKey::from_seed(&[session; 32]).public());
-        let command = Command::Create { name, key, password: None };
+        let command = Command::Create { name, key };
         Request { client: ClientId([session; 16]), sequence: 1, actor: None, command }
     }
 

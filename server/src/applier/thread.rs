@@ -214,7 +214,9 @@ impl Halted {
                 outbox.for_client(from, ToClient::Refused { request, timestamp, reason, clock: now });
             }
             NetEvent::Greeted { connection } => self.clients.on_greeted(connection),
-            NetEvent::LoggedIn { connection, actor, receive } => self.clients.on_logged_in(connection, actor, receive),
+            NetEvent::LoggedIn { connection, actor, receive } => {
+                self.clients.on_logged_in(connection, actor, receive, false);
+            }
             NetEvent::LoggedOut { connection } => self.clients.on_logged_out(connection),
             NetEvent::Closed { connection } => self.clients.on_closed(connection),
             NetEvent::Status { from } => {

@@ -7,12 +7,13 @@ use super::{ReplicaIdentity, peer_greeting};
 use crate::replica::{Body, PeerId};
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{ACK_MAX, Command};
-use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement};
+use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginRefusal, LoginStatement};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::Versions;
+use std::time::Duration;
 
 /// What the encryption of a connection proves of its other side.
 pub trait Channel {
@@ -185,6 +186,14 @@ impl Greeting {
         Reaction::Check(Box::new(LoginAttempt { statement, signature, receive }))
     }
 
+    /// A login is refused before its signature is checked: too many keys were tried.
+    pub fn on_too_many_keys(&mut self, attempt: LoginAttempt, wait: Duration) -> Reaction {
+        self.is_logging_in = false;
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let (account, reason) = (attempt.statement.account, LoginRefusal::TooManyKeys { wait_ms });
+        Reaction::LoggedOut(Some(ToClient::LoginRefused { account, reason }))
+    }
+
     /// A login's signature has been checked: the client holds the key that it names, or it does not. Whether the key owns the account is
     /// decided where requests are applied.
     pub fn on_checked(&mut self, attempt: LoginAttempt, is_genuine: bool) -> Reaction {
@@ -195,7 +204,7 @@ impl Greeting {
             self.actor = Some(actor.clone());
             Reaction::LoggedIn(actor, attempt.receive)
         } else {
-            Reaction::LoggedOut(Some(ToClient::LoginRefused { account }))
+            Reaction::LoggedOut(Some(ToClient::LoginRefused { account, reason: LoginRefusal::BadProof }))
         }
     }
 }

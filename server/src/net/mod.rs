@@ -53,7 +53,7 @@ use crate::replica::{ConnectionId, PeerId, Submission};
 use stablechat_protocol::cluster::{Cluster, ReplicaEntry};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::name::{ClusterName, ReplicaName};
+use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::time::Timestamp;
@@ -226,6 +226,8 @@ pub enum NetCommand {
     ConnectionSeen { peer: PeerId },
     /// Answer the monitoring systems that wait for a report.
     ScrapeResult { report: ScrapeReport },
+    /// A connection is logged in with another key than the account of this name has.
+    WrongKey { connection: ConnectionId, account: AccountName },
     /// End the connection with a peer and make a new one.
     Disconnect { peer: PeerId },
     /// Find out whether anybody listens at a peer's address, with a connection that is begun now, until the peer is connected.

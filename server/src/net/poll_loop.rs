@@ -237,6 +237,11 @@ impl PollLoop {
                 self.monitor.iter_mut().for_each(|monitor| monitor.on_result(report, now));
             }
             NetCommand::ConnectionSeen { peer } => self.peer_links.on_acknowledged(*peer),
+            NetCommand::WrongKey { connection, account } => {
+                if let Some((connection, _)) = self.connections.get(*connection) {
+                    self.rates.on_wrong_key(now, connection.source(), account);
+                }
+            }
             NetCommand::Disconnect { peer } => self.disconnect(*peer, now),
             NetCommand::AskAddress { peer, number } => self.inquirer.ask(*peer, *number, now),
             NetCommand::DropQuestion { peer } => self.inquirer.forget(*peer),

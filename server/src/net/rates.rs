@@ -1,4 +1,5 @@
-//! How fast an account and a source address may submit commands here, and how many accounts an address may create.
+//! How fast an account and a source address may submit commands here, how many accounts an address may create, and how many keys it
+//! may try for one.
 //!
 //! Every command that is applied costs all replicas: a log entry until the log is truncated, a place in a session for a day, and
 //! often a message for good. So one that comes too fast is refused, with a time to wait (`Refusal::TooFast`). The rates are far
@@ -16,6 +17,7 @@
 use super::Source;
 use stablechat_protocol::command::Command;
 use stablechat_protocol::login::PublicKey;
+use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::{Actor, Request};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -26,6 +28,9 @@ const ACCOUNT: Rate = Rate { burst: 200_000, interval: Duration::from_millis(5) 
 const ADDRESS: Rate = Rate { burst: 1_000_000, interval: Duration::from_millis(2) };
 /// How many accounts one source address may create: 1,000 at once, then ten per second.
 const CREATION: Rate = Rate { burst: 1000, interval: Duration::from_millis(100) };
+/// How many wrong keys one source address may try for one account: 20 at once, then two a minute. So passwords cannot be guessed by trying
+/// them here. The owner, who comes from elsewhere, does not notice.
+const WRONG_KEYS: Rate = Rate { burst: 20, interval: Duration::from_secs(30) };
 /// Bytes of text that cost as much as one command: a long message takes more room than a short one.
 const TEXT_PER_COST: usize = 1024;
 /// Once a bucket is empty, it refuses everything until a second's worth has gathered. Otherwise a client that keeps many commands in
@@ -54,12 +59,16 @@ enum Party {
     Address(Source),
     /// Creations of accounts from a network address.
     Creations(Source),
+    /// Wrong keys from a network address, for the account whose name has this digest.
+    WrongKeys(Source, [u8; 32]),
     /// Those of the accounts that found no place.
     OtherAccounts,
     /// Those of the addresses that found no place.
     OtherAddresses,
     /// Creations from the addresses that found no place.
     OtherCreations,
+    /// Wrong keys for the accounts and addresses that found no place.
+    OtherWrongKeys,
 }
 
 /// How fast something may happen.
@@ -112,6 +121,23 @@ impl Rates {
         Ok(())
     }
 
+    /// Whether another key for an account may be tried from this network address.
+    ///
+    /// # Errors
+    /// Too many were wrong. One may be tried after this time.
+    pub fn may_try_key(&mut self, now: Instant, source: Source, account: &AccountName) -> Result<(), Duration> {
+        let party = wrong_keys(source, account);
+        match self.buckets.get_mut(&party) {
+            Some(bucket) => bucket.check(now, WRONG_KEYS, 1),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a key that is not that of the account.
+    pub fn on_wrong_key(&mut self, now: Instant, source: Source, account: &AccountName) {
+        self.bucket(now, wrong_keys(source, account)).count(now, WRONG_KEYS, 1);
+    }
+
     /// The bucket of a party, or the one that it shares when there are too many.
     fn bucket(&mut self, now: Instant, party: Party) -> &mut Bucket {
         if self.buckets.len() >= PARTIES_MAX && !self.buckets.contains_key(&party) {
@@ -127,6 +153,10 @@ impl Rates {
     }
 }
 
+fn wrong_keys(source: Source, account: &AccountName) -> Party {
+    Party::WrongKeys(source, *blake3::hash(account.as_str().as_bytes()).as_bytes())
+}
+
 impl Party {
     /// The parties of this kind that found no place.
     fn others(self) -> Party {
@@ -134,6 +164,7 @@ impl Party {
             Party::Account(_) | Party::OtherAccounts => Party::OtherAccounts,
             Party::Address(_) | Party::OtherAddresses => Party::OtherAddresses,
             Party::Creations(_) | Party::OtherCreations => Party::OtherCreations,
+            Party::WrongKeys(..) | Party::OtherWrongKeys => Party::OtherWrongKeys,
         }
     }
 }
@@ -170,7 +201,7 @@ impl Bucket {
 fn cost(command: &Command) -> u32 {
     let text = match command {
         Command::Send { text, .. } => text.as_str().len() / TEXT_PER_COST,
-        Command::Create { .. } | Command::Delete | Command::Ack { .. } => 0,
+        Command::Create { .. } | Command::Delete | Command::Ack { .. } | Command::SetKey { .. } => 0,
     };
     1 + u32::try_from(text).unwrap_or(u32::MAX - 1)
 }
@@ -179,7 +210,6 @@ fn cost(command: &Command) -> u32 {
 mod tests {
     use super::*;
     use stablechat_protocol::command::Recipient;
-    use stablechat_protocol::name::AccountName;
     use stablechat_protocol::session::ClientId;
     use stablechat_protocol::text::MessageText;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -198,7 +228,7 @@ mod tests {
     }
 
     fn create() -> Request {
-        let command = Command::Create { name: name("alice"), key: PublicKey([1; 32]), password: None };
+        let command = Command::Create { name: name("alice"), key: PublicKey([1; 32]) };
         Request { client: ClientId([0; 16]), sequence: 1, actor: None, command }
     }
 

@@ -10,7 +10,7 @@ use stablechat_protocol::wire_struct;
 use std::fmt;
 
 /// The version of the stored format, `store::state::keys` included. A program opens stores of its own version only.
-pub const FORMAT: u64 = 3;
+pub const FORMAT: u64 = 4;
 
 /// The column family of [`LogEntry`] by uid. Entries up to [`META_APPLIED`] are applied. Entries after it exist only during a
 /// repair, which is going to apply them; until then their positions and chain hashes mean nothing.

@@ -117,7 +117,7 @@ pub fn actor(name: &str, key: u8) -> Actor {
 
 /// Makes an actor's account.
 pub fn create(actor: &Actor) -> Command {
-    Command::Create { name: actor.account.clone(), key: actor.key, password: None }
+    Command::Create { name: actor.account.clone(), key: actor.key }
 }
 
 /// Sends a message.
@@ -177,7 +177,8 @@ fn command(random: &mut Random, actors: &[Actor], speaker: &Actor, before: &[Sta
     match random.below(100) {
         0..25 => create(speaker),
         25..33 => Command::Delete,
-        33..50 if !before.is_empty() => Command::Ack { uids: (0..4).map(|_| random.one_of(before).uid).collect() },
+        33..38 => Command::SetKey { key: random.one_of(actors).key },
+        38..50 if !before.is_empty() => Command::Ack { uids: (0..4).map(|_| random.one_of(before).uid).collect() },
         _ => {
             let text = format!("message {}", before.len());
             send(random.one_of(actors), &text)

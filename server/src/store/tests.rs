@@ -10,9 +10,9 @@ use crate::golden::golden_scripts;
 use rocksdb::Options;
 use script::Script;
 use stablechat_protocol::answer::{Answer, Rejection};
-use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, PasswordParameters, Query, Recipient};
+use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, Recipient};
 use stablechat_protocol::digest::Digest;
-use stablechat_protocol::login::{PublicKey, Salt};
+use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::session::ClientId;
@@ -39,7 +39,7 @@ fn actor(name: &str) -> Actor {
 }
 
 fn create(name: &str) -> Command {
-    Command::Create { name: account(name), key: key(name), password: None }
+    Command::Create { name: account(name), key: key(name) }
 }
 
 fn send(to: &str) -> Command {
@@ -74,10 +74,10 @@ golden_scripts!(
     a_successor_with_another_key_is_another_owner,
     ack_removes_exactly_the_messages_that_it_names,
     another_command_under_a_number_is_not_executed,
+    another_key_takes_the_place_of_the_first,
     answers_are_forgotten_beyond_the_window,
     history_comes_in_pages_from_its_end,
     lists_come_in_sorted_pages,
-    lookup_answers_alike_for_everyone,
     names_are_taken_once,
     only_the_owner_acts_for_an_account,
     sessions_end_after_a_day_of_log_time,
@@ -248,16 +248,6 @@ fn an_acknowledgement_beyond_the_limit_removes_nothing() {
     assert_eq!(applying.apply(Some(actor("alice")), Command::Ack { uids: vec![message; ACK_MAX] }).1, Answer::Done);
     store.commit().expect("storage works");
     assert_eq!(store.check().faults, Vec::<String>::new());
-}
-
-#[test]
-fn a_lookup_gives_the_parameters_that_the_account_was_made_with() {
-    let mut store = in_memory();
-    let parameters = PasswordParameters { salt: Salt([7; 32]), memory_kib: 1024, passes: 2, lanes: 1 };
-    let (name, key, password) = (account("alice"), key("alice"), Some(parameters.clone()));
-    Applying(&mut store, 0).apply(None, Command::Create { name: name.clone(), key, password });
-    let query = QueryRequest { id: 1, actor: None, query: Query::KeyLookup { name } };
-    assert_eq!(store.query(&query).expect("storage works"), QueryAnswer::Key { parameters });
 }
 
 #[test]

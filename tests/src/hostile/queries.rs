@@ -5,7 +5,7 @@ use crate::raw::frame;
 use crate::session::{recipient, wall_clock};
 use stablechat_protocol::command::Query;
 use stablechat_protocol::message::ToReplica;
-use stablechat_protocol::name::{AccountName, Pattern};
+use stablechat_protocol::name::Pattern;
 use stablechat_protocol::time::Timestamp;
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ fn list(pattern: &str) -> Query {
 }
 
 fn burst(turn: &mut Turn) -> Step {
-    let query = Query::KeyLookup { name: AccountName::parse("v").expect("a name by the rules") };
+    let query = Query::List { pattern: Pattern::parse("v").expect("a pattern"), after: None, limit: 1 };
     let now = wall_clock();
     let query =
         |id| frame(&ToReplica::Query { id, timestamp: now.after(Duration::from_nanos(id)), query: query.clone() });

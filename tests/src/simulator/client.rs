@@ -49,6 +49,8 @@ pub enum Stage {
     /// As the account, issue the commands of the stage before again, in the same session, a few of them with another text
     /// ([`other_label`]). Those that are left; they become known when the stage begins.
     Repeat(VecDeque<Command>),
+    /// As the account, give it this key, and use that from the next stage on.
+    Rekey(PublicKey),
     /// As the account, delete it.
     Delete,
     /// Listen only.
@@ -110,7 +112,8 @@ impl Client {
         let speak = Stage::Speak(random.u32(20..60));
         let plan = if lasting {
             let repeat = Stage::Repeat(VecDeque::new());
-            vec![Stage::Create, speak, repeat.clone(), Stage::Speak(10), repeat, Stage::Over]
+            let rekey = Stage::Rekey(PublicKey([100 + number as u8; 32]));
+            vec![Stage::Create, speak, repeat.clone(), rekey, Stage::Speak(10), repeat, Stage::Over]
         } else {
             vec![Stage::Create, speak.clone(), Stage::Delete, Stage::Create, speak, Stage::Delete, Stage::Over]
         };
@@ -238,9 +241,10 @@ impl Client {
         match &mut self.stage {
             Stage::Create if self.issued.is_empty() => {
                 let Actor { account, key } = self.actor.clone();
-                Some(Command::Create { name: account, key, password: None })
+                Some(Command::Create { name: account, key })
             }
             Stage::Delete if self.issued.is_empty() => Some(Command::Delete),
+            Stage::Rekey(key) if self.issued.is_empty() => Some(Command::SetKey { key: *key }),
             Stage::Speak(0) if self.inbox.has_acknowledgements() && random.bool() => Some(self.acknowledge(random)),
             Stage::Speak(left) if *left > 0 => {
                 *left -= 1;
@@ -273,7 +277,7 @@ impl Client {
     /// Whether all commands of the stage have been issued.
     fn has_said_all(&self) -> bool {
         match &self.stage {
-            Stage::Create | Stage::Delete => !self.issued.is_empty(),
+            Stage::Create | Stage::Delete | Stage::Rekey(_) => !self.issued.is_empty(),
             Stage::Speak(left) => *left == 0,
             Stage::Repeat(commands) => commands.is_empty(),
             Stage::Over => true,
@@ -287,6 +291,9 @@ impl Client {
 
     /// Begins the next stage, in a session of its own, logged in as the stage needs it.
     fn next_stage(&mut self, random: &mut Rng, clock: Timestamp) {
+        if let Stage::Rekey(key) = self.stage {
+            self.actor.key = key;
+        }
         let issued = std::mem::take(&mut self.issued);
         let fresh = ClientId(random.u128(..).to_be_bytes());
         let (stage, client) = match self.plan.pop_front().unwrap_or(Stage::Over) {

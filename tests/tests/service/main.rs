@@ -1,6 +1,7 @@
 //! The service as its users and operators meet it, tested with real processes: one to three replicas, no faults of the network, and
 //! no load. These tests mostly wait. They are modules of one program, since cargo runs the programs of tests one after another.
 
+mod account_keys;
 mod chat;
 mod connections;
 mod data;

@@ -1,9 +1,9 @@
 //! A job: the work for one input line, its progress and its answers.
 
 use crate::cli::exit::Failure;
+use crate::cli::secrets::NewKey;
 use crate::cli::verb::Verb;
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Rejection};
-use stablechat_protocol::login::SecretKey;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
@@ -18,8 +18,8 @@ pub struct Job {
     pub replies: Vec<Reply>,
     /// When the first final answer of this stage came.
     pub answered_at: Timestamp,
-    /// The key that it creates an account with, if it does.
-    pub create_key: Option<SecretKey>,
+    /// The key that it gives an account, if it does.
+    pub new_key: Option<NewKey>,
     /// Whether any result or rejection was shown; if not, the user is told that there is none.
     pub has_results: bool,
     /// Messages of earlier pages, for results that are shown only when complete.
@@ -40,6 +40,8 @@ pub enum Stage {
     Query { number: u64 },
     /// All replicas are being asked for their status.
     Status,
+    /// A password is being asked for.
+    Password,
     /// There is nothing to wait for.
     Local,
 }
@@ -74,7 +76,7 @@ impl Job {
             stage: Stage::Waiting,
             replies: Vec::new(),
             answered_at: Timestamp::ZERO,
-            create_key: None,
+            new_key: None,
             has_results: false,
             gathered: Vec::new(),
         }

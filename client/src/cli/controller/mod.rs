@@ -22,6 +22,7 @@ use crate::cli::exit::{self, Failure};
 use crate::cli::lines::LineError;
 use crate::cli::mode::Mode;
 use crate::cli::print::{Answerer, Item, Output};
+use crate::cli::secrets::NewKey;
 use crate::cli::verb::Verb;
 use crate::greeting::Credentials;
 use crate::keys::Keys;
@@ -34,6 +35,7 @@ use reachability::{ReachNews, Reachability};
 use stablechat_protocol::answer::{Answer, Refusal};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::command::Command;
+use stablechat_protocol::login::{LoginRefusal, PublicKey};
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::session::ClientId;
@@ -41,7 +43,6 @@ use stablechat_protocol::time::Timestamp;
 use status_collection::StatusCollection;
 use std::rc::Rc;
 use timeouts::Timeouts;
-pub use work::load_credentials;
 
 /// Settings that do not change while the client runs.
 pub struct ControllerSettings {
@@ -67,6 +68,10 @@ pub enum Effect {
         /// Whether its messages shall be pushed.
         receive: bool,
     },
+    /// Ask for the password of an account, and call [`Controller::on_password`].
+    AskPassword {
+        account: AccountName,
+    },
     Show(Output),
 }
 
@@ -76,6 +81,10 @@ pub struct Controller {
     account: ActiveAccount,
     /// The account to return to after a `connect` that fails, or after another account was deleted. No other job runs meanwhile.
     previous: Option<ActiveAccount>,
+    /// Credentials that are not in a file.
+    typed: Option<Credentials>,
+    /// The key that the first job gives an account, unless it makes one.
+    new_key: Option<NewKey>,
     jobs: JobQueue,
     status: StatusCollection,
     reach: Reachability,
@@ -95,6 +104,8 @@ impl Controller {
         Controller {
             account: ActiveAccount::nobody(settings.new_client, bound),
             previous: None,
+            typed: None,
+            new_key: None,
             jobs: JobQueue::default(),
             status: StatusCollection::default(),
             reach: Reachability::new(now),
@@ -115,6 +126,11 @@ impl Controller {
             account.use_session(client);
         }
         self.switch(account);
+    }
+
+    /// Credentials that are not in a file, and the key that the first job gives an account unless it makes one.
+    pub fn use_keys(&mut self, typed: Option<Credentials>, new_key: Option<NewKey>) {
+        (self.typed, self.new_key) = (typed, new_key);
     }
 
     /// Tells a person who has no account in use how to go on.
@@ -270,7 +286,8 @@ impl Controller {
     pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) {
         match message {
             ToClient::Status { report } => self.status.on_report(link, *report),
-            ToClient::LoginRefused { account } => log::warn!("{} refuses {account}'s login", self.replica(link)),
+            ToClient::LoggedOut { account, key } => self.on_logged_out(&account, key),
+            ToClient::LoginRefused { account, reason } => self.on_login_refused(link, &account, reason),
             message => {
                 let mut events = Vec::new();
                 self.account.on_message(now, link, message, &mut events);
@@ -355,6 +372,46 @@ impl Controller {
         {
             job.on_reply(now, Reply { link, content: Content::Command { uid, answer }, metadata });
         }
+    }
+
+    /// A replica refuses a login. Requests are answered as if there were none, which tells the rest.
+    fn on_login_refused(&mut self, link: usize, account: &AccountName, reason: LoginRefusal) {
+        let replica = self.replica(link);
+        match reason {
+            LoginRefusal::BadProof => log::warn!("{replica} refuses {account}'s login"),
+            LoginRefusal::TooManyKeys { wait_ms } => {
+                let wait_s = wait_ms.div_ceil(1000);
+                self.notice(format!(
+                    "{replica} lets nobody log in as {account} from this address for {wait_s} s: too many wrong passwords or keys"
+                ));
+            }
+        }
+    }
+
+    /// A login is good for nothing any more: the account has another key, or was deleted.
+    fn on_logged_out(&mut self, account: &AccountName, key: PublicKey) {
+        let is_ours =
+            self.account.credentials().is_some_and(|ours| ours.account == *account && ours.secret.public() == key);
+        if !is_ours || self.jobs.changes_key() || self.outcome.is_over() {
+            return;
+        }
+        // Another program of this user may have changed it, or be about to put it into its place.
+        if let Ok(Some(secret)) = self.settings.keys.load_another(account, key) {
+            let credentials = Credentials { account: account.clone(), secret, is_from_password: false };
+            let successor = self.account.successor(Some(Rc::new(credentials)), self.account.receives());
+            self.switch(successor);
+            return;
+        }
+        let what = format!("{account} has got another key, or was deleted");
+        if self.settings.mode == Mode::Prompt {
+            let nobody = self.account.successor(None, false);
+            self.switch(nobody);
+            return self
+                .notice(format!("{what}, so you are not connected any more; if it is yours: connect {account}"));
+        }
+        let failure = Failure::new(exit::NOT_ALLOWED, format!("{what} while it was in use"));
+        self.outcome.end(failure.code);
+        self.show(Item::Failed { line: None, verb: None, failure }, None);
     }
 
     /// A replica did not take a command. When none takes it for lack of room, or because it comes too fast, a person is told: that may

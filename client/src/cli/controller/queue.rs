@@ -4,6 +4,7 @@
 //! is a *barrier*: it starts when all jobs before it are done, and the jobs after it wait until it is done.
 
 use super::job::{Job, Stage};
+use crate::cli::verb::Verb;
 use stablechat_protocol::session::WINDOW;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -49,6 +50,16 @@ impl JobQueue {
     /// Whether any job changes the account.
     pub fn has_barrier(&self) -> bool {
         self.jobs.iter().any(Job::is_barrier)
+    }
+
+    /// Whether the job at the front gives an account another key, or deletes it.
+    pub fn changes_key(&self) -> bool {
+        self.first_started().is_some_and(|job| matches!(job.task, Ok(Verb::Delete { .. } | Verb::SetKey { .. })))
+    }
+
+    /// The job at the front, if it waits for a password.
+    pub fn awaiting_password(&mut self) -> Option<&mut Job> {
+        self.jobs.front_mut().filter(|job| job.stage == Stage::Password)
     }
 
     /// The next job to start, unless a barrier holds it up. `is_quiet`: no command is in flight and no acknowledgement is due.
@@ -133,7 +144,6 @@ fn named(jobs: &[&Job]) -> Option<String> {
 mod tests {
     use super::super::job::{Content, Reply};
     use super::*;
-    use crate::cli::verb::Verb;
     use stablechat_protocol::answer::{Answer, AnswerMetadata, Stability};
     use stablechat_protocol::digest::Digest;
     use stablechat_protocol::time::Timestamp;

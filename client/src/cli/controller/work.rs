@@ -1,14 +1,15 @@
 //! Doing the jobs: each is started when its turn comes, and its result shown when those before it are.
 
-use super::Controller;
 use super::job::{Content, Job, Reply, Stage};
+use super::{Controller, Effect};
 use crate::account::{recipient, unread};
 use crate::cli::exit::{self, Failure};
 use crate::cli::mode::Mode;
 use crate::cli::print::{Answerer, Item};
+use crate::cli::secrets::{self, NewKey, load_credentials};
 use crate::cli::verb::Verb;
 use crate::greeting::Credentials;
-use crate::keys::Keys;
+use crate::keys::{KeyError, Keys};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
 use stablechat_protocol::command::{Command, PAGE_MAX, Query};
 use stablechat_protocol::login::SecretKey;
@@ -118,6 +119,7 @@ impl Controller {
             Verb::Send { to, text } => Ok(self.command(now, Command::Send { to: recipient(&to), text })),
             Verb::Create { name } => self.start_create(now, name),
             Verb::Connect { name } => self.start_connect(now, &name),
+            Verb::SetKey { name } => self.start_set_key(now, &name),
             Verb::Delete { name } => self.start_delete(now, &name),
             Verb::List { pattern } => Ok(self.query(now, Query::List { pattern, after: None, limit: PAGE_MAX })),
             Verb::Unread => Ok(self.query(now, unread(None))),
@@ -156,27 +158,75 @@ impl Controller {
 
     /// Makes a key unless there is one, so that repeating a create whose outcome is not known makes no second one.
     fn start_create(&mut self, now: Timestamp, name: AccountName) -> Result<Stage, Failure> {
-        let key = self.settings.keys.load_or_create(&name);
-        let key = key.map_err(|error| Failure::new(exit::CONFIGURATION, error.to_string()))?;
-        let command = Command::Create { name, key: key.public(), password: None };
+        let new_key = self.new_key(|keys| keys.load_or_create(&name))?;
+        let command = Command::Create { key: new_key.secret.public(), name };
         if let Some(job) = self.jobs.next(true) {
-            job.create_key = Some(key);
+            job.new_key = Some(new_key);
         }
         Ok(self.command(now, command))
     }
 
-    /// Logs in, and asks for unread messages: the answer says whether the account is ours.
+    /// Gives the account in use another key.
+    fn start_set_key(&mut self, now: Timestamp, name: &AccountName) -> Result<Stage, Failure> {
+        let new_key = self.new_key(|keys| keys.next(name))?;
+        let command = Command::SetKey { key: new_key.secret.public() };
+        if let Some(job) = self.jobs.next(true) {
+            job.new_key = Some(new_key);
+        }
+        Ok(self.command(now, command))
+    }
+
+    /// The key that was given, or one that is made now.
+    fn new_key(&mut self, make: impl Fn(&Keys) -> Result<SecretKey, KeyError>) -> Result<NewKey, Failure> {
+        if let Some(new_key) = self.new_key.take() {
+            return Ok(new_key);
+        }
+        let secret = make(&self.settings.keys).map_err(|error| Failure::new(exit::CONFIGURATION, error.to_string()))?;
+        Ok(NewKey { secret, is_kept: true })
+    }
+
+    /// Logs in, with a key that is in a file or was given, or else with one from a password that is asked for.
     fn start_connect(&mut self, now: Timestamp, name: &AccountName) -> Result<Stage, Failure> {
+        let typed = self.typed.take_if(|typed| typed.account == *name);
+        if let Some(credentials) = typed {
+            return Ok(self.connect(now, credentials));
+        }
+        if self.settings.mode == Mode::Prompt && secrets::load(&self.settings.keys, name)?.is_none() {
+            self.effects.push(Effect::AskPassword { account: name.clone() });
+            return Ok(Stage::Password);
+        }
         let credentials = load_credentials(&self.settings.keys, name)?;
+        Ok(self.connect(now, credentials))
+    }
+
+    /// Takes the answer to [`Effect::AskPassword`].
+    pub fn on_password(&mut self, now: Timestamp, answer: Result<Credentials, Failure>) {
+        if self.jobs.awaiting_password().is_none() {
+            return;
+        }
+        let stage = answer.map(|credentials| self.connect(now, credentials));
+        let Some(job) = self.jobs.awaiting_password() else { return };
+        match stage {
+            Ok(stage) => job.enter(stage),
+            Err(failure) => {
+                job.task = Err(failure);
+                job.enter(Stage::Local);
+            }
+        }
+    }
+
+    /// Logs in, and asks for unread messages: the answer says whether the account is ours.
+    fn connect(&mut self, now: Timestamp, credentials: Credentials) -> Stage {
         let account = self.account.successor(Some(Rc::new(credentials)), true);
         self.previous = Some(self.switch(account));
-        Ok(self.query(now, unread(None)))
+        self.query(now, unread(None))
     }
 
     /// Deletes an account in its own name, if need be by using it for that one command.
     fn start_delete(&mut self, now: Timestamp, name: &AccountName) -> Result<Stage, Failure> {
         if self.account.name() != Some(name) {
-            let credentials = load_credentials(&self.settings.keys, name)?;
+            let typed = self.typed.take_if(|typed| typed.account == *name);
+            let credentials = typed.map_or_else(|| load_credentials(&self.settings.keys, name), Ok)?;
             let account = self.account.successor(Some(Rc::new(credentials)), false);
             self.previous = Some(self.switch(account));
         }
@@ -202,8 +252,8 @@ impl Controller {
             Verb::Status => self.finish_status(job),
             Verb::Create { name } => {
                 // The key is in its place before anybody is told that the account exists.
-                if let (true, Some(key)) = (is_done, &job.create_key) {
-                    self.confirm_key(&name, key);
+                if let (true, Some(new_key)) = (is_done, &job.new_key) {
+                    self.confirm_key(&name, new_key);
                 }
                 self.show_each(&replies, |_| Item::Created { name: name.clone() });
                 if is_done && self.settings.mode == Mode::Prompt && self.account.name().is_none() {
@@ -215,6 +265,12 @@ impl Controller {
                 self.show_each(&replies, |uid| Item::Sent { to: to.clone(), uid, sequence });
             }
             Verb::Connect { name } => self.finish_connect(now, job, name, replies),
+            Verb::SetKey { name } => {
+                if let (true, Some(new_key)) = (is_done, &job.new_key) {
+                    self.confirm_key(&name, new_key);
+                }
+                self.show_each(&replies, |_| Item::KeySet { name: name.clone() });
+            }
             Verb::Delete { name } => {
                 self.show_each(&replies, |_| Item::Deleted { name: name.clone() });
                 self.finish_delete(&name, is_done);
@@ -232,7 +288,8 @@ impl Controller {
         if let Some(reason) =
             replies.iter().find(|reply| reply.content.is_final()).and_then(|reply| reply.content.rejection())
         {
-            self.outcome.on_failure(job.line, &Failure::from(reason));
+            let failure = self.failure(reason);
+            self.outcome.on_failure(job.line, &failure);
         }
         if self.settings.all_replies {
             replies.sort_by_key(|reply| reply.link);
@@ -243,15 +300,29 @@ impl Controller {
         }
         for reply in &replies {
             if let Some(reason) = reply.content.rejection() {
-                let mut failure = Failure::from(reason);
-                if *reason == Rejection::LoginRequired {
-                    failure.message += &format!("; {}", self.account_advice());
-                }
+                let failure = self.failure(reason);
                 let item = Item::Failed { line: job.line, verb: job.word(), failure };
                 self.show(item, Some(self.answerer(reply)));
             }
         }
         replies
+    }
+
+    /// A rejection, with what the user can do about it.
+    fn failure(&self, reason: &Rejection) -> Failure {
+        let credentials = self.account.credentials();
+        let is_typed = |name: &AccountName| {
+            credentials.as_ref().is_some_and(|typed| typed.is_from_password && typed.account == *name)
+        };
+        let mut failure = Failure::from(reason);
+        match reason {
+            Rejection::LoginRequired => failure.message += &format!("; {}", self.account_advice()),
+            Rejection::NotOwner { name } | Rejection::NoSuchUser { name } if is_typed(name) => {
+                failure = Failure::new(exit::NOT_ALLOWED, format!("there is no account {name} with this password"));
+            }
+            _ => {}
+        }
+        failure
     }
 
     /// Reports answers to a query that differ. (Those to commands are compared by the session.)
@@ -319,9 +390,11 @@ impl Controller {
         }
     }
 
-    /// Keeps the key of an account that a replica has created with it.
-    fn confirm_key(&mut self, name: &AccountName, key: &SecretKey) {
-        if let Err(error) = self.settings.keys.confirm(name, key) {
+    /// Keeps a key that a replica has confirmed, if it is to be kept.
+    fn confirm_key(&mut self, name: &AccountName, new_key: &NewKey) {
+        if new_key.is_kept
+            && let Err(error) = self.settings.keys.confirm(name, &new_key.secret)
+        {
             self.notice(error.to_string());
         }
     }
@@ -430,25 +503,6 @@ enum Turn {
     Done,
     /// It has asked for more.
     Again,
-}
-
-/// The name and key of an account.
-///
-/// # Errors
-/// There is no key of that account here, or it cannot be used.
-pub fn load_credentials(keys: &Keys, account: &AccountName) -> Result<Credentials, Failure> {
-    match keys.load(account) {
-        Ok(Some(secret)) => Ok(Credentials { account: account.clone(), secret }),
-        Ok(None) => Err(Failure::new(
-            exit::CONFIGURATION,
-            format!(
-                "there is no key for {account}: {} does not exist; if the account is yours, copy its key there, \
-                 otherwise make it with: create {account}",
-                keys.path(account).display()
-            ),
-        )),
-        Err(error) => Err(Failure::new(exit::CONFIGURATION, error.to_string())),
-    }
 }
 
 /// A page of an exchange of messages.

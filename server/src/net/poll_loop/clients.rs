@@ -62,11 +62,15 @@ impl PollLoop {
     pub(super) fn check_logins(&mut self) {
         let now = Instant::now();
         while let Some((id, attempt)) = self.logins.next(now, |id| self.connections.get(id).is_some()) {
-            let is_genuine = attempt.is_genuine();
-            if let Some((_, Remote::Client(greeting))) = self.connections.get_mut(id) {
-                let reaction = greeting.on_checked(attempt, is_genuine);
-                self.react(id, reaction, now);
-            }
+            let Some((connection, Remote::Client(greeting))) = self.connections.get_mut(id) else { continue };
+            let reaction = match self.rates.may_try_key(now, connection.source(), &attempt.statement.account) {
+                Ok(()) => {
+                    let is_genuine = attempt.is_genuine();
+                    greeting.on_checked(attempt, is_genuine)
+                }
+                Err(wait) => greeting.on_too_many_keys(attempt, wait),
+            };
+            self.react(id, reaction, now);
         }
     }
 

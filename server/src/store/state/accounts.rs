@@ -8,7 +8,6 @@ use super::keys::{Column, Tombstone, User, tombstone_key};
 use super::rows::Rows;
 use super::{Delivery, StoreError};
 use stablechat_protocol::answer::Rejection;
-use stablechat_protocol::command::PasswordParameters;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::Actor;
@@ -35,17 +34,25 @@ pub fn owned<'a>(rows: &Rows, actor: Option<&'a Actor>) -> Result<(&'a AccountNa
 }
 
 /// Creates an account.
-pub fn create(
-    rows: &mut Rows,
-    uid: Uid,
-    name: &AccountName,
-    key: PublicKey,
-    password: Option<PasswordParameters>,
-) -> Result<Option<Delivery>, Abort> {
+pub fn create(rows: &mut Rows, uid: Uid, name: &AccountName, key: PublicKey) -> Result<Option<Delivery>, Abort> {
     if find(rows, name)?.is_some() {
         return Err(Rejection::AlreadyExists { name: name.clone() }.into());
     }
-    rows.put(Column::Users, name.as_str().into(), &User { id: uid, key, password })?;
+    rows.put(Column::Users, name.as_str().into(), &User { id: uid, key })?;
+    Ok(None)
+}
+
+/// Gives the actor's account another key. Who has the earlier one may repeat the command that has replaced it, and nothing else.
+pub fn set_key(rows: &mut Rows, actor: Option<&Actor>, key: PublicKey) -> Result<Option<Delivery>, Abort> {
+    let Actor { account: name, key: signer } = actor.ok_or(Rejection::LoginRequired)?;
+    let user = existing(rows, name)?;
+    if user.key == key {
+        return Ok(None);
+    }
+    if user.key != *signer {
+        return Err(Rejection::NotOwner { name: name.clone() }.into());
+    }
+    rows.put(Column::Users, name.as_str().into(), &User { key, ..user })?;
     Ok(None)
 }
 

@@ -4,7 +4,7 @@
 //! big-endian. An account is named in keys by its id, the uid of the request that created it.
 
 use stablechat_protocol::answer::{Answer, Message};
-use stablechat_protocol::command::{PasswordParameters, Recipient};
+use stablechat_protocol::command::Recipient;
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
@@ -61,8 +61,6 @@ wire_struct! {
         pub id: Uid,
         /// The key that owns it.
         pub key: PublicKey,
-        /// How the key is derived, when it is derived from a password.
-        pub password: Option<PasswordParameters>,
     }
 }
 

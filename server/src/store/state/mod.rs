@@ -9,7 +9,7 @@
 //! | [`rows`] | the rows of the state, over RocksDB; every write goes through it |
 //! | [`keys`] | which rows there are and how their keys are made |
 //! | [`session`] | exactly once, in the order of the session |
-//! | [`accounts`] | accounts: create, delete, ownership |
+//! | [`accounts`] | accounts: create, delete, ownership, other keys |
 //! | [`messages`] | messages: send, acknowledge, count the unread |
 //! | [`query`] | reads, in pages |
 //! | [`housekeeping`] | removing unreachable rows, a bounded number with each request |
@@ -97,10 +97,11 @@ pub fn apply(rows: &mut Rows, before: Timestamp, uid: Uid, request: &Request) ->
 fn execute(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
     let actor = request.actor.as_ref();
     let delivery = match &request.command {
-        Command::Create { name, key, password } => accounts::create(rows, uid, name, *key, password.clone()),
+        Command::Create { name, key } => accounts::create(rows, uid, name, *key),
         Command::Delete => accounts::delete(rows, actor),
         Command::Send { to, text } => messages::send(rows, uid, actor, to, text),
         Command::Ack { uids } => messages::acknowledge(rows, actor, uids),
+        Command::SetKey { key } => accounts::set_key(rows, actor, *key),
     };
     match delivery {
         Ok(delivery) => Ok(Outcome { answer: Answer::Done, delivery }),

@@ -7,8 +7,7 @@ use super::rows::{Direction, Row, Rows};
 use super::{Abort, StoreError, accounts};
 use crate::store::database::decode;
 use stablechat_protocol::answer::{Message, QueryAnswer};
-use stablechat_protocol::command::{PAGE_BYTES, PAGE_MAX, PasswordParameters, Query, Recipient};
-use stablechat_protocol::login::Salt;
+use stablechat_protocol::command::{PAGE_BYTES, PAGE_MAX, Query, Recipient};
 use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_protocol::uid::Uid;
@@ -24,7 +23,6 @@ pub fn answer(rows: &Rows, query: &QueryRequest) -> Result<QueryAnswer, StoreErr
         Query::List { pattern, after, limit } => list(rows, pattern, after.as_ref(), page_size(*limit)),
         Query::Unread { after, limit } => unread(rows, actor, *after, page_size(*limit)),
         Query::History { with, before, limit } => history(rows, actor, with, *before, page_size(*limit)),
-        Query::KeyLookup { name } => key_lookup(rows, name),
     };
     answer.or_else(|abort| Ok(QueryAnswer::Rejected { reason: abort.rejection()? }))
 }
@@ -140,18 +138,4 @@ fn page_of(
         messages.push(message);
     }
     Ok((messages, false))
-}
-
-/// How the key of a password account is derived. For an account without a password, and for a name that nobody has, parameters
-/// made up from the name: so the answer does not tell whether there is such an account.
-fn key_lookup(rows: &Rows, name: &AccountName) -> Result<QueryAnswer, Abort> {
-    let password = accounts::find(rows, name)?.and_then(|user| user.password);
-    Ok(QueryAnswer::Key { parameters: password.unwrap_or_else(|| decoy(name)) })
-}
-
-/// The parameters made up for a name that has no password: the same each time, and with the costs that clients choose for real
-/// ones, the second recommendation of RFC 9106, section 4.
-fn decoy(name: &AccountName) -> PasswordParameters {
-    let salt = blake3::derive_key("stablechat decoy salt, version 1", name.as_str().as_bytes());
-    PasswordParameters { salt: Salt(salt), memory_kib: 64 * 1024, passes: 3, lanes: 4 }
 }

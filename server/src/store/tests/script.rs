@@ -118,7 +118,6 @@ impl Script {
                 messages.iter().try_for_each(|message| writeln!(text, "{}", self.describe(message)))?;
                 writeln!(text, "{}", if more { "and more" } else { "no more" })?;
             }
-            QueryAnswer::Key { parameters } => writeln!(text, "{parameters:?}")?,
         }
         Ok(text)
     }
@@ -145,9 +144,10 @@ impl Script {
         Ok(Some(match name {
             "create" => {
                 let name = account(positional(arguments)?);
-                Command::Create { key: key(arguments.take_key("key").unwrap_or(name.as_str())), name, password: None }
+                Command::Create { key: key(arguments.take_key("key").unwrap_or(name.as_str())), name }
             }
             "delete" => Command::Delete,
+            "set-key" => Command::SetKey { key: key(positional(arguments)?) },
             "send" => {
                 let to = Recipient::Account { name: account(positional(arguments)?) };
                 Command::Send { to, text: MessageText::parse(positional(arguments)?)? }
@@ -173,7 +173,6 @@ impl Script {
                 let with = Recipient::Account { name: account(positional(arguments)?) };
                 Query::History { with, before: self.uid_option(arguments, "before")?, limit }
             }
-            "lookup" => Query::KeyLookup { name: account(positional(arguments)?) },
             _ => return Ok(None),
         }))
     }

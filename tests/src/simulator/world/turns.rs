@@ -108,7 +108,7 @@ impl World {
                 NetCommand::Disconnect { peer } => self.disconnect(node, peer),
                 NetCommand::AskAddress { peer, number } => self.ask_address(node, usize::from(peer.0), number),
                 NetCommand::DropQuestion { peer } => self.nodes[node].links.drop_question(usize::from(peer.0)),
-                NetCommand::ScrapeResult { .. } => {}
+                NetCommand::ScrapeResult { .. } | NetCommand::WrongKey { .. } => {}
             }
         }
         Ok(())
