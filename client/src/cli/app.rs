@@ -271,7 +271,7 @@ impl App {
                     self.typed_at = now;
                     self.controller.on_line(now, Ok(line));
                 }
-                Typed::Password(answer) => self.controller.on_password(now, answer),
+                Typed::Password(answer) => self.controller.on_password(now, answer.map(|typed| *typed)),
                 Typed::Notice(text) => self.notice(text),
                 Typed::End => self.controller.on_end_of_lines(),
             }

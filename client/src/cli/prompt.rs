@@ -36,7 +36,7 @@ pub enum Typed {
     /// A line was typed. The next is read when [`Prompt::give_turn`] is called.
     Line(String),
     /// A password was typed, or not: the answer to [`Prompt::ask_password`].
-    Password(Result<Credentials, Failure>),
+    Password(Result<Box<Credentials>, Failure>),
     /// A remark to show to the user.
     Notice(String),
     /// There will be no more lines.
@@ -190,7 +190,7 @@ impl Reader {
         while let Ok(turn) = self.turns.recv() {
             let typed = match turn {
                 Turn::Line(prompt) => self.read_line(&prompt),
-                Turn::Password(cluster, account) => Typed::Password(secrets::ask_for(&cluster, &account)),
+                Turn::Password(cluster, account) => Typed::Password(secrets::ask_for(&cluster, &account).map(Box::new)),
             };
             let is_end = matches!(typed, Typed::End);
             self.report(typed);

@@ -306,6 +306,7 @@ fn a_new_account_of_a_name_sees_nothing_of_the_old() {
     assert_eq!(old_client.answer_or_refusal().map(|answered| answered.answer), Ok(Answer::Done));
 
     assert_eq!(old_client.delivery().text.as_str(), "to the old");
+    assert!(matches!(old_client.receive_other(), ToClient::LoggedOut { .. }));
     assert_eq!(new_client.delivery().text.as_str(), "to the new");
     send_message(&mut sender, "bob", "one more");
     assert_eq!(new_client.delivery().text.as_str(), "one more");
