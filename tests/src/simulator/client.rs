@@ -10,7 +10,7 @@ use stablechat_client::clock::Offsets;
 use stablechat_client::inbox::Inbox;
 use stablechat_client::queries::{OpenQueries, OutgoingQuery};
 use stablechat_client::session::{AnswerKind, Outgoing, Session};
-use stablechat_protocol::answer::{Message, QueryAnswer};
+use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
 use stablechat_protocol::clock_offset::Exchange;
 use stablechat_protocol::command::{Command, Query, Recipient};
 use stablechat_protocol::login::{LoginProof, PublicKey, Signature};
@@ -23,6 +23,7 @@ use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::version::{VERSION_MAX, VERSION_MIN};
 use stablechat_server::replica::ConnectionId;
+use stablechat_server::store::{ChatStore, StoreError};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -73,6 +74,11 @@ pub struct Link {
 /// A user's program.
 pub struct Client {
     pub actor: Actor,
+    /// The account with the other one of its two keys, once it has asked for another key. If a repair has changed the answer to that,
+    /// this is the one that owns the account.
+    other: Option<Actor>,
+    /// Whether the account has got the key that it asked for, by the first answer.
+    is_rekeyed: bool,
     /// Whether its account is never deleted.
     pub lasting: bool,
     /// Its connections, by replica.
@@ -119,6 +125,8 @@ impl Client {
         };
         let mut client = Client {
             actor: Actor { account: account(number), key: PublicKey([number as u8; 32]) },
+            other: None,
+            is_rekeyed: false,
             lasting,
             links: vec![Link::default(); replicas],
             skew: random.i64(-SKEW_MAX..=SKEW_MAX),
@@ -292,7 +300,11 @@ impl Client {
     /// Begins the next stage, in a session of its own, logged in as the stage needs it.
     fn next_stage(&mut self, random: &mut Rng, clock: Timestamp) {
         if let Stage::Rekey(key) = self.stage {
-            self.actor.key = key;
+            let mut other = Actor { key, ..self.actor.clone() };
+            if self.is_rekeyed {
+                std::mem::swap(&mut self.actor, &mut other);
+            }
+            self.other = Some(other);
         }
         let issued = std::mem::take(&mut self.issued);
         let fresh = ClientId(random.u128(..).to_be_bytes());
@@ -311,6 +323,17 @@ impl Client {
             self.session.on_link_ready(link);
         }
         self.fetch_if_listening(clock);
+    }
+
+    /// The account with the key that owns it by this store.
+    ///
+    /// # Errors
+    /// Storage failed.
+    pub fn owner(&self, store: &ChatStore) -> Result<Actor, StoreError> {
+        match &self.other {
+            Some(other) if store.owns(other)? => Ok(other.clone()),
+            _ => Ok(self.actor.clone()),
+        }
     }
 
     /// The actor of the commands of this stage.
@@ -416,7 +439,11 @@ impl Client {
                 self.session.set_clock_offset(self.offsets.offset());
             }
             ToClient::Answer { client, sequence, uid, answer, .. } if client == self.session.client() => {
-                return Some(self.session.on_answer(clock, link, sequence, uid, &answer));
+                let kind = self.session.on_answer(clock, link, sequence, uid, &answer);
+                if matches!((&self.stage, &kind), (Stage::Rekey(_), AnswerKind::Answered)) {
+                    self.is_rekeyed = answer == Answer::Done;
+                }
+                return Some(kind);
             }
             ToClient::QueryAnswer { id, answer, .. } => self.on_query_answer(clock, id, answer),
             ToClient::Refused { request: RequestId::Command { client, sequence }, timestamp, reason, .. }

@@ -33,7 +33,7 @@ pub fn check(checks: &Checks, nodes: &[Node], clients: &[Client], mode: Mode) ->
         history::check_state(node, store, &specification)?;
         for (number, one) in lasting.iter().enumerate() {
             for other in &lasting[number + 1..] {
-                check_timeline(checks, node, store, &one.actor, &other.actor)?;
+                check_timeline(checks, node, store, &owner(node, store, one)?, &owner(node, store, other)?)?;
             }
         }
         lasting.iter().try_for_each(|client| check_messages_of(checks, node, store, client))?;
@@ -107,7 +107,8 @@ fn check_timeline(checks: &Checks, node: usize, store: &ChatStore, one: &Actor, 
 /// Checks that every message to a client was shown, or is unread and so will be.
 fn check_messages_of(checks: &Checks, node: usize, store: &ChatStore, client: &Client) -> Check {
     let seen = &checks.seen[node];
-    let unread: BTreeSet<Uid> = unread(node, store, &client.actor)?.iter().map(|message| message.uid).collect();
+    let unread: BTreeSet<Uid> =
+        unread(node, store, &owner(node, store, client)?)?.iter().map(|message| message.uid).collect();
     for effect in seen.effects.values().filter(|effect| effect.answer == Some(Answer::Done)) {
         let is_to_it = effect.message.as_ref().is_some_and(|(_, to)| *to == client.actor.account);
         if is_to_it && !client.shown.contains(&effect.uid) && !unread.contains(&effect.uid) {
@@ -116,6 +117,11 @@ fn check_messages_of(checks: &Checks, node: usize, store: &ChatStore, client: &C
         }
     }
     Ok(())
+}
+
+/// The owner of a client's account.
+fn owner(node: usize, store: &ChatStore, client: &Client) -> Check<Actor> {
+    client.owner(store).map_err(|error| Violation::at(node, error.to_string()))
 }
 
 /// All messages between two accounts, oldest first; none where one of them is missing.
