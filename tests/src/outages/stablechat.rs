@@ -9,8 +9,10 @@ use crate::raw::{RawClient, call_everywhere};
 use crate::session::{Person, send};
 use crate::talker::{Plan, Talker};
 use rustix::process::Signal;
-use stablechat_protocol::command::Command;
+use stablechat_protocol::command::Command as ChatCommand;
 use stablechat_protocol::name::AccountName;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -19,6 +21,8 @@ const WHOLE: Duration = Duration::from_secs(120);
 /// After so many losses of one replica the cluster is made anew: one that begins anew more often, within minutes, waits each time
 /// before it joins.
 const LOSSES_MAX: u32 = 3;
+/// How often one replica comes back with the same messages missed: sending them takes longer than anything else.
+const RETURNS_MAX: u32 = 10;
 /// The accounts that get the messages: several, since a mailbox has a limit.
 const RECIPIENTS: u64 = 32;
 /// The senders of the messages that a replica misses, and the requests that each has in flight.
@@ -43,6 +47,8 @@ pub struct Stablechat {
     calls: Vec<Call>,
     /// How often each replica was lost.
     losses: [u32; 3],
+    /// A replica of which there is a copy of its data from before [`MISSED`] messages, and how often it has come back with that.
+    behind: Option<(usize, u32)>,
     /// The replicas that are to be mended.
     hurt: Vec<(usize, Fault)>,
 }
@@ -63,6 +69,7 @@ impl Stablechat {
             bulk: Vec::new(),
             calls: Vec::new(),
             losses: [0; 3],
+            behind: None,
             hurt: Vec::new(),
         })
     }
@@ -122,6 +129,24 @@ impl Stablechat {
         talkers.into_iter().for_each(|talker| drop(talker.join()));
     }
 
+    /// Kills a replica, and sees to it that it lacks [`MISSED`] messages when it starts again.
+    fn fall_behind(&mut self) {
+        let (victim, returns) = self.behind.unwrap_or_else(|| (self.victim(), 0));
+        let name = NAMES[victim];
+        self.cluster.kill(name);
+        let (data, copy) = (self.cluster.data(name), self.cluster.path().join("behind"));
+        if returns == 0 {
+            copy_directory(&data, &copy);
+            self.send_bulk();
+        } else {
+            std::fs::remove_dir_all(&data).expect("its data can be removed");
+            copy_directory(&copy, &data);
+        }
+        std::thread::sleep(CALM);
+        self.behind = Some((victim, returns + 1));
+        self.hurt.push((victim, Fault::Return));
+    }
+
     fn signal(&mut self, victim: usize, signal: Signal) {
         self.cluster.program(NAMES[victim]).signal(signal);
     }
@@ -154,22 +179,19 @@ impl Service for Stablechat {
     }
 
     fn prepare(&mut self, fault: Fault) {
-        if self.losses.iter().any(|losses| *losses >= LOSSES_MAX) {
+        let has_returned = self.behind.is_some_and(|(_, returns)| returns >= RETURNS_MAX);
+        if has_returned || self.losses.iter().any(|losses| *losses >= LOSSES_MAX) {
             self.end();
             // The network of the old one is gone before the new one is made.
             self.cluster = Cluster::prepare(&NAMES, self.delivery_bound);
             self.cluster = cluster(self.delivery_bound, self.has_cables).expect("it could be made before");
-            self.losses = [0; 3];
+            (self.losses, self.behind) = ([0; 3], None);
             self.populate();
             self.begin();
             std::thread::sleep(Duration::from_secs(1));
         }
         if fault == Fault::Return {
-            let victim = self.victim();
-            self.cluster.kill(NAMES[victim]);
-            self.hurt.push((victim, fault));
-            self.send_bulk();
-            std::thread::sleep(CALM);
+            self.fall_behind();
         }
     }
 
@@ -233,7 +255,13 @@ fn cluster(delivery_bound: Duration, has_cables: bool) -> Result<Cluster, String
     }
 }
 
+/// Copies a directory to a place where there is none.
+fn copy_directory(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("there is a program cp");
+    assert!(copied.success(), "{} cannot be copied to {}", from.display(), to.display());
+}
+
 /// The request of this number.
-fn message(account: &AccountName, number: u64) -> Command {
+fn message(account: &AccountName, number: u64) -> ChatCommand {
     send(&format!("recipient-{}", number % RECIPIENTS), format!("{account} {number} {}", "x".repeat(100)))
 }
