@@ -138,11 +138,11 @@ impl Stablechat {
         if returns == 0 {
             copy_directory(&data, &copy);
             self.send_bulk();
+            std::thread::sleep(CALM);
         } else {
             std::fs::remove_dir_all(&data).expect("its data can be removed");
             copy_directory(&copy, &data);
         }
-        std::thread::sleep(CALM);
         self.behind = Some((victim, returns + 1));
         self.hurt.push((victim, Fault::Return));
     }
