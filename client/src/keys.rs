@@ -7,7 +7,7 @@
 //! | file | key |
 //! |---|---|
 //! | `CLUSTER/NAME.key` | of the account: a replica has confirmed that it was created with this key |
-//! | `CLUSTER/NAME.key.new` | of a create or a change of the key that no replica has confirmed; the next one for this name uses it |
+//! | `CLUSTER/NAME.key.new` | of a create or change that no replica has confirmed; the next one of this name uses it |
 //! | `CLUSTER/NAME.key.deleted-TIME` | of an account that was deleted |
 //! | `CLUSTER/NAME.key.replaced-TIME` | of an account that has got another one since |
 //!

@@ -1,9 +1,10 @@
 //! Keys that are derived from passwords, so that a person can log in from a machine that has no key file.
 //!
-//! A key is Argon2id (RFC 9106) of the password, by the RFC's second recommendation; `docs/PROTOCOL.md` has the whole derivation.
-//! It is done here, on the client: neither the password nor anything about it leaves this machine, and replicas cannot tell
-//! such a key from another. The salt is made of the cluster's id and the account's name, both of which the client knows. So no replica
-//! has to be asked for it, who could tell strangers which accounts exist, or ask for a derivation that is cheaper to guess.
+//! A key is Argon2id (RFC 9106) of the password, by the RFC's second recommendation; `docs/PROTOCOL.md` has the whole
+//! derivation. It is done here, on the client: neither the password nor anything about it leaves this machine, and replicas
+//! cannot tell such a key from another. The salt is made of the cluster's id and the account's name, both of which the client
+//! knows. So no replica has to be asked for it, who could tell strangers which accounts exist, or ask for a derivation that is
+//! cheaper to guess.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use stablechat_protocol::login::SecretKey;
@@ -17,7 +18,8 @@ const MEMORY_KIB: u32 = 64 * 1024;
 const PASSES: u32 = 3;
 /// Independent lanes of it.
 const LANES: u32 = 4;
-/// The fewest characters of a new password. Whoever has a copy of a replica's data can try passwords at the speed of his machines.
+/// The fewest characters of a new password. With a copy of a replica's data, passwords can be tried as fast as
+/// machines allow.
 pub const LENGTH_MIN: usize = 10;
 
 /// The private key of an account with this password. Takes about a fifth of a second and 64 MiB.

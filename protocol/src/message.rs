@@ -157,8 +157,8 @@ wire_enum! {
             /// The replica's clock when the answer arrived.
             received: Timestamp,
         },
-        /// The account has got another key, or was deleted, so this login is good for nothing any more. A login with another key may
-        /// have crossed this on its way, and stands.
+        /// The account has got another key, or was deleted, so this login is good for nothing any more. A login with another
+        /// key may have crossed this on its way, and stands.
         13 => LoggedOut {
             account: AccountName,
             /// The key of the login that has ended.

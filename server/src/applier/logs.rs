@@ -62,8 +62,8 @@ impl Applier {
         own: [LogMark; 3],
     ) -> Result<Input, StoreError> {
         let [last, settled, base] = own;
-        // Our marks lie far apart where its log ends, if it lacks much. Its own tell more: if its end lies in our log, it has nothing
-        // for us.
+        // Our marks lie far apart where its log ends, if it lacks much. Its own tell more: if its end lies in our log, it has
+        // nothing for us.
         let of_its_own = self.executor.store.log().common(&own)?;
         let common = common.into_iter().chain(of_its_own).max_by_key(|mark| mark.position);
         let shared = common.map_or(0, |common| common.position);

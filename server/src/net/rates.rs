@@ -28,8 +28,8 @@ const ACCOUNT: Rate = Rate { burst: 200_000, interval: Duration::from_millis(5) 
 const ADDRESS: Rate = Rate { burst: 1_000_000, interval: Duration::from_millis(2) };
 /// How many accounts one source address may create: 1,000 at once, then ten per second.
 const CREATION: Rate = Rate { burst: 1000, interval: Duration::from_millis(100) };
-/// How many wrong keys one source address may try for one account: 20 at once, then two a minute. So passwords cannot be guessed by trying
-/// them here. The owner, who comes from elsewhere, does not notice.
+/// How many wrong keys one source address may try for one account: 20 at once, then two a minute. So passwords cannot be
+/// guessed by trying them here. An owner at another address does not notice.
 const WRONG_KEYS: Rate = Rate { burst: 20, interval: Duration::from_secs(30) };
 /// Bytes of text that cost as much as one command: a long message takes more room than a short one.
 const TEXT_PER_COST: usize = 1024;

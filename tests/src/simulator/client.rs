@@ -74,8 +74,8 @@ pub struct Link {
 /// A user's program.
 pub struct Client {
     pub actor: Actor,
-    /// The account with the other one of its two keys, once it has asked for another key. If a repair has changed the answer to that,
-    /// this is the one that owns the account.
+    /// The account with the other one of its two keys, once it has asked for another key. If a repair has changed the answer to
+    /// that, this is the one that owns the account.
     other: Option<Actor>,
     /// Whether the account has got the key that it asked for, by the first answer.
     is_rekeyed: bool,

@@ -45,7 +45,7 @@ fn a_new_key_ends_the_logins_with_the_earlier_one() {
         assert_eq!(unread(client), QueryAnswer::Rejected { reason: not_owner.clone() });
         assert_eq!(client.call(send("bob", "x")), Answer::Rejected { reason: not_owner });
     }
-    // Whoever was not told that it is done may ask for it again.
+    // A client that was not told that it is done may ask for it again.
     assert_eq!(clients[2].call(ChatCommand::SetKey { key }), Answer::Done);
 
     clients[1].login(&renewed, true);
@@ -61,7 +61,7 @@ fn a_new_key_ends_the_logins_with_the_earlier_one() {
 }
 
 #[test]
-fn who_listens_goes_on_with_the_new_key_or_is_told_that_there_is_one() {
+fn a_listener_goes_on_with_the_new_key_or_is_told_that_there_is_one() {
     let home = tempfile::tempdir().expect("a directory");
     let password = home.path().join("password");
     std::fs::write(&password, "correct horse battery staple\n").expect("written");

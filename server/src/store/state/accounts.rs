@@ -42,7 +42,8 @@ pub fn create(rows: &mut Rows, uid: Uid, name: &AccountName, key: PublicKey) -> 
     Ok(None)
 }
 
-/// Gives the actor's account another key. Who has the earlier one may repeat the command that has replaced it, and nothing else.
+/// Gives the actor's account another key. With the earlier one, the command that has replaced it can be repeated, and nothing
+/// else be done.
 pub fn set_key(rows: &mut Rows, actor: Option<&Actor>, key: PublicKey) -> Result<Option<Delivery>, Abort> {
     let Actor { account: name, key: signer } = actor.ok_or(Rejection::LoginRequired)?;
     let user = existing(rows, name)?;
