@@ -110,15 +110,15 @@ impl Keys {
         Ok(None)
     }
 
-    /// The account's key, or that of a change which is not confirmed, if it is another than this one.
+    /// The account's key, or that of a change which is not confirmed, if it is another than these.
     ///
     /// # Errors
     /// As with [`Keys::load`].
-    pub fn load_another(&self, account: &AccountName, than: PublicKey) -> Result<Option<SecretKey>, KeyError> {
+    pub fn load_another(&self, account: &AccountName, than: &[PublicKey]) -> Result<Option<SecretKey>, KeyError> {
         let (path, new_path) = (self.path(account), self.new_path(account));
         // The new key may be moved to its place between two of these.
         for path in [&path, &new_path, &path] {
-            if let Some(secret) = read(path, account)?.filter(|secret| secret.public() != than) {
+            if let Some(secret) = read(path, account)?.filter(|secret| !than.contains(&secret.public())) {
                 return Ok(Some(secret));
             }
         }
@@ -137,13 +137,20 @@ impl Keys {
         }
     }
 
-    /// The key that is to take the place of the account's present one: that of a change whose outcome is not known, or a new one.
+    /// The key that is to take the place of the present one: that of a change whose outcome is not known, or a new one.
     ///
     /// # Errors
-    /// As with [`Keys::load`], or the file cannot be written.
-    pub fn next(&self, account: &AccountName) -> Result<SecretKey, KeyError> {
+    /// As with [`Keys::load`], or a file cannot be written or renamed.
+    pub fn next(&self, account: &AccountName, present: Option<PublicKey>) -> Result<SecretKey, KeyError> {
         let _lock = self.lock()?;
-        match read(&self.new_path(account), account)? {
+        let (path, new_path) = (self.path(account), self.new_path(account));
+        match read(&new_path, account)? {
+            // No replica has confirmed the create that it was made for, and it opens the account all the same.
+            Some(secret) if Some(secret.public()) == present => {
+                let failed = |error: io::Error| KeyError { path, fault: format!("cannot be written: {error}") };
+                fs::rename(&new_path, self.path(account)).map_err(failed)?;
+                self.create_next(account)
+            }
             Some(secret) => Ok(secret),
             None => self.create_next(account),
         }

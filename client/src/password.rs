@@ -3,8 +3,8 @@
 //! A key is Argon2id (RFC 9106) of the password, by the RFC's second recommendation; `docs/PROTOCOL.md` has the whole
 //! derivation. It is done here, on the client: neither the password nor anything about it leaves this machine, and replicas
 //! cannot tell such a key from another. The salt is made of the cluster's id and the account's name, both of which the client
-//! knows. So no replica has to be asked for it, who could tell strangers which accounts exist, or ask for a derivation that is
-//! cheaper to guess.
+//! knows. So no replica has to be asked for it. One that is asked could tell strangers which accounts exist, or ask for a
+//! derivation that is cheaper to guess.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use stablechat_protocol::login::SecretKey;

@@ -308,20 +308,8 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     let (mode, start) = match command {
         None if io::stdin().is_terminal() && io::stdout().is_terminal() => (Mode::Prompt, lines(account, &secrets)?),
         None => (Mode::Filter, lines(account, &secrets)?),
-        Some(Subcommand::Create(Create { password, name })) => {
-            let new_key =
-                (password || password_file.is_some()).then(|| secrets.new_key(&name, password_file.as_deref()));
-            let new_key = new_key.transpose()?.map(|secret| NewKey { secret, is_kept: true });
-            (Mode::Once, Start { new_key, ..once(Verb::Create { name }) })
-        }
-        Some(Subcommand::Password(Password { new_password_file })) => {
-            let account = required(account, "password", &keys)?;
-            let credentials = secrets.credentials(&account)?;
-            let secret = secrets.new_key(&account, new_password_file.as_deref())?;
-            // Where there was no key file, the password is asked for as before.
-            let new_key = Some(NewKey { secret, is_kept: !credentials.is_from_password });
-            (Mode::Once, Start { new_key, ..speaking(credentials, None, Verb::SetKey { name: account }) })
-        }
+        Some(Subcommand::Create(create)) => (Mode::Once, start_create(create, &secrets)?),
+        Some(Subcommand::Password(password)) => (Mode::Once, start_password(password, account, &secrets)?),
         Some(Subcommand::Key(Key { action: KeyAction::Rotate })) => {
             let account = required(account, "key rotate", &keys)?;
             (Mode::Once, speaking(secrets.credentials(&account)?, None, Verb::SetKey { name: account }))
@@ -364,6 +352,26 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     };
     let all_replies = replies == Replies::All;
     Ok(Parsed::Run(Box::new(AppSettings { mode, json, all_replies, cluster, tls, keys, start })))
+}
+
+fn start_create(Create { password, name }: Create, secrets: &Secrets) -> Result<Start, Failure> {
+    let file = secrets.password_file;
+    let secret = (password || file.is_some()).then(|| secrets.new_key(&name, file)).transpose()?;
+    let new_key = secret.map(|secret| NewKey { secret, is_kept: true });
+    Ok(Start { new_key, ..once(Verb::Create { name }) })
+}
+
+fn start_password(
+    Password { new_password_file }: Password,
+    account: Option<AccountName>,
+    secrets: &Secrets,
+) -> Result<Start, Failure> {
+    let account = required(account, "password", secrets.keys)?;
+    let credentials = secrets.credentials(&account)?;
+    let secret = secrets.new_key(&account, new_password_file.as_deref())?;
+    // Where there was no key file, the password is asked for as before.
+    let new_key = Some(NewKey { secret, is_kept: !credentials.is_from_password });
+    Ok(Start { new_key, ..speaking(credentials, None, Verb::SetKey { name: account }) })
 }
 
 /// Reads for how many seconds is measured.

@@ -1,8 +1,9 @@
 //! Passwords: from files, at a terminal, wrong ones, and keys that take the place of others.
 
-use super::run::{Cluster, Said, mode};
+use super::run::{Cluster, Said, mode, wait, wait_until};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 const FIRST: &str = "correct horse battery staple";
 const SECOND: &str = "another one, as long";
@@ -14,7 +15,7 @@ fn file(cluster: &Cluster, name: &str, text: &str) -> String {
     path.to_str().expect("UTF-8").to_string()
 }
 
-/// Runs a client of somebody who has none of the keys, with this password.
+/// Runs a client on a machine without the keys, with this password.
 fn elsewhere(cluster: &Cluster, password_file: &str, arguments: &[&str]) -> Said {
     let keys = cluster.path("no-keys");
     let options = ["--keys", keys.to_str().expect("UTF-8"), "--password-file", password_file];
@@ -87,6 +88,39 @@ fn a_password_takes_the_place_of_a_key_and_another_one_of_it() {
     elsewhere(&cluster, &second, &["--as", "alice", "send", "bob", "x"]).says("sent to bob\n");
     elsewhere(&cluster, &first, &["--as", "alice", "unread"]).fails(77, "with this password");
     cluster.run(&["--as", "alice", "unread"]).fails(77, "your key is not the one that owns the account alice");
+}
+
+#[test]
+fn a_listener_that_has_missed_a_new_key_learns_of_it_when_it_returns() {
+    let cluster = Cluster::with_accounts(1, &["alice", "bob"]);
+    let copy = cluster.path("copy");
+    let copied = Command::new("cp").arg("-a").args([cluster.path("keys"), copy.clone()]).status().expect("cp runs");
+    assert!(copied.success());
+    let mut elsewhere = cluster.command(&["--keys", copy.to_str().expect("UTF-8"), "--as", "alice", "listen"]);
+    let elsewhere = elsewhere.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client starts");
+    let here = cluster.talk(&["--as", "alice", "listen"]);
+    wait_until("both listen", || cluster.replicas[0].state().listeners() == 2);
+
+    // This replica tells nobody, and looks at no key when it pushes messages.
+    cluster.run(&["--as", "alice", "key", "rotate"]).says("alice has another key\n");
+    cluster.run(&["--as", "bob", "send", "alice", "hello"]).says("sent to alice\n");
+    assert_eq!(here.line(), "bob: hello");
+    assert_eq!(cluster.replicas[0].state().unread(), 1, "the earlier key acknowledges nothing");
+    cluster.replicas[0].kill();
+    cluster.replicas[0].restart();
+    Said::from(wait(elsewhere)).fails(77, "alice has got another key, or was deleted");
+    wait_until("it is acknowledged with the new key", || cluster.replicas[0].state().unread() == 0);
+    drop(here);
+}
+
+#[test]
+fn a_key_that_no_replica_has_confirmed_is_rotated_too() {
+    let cluster = Cluster::with_accounts(1, &["alice"]);
+    let before = fs::read_to_string(cluster.key("alice")).expect("it is there");
+    fs::rename(cluster.key("alice"), format!("{}.new", cluster.key("alice").display())).expect("it can be renamed");
+    cluster.run(&["--as", "alice", "key", "rotate"]).says("alice has another key\n");
+    assert_ne!(fs::read_to_string(cluster.key("alice")).expect("it is there"), before);
+    cluster.run(&["--as", "alice", "send", "alice", "x"]).says("sent to alice\n");
 }
 
 #[test]

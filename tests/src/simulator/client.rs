@@ -5,6 +5,8 @@
 //! wait for that before they say everything once more, as if the same command was given to two processes.
 
 use super::DELIVERY_BOUND;
+use super::label::{Label, label, other_label};
+use super::plan::{Stage, draw_plan};
 use fastrand::Rng;
 use stablechat_client::clock::Offsets;
 use stablechat_client::inbox::Inbox;
@@ -18,7 +20,6 @@ use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterName, Pattern};
 use stablechat_protocol::request::{Actor, Request, RequestId};
 use stablechat_protocol::session::ClientId;
-use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::version::{VERSION_MAX, VERSION_MIN};
@@ -39,24 +40,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PAGE: u16 = 7;
 /// What is looked for in names.
 const PATTERNS: [&str; 5] = ["*", "user*", "user?", "*1", "user1*"];
-
-/// A part of a plan.
-#[derive(Clone, Debug)]
-pub enum Stage {
-    /// Make the account, without being logged in.
-    Create,
-    /// As the account, send so many messages, acknowledge those that come, and send queries.
-    Speak(u32),
-    /// As the account, issue the commands of the stage before again, in the same session, a few of them with another text
-    /// ([`other_label`]). Those that are left; they become known when the stage begins.
-    Repeat(VecDeque<Command>),
-    /// As the account, give it this key, and use that from the next stage on.
-    Rekey(PublicKey),
-    /// As the account, delete it.
-    Delete,
-    /// Listen only.
-    Over,
-}
 
 /// A connection to a replica, from the client's side.
 #[derive(Clone, Debug, Default)]
@@ -115,14 +98,7 @@ impl Client {
     /// The client with this number among so many, on a cluster of so many replicas, with a plan of its own.
     pub fn new(random: &mut Rng, number: usize, clients: usize, replicas: usize, now: Timestamp) -> Client {
         let lasting = number < 2 || random.bool();
-        let speak = Stage::Speak(random.u32(20..60));
-        let plan = if lasting {
-            let repeat = Stage::Repeat(VecDeque::new());
-            let rekey = Stage::Rekey(PublicKey([100 + number as u8; 32]));
-            vec![Stage::Create, speak, repeat.clone(), rekey, Stage::Speak(10), repeat, Stage::Over]
-        } else {
-            vec![Stage::Create, speak.clone(), Stage::Delete, Stage::Create, speak, Stage::Delete, Stage::Over]
-        };
+        let plan = draw_plan(random, number, lasting);
         let mut client = Client {
             actor: Actor { account: account(number), key: PublicKey([number as u8; 32]) },
             other: None,
@@ -136,7 +112,7 @@ impl Client {
             page: None,
             inbox: Inbox::default(),
             stage: Stage::Over,
-            plan: plan.into(),
+            plan,
             issued: VecDeque::new(),
             others: (0..clients).filter(|other| *other != number).map(account).collect(),
             shown: BTreeSet::new(),
@@ -535,36 +511,4 @@ fn frame(OutgoingQuery { id, timestamp, query }: OutgoingQuery) -> ToReplica {
 /// The name of the client with this number.
 fn account(number: usize) -> AccountName {
     AccountName::parse(format!("user{number}")).expect("letters and a digit")
-}
-
-/// The text of a message: which request sent it.
-pub fn label(client: ClientId, sequence: u64) -> MessageText {
-    MessageText::parse(format!("{client} {sequence}")).expect("short")
-}
-
-/// Another text that the same request of the same session may have, when it is repeated.
-pub fn other_label(client: ClientId, sequence: u64) -> MessageText {
-    MessageText::parse(format!("{client} {sequence} otherwise")).expect("short")
-}
-
-/// The request that a message's text names.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Label {
-    pub session: String,
-    pub sequence: u64,
-}
-
-impl Label {
-    /// The request that this text names, be it the [`label`] or the [`other_label`].
-    pub fn of(text: &MessageText) -> Label {
-        let mut words = text.as_str().split(' ');
-        let (session, sequence) = (words.next(), words.next().and_then(|word| word.parse().ok()));
-        let named = session.zip(sequence).map(|(session, sequence)| Label { session: session.into(), sequence });
-        named.expect("all texts are made so")
-    }
-
-    /// The request with this place in its session.
-    pub fn at(client: ClientId, sequence: u64) -> Label {
-        Label { session: client.to_string(), sequence }
-    }
 }

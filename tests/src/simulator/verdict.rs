@@ -1,8 +1,9 @@
 //! The checks of the final state, when everything is answered and applied.
 
 use super::checks::{Checks, Place, check_store};
-use super::client::{Client, Label};
+use super::client::Client;
 use super::history;
+use super::label::Label;
 use super::node::{self, Node};
 use super::{Check, Mode, Violation};
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer};

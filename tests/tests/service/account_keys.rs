@@ -83,7 +83,7 @@ fn a_listener_goes_on_with_the_new_key_or_is_told_that_there_is_one() {
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let (sender, heard) = channel();
         std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line.expect("UTF-8")))));
-        // Whoever has logged in hears the next message at once. One that comes before may be acknowledged by another listener.
+        // A listener hears the next message after its login. An earlier one may be acknowledged by another listener.
         wait_until("it listens", SOON, || {
             done(command("keys", &["send", "alice", "is anybody there?"]));
             heard.recv_timeout(Duration::from_millis(200)).is_ok()
@@ -101,6 +101,23 @@ fn a_listener_goes_on_with_the_new_key_or_is_told_that_there_is_one() {
     done(command("keys", &["send", "alice", "after"]));
     wait_until("the last message", SOON, || heard.recv_timeout(SOON).expect("a message").ends_with("alice: after"));
     here.kill().and_then(|()| here.wait()).expect("it was running");
+
+    // Somebody at this address guesses. The owner beside them is told when to try again, whatever it is that they want.
+    for replica in ["a", "b"] {
+        let mut client = cluster.greet(replica);
+        wait_until("too many keys were tried", SOON, || {
+            client.send(&client.login_message(&Person::new("alice"), false)).expect("the connection stands");
+            let is_refused = matches!(client.receive(), ToClient::LoginRefused { .. });
+            unread(&mut client);
+            is_refused
+        });
+    }
+    for arguments in [&["send", "alice", "x"][..], &["unread"], &["key", "rotate"]] {
+        let said = run_to_end(command("keys", arguments));
+        let fault = String::from_utf8(said.stderr).expect("UTF-8");
+        assert_eq!((said.status.code(), fault.lines().count()), (Some(77), 1), "{arguments:?} {fault}");
+        assert!(fault.contains("try again in "), "{arguments:?} {fault}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The logic of the command line: it turns input lines into requests, and answers into output.
 //!
 //! Lines become [`Job`]s in a queue (`queue`). Jobs are started in order, many at a time, and their results are shown in order
-//! (`work`). The account in use ([`ActiveAccount`]) issues their commands and queries, and receives messages meanwhile.
+//! (`work`). `logins` says whose account is in use, and with which key. The account in use ([`ActiveAccount`]) issues their commands and queries, and receives messages meanwhile.
 //! `timeouts` says when to give up, `reachability` when to tell the user that no replica can be reached.
 //!
 //! The controller has no socket, terminal or clock. Its owner calls it with lines, frames and the time, and performs the effects
@@ -9,6 +9,7 @@
 
 mod input;
 pub mod job;
+mod logins;
 mod outcome;
 mod queue;
 mod reachability;
@@ -17,25 +18,23 @@ mod timeouts;
 mod work;
 
 use crate::account::{AccountEvent, ActiveAccount, CommandAnswer};
-use crate::cli::advice;
 use crate::cli::exit::{self, Failure};
 use crate::cli::lines::LineError;
 use crate::cli::mode::Mode;
 use crate::cli::print::{Answerer, Item, Output};
-use crate::cli::secrets::NewKey;
 use crate::cli::verb::Verb;
 use crate::greeting::Credentials;
 use crate::keys::Keys;
 use crate::session::AnswerKind;
 use input::LineInput;
 use job::{Content, Job, Reply, Stage};
+use logins::Logins;
 use outcome::Outcome;
 use queue::JobQueue;
 use reachability::{ReachNews, Reachability};
 use stablechat_protocol::answer::{Answer, Refusal};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::command::Command;
-use stablechat_protocol::login::{LoginRefusal, PublicKey};
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::session::ClientId;
@@ -81,10 +80,7 @@ pub struct Controller {
     account: ActiveAccount,
     /// The account to return to after a `connect` that fails, or after another account was deleted. No other job runs meanwhile.
     previous: Option<ActiveAccount>,
-    /// Credentials that are not in a file.
-    typed: Option<Credentials>,
-    /// The key that the first job gives an account, unless it makes one.
-    new_key: Option<NewKey>,
+    logins: Logins,
     jobs: JobQueue,
     status: StatusCollection,
     reach: Reachability,
@@ -104,8 +100,7 @@ impl Controller {
         Controller {
             account: ActiveAccount::nobody(settings.new_client, bound),
             previous: None,
-            typed: None,
-            new_key: None,
+            logins: Logins::default(),
             jobs: JobQueue::default(),
             status: StatusCollection::default(),
             reach: Reachability::new(now),
@@ -116,21 +111,6 @@ impl Controller {
             effects: Vec::new(),
             settings,
         }
-    }
-
-    /// Uses an account from the start, without receiving its messages, and if `client` is given in the session of that id. To be
-    /// called before any link is ready.
-    pub fn use_account(&mut self, credentials: Credentials, client: Option<ClientId>) {
-        let mut account = self.account.successor(Some(Rc::new(credentials)), false);
-        if let Some(client) = client {
-            account.use_session(client);
-        }
-        self.switch(account);
-    }
-
-    /// Credentials that are not in a file, and the key that the first job gives an account unless it makes one.
-    pub fn use_keys(&mut self, typed: Option<Credentials>, new_key: Option<NewKey>) {
-        (self.typed, self.new_key) = (typed, new_key);
     }
 
     /// Tells a person who has no account in use how to go on.
@@ -274,6 +254,7 @@ impl Controller {
     /// A link is no longer ready.
     pub fn on_lost(&mut self, now: Timestamp, link: usize, reason: String) {
         self.reach.on_lost(now, link, reason);
+        self.forget_refusal(link);
         self.account.on_link_lost(now, link);
     }
 
@@ -286,6 +267,7 @@ impl Controller {
     pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) {
         match message {
             ToClient::Status { report } => self.status.on_report(link, *report),
+            ToClient::LoggedIn { .. } => self.forget_refusal(link),
             ToClient::LoggedOut { account, key } => self.on_logged_out(&account, key),
             ToClient::LoginRefused { account, reason } => self.on_login_refused(link, &account, reason),
             message => {
@@ -302,6 +284,7 @@ impl Controller {
         for message in self.account.due(now) {
             self.send(message);
         }
+        self.fail_if_locked_out();
         self.work(now);
         self.tell_reach(now);
 
@@ -341,7 +324,7 @@ impl Controller {
                 }
             }
             AccountEvent::Message(message) => self.show(Item::Message(message), None),
-            AccountEvent::FetchRejected(reason) => self.notice(format!("no messages can be received: {reason}")),
+            AccountEvent::FetchRejected(reason) => self.on_fetch_rejected(&reason),
             // Nobody has asked for acknowledgements or seen what came of them.
             AccountEvent::Changed { change, .. } if matches!(change.command, Command::Ack { .. }) => {}
             AccountEvent::Changed { sequence, uid, change, after } => {
@@ -372,46 +355,6 @@ impl Controller {
         {
             job.on_reply(now, Reply { link, content: Content::Command { uid, answer }, metadata });
         }
-    }
-
-    /// A replica refuses a login. Requests are answered as if there were none, which tells the rest.
-    fn on_login_refused(&mut self, link: usize, account: &AccountName, reason: LoginRefusal) {
-        let replica = self.replica(link);
-        match reason {
-            LoginRefusal::BadProof => log::warn!("{replica} refuses {account}'s login"),
-            LoginRefusal::TooManyKeys { wait_ms } => {
-                let wait_s = wait_ms.div_ceil(1000);
-                self.notice(format!(
-                    "{replica} lets nobody log in as {account} from this address for {wait_s} s: too many wrong passwords or keys"
-                ));
-            }
-        }
-    }
-
-    /// A login is good for nothing any more: the account has another key, or was deleted.
-    fn on_logged_out(&mut self, account: &AccountName, key: PublicKey) {
-        let is_ours =
-            self.account.credentials().is_some_and(|ours| ours.account == *account && ours.secret.public() == key);
-        if !is_ours || self.jobs.changes_key() || self.outcome.is_over() {
-            return;
-        }
-        // Another program of this user may have changed it, or be about to put it into its place.
-        if let Ok(Some(secret)) = self.settings.keys.load_another(account, key) {
-            let credentials = Credentials { account: account.clone(), secret, is_from_password: false };
-            let successor = self.account.successor(Some(Rc::new(credentials)), self.account.receives());
-            self.switch(successor);
-            return;
-        }
-        let what = format!("{account} has got another key, or was deleted");
-        if self.settings.mode == Mode::Prompt {
-            let nobody = self.account.successor(None, false);
-            self.switch(nobody);
-            return self
-                .notice(format!("{what}, so you are not connected any more; if it is yours: connect {account}"));
-        }
-        let failure = Failure::new(exit::NOT_ALLOWED, format!("{what} while it was in use"));
-        self.outcome.end(failure.code);
-        self.show(Item::Failed { line: None, verb: None, failure }, None);
     }
 
     /// A replica did not take a command. When none takes it for lack of room, or because it comes too fast, a person is told: that may
@@ -502,29 +445,6 @@ impl Controller {
         let (line, verb) = (first.and_then(|job| job.line), first.and_then(Job::word));
         self.outcome.end(failure.code);
         self.show(Item::Failed { line, verb, failure }, None);
-    }
-
-    /// Uses another account from here on. Returns the one that was in use.
-    fn switch(&mut self, account: ActiveAccount) -> ActiveAccount {
-        // Commands without an answer will not get one any more.
-        self.jobs.end_session(|_| {});
-        self.effects.push(Effect::LogIn { credentials: account.credentials(), receive: account.receives() });
-        std::mem::replace(&mut self.account, account)
-    }
-
-    /// Uses the previous account again, if there is one. Returns whether there is.
-    fn switch_back(&mut self) -> bool {
-        let Some(mut previous) = self.previous.take() else { return false };
-        previous.resume_after(&self.account);
-        self.switch(previous);
-        true
-    }
-
-    /// Advice for the case that a verb needs an account and none is in use.
-    fn account_advice(&self) -> String {
-        // A directory that cannot be read is told of when a key is needed.
-        let accounts = self.settings.keys.accounts().unwrap_or_default();
-        advice::not_connected(self.settings.mode, &accounts)
     }
 
     /// Sends a frame on all links that are ready.

@@ -52,6 +52,11 @@ impl JobQueue {
         self.jobs.iter().any(Job::is_barrier)
     }
 
+    /// Whether any command is in flight.
+    pub fn has_commands(&self) -> bool {
+        !self.by_sequence.is_empty()
+    }
+
     /// Whether the job at the front gives an account another key, or deletes it.
     pub fn changes_key(&self) -> bool {
         self.first_started().is_some_and(|job| matches!(job.task, Ok(Verb::Delete { .. } | Verb::SetKey { .. })))

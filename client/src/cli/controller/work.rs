@@ -1,23 +1,18 @@
 //! Doing the jobs: each is started when its turn comes, and its result shown when those before it are.
 
+use super::Controller;
 use super::job::{Content, Job, Reply, Stage};
-use super::{Controller, Effect};
 use crate::account::{recipient, unread};
 use crate::cli::exit::{self, Failure};
 use crate::cli::mode::Mode;
 use crate::cli::print::{Answerer, Item};
-use crate::cli::secrets::{self, NewKey, load_credentials};
 use crate::cli::verb::Verb;
-use crate::greeting::Credentials;
-use crate::keys::{KeyError, Keys};
-use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
+use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
 use stablechat_protocol::command::{Command, PAGE_MAX, Query};
-use stablechat_protocol::login::SecretKey;
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// How long to wait for the other replicas' answers after the first, beside one delivery bound.
@@ -27,7 +22,7 @@ impl Controller {
     /// Shows finished jobs and starts waiting ones, until there is nothing to show and nothing to start.
     pub(super) fn work(&mut self, now: Timestamp) {
         loop {
-            let finished = self.finish_jobs(now);
+            let finished = self.finish_jobs(now) | self.replace_login();
             self.receive(now);
             let started = self.start_jobs(now);
             if !finished && !started || self.outcome.is_over() {
@@ -89,7 +84,9 @@ impl Controller {
     /// Starts jobs in order, as many as there is room for. Returns whether there was any.
     fn start_jobs(&mut self, now: Timestamp) -> bool {
         let mut has_started = false;
-        while let Some(job) = self.jobs.next(self.account.is_quiet()) {
+        while !self.logins.has_ended()
+            && let Some(job) = self.jobs.next(self.account.is_quiet())
+        {
             let stage = match job.task.clone() {
                 Ok(Verb::Help | Verb::Quit) | Err(_) => Some(Stage::Local),
                 // It needs neither a replica to begin with, nor a place in the order.
@@ -134,13 +131,13 @@ impl Controller {
         })
     }
 
-    fn command(&mut self, now: Timestamp, command: Command) -> Stage {
+    pub(super) fn command(&mut self, now: Timestamp, command: Command) -> Stage {
         let (sequence, message) = self.account.issue(now, command);
         self.send(message);
         Stage::Command { sequence }
     }
 
-    fn query(&mut self, now: Timestamp, query: Query) -> Stage {
+    pub(super) fn query(&mut self, now: Timestamp, query: Query) -> Stage {
         let (number, message) = self.account.ask(now, query);
         self.send(message);
         Stage::Query { number }
@@ -154,83 +151,6 @@ impl Controller {
         self.status.begin(now, self.settings.cluster.delivery_bound);
         self.send(ToReplica::Status);
         Some(Stage::Status)
-    }
-
-    /// Makes a key unless there is one, so that repeating a create whose outcome is not known makes no second one.
-    fn start_create(&mut self, now: Timestamp, name: AccountName) -> Result<Stage, Failure> {
-        let new_key = self.new_key(|keys| keys.load_or_create(&name))?;
-        let command = Command::Create { key: new_key.secret.public(), name };
-        if let Some(job) = self.jobs.next(true) {
-            job.new_key = Some(new_key);
-        }
-        Ok(self.command(now, command))
-    }
-
-    /// Gives the account in use another key.
-    fn start_set_key(&mut self, now: Timestamp, name: &AccountName) -> Result<Stage, Failure> {
-        let new_key = self.new_key(|keys| keys.next(name))?;
-        let command = Command::SetKey { key: new_key.secret.public() };
-        if let Some(job) = self.jobs.next(true) {
-            job.new_key = Some(new_key);
-        }
-        Ok(self.command(now, command))
-    }
-
-    /// The key that was given, or one that is made now.
-    fn new_key(&mut self, make: impl Fn(&Keys) -> Result<SecretKey, KeyError>) -> Result<NewKey, Failure> {
-        if let Some(new_key) = self.new_key.take() {
-            return Ok(new_key);
-        }
-        let secret = make(&self.settings.keys).map_err(|error| Failure::new(exit::CONFIGURATION, error.to_string()))?;
-        Ok(NewKey { secret, is_kept: true })
-    }
-
-    /// Logs in, with a key that is in a file or was given, or else with one from a password that is asked for.
-    fn start_connect(&mut self, now: Timestamp, name: &AccountName) -> Result<Stage, Failure> {
-        let typed = self.typed.take_if(|typed| typed.account == *name);
-        if let Some(credentials) = typed {
-            return Ok(self.connect(now, credentials));
-        }
-        if self.settings.mode == Mode::Prompt && secrets::load(&self.settings.keys, name)?.is_none() {
-            self.effects.push(Effect::AskPassword { account: name.clone() });
-            return Ok(Stage::Password);
-        }
-        let credentials = load_credentials(&self.settings.keys, name)?;
-        Ok(self.connect(now, credentials))
-    }
-
-    /// Takes the answer to [`Effect::AskPassword`].
-    pub fn on_password(&mut self, now: Timestamp, answer: Result<Credentials, Failure>) {
-        if self.jobs.awaiting_password().is_none() {
-            return;
-        }
-        let stage = answer.map(|credentials| self.connect(now, credentials));
-        let Some(job) = self.jobs.awaiting_password() else { return };
-        match stage {
-            Ok(stage) => job.enter(stage),
-            Err(failure) => {
-                job.task = Err(failure);
-                job.enter(Stage::Local);
-            }
-        }
-    }
-
-    /// Logs in, and asks for unread messages: the answer says whether the account is ours.
-    fn connect(&mut self, now: Timestamp, credentials: Credentials) -> Stage {
-        let account = self.account.successor(Some(Rc::new(credentials)), true);
-        self.previous = Some(self.switch(account));
-        self.query(now, unread(None))
-    }
-
-    /// Deletes an account in its own name, if need be by using it for that one command.
-    fn start_delete(&mut self, now: Timestamp, name: &AccountName) -> Result<Stage, Failure> {
-        if self.account.name() != Some(name) {
-            let typed = self.typed.take_if(|typed| typed.account == *name);
-            let credentials = typed.map_or_else(|| load_credentials(&self.settings.keys, name), Ok)?;
-            let account = self.account.successor(Some(Rc::new(credentials)), false);
-            self.previous = Some(self.switch(account));
-        }
-        Ok(self.command(now, Command::Delete))
     }
 
     /// Shows the result of a job, or goes on with its next page.
@@ -308,23 +228,6 @@ impl Controller {
         replies
     }
 
-    /// A rejection, with what the user can do about it.
-    fn failure(&self, reason: &Rejection) -> Failure {
-        let credentials = self.account.credentials();
-        let is_typed = |name: &AccountName| {
-            credentials.as_ref().is_some_and(|typed| typed.is_from_password && typed.account == *name)
-        };
-        let mut failure = Failure::from(reason);
-        match reason {
-            Rejection::LoginRequired => failure.message += &format!("; {}", self.account_advice()),
-            Rejection::NotOwner { name } | Rejection::NoSuchUser { name } if is_typed(name) => {
-                failure = Failure::new(exit::NOT_ALLOWED, format!("there is no account {name} with this password"));
-            }
-            _ => {}
-        }
-        failure
-    }
-
     /// Reports answers to a query that differ. (Those to commands are compared by the session.)
     fn compare(&mut self, replies: &[Reply]) {
         let Some((first, others)) = replies.split_first() else { return };
@@ -352,61 +255,6 @@ impl Controller {
         self.show(Item::Status(status), None);
         if code != exit::DONE {
             self.outcome.on_failure(job.line, &Failure::new(code, "not all replicas serve and are the same"));
-        }
-    }
-
-    fn finish_connect(&mut self, now: Timestamp, job: &Job, name: AccountName, replies: Vec<Reply>) {
-        // A connect that only follows from `--as` is no result that a script has asked for.
-        let is_asked_for = job.line.is_some() || self.settings.mode == Mode::Prompt;
-        let mut first_page = None;
-        for reply in replies {
-            let by = self.answerer(&reply);
-            if let Content::Query(QueryAnswer::Messages { messages, more }) = reply.content {
-                if is_asked_for {
-                    self.show(Item::Connected { name: name.clone() }, Some(by));
-                }
-                first_page.get_or_insert((messages, more));
-            }
-        }
-
-        let Some((messages, more)) = first_page else {
-            self.switch_back();
-            return;
-        };
-        self.previous = None;
-        let mut events = Vec::new();
-        self.account.on_unread(now, messages, more, &mut events);
-        events.into_iter().for_each(|event| self.on_event(now, event));
-    }
-
-    fn finish_delete(&mut self, name: &AccountName, is_done: bool) {
-        let credentials = self.account.credentials();
-        if !self.switch_back() && is_done {
-            let nobody = self.account.successor(None, false);
-            self.switch(nobody);
-        }
-        if let (true, Some(credentials)) = (is_done, credentials) {
-            self.retire_key(name, &credentials.secret);
-        }
-    }
-
-    /// Keeps a key that a replica has confirmed, if it is to be kept.
-    fn confirm_key(&mut self, name: &AccountName, new_key: &NewKey) {
-        if new_key.is_kept
-            && let Err(error) = self.settings.keys.confirm(name, &new_key.secret)
-        {
-            self.notice(error.to_string());
-        }
-    }
-
-    /// Sets the key of a deleted account aside. A person is told where it is kept; a script knows from the manual.
-    fn retire_key(&mut self, name: &AccountName, key: &SecretKey) {
-        match self.settings.keys.retire(name, key) {
-            Ok(Some(path)) if self.settings.mode == Mode::Prompt => {
-                self.notice(format!("its key, which opens nothing any more, is kept as {}", path.display()));
-            }
-            Ok(_) => {}
-            Err(error) => self.notice(error.to_string()),
         }
     }
 
@@ -485,7 +333,7 @@ impl Controller {
         Turn::Done
     }
 
-    fn answerer(&self, reply: &Reply) -> Answerer {
+    pub(super) fn answerer(&self, reply: &Reply) -> Answerer {
         let replicas = &self.settings.cluster.replicas;
         Answerer {
             replica: replicas[reply.link].name.clone(),
