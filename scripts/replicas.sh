@@ -35,11 +35,12 @@ make_cluster() {
         options+=(--replica "${names[at]}=127.0.0.1:$((base_port + at))")
     done
     rm -rf -- "$new"
-    "$STABLECHATD" init --dir "$new" --name local --delivery-bound-ms "$delivery_bound_ms" "${options[@]}" >/dev/null || return
+    "$STABLECHATD" init --dir "$new" --name local --registration open --delivery-bound-ms "$delivery_bound_ms" \
+        "${options[@]}" >/dev/null || return
     for ((at = 0; at < count; at++)); do
         mv -- "$new/replica-${names[at]}/identity.pem" "$CLUSTER_DIRECTORY/${names[at]}.pem" || return
     done
-    mv -- "$new/authority.pem" "$CLUSTER_DIRECTORY/authority.pem" || return
+    mv -- "$new/authority.pem" "$new/operator.key" "$CLUSTER_DIRECTORY" || return
     mv -- "$new/clients/cluster.toml" "$CLUSTER_FILE" && rm -rf -- "$new"
 }
 

@@ -354,7 +354,9 @@ impl ActiveAccount {
                 self.on_unread(now, Vec::new(), false, events);
                 events.push(AccountEvent::FetchRejected(reason));
             }
-            QueryAnswer::Accounts { .. } => self.on_unread(now, Vec::new(), false, events),
+            QueryAnswer::Accounts { .. } | QueryAnswer::Settings { .. } => {
+                self.on_unread(now, Vec::new(), false, events)
+            }
         }
     }
 

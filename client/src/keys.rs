@@ -19,6 +19,7 @@
 //! under a lock of the directory, which is never held while a replica is waited for.
 
 use stablechat_protocol::cluster::Cluster;
+use stablechat_protocol::key_file::{read_key, write_key};
 use stablechat_protocol::login::{PublicKey, SecretKey};
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::time::{Timestamp, utc};
@@ -29,8 +30,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The first line of a key file.
-const HEADING: &str = "stablechat private key, version 1 - keep it secret, whoever has it owns the account";
 /// No key file is longer, in bytes.
 const FILE_MAX: u64 = 1024;
 /// The file in the directory that processes lock while they change others.
@@ -259,8 +258,7 @@ impl Keys {
 /// Writes a key to a new file and to the disk.
 fn write_draft(path: &Path, account: &AccountName, secret: &SecretKey) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let digits: String = secret.seed().iter().map(|byte| format!("{byte:02x}")).collect();
-    write!(file, "{HEADING}\naccount {account}\ned25519 {digits}\n")?;
+    file.write_all(write_key(account, secret).as_bytes())?;
     file.sync_all()
 }
 
@@ -280,35 +278,7 @@ fn read(path: &Path, account: &AccountName) -> Result<Option<SecretKey>, KeyErro
     }
     let mut text = String::new();
     file.take(FILE_MAX).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
-    parse(&text, account).map(Some).map_err(|fault| failed(fault.to_string()))
-}
-
-/// Reads a key file's text.
-fn parse(text: &str, account: &AccountName) -> Result<SecretKey, &'static str> {
-    let mut lines = text.lines();
-    if lines.next() != Some(HEADING) {
-        return Err("it is not a key file of this version");
-    }
-    if lines.next().and_then(|line| line.strip_prefix("account ")) != Some(account.as_str()) {
-        return Err("it is the key of another account");
-    }
-    let digits = lines.next().and_then(|line| line.strip_prefix("ed25519 ")).ok_or("its third line is missing")?;
-    match seed_from_hex(digits) {
-        Some(seed) if lines.next().is_none() => Ok(SecretKey::from_seed(&seed)),
-        _ => Err("its third line is not 64 hexadecimal digits, the last thing in it"),
-    }
-}
-
-/// 32 bytes from 64 hexadecimal digits.
-fn seed_from_hex(digits: &str) -> Option<[u8; 32]> {
-    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut seed = [0; 32];
-    for (at, byte) in seed.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(seed)
+    read_key(&text, account).map(Some).map_err(|fault| failed(fault.to_string()))
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
     let result = match arguments::parse(std::env::args_os().skip(1)) {
         Ok(Parsed::Run(settings)) => app::run(*settings),
-        Ok(Parsed::Probe(settings)) => probe::run(&settings),
-        Ok(Parsed::Watch(settings)) => watch::run(&settings),
+        Ok(Parsed::Probe(settings)) => probe::run(settings),
+        Ok(Parsed::Watch(settings)) => watch::run(settings),
         Ok(Parsed::Help(text)) => write_results(&text).map(|_| exit::DONE),
         Err(failure) => Err(failure),
     };

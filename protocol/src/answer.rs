@@ -3,6 +3,7 @@
 use crate::command::Recipient;
 use crate::digest::Digest;
 use crate::name::AccountName;
+use crate::operator::Settings;
 use crate::text::MessageText;
 use crate::uid::Uid;
 use std::fmt;
@@ -39,6 +40,8 @@ wire_enum! {
             /// Whether more exist in the direction of the query: after these for unread messages, before them for history.
             more: bool,
         },
+        /// The answer to [`crate::command::Query::Settings`].
+        3 => Settings { settings: Settings },
     }
 }
 
@@ -67,6 +70,16 @@ wire_enum! {
         8 => TooMany,
         /// The session has executed another command under this sequence number.
         9 => DifferentCommand,
+        /// Nobody may create an account.
+        10 => RegistrationClosed,
+        /// An account is created by invitation, and the command has no code.
+        11 => InvitationNeeded,
+        /// No open invitation has this code or digest.
+        12 => NoSuchInvitation,
+        /// Only operators may do this.
+        13 => NotAnOperator,
+        /// There are as many accounts as operators allow.
+        14 => TooManyAccounts,
     }
 }
 
@@ -89,6 +102,17 @@ impl fmt::Display for Rejection {
             Rejection::TooMany => write!(formatter, "the request exceeds a limit of the protocol"),
             Rejection::DifferentCommand => {
                 write!(formatter, "another command was given under the same id before, so this one was not executed")
+            }
+            Rejection::RegistrationClosed => write!(formatter, "this service takes no new accounts"),
+            Rejection::InvitationNeeded => {
+                write!(formatter, "a new account needs an invitation, which the service's operator gives")
+            }
+            Rejection::NoSuchInvitation => {
+                write!(formatter, "there is no such invitation; it was used or revoked, or the code is wrong")
+            }
+            Rejection::NotAnOperator => write!(formatter, "only an operator of the service may do that"),
+            Rejection::TooManyAccounts => {
+                write!(formatter, "the service has as many accounts as its operator allows")
             }
         }
     }

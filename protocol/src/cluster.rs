@@ -1,7 +1,10 @@
 //! The cluster file (TOML): the facts that all replicas and clients of a cluster share.
 
 use crate::digest::Digest;
+use crate::hex::bytes_from_hex;
+use crate::login::PublicKey;
 use crate::name::{ClusterId, ClusterName, ReplicaName};
+use crate::operator::{InitialSettings, OPERATORS_MAX, Registration};
 use serde::Deserialize;
 use std::fmt;
 use std::time::Duration;
@@ -42,6 +45,10 @@ pub struct Cluster {
     /// Whether a replica takes it for a proof of a peer's death that nobody listens at the peer's address. Without that it waits Δ,
     /// as it does for a machine that is gone.
     pub refusal_is_proof: bool,
+    /// The keys of operators. A replica takes logins with these, and no others, for those of operators.
+    pub operators: Vec<PublicKey>,
+    /// The settings that operators have not changed.
+    pub initial: InitialSettings,
     /// How many bytes of its log a replica keeps for peers that were away. A peer that lacks more gets a snapshot.
     pub log_retention: u64,
     /// 1 to [`REPLICAS_MAX`] replicas, with distinct names and addresses.
@@ -84,6 +91,10 @@ struct File {
     refusal_is_proof: bool,
     log_retention_mib: Option<u64>,
     #[serde(default)]
+    operators: Vec<String>,
+    registration: Option<String>,
+    first_invitation: Option<String>,
+    #[serde(default)]
     replica: Vec<ReplicaEntry>,
 }
 
@@ -100,12 +111,11 @@ impl Cluster {
     pub fn parse(text: &str) -> Result<Cluster, ClusterError> {
         let file: File =
             toml::from_str(text).map_err(|error| ClusterError(error.to_string().trim_end().to_string()))?;
-        let File { name, id, ca, delivery_bound_ms, min_live, refusal_is_proof, log_retention_mib, replica: replicas } =
-            file;
+        let File { name, id, ca, min_live, refusal_is_proof, replica: replicas, .. } = file;
 
-        let bound = delivery_bound_ms.unwrap_or(DELIVERY_BOUND_DEFAULT_MS);
+        let bound = file.delivery_bound_ms.unwrap_or(DELIVERY_BOUND_DEFAULT_MS);
         check_range("delivery_bound_ms", bound, DELIVERY_BOUND_MIN_MS, DELIVERY_BOUND_MAX_MS)?;
-        let retention = log_retention_mib.unwrap_or(LOG_RETENTION_DEFAULT_MIB);
+        let retention = file.log_retention_mib.unwrap_or(LOG_RETENTION_DEFAULT_MIB);
         check_range("log_retention_mib", retention, 1, LOG_RETENTION_MAX_MIB)?;
         check_replicas(&replicas)?;
 
@@ -116,8 +126,21 @@ impl Cluster {
                 replicas.len()
             )));
         }
+        let operators = read_operators(&file.operators)?;
+        let initial = read_initial(file.registration.as_deref(), file.first_invitation.as_deref())?;
         let (delivery_bound, log_retention) = (Duration::from_millis(bound), retention << 20);
-        Ok(Cluster { name, id, ca, delivery_bound, min_live, refusal_is_proof, log_retention, replicas })
+        Ok(Cluster {
+            name,
+            id,
+            ca,
+            delivery_bound,
+            min_live,
+            refusal_is_proof,
+            operators,
+            initial,
+            log_retention,
+            replicas,
+        })
     }
 
     /// The replica with this name.
@@ -126,15 +149,18 @@ impl Cluster {
     }
 
     /// The digest of everything that the cluster files of these two replicas must have the same, or they refuse to connect: the
-    /// cluster's name and id, the delivery bound, `min_live`, the names of all replicas in their order, and the addresses of these
-    /// two.
+    /// cluster's name and id, the delivery bound, `min_live`, the initial settings, the names of all replicas in their order, and the
+    /// addresses of these two.
     ///
-    /// The address of a third replica, the authority's certificates, the log retention and `refusal_is_proof` are left out, so that
-    /// they can be changed at one replica after the other.
+    /// The address of a third replica, the authority's certificates, the operators, the log retention and `refusal_is_proof` are left
+    /// out, so that they can be changed at one replica after the other.
     pub fn digest_between(&self, one: &ReplicaName, other: &ReplicaName) -> Digest {
-        let mut hasher = blake3::Hasher::new_derive_key("stablechat cluster file, version 2");
+        let mut hasher = blake3::Hasher::new_derive_key("stablechat cluster file, version 3");
         let milliseconds = self.delivery_bound.as_millis();
         hasher.update(format!("{}\n{}\n{milliseconds}\n{}\n", self.name, self.id, self.min_live).as_bytes());
+        let InitialSettings { registration, invitation } = &self.initial;
+        let invitation = invitation.map(|digest| digest.to_string()).unwrap_or_default();
+        hasher.update(format!("{}\n{invitation}\n", registration.word()).as_bytes());
         for ReplicaEntry { name, address } in &self.replicas {
             let address = if [one, other].contains(&name) { address } else { "" };
             hasher.update(format!("{name}\n{address}\n").as_bytes());
@@ -155,6 +181,26 @@ fn check_range(field: &str, value: u64, min: u64, max: u64) -> Result<(), Cluste
         true => Ok(()),
         false => Err(ClusterError(format!("{field} is {value}; it must be from {min} to {max}"))),
     }
+}
+
+/// The keys of operators, from hexadecimal digits.
+fn read_operators(texts: &[String]) -> Result<Vec<PublicKey>, ClusterError> {
+    if texts.len() > OPERATORS_MAX {
+        return Err(ClusterError(format!("it has {} operators; it must have at most {OPERATORS_MAX}", texts.len())));
+    }
+    let read = |text: &String| bytes_from_hex(text).map(PublicKey).ok_or_else(|| not_hex("an operator's key", text));
+    texts.iter().map(read).collect()
+}
+
+/// The settings that operators have not changed. Strangers are kept out of a cluster whose file says nothing of them.
+fn read_initial(registration: Option<&str>, invitation: Option<&str>) -> Result<InitialSettings, ClusterError> {
+    let registration = registration.map_or(Ok(Registration::ByInvitation), str::parse).map_err(ClusterError)?;
+    let read = |text| bytes_from_hex(text).map(Digest).ok_or_else(|| not_hex("first_invitation", text));
+    Ok(InitialSettings { registration, invitation: invitation.map(read).transpose()? })
+}
+
+fn not_hex(what: &str, text: &str) -> ClusterError {
+    ClusterError(format!("{what} is {text:?}; it must be 64 hexadecimal digits"))
 }
 
 /// Checks the number of replicas, the form of their addresses, and that no two have the same name or address.
@@ -205,6 +251,8 @@ mod tests {
         assert_eq!(same, digest(&format!("log_retention_mib = 2\n{text}"), &a, &b));
         assert_eq!(same, digest(&format!("ca = 'any'\n{text}"), &a, &b));
         assert_eq!(same, digest(&format!("refusal_is_proof = false\n{text}"), &a, &b));
+        assert_eq!(same, digest(&format!("operators = ['{}']\n{text}", "7f".repeat(32)), &a, &b));
+        assert_eq!(same, digest(&format!("registration = 'invitation'\n{text}"), &a, &b));
         let moved = text.replace("127.0.0.1:7403", "127.0.0.2:7403");
         assert_eq!(same, digest(&moved, &a, &b));
         for (one, other) in [(&a, &c), (&b, &c)] {
@@ -217,6 +265,8 @@ mod tests {
             text.replace("7401", "7400"),
             format!("delivery_bound_ms = 999\n{text}"),
             format!("min_live = 2\n{text}"),
+            format!("registration = 'open'\n{text}"),
+            format!("first_invitation = '{}'\n{text}", "7f".repeat(32)),
             GOOD.to_string(),
         ];
         for other in others {
@@ -232,6 +282,7 @@ mod tests {
         assert_eq!(cluster.replicas[1].address, "host.example:7402");
         assert_eq!(cluster.ahead(), Duration::from_millis(50));
         assert_eq!(cluster.log_retention, 1 << 30);
+        assert_eq!((&cluster.operators[..], cluster.initial.registration), (&[][..], Registration::ByInvitation));
         let short = Cluster::parse(&format!("log_retention_mib = 2\n{GOOD}")).expect("a good file");
         assert_eq!(short.log_retention, 2 << 20);
         let waits = Cluster::parse(&format!("refusal_is_proof = false\n{GOOD}")).expect("a good file");
@@ -258,6 +309,10 @@ mod tests {
             (format!("refusal_is_proof = 1\n{GOOD}"), "line 1"),
             (format!("log_retention_mib = 0\n{GOOD}"), "log_retention_mib is 0"),
             (GOOD.replace("7f", "../other"), "has a character"),
+            (format!("registration = 'all'\n{GOOD}"), "registration is \"all\"; it must be open, invitation or closed"),
+            (format!("operators = ['7f']\n{GOOD}"), "an operator's key is \"7f\"; it must be 64"),
+            (format!("operators = [{}]\n{GOOD}", "'7f',".repeat(17)), "it has 17 operators"),
+            (format!("first_invitation = '{}'\n{GOOD}", "x".repeat(64)), "first_invitation is"),
             (format!("log_retention_mib = 2000000000\n{GOOD}"), "log_retention_mib is 2000000000"),
             (GOOD.replace("'b'", "'a'"), "two replicas are named a"),
             (GOOD.replace("host.example:7402", "127.0.0.1:7401"), "have the same address"),

@@ -2,6 +2,7 @@
 
 use crate::login::PublicKey;
 use crate::name::{AccountName, Pattern};
+use crate::operator::{InvitationCode, Operation};
 use crate::text::MessageText;
 use crate::uid::Uid;
 use std::fmt;
@@ -25,6 +26,8 @@ wire_enum! {
             name: AccountName,
             /// Owns the account: a client logs in with the private half.
             key: PublicKey,
+            /// Is used up if accounts are created by invitation, and left alone otherwise.
+            invitation: Option<InvitationCode>,
         },
         /// Deletes the actor's account with its unread messages.
         1 => Delete,
@@ -39,6 +42,8 @@ wire_enum! {
         /// one are told ([`crate::message::ToClient::LoggedOut`]). If the account has the new key already, nothing changes, and it
         /// is done all the same: so a client that was not told the outcome can repeat it in another session.
         4 => SetKey { key: PublicKey },
+        /// Does what only operators may do.
+        5 => Operate { operation: Operation },
     }
 }
 
@@ -46,7 +51,7 @@ wire_enum! {
     /// Reads the state at its place in the order of requests. Queries are not logged, and belong to no session.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Query {
-        /// The accounts whose names match, sorted. Needs no login.
+        /// The accounts whose names match, sorted. Only for accounts and operators.
         0 => List {
             pattern: Pattern,
             /// Only names after this one: the `next` of the previous page.
@@ -69,6 +74,8 @@ wire_enum! {
             /// The most messages to return; at most [`PAGE_MAX`] are.
             limit: u16,
         },
+        /// What operators have set. Only for operators.
+        3 => Settings,
     }
 }
 

@@ -7,8 +7,8 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | encoding | [`wire`] (CBOR), [`frame`] (a length, then a CBOR item) |
-//! | values | [`time`], [`clock_offset`], [`uid`], [`name`], [`text`], [`session`], [`digest`], [`login`], [`version`], [`close`], [`cluster`] |
+//! | encoding | [`wire`] (CBOR), [`frame`] (a length, then a CBOR item), [`hex`] |
+//! | values | [`time`], [`clock_offset`], [`uid`], [`name`], [`text`], [`session`], [`digest`], [`login`], [`operator`], [`version`], [`key_file`], [`close`], [`cluster`] |
 //! | requests and answers | [`command`], [`request`], [`answer`], [`status`] |
 //! | messages | [`message`] (clients and replicas), [`peer`] (replicas among themselves) |
 //!
@@ -27,9 +27,12 @@ pub mod cluster;
 pub mod command;
 pub mod digest;
 pub mod frame;
+pub mod hex;
+pub mod key_file;
 pub mod login;
 pub mod message;
 pub mod name;
+pub mod operator;
 pub mod peer;
 pub mod request;
 pub mod session;

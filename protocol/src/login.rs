@@ -48,6 +48,8 @@ wire_enum! {
             /// After how many milliseconds it may try again.
             wait_ms: u32,
         },
+        /// The replica's cluster file has no operator with this key.
+        2 => NotAnOperator,
     }
 }
 

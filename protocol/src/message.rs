@@ -11,7 +11,7 @@ use crate::login::{Challenge, LoginProof, LoginRefusal, PublicKey};
 use crate::name::{AccountName, ClusterName, ReplicaName};
 use crate::request::RequestId;
 use crate::session::ClientId;
-use crate::status::StatusReport;
+use crate::status::{PublicStatus, StatusReport};
 use crate::time::Timestamp;
 use crate::uid::Uid;
 
@@ -67,10 +67,11 @@ wire_enum! {
             /// The client's clock; the pong returns it.
             sent: Timestamp,
         },
-        /// Asks for a [`ToClient::Status`]. Needs no login.
+        /// Asks for a [`ToClient::Status`], or without a login for a [`ToClient::PublicStatus`].
         6 => Status,
         /// Asks the replica to ping all its peers now, and to report the result: one [`ToClient::PeersPinged`], then one
-        /// [`ToClient::PeerPong`] for each peer that answers. Needs no login.
+        /// [`ToClient::PeerPong`] for each peer that answers. Unless the connection speaks for an operator, or for an account that exists,
+        /// no peer is pinged.
         7 => PingPeers,
     }
 }
@@ -128,7 +129,7 @@ wire_enum! {
             /// The replica's clock.
             clock: Timestamp,
         },
-        /// Answers [`ToReplica::Status`].
+        /// Answers [`ToReplica::Status`] if the connection speaks for an operator, or for an account that exists.
         9 => Status { report: Box<StatusReport> },
         /// A repair changed the answer to a command that had been answered before. Sent to the connection that last used the
         /// command's session.
@@ -164,6 +165,8 @@ wire_enum! {
             /// The key of the login that has ended.
             key: PublicKey,
         },
+        /// Answers [`ToReplica::Status`] otherwise.
+        14 => PublicStatus { status: PublicStatus },
     }
 }
 

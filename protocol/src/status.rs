@@ -56,7 +56,41 @@ wire_struct! {
     }
 }
 
+wire_struct! {
+    /// What a replica tells of itself to anybody.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct PublicStatus {
+        pub replica: ReplicaName,
+        pub phase: ReportedPhase,
+        /// As in [`StatusReport`].
+        pub is_muted: bool,
+        /// How many requests it has applied.
+        pub position: u64,
+        /// How many other replicas it consults before it answers.
+        pub linked: u8,
+    }
+}
+
+impl PublicStatus {
+    /// Whether the replica accepts requests and answers them.
+    pub fn is_serving(&self) -> bool {
+        self.phase == ReportedPhase::Serving && !self.is_muted
+    }
+}
+
 impl StatusReport {
+    /// As much of it as anybody may know.
+    pub fn public(&self) -> PublicStatus {
+        let linked = self.peers.iter().filter(|peer| peer.state == ReportedPeerState::Linked).count();
+        PublicStatus {
+            replica: self.replica.clone(),
+            phase: self.phase,
+            is_muted: self.is_muted,
+            position: self.applied.position,
+            linked: u8::try_from(linked).unwrap_or(u8::MAX),
+        }
+    }
+
     /// How far its clock is ahead of those that are good, in nanoseconds; none while its own is good. It stands down while its
     /// clock is off.
     pub fn clock_off_by_ns(&self) -> Option<i64> {

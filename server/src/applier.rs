@@ -36,6 +36,7 @@ use outbox::Outbox;
 use peer_pings::PeerPings;
 use progress::Progress;
 use stablechat_protocol::message::ToClient;
+use stablechat_protocol::status::StatusReport;
 use stablechat_protocol::time::Timestamp;
 use state_log::StateLog;
 use std::collections::{BTreeSet, VecDeque};
@@ -247,7 +248,7 @@ impl Applier {
         }
 
         self.perform(&clock, now, outbox, post)?;
-        self.report_status(outbox);
+        self.report_status(outbox)?;
         self.answer_scrape(outbox);
         outbox.release(post);
         Ok(())
@@ -285,7 +286,10 @@ impl Applier {
                 self.asking_for_status.insert(from);
             }
             NetEvent::Scrape { stats } => self.scraped = Some(stats),
-            NetEvent::PingPeers { from } => self.peer_pings.ask(from),
+            NetEvent::PingPeers { from } => {
+                let is_known = clients.is_known(from, &self.executor.store)?;
+                self.peer_pings.ask(from, is_known);
+            }
             NetEvent::Stop => {
                 log::info!("asked to stop: handing over to the others");
                 self.step(Input::Stop);
@@ -416,14 +420,24 @@ impl Applier {
     }
 
     /// Gathers a report for each connection that has asked for one.
-    fn report_status(&mut self, outbox: &mut Outbox) {
+    fn report_status(&mut self, outbox: &mut Outbox) -> Result<(), StoreError> {
         if self.asking_for_status.is_empty() {
-            return;
+            return Ok(());
         }
-        let report = Box::new(self.report());
+        let report = self.report();
         for to in std::mem::take(&mut self.asking_for_status) {
-            outbox.for_client(to, ToClient::Status { report: report.clone() });
+            let is_known = self.executor.clients.is_known(to, &self.executor.store)?;
+            outbox.for_client(to, status(&report, is_known));
         }
+        Ok(())
+    }
+}
+
+/// The answer to a client that asks for the status: all of it, or as much as a stranger is told.
+fn status(report: &StatusReport, is_known: bool) -> ToClient {
+    match is_known {
+        true => ToClient::Status { report: Box::new(report.clone()) },
+        false => ToClient::PublicStatus { status: report.public() },
     }
 }
 

@@ -208,11 +208,12 @@ fn make(directory: &DataDirectory, db: &Mutex<Option<Arc<DB>>>) -> Result<(), St
 mod tests {
     use super::*;
     use crate::store::{ChatStore, Location, schema::StoreIdentity};
+    use stablechat_protocol::operator::InitialSettings;
 
     /// A store in a directory whose name is longer than the address of a socket may be.
     fn store(directory: &DataDirectory) -> ChatStore {
         let identity = StoreIdentity { cluster: "test".into(), replica: "one".into() };
-        ChatStore::open(&Location::Directory(directory.0.clone()), &identity).expect("a store")
+        ChatStore::open(&Location::Directory(directory.0.clone()), &identity, &InitialSettings::OPEN).expect("a store")
     }
 
     #[test]

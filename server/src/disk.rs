@@ -7,6 +7,7 @@
 use crate::checkpoint::CheckpointServer;
 use crate::store::{ChatStore, DataDirectory, Location, OpenError, StoreError, schema::StoreIdentity};
 use rustix::fs::{StatVfs, statvfs};
+use stablechat_protocol::operator::InitialSettings;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -27,6 +28,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 pub struct Disk {
     data: DataDirectory,
     owner: StoreIdentity,
+    /// The cluster file's settings that operators have not changed.
+    initial: InitialSettings,
     /// How much of its log the store keeps, in bytes.
     log_retention: u64,
     /// None while the store is closed.
@@ -44,9 +47,14 @@ impl Disk {
     ///
     /// # Errors
     /// As for [`ChatStore::open`], or the socket for backups cannot be made in the directory.
-    pub fn open(data: DataDirectory, owner: StoreIdentity, log_retention: u64) -> Result<(Disk, ChatStore), OpenError> {
+    pub fn open(
+        data: DataDirectory,
+        owner: StoreIdentity,
+        initial: InitialSettings,
+        log_retention: u64,
+    ) -> Result<(Disk, ChatStore), OpenError> {
         let (writes, checked_at, has_room) = (Arc::default(), None, true);
-        let mut disk = Disk { data, owner, log_retention, checkpoints: None, writes, checked_at, has_room };
+        let mut disk = Disk { data, owner, initial, log_retention, checkpoints: None, writes, checked_at, has_room };
         let store = disk.open_store()?;
         Ok((disk, store))
     }
@@ -56,7 +64,7 @@ impl Disk {
     /// # Errors
     /// As for [`Disk::open`].
     pub fn open_store(&mut self) -> Result<ChatStore, OpenError> {
-        let mut store = ChatStore::open(&Location::Directory(self.data.0.clone()), &self.owner)?;
+        let mut store = ChatStore::open(&Location::Directory(self.data.0.clone()), &self.owner, &self.initial)?;
         store.retain(self.log_retention);
         store.count_writes_with(Arc::clone(&self.writes));
 

@@ -25,7 +25,10 @@ pub const CONFIGURATION: i32 = 78;
 pub fn of_opening(error: &OpenError) -> i32 {
     match error {
         OpenError::InUse(_) => UNAVAILABLE,
-        OpenError::OtherReplica { .. } | OpenError::NewerFormat { .. } | OpenError::OlderFormat { .. } => CONFIGURATION,
+        OpenError::OtherReplica { .. }
+        | OpenError::OtherSettings { .. }
+        | OpenError::NewerFormat { .. }
+        | OpenError::OlderFormat { .. } => CONFIGURATION,
         OpenError::System { .. } | OpenError::Store(_) => IO,
     }
 }

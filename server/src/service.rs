@@ -211,7 +211,8 @@ fn outcome(applied: Result<Ended, OpenError>) -> Result<(), ServiceError> {
 fn open_store(settings: &ServiceSettings) -> Result<(Disk, ChatStore), ServiceError> {
     let ServiceSettings { cluster, name, data, .. } = settings;
     let owner = schema::StoreIdentity { cluster: cluster.name.to_string(), replica: name.to_string() };
-    Disk::open(DataDirectory(data.clone()), owner, cluster.log_retention).map_err(ServiceError::Open)
+    Disk::open(DataDirectory(data.clone()), owner, cluster.initial.clone(), cluster.log_retention)
+        .map_err(ServiceError::Open)
 }
 
 /// Listens for a monitoring system, if the settings say where.

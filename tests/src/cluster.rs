@@ -8,12 +8,15 @@
 use crate::network::Network;
 use crate::process::{Program, Usage, built};
 use crate::raw::RawClient;
-use crate::session::stamp;
+use crate::session::{Person, stamp};
 use crate::wait::{SOON, wait_for, wait_until};
 use rustix::process::Signal;
 use stablechat_authority::Authority;
 use stablechat_protocol::cluster::Cluster as ClusterFile;
+use stablechat_protocol::key_file::write_key;
+use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::{ClusterName, ReplicaName};
+use stablechat_protocol::operator::InvitationCode;
 use stablechat_protocol::version::Versions;
 use stablechat_transport::TlsDialer;
 use std::io::{self, Read, Write};
@@ -40,6 +43,10 @@ pub struct Cluster {
     authority: Authority,
     /// Further lines for the head of the cluster file.
     settings: &'static str,
+    /// The lines of the cluster file that say who may create an account in the beginning.
+    registration: String,
+    /// The key of its operator.
+    operator: PublicKey,
     /// The certificates of the authorities in the cluster file, if not that of `authority`.
     trusted: Option<String>,
     directory: TempDir,
@@ -88,12 +95,15 @@ impl Cluster {
             delivery_bound,
             authority,
             settings: "",
+            registration: "registration = 'open'\n".into(),
+            operator: Person::operator().secret.public(),
             trusted: None,
             directory,
             network,
             on_small_disks: &[],
         };
         cluster.write_file();
+        cluster.keep_operators_key();
         names.iter().for_each(|name| cluster.certify(name, &cluster.authority));
         cluster
     }
@@ -103,6 +113,19 @@ impl Cluster {
         let mut cluster = Cluster::prepare(names, delivery_bound);
         names.iter().for_each(|name| cluster.start_replica(name));
         cluster
+    }
+
+    /// The same with accounts that need an invitation, of which one with this code is open, before any replica is started.
+    pub fn by_invitation(mut self, code: &InvitationCode) -> Cluster {
+        self.registration = format!("registration = 'invitation'\nfirst_invitation = '{}'\n", code.digest());
+        self.write_file();
+        self
+    }
+
+    /// Writes another operator's key into the cluster file, which replicas read when they are started.
+    pub fn appoint(&mut self, operator: &Person) {
+        self.operator = operator.secret.public();
+        self.write_file();
     }
 
     /// The same with further lines in the cluster file, before any replica is started.
@@ -145,6 +168,17 @@ impl Cluster {
         self.parsed();
     }
 
+    /// Puts the operator's key where the client looks for keys.
+    fn keep_operators_key(&self) {
+        let directory = self.path().join("keys").join(format!("{CLUSTER}@{CLUSTER_ID}"));
+        std::fs::create_dir_all(&directory).expect("a directory can be made");
+        let Person { account, secret } = Person::operator();
+        let mut options = std::fs::File::options();
+        let file = options.write(true).create_new(true).mode(0o600).open(directory.join("operator.key"));
+        let text = write_key(&account, &secret);
+        file.and_then(|mut file| file.write_all(text.as_bytes())).expect("temporary files can be written");
+    }
+
     /// The authority that has made the certificates of the replicas.
     pub fn authority(&self) -> &Authority {
         &self.authority
@@ -178,8 +212,11 @@ impl Cluster {
     fn text(&self) -> String {
         let milliseconds = self.delivery_bound.as_millis();
         let head = format!(
-            "name = '{CLUSTER}'\nid = '{CLUSTER_ID}'\nca = '''\n{}'''\ndelivery_bound_ms = {milliseconds}\n{}",
+            "name = '{CLUSTER}'\nid = '{CLUSTER_ID}'\nca = '''\n{}'''\ndelivery_bound_ms = {milliseconds}\n\
+             operators = ['{}']\n{}{}",
             self.trusted.as_deref().unwrap_or(self.authority.certificate()),
+            self.operator,
+            self.registration,
             self.settings
         );
         let entry =

@@ -5,6 +5,7 @@ use crate::session::Person;
 use crate::talker::Transcript;
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::command::Query;
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
@@ -24,7 +25,8 @@ impl Ledger {
     /// Opens the store of a replica of a cluster, which does not run.
     pub fn open(cluster: &Cluster, name: &str) -> Ledger {
         let identity = StoreIdentity { cluster: CLUSTER.into(), replica: name.into() };
-        let store = ChatStore::open(&Location::Directory(cluster.data(name)), &identity).expect("a store");
+        let store = ChatStore::open(&Location::Directory(cluster.data(name)), &identity, &InitialSettings::OPEN)
+            .expect("a store");
         Ledger { name: name.into(), store }
     }
 

@@ -44,9 +44,14 @@ impl Person {
         Person { account: account(name), secret: SecretKey::from_seed(&std::array::from_fn(|_| fastrand::u8(..))) }
     }
 
+    /// The operator of every cluster that tests make.
+    pub fn operator() -> Person {
+        Person { account: AccountName::operator(), secret: SecretKey::from_seed(&[7; 32]) }
+    }
+
     /// The command that creates the account.
     pub fn create(&self) -> Command {
-        Command::Create { name: self.account.clone(), key: self.secret.public() }
+        Command::Create { name: self.account.clone(), key: self.secret.public(), invitation: None }
     }
 
     /// The message that logs in at a replica of a test's cluster, whose welcome had this challenge, over this channel.

@@ -122,7 +122,7 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the maximum is allowed");
 }
 
-/// A query for the largest page that a stranger can ask for.
+/// A query for the largest page of names.
 fn largest_list(id: u64, timestamp: Timestamp) -> ToReplica {
     let query = Query::List { pattern: Pattern::parse("*").expect("a pattern"), after: None, limit: PAGE_MAX };
     ToReplica::Query { id, timestamp, query }
@@ -400,6 +400,7 @@ fn a_client_that_asks_for_too_much_is_told_so_and_later_answered() {
     allow_many_files();
     let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
     let mut client = cluster.greet("a");
+    client.login(&Person::operator(), false);
     let queries: Vec<ToReplica> = (0..2000).map(|id| largest_list(id, stamp_ahead())).collect();
     client.send_all(&queries).expect("the connection stands");
     let (mut answered, mut refused) = (0, 0);

@@ -12,8 +12,12 @@ pub const LINES: usize = 24;
 /// How the section of exit codes begins.
 const EXIT_CODES: &str = "Exit codes:";
 
+/// How the line of the option begins by which this help is shown.
+const HELP_OPTION: &str = "  --help, help";
+
 /// A help of `argh`'s in which no line is longer than a screen is wide, and exit codes are one paragraph. Blank lines are left out
-/// when there is no room for them, and then exit codes, which the manual page has as well. `common` is a section that follows the
+/// when there is no room for them, then exit codes, which the manual page has as well, and then the option that the reader has found
+/// already. `common` is a section that follows the
 /// options. Ends with a line's end.
 pub fn fit(help: &str, common: Option<&str>) -> String {
     let mut sections = Vec::new();
@@ -31,6 +35,9 @@ pub fn fit(help: &str, common: Option<&str>) -> String {
     if !fits(&text) {
         sections.retain(|section| !section.starts_with(EXIT_CODES));
         text = sections.join("\n");
+    }
+    if !fits(&text) {
+        text = text.lines().filter(|line| !line.starts_with(HELP_OPTION)).collect::<Vec<&str>>().join("\n");
     }
     text + "\n"
 }
@@ -128,5 +135,15 @@ mod tests {
         };
         assert!(help(21).ends_with("Exit codes: 0 done\n"));
         assert_eq!((help(22).lines().count(), help(22).contains("0 done")), (24, false));
+    }
+
+    #[test]
+    fn the_option_for_help_goes_last() {
+        let help = |count: u32| {
+            let options: String = (0..count).map(|number| format!("\n  --option-{number}")).collect();
+            fit(&format!("Usage: x\n\nOptions:{options}\n  --help, help      display usage information\n"), None)
+        };
+        assert!(help(21).contains("--help"));
+        assert_eq!((help(22).lines().count(), help(22).contains("--help")), (24, false));
     }
 }

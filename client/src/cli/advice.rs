@@ -43,6 +43,14 @@ pub fn not_connected(mode: Mode, accounts: &[AccountName]) -> String {
     }
 }
 
+/// An account cannot be made without an invitation.
+pub fn with_invitation(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Prompt | Mode::Filter => "with one: create NAME CODE",
+        Mode::Once | Mode::Listen => "with one: stablechat create NAME --invitation CODE",
+    }
+}
+
 fn names(accounts: &[AccountName]) -> String {
     accounts.iter().map(AccountName::as_str).collect::<Vec<_>>().join(", ")
 }

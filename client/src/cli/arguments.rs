@@ -1,12 +1,13 @@
 //! The command line.
 
+use crate::cli::admin;
 use crate::cli::advice;
 use crate::cli::app::{AppSettings, Start};
 use crate::cli::exit::{self, Failure};
 use crate::cli::mode::Mode;
 use crate::cli::places::{self, ClusterFile, NamedBy};
 use crate::cli::probe::{self, ProbeSettings};
-use crate::cli::secrets::{NewKey, Secrets};
+use crate::cli::secrets::{NewKey, Secrets, load_credentials};
 use crate::cli::verb::{HISTORY_DEFAULT, Verb, parse_count};
 use crate::cli::watch::WatchSettings;
 use crate::greeting::Credentials;
@@ -15,6 +16,7 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use stablechat_command_line::Early;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::{AccountName, Pattern};
+use stablechat_protocol::operator::InvitationCode;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::{MessageText, TEXT_MAX};
 use stablechat_transport::TlsDialer;
@@ -92,6 +94,7 @@ enum Subcommand {
     History(History),
     Status(Status),
     Probe(Probe),
+    Admin(Admin),
 }
 
 /// Make an account, and a key for it.
@@ -104,6 +107,9 @@ enum Subcommand {
 is asked for, or read from --password-file. It does not leave this machine."
 )]
 struct Create {
+    /// an operator's invitation, if accounts need one
+    #[argh(option, arg_name = "code", from_str_fn(parse_code))]
+    invitation: Option<InvitationCode>,
     /// derive the key from a password
     #[argh(switch)]
     password: bool,
@@ -269,6 +275,29 @@ struct Probe {
     seconds: u32,
 }
 
+/// Say who may have an account, for operators.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "admin",
+    example = "stablechat admin registration invitation\nstablechat admin invite",
+    note = "Without a word: the settings, and the open invitations.
+  registration WHO    open (anybody may create an account), invitation, closed
+  invite              a code with which one account can be created
+  revoke CODE         close an invitation, by its code or its digest
+  quota accounts N    how many accounts there may be
+  quota unread N      how many unread messages an account may have
+  remove NAME         end an account, with its unread messages
+  reset NAME          a new password, for an owner who has lost the key
+It speaks as operator, with the key that stablechatd init has made.
+Each replica notes in its log what was done."
+)]
+struct Admin {
+    /// one of those below
+    #[argh(positional)]
+    words: Vec<String>,
+}
+
 /// The options and subcommands, for manual pages and completions.
 pub fn information() -> CommandInfoWithArgs {
     Arguments::get_args_info()
@@ -319,14 +348,24 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
             (Mode::Once, Start { typed, ..once(Verb::Delete { name }) })
         }
         Some(Subcommand::List(List { glob })) => {
-            (Mode::Once, once(Verb::List { pattern: glob.unwrap_or_else(Pattern::all) }))
+            let account = onlooker(account, &secrets)?.map(|credentials| (credentials, None));
+            (Mode::Once, Start { account, ..once(Verb::List { pattern: glob.unwrap_or_else(Pattern::all) }) })
         }
-        Some(Subcommand::Status(Status { watch: false })) => (Mode::Once, once(Verb::Status)),
+        Some(Subcommand::Status(Status { watch: false })) => {
+            let account = onlooker(account, &secrets)?.map(|credentials| (credentials, None));
+            (Mode::Once, Start { account, ..once(Verb::Status) })
+        }
         Some(Subcommand::Status(Status { watch: true })) => {
-            return Ok(Parsed::Watch(WatchSettings { cluster, tls, json }));
+            let credentials = onlooker(account, &secrets)?;
+            return Ok(Parsed::Watch(WatchSettings { cluster, tls, credentials, json }));
         }
         Some(Subcommand::Probe(Probe { seconds })) => {
-            return Ok(Parsed::Probe(ProbeSettings { cluster, tls, seconds, json }));
+            let credentials = onlooker(account, &secrets)?;
+            return Ok(Parsed::Probe(ProbeSettings { cluster, tls, credentials, seconds, json }));
+        }
+        Some(Subcommand::Admin(Admin { words })) => {
+            let verb = admin::read(&words, &cluster.id)?;
+            (Mode::Once, speaking(secrets.credentials(&AccountName::operator())?, None, verb))
         }
         Some(Subcommand::Listen(Listen { once })) => {
             let mode = if once { Mode::Once } else { Mode::Listen };
@@ -354,11 +393,11 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     Ok(Parsed::Run(Box::new(AppSettings { mode, json, all_replies, cluster, tls, keys, start })))
 }
 
-fn start_create(Create { password, name }: Create, secrets: &Secrets) -> Result<Start, Failure> {
+fn start_create(Create { invitation, password, name }: Create, secrets: &Secrets) -> Result<Start, Failure> {
     let file = secrets.password_file;
     let secret = (password || file.is_some()).then(|| secrets.new_key(&name, file)).transpose()?;
     let new_key = secret.map(|secret| NewKey { secret, is_kept: true });
-    Ok(Start { new_key, ..once(Verb::Create { name }) })
+    Ok(Start { new_key, ..once(Verb::Create { name, invitation }) })
 }
 
 fn start_password(
@@ -374,6 +413,11 @@ fn start_password(
     Ok(Start { new_key, ..speaking(credentials, None, Verb::SetKey { name: account }) })
 }
 
+/// Reads the code of an invitation.
+fn parse_code(text: &str) -> Result<InvitationCode, String> {
+    InvitationCode::typed(text).map_err(|error| error.to_string())
+}
+
 /// Reads for how many seconds is measured.
 fn parse_seconds(text: &str) -> Result<u32, String> {
     match text.parse() {
@@ -387,6 +431,18 @@ fn lines(account: Option<AccountName>, secrets: &Secrets) -> Result<Start, Failu
     let typed = account.as_ref().map(|account| secrets.typed(account)).transpose()?.flatten();
     let first = account.map(|name| Verb::Connect { name });
     Ok(Start { first, typed, reads_lines: true, ..Start::default() })
+}
+
+/// Who asks what any account may know: the one that is named, or one whose key is on this machine, an operator's if there is one.
+/// Strangers are told little.
+fn onlooker(account: Option<AccountName>, secrets: &Secrets) -> Result<Option<Credentials>, Failure> {
+    if let Some(account) = account {
+        return secrets.credentials(&account).map(Some);
+    }
+    // A directory that cannot be read is told of when a key is needed.
+    let accounts = secrets.keys.accounts().unwrap_or_default();
+    let name = accounts.iter().find(|name| name.is_operator()).or(accounts.first());
+    name.map(|name| load_credentials(secrets.keys, name)).transpose()
 }
 
 /// One verb in nobody's name.

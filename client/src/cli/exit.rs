@@ -54,7 +54,13 @@ impl From<io::Error> for Failure {
 impl From<&Rejection> for Failure {
     fn from(reason: &Rejection) -> Failure {
         let code = match reason {
-            Rejection::NotOwner { .. } | Rejection::LoginRequired | Rejection::NotYourSession => NOT_ALLOWED,
+            Rejection::NotOwner { .. }
+            | Rejection::LoginRequired
+            | Rejection::NotYourSession
+            | Rejection::RegistrationClosed
+            | Rejection::InvitationNeeded
+            | Rejection::NoSuchInvitation
+            | Rejection::NotAnOperator => NOT_ALLOWED,
             _ => REFUSED,
         };
         Failure::new(code, reason.to_string())

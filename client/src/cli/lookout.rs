@@ -3,6 +3,7 @@
 
 use crate::cli::signals::Signals;
 use crate::clock::LocalClock;
+use crate::greeting::Credentials;
 use crate::link::LinkEvent;
 use crate::links::Links;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -11,6 +12,7 @@ use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::time::Timestamp;
 use stablechat_transport::TlsDialer;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,16 +32,17 @@ pub struct Lookout {
 }
 
 impl Lookout {
-    /// Connects to the replicas of a cluster, and catches SIGINT and SIGTERM.
+    /// Connects to the replicas of a cluster, logs in there if there are credentials, and catches SIGINT and SIGTERM.
     ///
     /// # Errors
     /// The operating system refuses a socket, a signal handler or the poll.
-    pub fn open(cluster: &Cluster, tls: TlsDialer) -> io::Result<Lookout> {
+    pub fn open(cluster: &Cluster, tls: TlsDialer, credentials: Option<Credentials>) -> io::Result<Lookout> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let mut signals = Signals::catch()?;
         poll.registry().register(signals.source(), SIGNALS, Interest::READABLE)?;
-        let links = Links::new(cluster, tls, poll.registry().try_clone()?, waker);
+        let mut links = Links::new(cluster, tls, poll.registry().try_clone()?, waker);
+        links.log_in(credentials.map(Rc::new), false);
         let events = Events::with_capacity(64);
         Ok(Lookout { poll, events, clock: LocalClock::start(), links, signals, is_ended: false })
     }

@@ -8,6 +8,7 @@
 //! Two commands for operators need none of that: [`probe`] measures the network, and [`watch`] shows the status of the replicas
 //! again and again. They listen from a [`lookout`].
 
+pub mod admin;
 pub mod advice;
 pub mod app;
 pub mod arguments;

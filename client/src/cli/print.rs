@@ -1,5 +1,6 @@
 //! How results are written: for people, or as one JSON object a line.
 
+use crate::cli::admin;
 use crate::cli::exit::Failure;
 use crate::cli::status::ClusterStatus;
 use crate::cli::verb::HELP;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use stablechat_protocol::answer::{Answer, Message};
 use stablechat_protocol::command::Command;
 use stablechat_protocol::name::{AccountName, ReplicaName};
+use stablechat_protocol::operator::{Operation, Settings};
 use stablechat_protocol::time::utc;
 use stablechat_protocol::uid::Uid;
 
@@ -65,6 +67,13 @@ pub enum Item {
     /// A message of an exchange, in either direction.
     Exchanged(Message),
     Status(ClusterStatus),
+    /// What operators have set.
+    Settings(Settings),
+    /// What an operator asked for is done.
+    Operated {
+        operation: Operation,
+        secret: Option<String>,
+    },
     /// The answer to a command is not the one that was shown.
     Changed {
         command: Command,
@@ -177,6 +186,8 @@ impl Printer {
                 format!("[{time}] {} -> {}: {text}", message.from, message.to)
             }
             Item::Status(status) => status.to_text(),
+            Item::Settings(settings) => admin::settings(settings),
+            Item::Operated { operation, secret } => admin::done(operation, secret.as_deref()),
             Item::Help => HELP.to_string(),
             Item::Failed { failure, .. } => failure.to_string(),
             // They are remarks.
@@ -212,6 +223,8 @@ fn object(item: &Item) -> Option<Value> {
             "before": in_words(before),
             "after": in_words(after),
         }),
+        Item::Settings(settings) => admin::settings_as_json(settings),
+        Item::Operated { operation, secret } => admin::done_as_json(operation, secret.as_deref()),
         Item::Help => json!({"type": "help", "text": HELP}),
         // Of a single command, the exit code says that it failed. Of several lines, a script has to know which one.
         Item::Failed { line, verb, failure } => {
@@ -235,6 +248,7 @@ fn verb(command: &Command) -> &'static str {
         Command::Send { .. } => "send",
         Command::Ack { .. } => "ack",
         Command::SetKey { .. } => "set-key",
+        Command::Operate { .. } => "admin",
     }
 }
 
@@ -248,6 +262,7 @@ fn subject(command: &Command) -> String {
             let text: String = text.as_str().chars().take(SUBJECT_MAX).collect();
             format!("{verb} {to} \"{text}{}\"", if is_cut { "\u{2026}" } else { "" })
         }
+        Command::Operate { operation } => format!("{verb} ({operation})"),
         Command::Delete | Command::Ack { .. } | Command::SetKey { .. } => verb.into(),
     }
 }

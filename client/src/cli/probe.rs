@@ -17,6 +17,7 @@ use crate::cli::exit::{self, Failure};
 use crate::cli::lookout::Lookout;
 use crate::cli::screen::{remark, write_results};
 use crate::cli::visible::visible;
+use crate::greeting::Credentials;
 use crate::link::LinkEvent;
 use crate::reach::{LinkFaults, LinkSet};
 use findings::{Findings, Verdict};
@@ -47,6 +48,8 @@ const PARTING: Duration = Duration::from_secs(1);
 pub struct ProbeSettings {
     pub cluster: Cluster,
     pub tls: TlsDialer,
+    /// Who asks; strangers are told little.
+    pub credentials: Option<Credentials>,
     pub seconds: u32,
     pub json: bool,
 }
@@ -55,8 +58,9 @@ pub struct ProbeSettings {
 ///
 /// # Errors
 /// The operating system refuses something, or the results cannot be written.
-pub fn run(settings: &ProbeSettings) -> Result<u8, Failure> {
-    let mut lookout = Lookout::open(&settings.cluster, settings.tls.clone())?;
+pub fn run(mut settings: ProbeSettings) -> Result<u8, Failure> {
+    let credentials = settings.credentials.take();
+    let mut lookout = Lookout::open(&settings.cluster, settings.tls.clone(), credentials)?;
     let mut probe = Probe::new(&settings.cluster);
     let limit = lookout.now().after(GATHERING);
     probe.go_on(&mut lookout, limit, |_, lookout| lookout.links().are_tried())?;

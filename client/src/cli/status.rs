@@ -8,8 +8,9 @@ mod table;
 
 use crate::cli::exit;
 use stablechat_protocol::digest::BoundaryDigests;
+use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::ReplicaName;
-use stablechat_protocol::status::{ReportedPhase, StatusReport};
+use stablechat_protocol::status::{PublicStatus, ReportedPhase, StatusReport};
 use stablechat_protocol::time::{Timestamp, utc};
 use std::fmt;
 use std::time::Duration;
@@ -18,7 +19,42 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterStatus {
     /// Each replica, and its report; none from a replica that was not in reach.
-    pub replicas: Vec<(ReplicaName, Option<StatusReport>)>,
+    pub replicas: Vec<(ReplicaName, Option<Report>)>,
+}
+
+/// What a replica has told of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Everything, since we are logged in.
+    Whole(Box<StatusReport>),
+    /// As much as strangers are told.
+    Public(PublicStatus),
+}
+
+impl Report {
+    /// The report in a message; none if it is another message.
+    pub fn of(message: ToClient) -> Option<Report> {
+        match message {
+            ToClient::Status { report } => Some(Report::Whole(report)),
+            ToClient::PublicStatus { status } => Some(Report::Public(status)),
+            _ => None,
+        }
+    }
+
+    fn is_serving(&self) -> bool {
+        match self {
+            Report::Whole(report) => report.is_serving(),
+            Report::Public(status) => status.is_serving(),
+        }
+    }
+
+    /// The report, if it is everything.
+    fn whole(&self) -> Option<&StatusReport> {
+        match self {
+            Report::Whole(report) => Some(report),
+            Report::Public(_) => None,
+        }
+    }
 }
 
 /// Whether the replicas that serve are the same.
@@ -37,28 +73,37 @@ pub enum Comparison {
 
 impl ClusterStatus {
     /// The reports of the replicas that serve.
-    fn serving(&self) -> impl Iterator<Item = &StatusReport> {
-        self.reports().filter(|report| report.is_serving())
+    fn serving(&self) -> impl Iterator<Item = &Report> {
+        self.in_reach().filter(|report| report.is_serving())
     }
 
     /// The reports there are.
-    fn reports(&self) -> impl Iterator<Item = &StatusReport> {
+    fn in_reach(&self) -> impl Iterator<Item = &Report> {
         self.replicas.iter().filter_map(|(_, report)| report.as_ref())
+    }
+
+    /// Those of them that tell everything.
+    fn reports(&self) -> impl Iterator<Item = &StatusReport> {
+        self.in_reach().filter_map(Report::whole)
     }
 
     /// Whether the replicas that serve are the same.
     pub fn compare(&self) -> Comparison {
-        let serving: Vec<&StatusReport> = self.serving().collect();
-        match serving.as_slice() {
-            [] if self.reports().next().is_none() => return Comparison::Unknown("no replica is in reach".into()),
-            [] => return Comparison::Unknown("no replica serves".into()),
-            [only] if self.replicas.len() > 1 => {
-                return Comparison::Unknown(format!(
-                    "only {} serves, and there is none to compare it with",
-                    only.replica
-                ));
-            }
-            _ => {}
+        if self.in_reach().next().is_none() {
+            return Comparison::Unknown("no replica is in reach".into());
+        }
+        if self.serving().next().is_none() {
+            return Comparison::Unknown("no replica serves".into());
+        }
+        let Some(serving) = self.serving().map(Report::whole).collect::<Option<Vec<&StatusReport>>>() else {
+            return Comparison::Unknown(
+                "replicas tell it to accounts and operators only; with --as NAME it is asked as one".into(),
+            );
+        };
+        if let [only] = &serving[..]
+            && self.replicas.len() > 1
+        {
+            return Comparison::Unknown(format!("only {} serves, and there is none to compare it with", only.replica));
         }
         let Some(second) = latest_common_second(&serving) else {
             return Comparison::Unknown("the replicas that serve know no second in common".into());
@@ -79,7 +124,7 @@ impl ClusterStatus {
     /// The exit code: done when all replicas serve and are the same.
     pub fn code(&self) -> u8 {
         match self.compare() {
-            _ if self.reports().next().is_none() => exit::UNREACHABLE,
+            _ if self.in_reach().next().is_none() => exit::UNREACHABLE,
             Comparison::Same { .. } if self.serving().count() == self.replicas.len() => exit::DONE,
             _ => exit::REFUSED,
         }

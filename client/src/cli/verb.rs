@@ -1,6 +1,7 @@
 //! The verbs of the prompt and of lines of input, and how they are written.
 
 use stablechat_protocol::name::{AccountName, Pattern};
+use stablechat_protocol::operator::{InvitationCode, Operation};
 use stablechat_protocol::text::MessageText;
 
 /// How many messages `history` shows when it is not told.
@@ -10,7 +11,7 @@ pub const HISTORY_MAX: u32 = 100_000;
 
 /// The text of `help`.
 pub const HELP: &str = "\
-create NAME         make an account, and a key for it
+create NAME [CODE]  make an account, and a key for it; CODE is an invitation
 connect NAME        speak as NAME, and get its messages
 delete NAME         end the account NAME, and set its key aside
 list [GLOB]         the accounts, or those that match: list a*
@@ -25,7 +26,7 @@ quit                end; so does Ctrl-D";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Make an account.
-    Create { name: AccountName },
+    Create { name: AccountName, invitation: Option<InvitationCode> },
     /// Use an account from here on, and receive its messages.
     Connect { name: AccountName },
     /// Give an account another key. There is no such verb at the prompt.
@@ -42,6 +43,14 @@ pub enum Verb {
     History { with: AccountName, limit: u32 },
     /// Show what the replicas do, and whether they are the same.
     Status,
+    /// Show what operators have set. There is no such verb at the prompt.
+    Settings,
+    /// Do what only operators may do. There is no such verb at the prompt.
+    Operate {
+        operation: Operation,
+        /// What to show when it is done, instead of saying so.
+        secret: Option<String>,
+    },
     /// Show the verbs.
     Help,
     /// End.
@@ -59,7 +68,11 @@ impl Verb {
         let words: Vec<&str> = rest.split(is_blank).filter(|word| !word.is_empty()).collect();
         match (verb, words.as_slice()) {
             ("", _) => Ok(None),
-            ("create", [name]) => Ok(Some(Verb::Create { name: account(name)? })),
+            ("create", [name]) => Ok(Some(Verb::Create { name: account(name)?, invitation: None })),
+            ("create", [name, code]) => {
+                let invitation = Some(InvitationCode::typed(code).map_err(|error| error.to_string())?);
+                Ok(Some(Verb::Create { name: account(name)?, invitation }))
+            }
             ("connect", [name]) => Ok(Some(Verb::Connect { name: account(name)? })),
             ("delete", [name]) => Ok(Some(Verb::Delete { name: account(name)? })),
             ("list", []) => Ok(Some(Verb::List { pattern: Pattern::all() })),
@@ -87,6 +100,7 @@ impl Verb {
             Verb::Unread => "unread",
             Verb::History { .. } => "history",
             Verb::Status => "status",
+            Verb::Settings | Verb::Operate { .. } => "admin",
             Verb::Help => "help",
             Verb::Quit => "quit",
         }
@@ -157,7 +171,10 @@ mod tests {
 
     #[test]
     fn verbs_and_what_belongs_to_them() {
-        assert_eq!(parse("create alice"), Verb::Create { name: name("alice") });
+        assert_eq!(parse("create alice"), Verb::Create { name: name("alice"), invitation: None });
+        let code = "k7q1-m2xa-9rdt-w3h0-5vbn";
+        let invitation = Some(InvitationCode::typed(code).expect("a code"));
+        assert_eq!(parse(&format!("create alice {code}")), Verb::Create { name: name("alice"), invitation });
         assert_eq!(parse("  connect \t alice  "), Verb::Connect { name: name("alice") });
         assert_eq!(parse("delete alice"), Verb::Delete { name: name("alice") });
         assert_eq!(parse("list"), Verb::List { pattern: Pattern::all() });
@@ -191,7 +208,8 @@ mod tests {
         for (line, expected) in [
             ("dance", "there is no verb \"dance\"; help shows"),
             ("create", "it is: create NAME"),
-            ("create a b", "it is: create NAME"),
+            ("create a b", "it is no invitation code"),
+            ("create a b c", "it is: create NAME [CODE]"),
             ("send", "it is: send NAME TEXT..."),
             ("send bob", "the text is empty"),
             ("send bob ", "the text is empty"),

@@ -6,12 +6,12 @@
 use crate::cli::exit::{self, Failure};
 use crate::cli::lookout::Lookout;
 use crate::cli::screen::{remark, write_results};
-use crate::cli::status::ClusterStatus;
+use crate::cli::status::{ClusterStatus, Report};
+use crate::greeting::Credentials;
 use crate::link::LinkEvent;
 use rustix::termios::tcgetwinsize;
 use stablechat_protocol::cluster::Cluster;
-use stablechat_protocol::message::{ToClient, ToReplica};
-use stablechat_protocol::status::StatusReport;
+use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::time::utc;
 use stablechat_transport::TlsDialer;
@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct WatchSettings {
     pub cluster: Cluster,
     pub tls: TlsDialer,
+    /// Who asks; strangers are told little.
+    pub credentials: Option<Credentials>,
     pub json: bool,
 }
 
@@ -34,10 +36,11 @@ pub struct WatchSettings {
 ///
 /// # Errors
 /// The operating system refuses a socket, a signal handler or the poll, or the status cannot be written.
-pub fn run(settings: &WatchSettings) -> Result<u8, Failure> {
+pub fn run(mut settings: WatchSettings) -> Result<u8, Failure> {
+    let credentials = settings.credentials.take();
     let mut watch = Watch {
+        lookout: Lookout::open(&settings.cluster, settings.tls.clone(), credentials)?,
         settings,
-        lookout: Lookout::open(&settings.cluster, settings.tls.clone())?,
         reports: BTreeMap::new(),
         has_drawn: false,
         is_terminal: io::stdout().is_terminal(),
@@ -46,18 +49,18 @@ pub fn run(settings: &WatchSettings) -> Result<u8, Failure> {
 }
 
 /// The replicas that are watched, with their last reports.
-struct Watch<'a> {
-    settings: &'a WatchSettings,
+struct Watch {
+    settings: WatchSettings,
     lookout: Lookout,
     /// The last report on each link, and when it came.
-    reports: BTreeMap<usize, (Timestamp, StatusReport)>,
+    reports: BTreeMap<usize, (Timestamp, Report)>,
     /// Whether a table has been shown.
     has_drawn: bool,
     /// Whether it is shown at a terminal.
     is_terminal: bool,
 }
 
-impl Watch<'_> {
+impl Watch {
     fn run(&mut self) -> Result<u8, Failure> {
         // Nobody wants to see a table of replicas that are not in reach because we have only begun.
         let mut next = self.lookout.now();
@@ -93,10 +96,12 @@ impl Watch<'_> {
         match event {
             LinkEvent::Ready { link } => self.lookout.send(Some(link), &ToReplica::Status),
             LinkEvent::Lost { link, .. } => drop(self.reports.remove(&link)),
-            LinkEvent::Message { link, message: ToClient::Status { report } } => {
-                self.reports.insert(link, (self.lookout.now(), *report));
+            LinkEvent::Message { link, message } => {
+                if let Some(report) = Report::of(message) {
+                    self.reports.insert(link, (self.lookout.now(), report));
+                }
             }
-            LinkEvent::Message { .. } | LinkEvent::Sample { .. } | LinkEvent::Unreachable { .. } => {}
+            LinkEvent::Sample { .. } | LinkEvent::Unreachable { .. } => {}
             LinkEvent::Misconfigured { link, fault } => {
                 let replica = &self.settings.cluster.replicas[link];
                 remark(&format!("stablechat: the replica {} at {}: {fault}\n", replica.name, replica.address));

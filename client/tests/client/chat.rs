@@ -111,7 +111,7 @@ impl Chat {
         }
         let from = self.owner(request.actor.as_ref())?;
         match request.command {
-            Command::Create { .. } => Ok(None),
+            Command::Create { .. } | Command::Operate { .. } => Ok(None),
             Command::SetKey { key } => {
                 self.accounts.get_mut(&from).expect("it has an owner").key = key;
                 Ok(None)
@@ -155,7 +155,9 @@ impl Chat {
     pub fn read(&self, actor: Option<&Actor>, query: Query, page: Option<usize>) -> Result<QueryAnswer, Rejection> {
         let most = |limit: u16| usize::from(limit).min(page.unwrap_or(usize::MAX));
         match query {
+            Query::Settings => Err(Rejection::NotAnOperator),
             Query::List { pattern, after, limit } => {
+                self.owner(actor)?;
                 let later = |name: &&AccountName| after.as_ref().is_none_or(|after| *name > after);
                 let names = self.accounts.keys().filter(later).filter(|name| pattern.matches(name));
                 let mut names: Vec<AccountName> = names.cloned().collect();

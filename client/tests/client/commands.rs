@@ -284,7 +284,7 @@ fn a_wrong_cluster_or_version_is_reported_once_and_exits_78_if_all_replicas_have
     let theirs = ClusterName::parse("theirs").expect("a name");
     cluster.replicas[0].set(|manners| manners.closes = Some(CloseReason::WrongCluster { cluster: theirs }));
     let said = cluster.run(&["list"]);
-    said.fails(0, "the replica a at 127.");
+    said.fails(77, "the replica a at 127.");
     assert_eq!(said.err.matches("it belongs to the cluster theirs").count(), 1, "{said:?}");
     let version = CloseReason::Version { version_min: 8, version_max: 9 };
     cluster.replicas[1].set(|manners| manners.closes = Some(version));

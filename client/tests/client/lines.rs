@@ -7,8 +7,8 @@ use std::process::Stdio;
 #[test]
 fn standard_input_may_be_a_pipe_a_file_nothing_or_closed() {
     let cluster = Cluster::with_accounts(2, &["alice"]);
-    cluster.pipe(&[], b"list").says("alice\n");
-    cluster.read(&[], b"list\nlist").says("alice\nalice\n");
+    cluster.pipe(&["--as", "alice"], b"list").says("alice\n");
+    cluster.read(&["--as", "alice"], b"list\nlist").says("alice\nalice\n");
     cluster.read(&[], b"").says("");
     cluster.run(&[]).says("");
     cluster.pipe(&[], b"").says("");

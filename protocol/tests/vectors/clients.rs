@@ -9,6 +9,7 @@ use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::{LoginProof, LoginRefusal, Signature};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{ClusterName, Pattern};
+use stablechat_protocol::operator::{OpenInvitation, Operation, Quota, Registration, Settings};
 use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::{VERSION_MAX, VERSION_MIN};
@@ -17,11 +18,11 @@ wire_enums! {
     "to-replica" ToReplica { Hello, Login, Logout, Request, Query, Ping, Status, PingPeers }
     "to-client" ToClient {
         Welcome, Closing, LoggedIn, LoginRefused, Answer, QueryAnswer, Refused, Delivery, Pong, Status, Changed, PeersPinged,
-        PeerPong, LoggedOut
+        PeerPong, LoggedOut, PublicStatus
     }
     "role" Role { Client, Replica }
     "login-proof" LoginProof { Signature }
-    "login-refusal" LoginRefusal { BadProof, TooManyKeys }
+    "login-refusal" LoginRefusal { BadProof, TooManyKeys, NotAnOperator }
     "close-reason" CloseReason {
         NotStablechat, Version, WrongCluster, Malformed, TooLarge, OutOfPlace, Silent, SlowReader, Stopping, Full,
         OtherClusterFile, NotCertified
@@ -29,15 +30,19 @@ wire_enums! {
     "request-id" RequestId { Command, Query }
     "refusal" Refusal { Late, Ahead, NotServing, Overloaded, NoRoom, TooFast }
     "stability" Stability { Closed, RealTime }
-    "command" Command { Create, Delete, Send, Ack, SetKey }
+    "command" Command { Create, Delete, Send, Ack, SetKey, Operate }
+    "operation" Operation { SetRegistration, Invite, Revoke, SetQuota, RemoveAccount, ReplaceKey }
+    "registration" Registration { Open, ByInvitation, Closed }
+    "quota" Quota { Accounts, Unread }
     "recipient" Recipient { Account }
     "answer-body" Answer { Done, Rejected }
     "rejection" Rejection {
         AlreadyExists, NoSuchUser, NotOwner, LoginRequired, MailboxFull, NotYourSession, OutOfSequence,
-        AnswerForgotten, TooMany, DifferentCommand
+        AnswerForgotten, TooMany, DifferentCommand, RegistrationClosed, InvitationNeeded, NoSuchInvitation,
+        NotAnOperator, TooManyAccounts
     }
-    "query-body" Query { List, Unread, History }
-    "query-answer-body" QueryAnswer { Rejected, Accounts, Messages }
+    "query-body" Query { List, Unread, History, Settings }
+    "query-answer-body" QueryAnswer { Rejected, Accounts, Messages, Settings }
 }
 
 impl Vectors {
@@ -130,13 +135,17 @@ impl Vectors {
     }
 
     pub fn add_commands_and_queries(&mut self) {
-        self.add("", Command::Create { name: account("alice"), key: secret_key().public() });
+        let create = |invitation| Command::Create { name: account("alice"), key: secret_key().public(), invitation };
+        self.add("without an invitation", create(None));
+        self.add("with an invitation", create(Some(code())));
         self.add("", Command::Delete);
         self.add("", send("hello, bob"));
         self.add("of a longer text", send(&"na\u{ef}ve ".repeat(40)));
         self.add("of nothing", Command::Ack { uids: vec![] });
         self.add("of two messages", Command::Ack { uids: vec![uid(1), uid(2)] });
         self.add("", Command::SetKey { key: secret_key().public() });
+
+        self.add_operations();
 
         let list = |after| Query::List { pattern: Pattern::parse("a*.?").expect("a pattern"), after, limit: 1000 };
         self.add("from the beginning", list(None));
@@ -145,6 +154,34 @@ impl Vectors {
         self.add("after a message", Query::Unread { after: Some(uid(1)), limit: 255 });
         self.add("of the last messages", Query::History { with: bob(), before: None, limit: 256 });
         self.add("before a message", Query::History { with: bob(), before: Some(uid(1)), limit: u16::MAX });
+    }
+
+    fn add_operations(&mut self) {
+        let invitation = code().digest();
+        let (name, key) = (account("bob"), secret_key().public());
+        self.add("", Operation::SetRegistration { registration: Registration::ByInvitation });
+        self.add("", Operation::Invite { invitation });
+        self.add("", Operation::Revoke { invitation });
+        self.add("of accounts", Operation::SetQuota { quota: Quota::Accounts, limit: 1_000_000 });
+        self.add("of unread messages", Operation::SetQuota { quota: Quota::Unread, limit: 65_536 });
+        self.add("", Operation::RemoveAccount { name: name.clone() });
+        self.add("", Operation::ReplaceKey { name, key });
+        self.add("", Command::Operate { operation: Operation::Invite { invitation } });
+        for registration in [Registration::Open, Registration::ByInvitation, Registration::Closed] {
+            self.add("", registration);
+        }
+        self.add("", Quota::Accounts);
+        self.add("", Quota::Unread);
+        self.add("", Query::Settings);
+        let open = |opened| OpenInvitation { invitation, opened };
+        let settings = Settings {
+            registration: Registration::ByInvitation,
+            accounts: 24,
+            accounts_max: 1_000_000,
+            unread_max: 200_000,
+            invitations: vec![open(None), open(Some(NOW))],
+        };
+        self.add("", QueryAnswer::Settings { settings });
     }
 
     pub fn add_answers(&mut self) {
@@ -168,6 +205,11 @@ impl Vectors {
         self.add("", Rejection::AnswerForgotten);
         self.add("", Rejection::TooMany);
         self.add("", Rejection::DifferentCommand);
+        self.add("", Rejection::RegistrationClosed);
+        self.add("", Rejection::InvitationNeeded);
+        self.add("", Rejection::NoSuchInvitation);
+        self.add("", Rejection::NotAnOperator);
+        self.add("", Rejection::TooManyAccounts);
     }
 
     pub fn add_small_enums(&mut self) {
@@ -176,6 +218,7 @@ impl Vectors {
         self.add("", LoginProof::Signature { signature: Signature([0x5a; 64]) });
         self.add("", LoginRefusal::BadProof);
         self.add("", LoginRefusal::TooManyKeys { wait_ms: 30_000 });
+        self.add("", LoginRefusal::NotAnOperator);
         self.add("", bob());
         self.add("", RequestId::Command { client: CLIENT, sequence: 256 });
         self.add("", RequestId::Query { id: 23 });

@@ -1,7 +1,7 @@
 //! What the encoding allows and refuses, and the items that are hashed or signed.
 
 use super::samples::*;
-use super::{Appended, DerivedKey, DerivedSession, Frame, Invalid, Login, RequestUid, Vectors, hex};
+use super::{Appended, DerivedKey, DerivedSession, Frame, Invalid, Invitation, Login, RequestUid, Vectors, hex};
 use argon2::{Algorithm, Argon2, Params, Version};
 use ciborium::Value;
 use serde::de::DeserializeOwned;
@@ -9,6 +9,7 @@ use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{Command, Query};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
 use stablechat_protocol::message::{ToClient, ToReplica};
+use stablechat_protocol::operator::InvitationCode;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, Request, RequestId};
 use stablechat_protocol::session::ClientId;
@@ -108,7 +109,7 @@ impl Vectors {
     }
 
     pub fn add_uids(&mut self) {
-        let create = Command::Create { name: account("alice"), key: secret_key().public() };
+        let create = Command::Create { name: account("alice"), key: secret_key().public(), invitation: None };
         let alice = Actor { account: account("alice"), key: secret_key().public() };
         for (name, timestamp, request) in [
             ("of nobody", NOW, Request { client: CLIENT, sequence: 1, actor: None, command: create }),
@@ -151,6 +152,12 @@ impl Vectors {
         for (name, key) in [("alice", "backup of 2024-05-01"), ("bob", "")] {
             let client = ClientId::derive(&secret_key(), &account(name), key).to_string();
             self.sessions.push(DerivedSession { seed: hex(&SEED), account: name, key, client });
+        }
+    }
+
+    pub fn add_invitations(&mut self) {
+        for code in [code(), InvitationCode::from_random([0; 16])] {
+            self.invitations.push(Invitation { code: code.to_string(), digest: code.digest().to_string() });
         }
     }
 

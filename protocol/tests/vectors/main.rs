@@ -7,7 +7,7 @@
 //! - [`clients`]: messages between clients and replicas.
 //! - [`peers`]: messages between replicas.
 //! - [`status`]: status reports.
-//! - [`encoding`]: appended fields, refused bytes, frames, uids, logins, sessions, passwords.
+//! - [`encoding`]: appended fields, refused bytes, frames, uids, logins, sessions, passwords, invitations.
 //! - [`samples`]: the values that the vectors are made of.
 //!
 //! To add a message, add its variant to its list in [`wire_enums`], without which the tests do not compile, and a line that
@@ -143,6 +143,13 @@ struct DerivedSession {
     client: String,
 }
 
+/// The code of an invitation, and the digest by which replicas know it.
+#[derive(Serialize)]
+struct Invitation {
+    code: String,
+    digest: String,
+}
+
 /// A key that is derived from a password.
 #[derive(Serialize)]
 struct DerivedKey {
@@ -164,6 +171,7 @@ struct Vectors {
     logins: Vec<Login>,
     sessions: Vec<DerivedSession>,
     passwords: Vec<DerivedKey>,
+    invitations: Vec<Invitation>,
     /// The rule and variant of each item that is an enum.
     variants: BTreeSet<(&'static str, &'static str)>,
 }
@@ -185,6 +193,7 @@ impl Vectors {
         vectors.add_logins();
         vectors.add_sessions();
         vectors.add_passwords();
+        vectors.add_invitations();
         vectors
     }
 
@@ -221,6 +230,7 @@ impl Vectors {
             ("logins", lines(&self.logins)),
             ("sessions", lines(&self.sessions)),
             ("passwords", lines(&self.passwords)),
+            ("invitations", lines(&self.invitations)),
         ];
         let sections: Vec<String> =
             sections.iter().map(|(name, lines)| format!("{}: [\n{lines}\n]", json!(name))).collect();

@@ -5,6 +5,7 @@ use stablechat_protocol::command::{Command, Recipient};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::{Challenge, ChannelBinding, LoginStatement, PublicKey, SecretKey};
 use stablechat_protocol::name::{AccountName, ClusterId, ClusterName, ReplicaName};
+use stablechat_protocol::operator::InvitationCode;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
@@ -62,4 +63,9 @@ pub fn statement() -> LoginStatement {
         key,
         channel: ChannelBinding([9; 32]),
     }
+}
+
+/// The code of an invitation.
+pub fn code() -> InvitationCode {
+    InvitationCode::parse("k7q1-m2xa-9rdt-w3hz-5vbn").expect("a code")
 }

@@ -23,6 +23,7 @@ impl Vectors {
         self.add("", ToReplica::Status);
         self.add("of a replica that has just started", ToClient::Status { report: Box::new(started()) });
         self.add("of a replica that serves", ToClient::Status { report: Box::new(serving()) });
+        self.add("", ToClient::PublicStatus { status: serving().public() });
         let rejected = Answer::Rejected { reason: Rejection::NoSuchUser { name: account("bob") } };
         self.add("", ToClient::Changed { client: CLIENT, sequence: 24, uid: uid(1), answer: rejected });
         for phase in

@@ -19,23 +19,12 @@ use query_budget::QueryBudget;
 use senders::Senders;
 use sessions::Sessions;
 use stablechat_protocol::answer::Refusal;
-use stablechat_protocol::command::Command;
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::session::ClientId;
 use std::time::Duration;
 use subscribers::Subscribers;
-
-/// The account and key whose logins end when this request is done.
-fn ended_by(request: &Request) -> Option<&Actor> {
-    let actor = request.actor.as_ref()?;
-    match request.command {
-        Command::SetKey { key } => (key != actor.key).then_some(actor),
-        Command::Delete => Some(actor),
-        Command::Create { .. } | Command::Send { .. } | Command::Ack { .. } => None,
-    }
-}
 
 /// The connections of clients.
 pub struct Clients {
@@ -97,6 +86,19 @@ impl Clients {
         self.senders = Senders::default();
     }
 
+    /// Whether a connection speaks for an operator, or for an account that exists, so that it is told more than strangers are.
+    pub fn is_known(&self, connection: ConnectionId, store: &ChatStore) -> Result<bool, StoreError> {
+        match self.subscribers.actor(connection) {
+            None => Ok(false),
+            Some(actor) => Ok(actor.account.is_operator() || store.owns(actor)?),
+        }
+    }
+
+    /// Whether a connection speaks for an operator.
+    pub fn is_operator(&self, connection: ConnectionId) -> bool {
+        self.subscribers.actor(connection).is_some_and(|actor| actor.account.is_operator())
+    }
+
     /// Passes on a request or query to the protocol, while so many queries are pending. The error is the refusal of a query that
     /// there is no time for.
     pub fn admit(
@@ -144,11 +146,10 @@ impl Clients {
         }
     }
 
-    /// Ends the logins that a request has made good for nothing now that it is done, and tells their connections: the account has
-    /// another key, or is gone.
-    pub fn end_logins(&mut self, request: &Request, outbox: &mut Outbox) {
-        let Some(actor) = ended_by(request) else { return };
-        for connection in self.subscribers.end(actor) {
+    /// Ends the logins of an account that has another key or is gone, and tells their connections.
+    pub fn end_logins(&mut self, ended: Option<Actor>, outbox: &mut Outbox) {
+        let Some(actor) = ended else { return };
+        for connection in self.subscribers.end(&actor) {
             self.senders.forget(connection);
             let Actor { account, key } = actor.clone();
             outbox.for_client(connection, ToClient::LoggedOut { account, key });
@@ -156,10 +157,11 @@ impl Clients {
     }
 
     /// Tells a client, and the recipients of its message, that a repair has changed the answer to its request.
-    pub fn tell_changed(&self, changed: Changed, outbox: &mut Outbox) {
-        let Changed { client, sequence, uid, answer, delivery } = changed;
+    pub fn tell_changed(&mut self, changed: Changed, outbox: &mut Outbox) {
+        let Changed { uid, request: Request { client, sequence, .. }, answer, delivery, ended } = changed;
         log::debug!("the answer to request {sequence} of session {client} has changed");
         self.deliver(delivery, outbox);
+        self.end_logins(ended, outbox);
         if let Some(to) = self.sessions.connection(client) {
             outbox.for_client(to, ToClient::Changed { client, sequence, uid, answer });
         }

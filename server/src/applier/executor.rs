@@ -16,8 +16,9 @@ use super::stopwatch::Stopwatch;
 use crate::replica::{Body, ConnectionId, Input, Output, Replica, StoreChange};
 use crate::store::{ChatStore, Outcome, Repair, StoreError};
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Stability};
+use stablechat_protocol::command::Command;
 use stablechat_protocol::message::ToClient;
-use stablechat_protocol::request::{QueryRequest, Request, StampedRequest};
+use stablechat_protocol::request::{Actor, QueryRequest, Request, StampedRequest};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::collections::{BTreeMap, BTreeSet};
@@ -173,11 +174,14 @@ impl Executor {
         insertion.inserted += repair.inserted.len();
         insertion.undone += repair.undone;
         insertion.changed += repair.changed.len();
-        for (StampedRequest { uid, request }, Outcome { answer, delivery }) in repair.inserted {
+        for (StampedRequest { uid, request }, outcome) in repair.inserted {
             let waiting = insertion.waiting.remove(&uid).unwrap_or_default();
-            self.tell_outcome(uid, &request, Outcome { answer, delivery }, (Stability::RealTime, 1), waiting, outbox);
+            self.tell_outcome(uid, &request, outcome, (Stability::RealTime, 1), waiting, outbox);
         }
-        repair.changed.into_iter().for_each(|changed| self.clients.tell_changed(changed, outbox));
+        for changed in repair.changed {
+            audit(changed.uid, &changed.request, &changed.answer);
+            self.clients.tell_changed(changed, outbox);
+        }
         leave_out(&repair.unplaceable);
     }
 
@@ -202,13 +206,12 @@ impl Executor {
         waiting: Vec<ConnectionId>,
         outbox: &mut Outbox,
     ) {
-        let (metadata, is_done) = (self.metadata((stability, copies)), outcome.answer == Answer::Done);
-        let (client, sequence, answer) = (request.client, request.sequence, outcome.answer);
+        let Outcome { answer, delivery, ended } = outcome;
+        audit(uid, request, &answer);
+        let (client, sequence, metadata) = (request.client, request.sequence, self.metadata((stability, copies)));
         outbox.for_clients(waiting, &ToClient::Answer { client, sequence, uid, answer, metadata });
-        self.clients.deliver(outcome.delivery, outbox);
-        if is_done {
-            self.clients.end_logins(request, outbox);
-        }
+        self.clients.deliver(delivery, outbox);
+        self.clients.end_logins(ended, outbox);
     }
 
     /// Answers a query for the connections that wait, unless all of them are gone.
@@ -239,6 +242,22 @@ impl Executor {
         let applied = self.store.applied();
         AnswerMetadata { position: applied.position, log_digest: applied.log_digest, stability, copies }
     }
+}
+
+/// Notes in this replica's log what an operator has done, or tried to. A replica that gets a snapshot does not learn what was done in
+/// the requests that it replaces.
+fn audit(uid: Uid, Request { actor, command, .. }: &Request, answer: &Answer) {
+    let Command::Operate { operation } = command else { return };
+    let who = match actor {
+        Some(Actor { account, key }) if account.is_operator() => format!("the operator with the key {key}"),
+        Some(Actor { account, .. }) => account.to_string(),
+        None => "a stranger".into(),
+    };
+    let outcome = match answer {
+        Answer::Done => "done".into(),
+        Answer::Rejected { reason } => format!("not done, {reason}"),
+    };
+    log::info!("audit: {who} asked in request {uid}: {operation}: {outcome}");
 }
 
 /// The requests in the log from a horizon on.

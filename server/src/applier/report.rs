@@ -135,8 +135,9 @@ mod tests {
     use stablechat_protocol::login::SecretKey;
     use stablechat_protocol::message::ToClient;
     use stablechat_protocol::name::{AccountName, ReplicaName};
-    use stablechat_protocol::request::Request;
+    use stablechat_protocol::operator::InitialSettings;
     use stablechat_protocol::request::StampedRequest;
+    use stablechat_protocol::request::{Actor, Request};
     use stablechat_protocol::session::ClientId;
     use stablechat_protocol::time::Timestamp;
     use std::time::Duration;
@@ -153,7 +154,8 @@ mod tests {
             Cluster::parse("name = 'demo'\nid = '1'\n[[replica]]\nname = 'a'\naddress = 'x:1'\n").expect("a good file");
         let us = ReplicaIdentity::of(&cluster, &ReplicaName::parse("a").expect("a name")).expect("it is in the file");
         let owner = schema::StoreIdentity { cluster: "demo".into(), replica: "a".into() };
-        let store = ChatStore::open(&Location::in_memory().expect("memory"), &owner).expect("it opens");
+        let store =
+            ChatStore::open(&Location::in_memory().expect("memory"), &owner, &InitialSettings::OPEN).expect("it opens");
         let (delivery_bound, ahead) = (Duration::from_secs(1), Duration::from_millis(50));
         let settings = ProtocolSettings {
             delivery_bound,
@@ -184,7 +186,7 @@ mod tests {
     /// The first request of a session, which makes the account alice.
     fn create(session: u8) -> Request {
         let (name, key) = (AccountName::parse("alice").expect("a name"), SecretKey::from_seed(&[session; 32]).public());
-        let command = Command::Create { name, key };
+        let command = Command::Create { name, key, invitation: None };
         Request { client: ClientId([session; 16]), sequence: 1, actor: None, command }
     }
 
@@ -193,20 +195,32 @@ mod tests {
     }
 
     #[test]
-    fn each_who_asks_gets_one_report_of_what_was_done_by_then() {
+    fn each_who_asks_gets_one_report_and_strangers_little() {
         let mut applier = applier();
         wake(&mut applier, at(1), vec![]);
         wake(&mut applier, at(2000), vec![issue(at(2000), ConnectionId(5), create(1))]);
         let ask = |number| NetEvent::Status { from: ConnectionId(number) };
         let late = issue(at(1), ConnectionId(5), create(2));
-        let sent = wake(&mut applier, at(4000), vec![ask(8), late, ask(7), ask(8)]);
-        let mut reports = sent.into_iter().filter_map(|(to, message)| match message {
-            ToClient::Status { report } => Some((to, report)),
-            _ => None,
-        });
-        let (to, report) = reports.next().expect("a report");
-        assert_eq!((to, reports.next().map(|(to, _)| to)), (ConnectionId(7), Some(ConnectionId(8))));
-        assert!(reports.next().is_none());
+        let login = |number, name: &str, key: u8| {
+            let key = SecretKey::from_seed(&[key; 32]).public();
+            let actor = Actor { account: AccountName::parse(name).expect("a name"), key };
+            NetEvent::LoggedIn { connection: ConnectionId(number), actor, receive: false }
+        };
+        let logins = vec![login(7, "alice", 1), login(8, "alice", 2), login(9, "operator", 3)];
+        wake(&mut applier, at(3000), logins);
+        let sent = wake(&mut applier, at(4000), vec![ask(8), late, ask(9), ask(7), ask(8), ask(6)]);
+        let (mut whole, mut public) = (Vec::new(), Vec::new());
+        for (to, message) in sent {
+            match message {
+                ToClient::Status { report } => whole.push((to, report)),
+                ToClient::PublicStatus { status } => public.push((to, status)),
+                _ => {}
+            }
+        }
+        let strangers: Vec<ConnectionId> = public.iter().map(|(to, _)| *to).collect();
+        assert_eq!(strangers, [ConnectionId(6), ConnectionId(8)], "nobody, and one with another key");
+        let [(ConnectionId(7), report), (ConnectionId(9), same)] = &whole[..] else { panic!("{whole:?}") };
+        assert_eq!((report, public[0].1.position), (same, 1));
         assert_eq!((report.phase, report.is_serving(), report.applied.position), (ReportedPhase::Serving, true, 1));
         assert_eq!((report.counters.closed + report.counters.real_time, report.counters.refused.late), (1, 1));
         assert_eq!((report.clock, report.pending, report.has_barrier), (at(4000), 0, false));

@@ -7,6 +7,7 @@ use crate::store::schema::StoreIdentity;
 use crate::store::testing::{actor, assert_sound, create, held, send};
 use stablechat_protocol::answer::QueryAnswer;
 use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::session::ClientId;
@@ -68,7 +69,8 @@ impl Cluster {
     fn start(&mut self, place: u8) {
         let others: Vec<PeerId> = (0..self.nodes.len() as u8).filter(|other| *other != place).map(PeerId).collect();
         let identity = StoreIdentity { cluster: "test".into(), replica: place.to_string() };
-        let store = ChatStore::open(&self.nodes[usize::from(place)].location, &identity).expect("the store opens");
+        let store = ChatStore::open(&self.nodes[usize::from(place)].location, &identity, &InitialSettings::OPEN)
+            .expect("the store opens");
         let settings = ProtocolSettings {
             delivery_bound: Duration::from_secs(1),
             ahead: Duration::from_millis(50),
@@ -362,6 +364,9 @@ fn a_ping_for_a_client_does_not_take_the_answer_of_the_protocols_own() {
     let mut cluster = Cluster::new(2);
     cluster.kill(1);
     cluster.start(1);
+    let operator = actor("operator", 9);
+    let login = NetEvent::LoggedIn { connection: ConnectionId(7), actor: operator, receive: false };
+    cluster.nodes[1].inbox.push_back(login);
     // A client asks in every wake, so that each ping of the protocol leaves at the same time as one for the client.
     for _ in 0..60 {
         cluster.nodes[1].inbox.push_back(NetEvent::PingPeers { from: ConnectionId(7) });

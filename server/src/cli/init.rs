@@ -7,7 +7,10 @@ use crate::tls_files::IDENTITY_FILE;
 use argh::{ArgsInfo, FromArgs};
 use stablechat_authority::{Authority, AuthorityError};
 use stablechat_protocol::cluster::{Cluster, ReplicaEntry};
-use stablechat_protocol::name::{ClusterName, ReplicaName};
+use stablechat_protocol::key_file::write_key;
+use stablechat_protocol::login::{PublicKey, SecretKey};
+use stablechat_protocol::name::{AccountName, ClusterName, ReplicaName};
+use stablechat_protocol::operator::{InvitationCode, Registration};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +24,8 @@ const CLUSTER_FILE: &str = "cluster.toml";
 const CLIENTS: &str = "clients";
 /// The file with the authority's private key.
 const AUTHORITY_FILE: &str = "authority.pem";
+/// The file with the operator's private key.
+const OPERATOR_FILE: &str = "operator.key";
 
 /// Write the files for a new cluster, with a directory to copy to each machine.
 #[derive(FromArgs, ArgsInfo)]
@@ -29,8 +34,9 @@ const AUTHORITY_FILE: &str = "authority.pem";
     name = "init",
     example = "{command_name} --dir demo --replica a=10.0.0.1:7400 --replica b=10.0.0.2:7400 --replica c=10.0.0.3:7400",
     note = "It makes DIR/replica-NAME for each replica, to be copied to /etc/stablechat/NAME on its machine, and DIR/clients
-with the cluster file for everyone who chats. DIR/authority.pem can make certificates for replicas: keep it in a safe place, on
-none of the machines. Nothing that exists is overwritten.",
+with the cluster file for everyone who chats. DIR/operator.key is the key of the cluster's operator, with which stablechat admin
+says who may have an account. DIR/authority.pem can make certificates for replicas: keep it in a safe place, on none of the
+machines. Nothing that exists is overwritten.",
     error_code(0, "all files were written"),
     error_code(2, "the command line was not understood, or describes no valid cluster"),
     error_code(73, "the directory is not empty, or cannot be written")
@@ -48,6 +54,10 @@ pub struct Init {
     /// the delivery bound in milliseconds (1000)
     #[argh(option, arg_name = "n")]
     delivery_bound_ms: Option<u64>,
+    /// who may create an account until the operator changes it: open (anybody), invitation (anybody with a code), closed
+    /// (nobody); (invitation)
+    #[argh(option, arg_name = "who", default = "Registration::ByInvitation")]
+    registration: Registration,
 }
 
 /// A value of `--replica`.
@@ -73,14 +83,13 @@ impl Init {
     /// # Errors
     /// The options make no valid cluster, or the directory is not empty or cannot be written.
     pub fn execute(self) -> Result<(), Failure> {
-        let mut id = [0; 8];
-        getrandom::fill(&mut id).map_err(|error| Failure {
-            code: exit::CANNOT_CREATE,
-            message: format!("the operating system has no random numbers for the cluster's id: {error}"),
-        })?;
+        let id = random().map(u64::from_be_bytes)?;
+        let operator = SecretKey::from_seed(&random()?);
+        let by_invitation = self.registration == Registration::ByInvitation;
+        let invitation = by_invitation.then(random).transpose()?.map(InvitationCode::from_random);
         let name = self.name.clone().unwrap_or_else(|| ClusterName::parse(NAME_DEFAULT).expect("a name"));
         let authority = Authority::create(&name).map_err(no_certificate)?;
-        let text = self.cluster_file(&name, u64::from_be_bytes(id), &authority);
+        let text = self.cluster_file(&name, id, &authority, operator.public(), invitation.as_ref());
         let cluster = Cluster::parse(&text).map_err(|error| {
             Failure::usage(format!(
                 "these options make no valid cluster: {error}; give --replica NAME=HOST:PORT once for each replica"
@@ -97,21 +106,38 @@ impl Init {
             .map(|replica| authority.issue(&replica.name))
             .collect::<Result<_, _>>()
             .map_err(no_certificate)?;
-        self.write(&cluster, &text, &authority, &identities).map_err(|error| {
+        let secrets = Secrets { authority: authority.to_pem(), operator, identities };
+        self.write(&cluster, &text, &secrets).map_err(|error| {
             cannot(format!("cannot write {error}; delete {dir}, which is incomplete, before trying again"))
         })?;
-        print!("{}", self.what_next(&cluster));
+        print!("{}", self.what_next(&cluster, invitation.as_ref()));
         Ok(())
     }
 
     /// The text of the cluster file.
-    fn cluster_file(&self, name: &ClusterName, id: u64, authority: &Authority) -> String {
+    fn cluster_file(
+        &self,
+        name: &ClusterName,
+        id: u64,
+        authority: &Authority,
+        operator: PublicKey,
+        invitation: Option<&InvitationCode>,
+    ) -> String {
         let mut text = format!(
             "# A stablechat cluster. All its replicas and clients have the same file.\nname = \"{name}\"\n\
              # Keeps two clusters of the same name apart. It never changes.\nid = \"{id:016x}\"\n\
-             # The authority that has signed the replicas' certificates. Nobody else is trusted.\nca = \"\"\"\n{}\"\"\"\n",
-            authority.certificate()
+             # The authority that has signed the replicas' certificates. Nobody else is trusted.\nca = \"\"\"\n{}\"\"\"\n\
+             # The public keys of operators.\noperators = [\"{operator}\"]\n\
+             # Who may create an account in the beginning. It never changes here: use `stablechat admin registration`.\n\
+             registration = \"{}\"\n",
+            authority.certificate(),
+            self.registration.word()
         );
+        if let Some(invitation) = invitation {
+            let digest = invitation.digest();
+            text +=
+                &format!("# The digest of the first invitation. It never changes.\nfirst_invitation = \"{digest}\"\n");
+        }
         if let Some(milliseconds) = self.delivery_bound_ms {
             text += &format!("delivery_bound_ms = {milliseconds}\n");
         }
@@ -122,20 +148,16 @@ impl Init {
     }
 
     /// Writes the directories of the replicas and of the clients.
-    fn write(
-        &self,
-        cluster: &Cluster,
-        text: &str,
-        authority: &Authority,
-        identities: &[String],
-    ) -> Result<(), WriteError> {
-        for (ReplicaEntry { name, .. }, identity) in cluster.replicas.iter().zip(identities) {
+    fn write(&self, cluster: &Cluster, text: &str, secrets: &Secrets) -> Result<(), WriteError> {
+        for (ReplicaEntry { name, .. }, identity) in cluster.replicas.iter().zip(&secrets.identities) {
             let directory = self.replica_directory(name);
             write_new(&directory.join(CLUSTER_FILE), text, READABLE)?;
             write_new(&directory.join("environment"), &environment(name), READABLE)?;
             write_new(&directory.join(IDENTITY_FILE), identity, SECRET)?;
         }
-        write_new(&self.dir.join(AUTHORITY_FILE), &authority.to_pem(), SECRET)?;
+        write_new(&self.dir.join(AUTHORITY_FILE), &secrets.authority, SECRET)?;
+        let operator = write_key(&AccountName::operator(), &secrets.operator);
+        write_new(&self.dir.join(OPERATOR_FILE), &operator, SECRET)?;
         write_new(&self.dir.join(CLIENTS).join(CLUSTER_FILE), text, READABLE)
     }
 
@@ -145,8 +167,8 @@ impl Init {
     }
 
     /// The commands to run next.
-    fn what_next(&self, cluster: &Cluster) -> String {
-        let Cluster { name, replicas, delivery_bound, .. } = cluster;
+    fn what_next(&self, cluster: &Cluster, invitation: Option<&InvitationCode>) -> String {
+        let Cluster { name, id, replicas, delivery_bound, .. } = cluster;
         let milliseconds = delivery_bound.as_millis();
         let mut text = format!(
             "Wrote the cluster {name} to {}: replicas {}, delivery bound {milliseconds} ms.\n\n\
@@ -167,12 +189,43 @@ impl Init {
             "\n{} makes new certificates, and false ones in the wrong hands: keep it in a safe place, on none of these machines.\n",
             self.dir.join(AUTHORITY_FILE).display()
         );
-        text + &format!(
-            "\nEveryone who chats needs the cluster file. With it, `stablechat status` shows how the replicas are:\n    \
-             install -D {} ~/.config/stablechat/cluster.toml\n    stablechat status\n",
-            self.dir.join(CLIENTS).join(CLUSTER_FILE).display()
-        )
+        text += &format!(
+            "\nEveryone who chats needs the cluster file:\n    install -D {} ~/.config/stablechat/cluster.toml\n\
+             \nThe operator needs this key, which is with the others then, and opens `stablechat status` and `stablechat admin`:\n    \
+             install -D -m 600 {} ~/.local/share/stablechat/keys/{name}@{id}/{OPERATOR_FILE}\n    stablechat status\n",
+            self.dir.join(CLIENTS).join(CLUSTER_FILE).display(),
+            self.dir.join(OPERATOR_FILE).display(),
+        );
+        text + &match (self.registration, invitation) {
+            (Registration::Open, _) => "\nAnybody may create an account:\n    stablechat create NAME\n".into(),
+            (_, Some(code)) => format!(
+                "\nAn account needs an invitation. This one can be used once; `stablechat admin invite` makes more:\n    \
+                 stablechat create NAME --invitation {code}\n"
+            ),
+            (_, None) => {
+                "\nNobody may create an account until you change that by `stablechat admin registration`.\n".into()
+            }
+        }
     }
+}
+
+/// The secrets of a cluster.
+struct Secrets {
+    /// In PEM.
+    authority: String,
+    operator: SecretKey,
+    /// Certificates with their keys, in PEM, in the order of the replicas.
+    identities: Vec<String>,
+}
+
+/// Bytes that nobody can guess.
+fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Failure> {
+    let mut bytes = [0; LENGTH];
+    getrandom::fill(&mut bytes).map_err(|error| Failure {
+        code: exit::CANNOT_CREATE,
+        message: format!("the operating system has no random numbers: {error}"),
+    })?;
+    Ok(bytes)
 }
 
 /// The failure of a certificate that cannot be made.

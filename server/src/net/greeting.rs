@@ -162,7 +162,7 @@ impl Greeting {
         }
     }
 
-    /// Has a login's signature checked.
+    /// Has a login's signature checked. Whether a key is an operator's is decided here: the state machine knows no cluster file.
     fn on_login(
         &mut self,
         actor: Actor,
@@ -182,6 +182,10 @@ impl Greeting {
             channel,
         };
         self.actor = None;
+        if statement.account.is_operator() && !us.file.operators.contains(&statement.key) {
+            let (account, reason) = (statement.account, LoginRefusal::NotAnOperator);
+            return Reaction::LoggedOut(Some(ToClient::LoginRefused { account, reason }));
+        }
         self.is_logging_in = true;
         Reaction::Check(Box::new(LoginAttempt { statement, signature, receive }))
     }

@@ -201,7 +201,11 @@ impl Bucket {
 fn cost(command: &Command) -> u32 {
     let text = match command {
         Command::Send { text, .. } => text.as_str().len() / TEXT_PER_COST,
-        Command::Create { .. } | Command::Delete | Command::Ack { .. } | Command::SetKey { .. } => 0,
+        Command::Create { .. }
+        | Command::Delete
+        | Command::Ack { .. }
+        | Command::SetKey { .. }
+        | Command::Operate { .. } => 0,
     };
     1 + u32::try_from(text).unwrap_or(u32::MAX - 1)
 }
@@ -228,7 +232,7 @@ mod tests {
     }
 
     fn create() -> Request {
-        let command = Command::Create { name: name("alice"), key: PublicKey([1; 32]) };
+        let command = Command::Create { name: name("alice"), key: PublicKey([1; 32]), invitation: None };
         Request { client: ClientId([0; 16]), sequence: 1, actor: None, command }
     }
 

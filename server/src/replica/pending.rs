@@ -187,7 +187,7 @@ pub fn request_size(request: &Request) -> usize {
     let variable = match &request.command {
         Command::Send { text, .. } => text.as_str().len(),
         Command::Ack { uids } => size_of_val(&uids[..]),
-        Command::Create { .. } | Command::Delete | Command::SetKey { .. } => 0,
+        Command::Create { .. } | Command::Delete | Command::SetKey { .. } | Command::Operate { .. } => 0,
     };
     OVERHEAD + variable
 }

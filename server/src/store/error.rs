@@ -1,6 +1,7 @@
 //! Failures of the storage. They differ between replicas, so none of them may become an answer: they end the process. The
 //! reason for which a command is refused is a [`Rejection`](stablechat_protocol::answer::Rejection), see [`super::state::Abort`].
 
+use stablechat_protocol::operator::InitialSettings;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -63,6 +64,12 @@ pub enum OpenError {
         /// The replica that was to be started.
         wanted: String,
     },
+    /// The cluster file says other initial settings than the store was made with.
+    OtherSettings {
+        directory: PathBuf,
+        /// Those of the store.
+        found: InitialSettings,
+    },
     /// The store has a newer format than this program.
     NewerFormat {
         directory: PathBuf,
@@ -90,6 +97,7 @@ impl OpenError {
             OpenError::System { error, .. } => is_no_room(error),
             OpenError::InUse(_)
             | OpenError::OtherReplica { .. }
+            | OpenError::OtherSettings { .. }
             | OpenError::NewerFormat { .. }
             | OpenError::OlderFormat { .. } => false,
         }
@@ -103,6 +111,17 @@ impl fmt::Display for OpenError {
                 formatter,
                 "the data directory {} is in use by another process; stop that replica first",
                 directory.display()
+            ),
+            OpenError::OtherSettings { directory, found: InitialSettings { registration, invitation } } => write!(
+                formatter,
+                "the data in {} was made with `registration = \"{}\"` and {} in the cluster file, and these two lines must stay as \
+                 they were; to change who may create an account, use `stablechat admin registration` and `stablechat admin invite`",
+                directory.display(),
+                registration.word(),
+                match invitation {
+                    Some(invitation) => format!("`first_invitation = \"{invitation}\"`"),
+                    None => "no `first_invitation`".into(),
+                }
             ),
             OpenError::OtherReplica { directory, found, wanted } => write!(
                 formatter,

@@ -53,6 +53,7 @@ use rocksdb::DB;
 use schema::{Applied, StoreIdentity};
 use stablechat_protocol::answer::QueryAnswer;
 use stablechat_protocol::digest::BoundaryDigests;
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::uid::Uid;
 use state::rows::Rows;
@@ -80,9 +81,13 @@ impl ChatStore {
     /// that a crash has interrupted; see [`ChatStore::take_resumed_repair`].
     ///
     /// # Errors
-    /// The store is in use, belongs to another replica, has another format, or cannot be read or written.
-    pub fn open(location: &Location, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
-        open::open(location, identity)
+    /// The store is in use, belongs to another replica, was made with other settings, has another format, or cannot be read or written.
+    pub fn open(
+        location: &Location,
+        identity: &StoreIdentity,
+        initial: &InitialSettings,
+    ) -> Result<ChatStore, OpenError> {
+        open::open(location, identity, initial)
     }
 
     /// Opens the store in a data directory that no replica uses, whichever replica it belongs to, as its last process left it. For

@@ -13,6 +13,7 @@ use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env,
     LogLevel, Options, WriteBatch,
 };
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::wire::to_cbor;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -73,17 +74,21 @@ const OPEN_FILES: i32 = 256;
 const DELETIONS_TO_COMPACT: (usize, usize, f64) = (128, 64, 0.5);
 
 /// See [`ChatStore::open`].
-pub fn open(location: &Location, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
-    let mut store = open_as_left(location, identity)?;
+pub fn open(location: &Location, identity: &StoreIdentity, initial: &InitialSettings) -> Result<ChatStore, OpenError> {
+    let mut store = open_as_left(location, identity, initial)?;
     store.resume_install()?;
     store.resume_repair()?;
     Ok(store)
 }
 
 /// Opens a store as the last process left it, perhaps in the middle of a repair.
-pub fn open_as_left(location: &Location, identity: &StoreIdentity) -> Result<ChatStore, OpenError> {
+pub fn open_as_left(
+    location: &Location,
+    identity: &StoreIdentity,
+    initial: &InitialSettings,
+) -> Result<ChatStore, OpenError> {
     let (db, lock) = open_database(location)?;
-    claim(&db, location, identity)?;
+    claim(&db, location, identity, initial)?;
     let incarnation = next_incarnation(&db)?;
     Ok(load(db, incarnation, lock)?)
 }
@@ -114,8 +119,10 @@ pub fn open_copy(path: &Path) -> Result<DB, OpenError> {
 /// The store in a database.
 fn load(db: Arc<DB>, incarnation: Incarnation, lock: Option<File>) -> Result<ChatStore, StoreError> {
     let log = Log::load(Arc::clone(&db))?;
+    let initial = read_meta(&db, schema::META_INITIAL)?
+        .ok_or_else(|| StoreError::Corrupt("it does not say with which settings it was made".into()))?;
     Ok(ChatStore {
-        rows: Rows::new(Arc::clone(&db), log.applied().state_digest),
+        rows: Rows::new(Arc::clone(&db), log.applied().state_digest, initial),
         log,
         repairs: Repairs::default(),
         batch: Batch::new(Arc::clone(&db)),
@@ -197,8 +204,8 @@ fn options(location: &Location, cache: &Cache) -> Options {
     options
 }
 
-/// Checks the format and the identity of a store, or writes them if it is new.
-fn claim(db: &DB, location: &Location, identity: &StoreIdentity) -> Result<(), OpenError> {
+/// Checks the format, the identity and the initial settings of a store, or writes them if it is new.
+fn claim(db: &DB, location: &Location, identity: &StoreIdentity, initial: &InitialSettings) -> Result<(), OpenError> {
     let directory = match location {
         Location::Directory(directory) => directory.clone(),
         Location::Memory(_) | Location::Open(_) => PathBuf::from("in memory"),
@@ -209,17 +216,22 @@ fn claim(db: &DB, location: &Location, identity: &StoreIdentity) -> Result<(), O
             let mut batch = WriteBatch::default();
             batch.put_cf(meta, schema::META_FORMAT, to_cbor(&schema::FORMAT));
             batch.put_cf(meta, schema::META_IDENTITY, to_cbor(identity));
+            batch.put_cf(meta, schema::META_INITIAL, to_cbor(initial));
             db.write_opt(batch, &synced()).map_err(|error| StoreError::Rocks("making the store", error))?;
             return Ok(());
         }
         Some(_) => known_format(db, &directory)?,
     }
     match read_meta::<StoreIdentity>(db, schema::META_IDENTITY)? {
-        Some(found) if found == *identity => Ok(()),
+        Some(found) if found == *identity => {}
         Some(found) => {
-            Err(OpenError::OtherReplica { directory, found: found.to_string(), wanted: identity.to_string() })
+            return Err(OpenError::OtherReplica { directory, found: found.to_string(), wanted: identity.to_string() });
         }
-        None => Err(StoreError::Corrupt("it has a format, but does not say whose it is".into()).into()),
+        None => return Err(StoreError::Corrupt("it has a format, but does not say whose it is".into()).into()),
+    }
+    match read_meta::<InitialSettings>(db, schema::META_INITIAL)? {
+        Some(found) if found != *initial => Err(OpenError::OtherSettings { directory, found }),
+        _ => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use stablechat_protocol::wire_struct;
 use std::fmt;
 
 /// The version of the stored format, `store::state::keys` included. A program opens stores of its own version only.
-pub const FORMAT: u64 = 4;
+pub const FORMAT: u64 = 5;
 
 /// The column family of [`LogEntry`] by uid. Entries up to [`META_APPLIED`] are applied. Entries after it exist only during a
 /// repair, which is going to apply them; until then their positions and chain hashes mean nothing.
@@ -33,6 +33,9 @@ pub const META: &str = "meta";
 pub const META_FORMAT: &[u8] = b"format";
 /// In [`META`]: the [`StoreIdentity`] that the directory belongs to.
 pub const META_IDENTITY: &[u8] = b"identity";
+/// In [`META`]: the [`stablechat_protocol::operator::InitialSettings`] that the store was made with. They are never changed: applied
+/// again from its beginning, the log has to give the same state.
+pub const META_INITIAL: &[u8] = b"initial settings";
 /// In [`META`]: the epoch, the number of this replica's incarnation. It only grows.
 pub const META_EPOCH: &[u8] = b"epoch";
 /// In [`META`]: the number of incarnations before the present one since one was stable, except those that have left. After an

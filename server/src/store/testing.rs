@@ -9,6 +9,7 @@ use rocksdb::{Env, IteratorMode};
 use stablechat_protocol::command::{Command, Recipient};
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::operator::{InitialSettings, InvitationCode, OPERATOR, Operation, Quota, Registration};
 use stablechat_protocol::request::{Actor, Request, StampedRequest};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
@@ -27,7 +28,7 @@ pub fn memory() -> Location {
 
 /// A new store.
 pub fn store() -> ChatStore {
-    ChatStore::open(&memory(), &identity()).expect("a new store opens")
+    ChatStore::open(&memory(), &identity(), &InitialSettings::OPEN).expect("a new store opens")
 }
 
 /// A store that got these requests in order and at once.
@@ -117,7 +118,31 @@ pub fn actor(name: &str, key: u8) -> Actor {
 
 /// Makes an actor's account.
 pub fn create(actor: &Actor) -> Command {
-    Command::Create { name: actor.account.clone(), key: actor.key }
+    Command::Create { name: actor.account.clone(), key: actor.key, invitation: None }
+}
+
+/// A random thing that operators do.
+fn operation(random: &mut Random, actors: &[Actor]) -> Operation {
+    let Actor { account: name, key } = random.one_of(actors).clone();
+    match random.below(20) {
+        0 => Operation::SetRegistration { registration: Registration::Closed },
+        1..4 => Operation::SetRegistration { registration: Registration::ByInvitation },
+        4..12 => Operation::SetRegistration { registration: Registration::Open },
+        12..15 => Operation::Invite { invitation: code(random).digest() },
+        15 => Operation::Revoke { invitation: code(random).digest() },
+        16..18 => {
+            let quotas = [(Quota::Accounts, 2), (Quota::Accounts, 9), (Quota::Unread, 3), (Quota::Unread, 900)];
+            let (quota, limit) = *random.one_of(&quotas);
+            Operation::SetQuota { quota, limit }
+        }
+        18 => Operation::RemoveAccount { name },
+        _ => Operation::ReplaceKey { name, key },
+    }
+}
+
+/// One of two codes.
+fn code(random: &mut Random) -> InvitationCode {
+    InvitationCode::from_random([random.below(2) as u8; 16])
 }
 
 /// Sends a message.
@@ -135,7 +160,7 @@ pub fn held(milliseconds: u64, client: u8, sequence: u64, actor: &Actor, command
 /// A random stream of requests in order: few accounts and sessions, so that they get in each other's way. It has every
 /// command, repetitions, gaps, strangers, and pauses in which sessions end.
 pub fn stream(random: &mut Random, length: usize) -> Vec<StampedRequest> {
-    let actors = [actor("ann", 1), actor("bob", 2), actor("bob", 3), actor("cid", 4)];
+    let actors = [actor("ann", 1), actor("bob", 2), actor("bob", 3), actor("cid", 4), actor(OPERATOR, 5)];
     let mut issued = [0; 5];
     let mut stream: Vec<StampedRequest> = Vec::new();
     let mut milliseconds = 1_000_000_000;
@@ -175,7 +200,12 @@ pub fn stream(random: &mut Random, length: usize) -> Vec<StampedRequest> {
 /// A random command.
 fn command(random: &mut Random, actors: &[Actor], speaker: &Actor, before: &[StampedRequest]) -> Command {
     match random.below(100) {
-        0..25 => create(speaker),
+        _ if speaker.account.is_operator() => Command::Operate { operation: operation(random, actors) },
+        0..25 => {
+            let Actor { account: name, key } = speaker.clone();
+            let invitation = random.percent(50).then(|| code(random));
+            Command::Create { name, key, invitation }
+        }
         25..33 => Command::Delete,
         33..38 => Command::SetKey { key: random.one_of(actors).key },
         38..50 if !before.is_empty() => Command::Ack { uids: (0..4).map(|_| random.one_of(before).uid).collect() },

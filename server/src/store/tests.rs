@@ -14,6 +14,7 @@ use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, Recipient};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
@@ -39,7 +40,7 @@ fn actor(name: &str) -> Actor {
 }
 
 fn create(name: &str) -> Command {
-    Command::Create { name: account(name), key: key(name) }
+    Command::Create { name: account(name), key: key(name), invitation: None }
 }
 
 fn send(to: &str) -> Command {
@@ -60,7 +61,7 @@ impl Applying<'_> {
 
 fn in_memory() -> ChatStore {
     let location = Location::in_memory().expect("memory can be had");
-    ChatStore::open(&location, &identity("a")).expect("a new store opens")
+    ChatStore::open(&location, &identity("a"), &InitialSettings::OPEN).expect("a new store opens")
 }
 
 golden_scripts!(
@@ -284,12 +285,12 @@ fn a_store_that_was_tampered_with_is_found_out() {
 fn a_directory_belongs_to_one_replica() {
     let directory = tempfile::tempdir().expect("a directory can be made");
     let location = Location::Directory(directory.path().join("data"));
-    let mut store = ChatStore::open(&location, &identity("a")).expect("a new store opens");
+    let mut store = ChatStore::open(&location, &identity("a"), &InitialSettings::OPEN).expect("a new store opens");
     assert_eq!(store.epoch(), 1);
     Applying(&mut store, 0).apply(None, create("alice"));
     store.commit().expect("storage works");
     let applied = store.applied().clone();
-    let refused = |identity: &StoreIdentity| match ChatStore::open(&location, identity) {
+    let refused = |identity: &StoreIdentity| match ChatStore::open(&location, identity, &InitialSettings::OPEN) {
         Ok(_) => panic!("it must not open"),
         Err(error) => error,
     };
@@ -302,7 +303,7 @@ fn a_directory_belongs_to_one_replica() {
     let other = StoreIdentity { cluster: "other".into(), replica: "a".into() };
     assert!(matches!(refused(&other), OpenError::OtherReplica { .. }));
 
-    let store = ChatStore::open(&location, &identity("a")).expect("its owner opens it");
+    let store = ChatStore::open(&location, &identity("a"), &InitialSettings::OPEN).expect("its owner opens it");
     assert_eq!((store.epoch(), store.applied()), (2, &applied), "opening it for another replica has changed nothing");
 }
 
@@ -310,7 +311,7 @@ fn a_directory_belongs_to_one_replica() {
 fn a_newer_format_is_left_alone() {
     let directory = tempfile::tempdir().expect("a directory can be made");
     let location = Location::Directory(directory.path().to_path_buf());
-    let store = ChatStore::open(&location, &identity("a")).expect("a new store opens");
+    let store = ChatStore::open(&location, &identity("a"), &InitialSettings::OPEN).expect("a new store opens");
     drop(store);
     let Ok(Location::Open(mut db)) = location.kept_open() else { panic!("it is not in use") };
     let owned = Arc::get_mut(&mut db).expect("nobody else has it");
@@ -318,7 +319,7 @@ fn a_newer_format_is_left_alone() {
     let newer = schema::FORMAT + 1;
     db.put_cf(family(&db, schema::META), schema::META_FORMAT, to_cbor(&newer)).expect("storage works");
     drop(db);
-    match ChatStore::open(&location, &identity("a")) {
+    match ChatStore::open(&location, &identity("a"), &InitialSettings::OPEN) {
         Err(OpenError::NewerFormat { found, .. }) => assert_eq!(found, newer),
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("it must not open"),
@@ -328,18 +329,18 @@ fn a_newer_format_is_left_alone() {
 #[test]
 fn an_older_format_is_not_misread() {
     let location = Location::in_memory().expect("memory");
-    let store = ChatStore::open(&location, &identity("a")).expect("a new store opens");
+    let store = ChatStore::open(&location, &identity("a"), &InitialSettings::OPEN).expect("a new store opens");
     let db = store.database.db();
     db.put_cf(family(db, schema::META), schema::META_FORMAT, to_cbor(&(schema::FORMAT - 1))).expect("storage works");
     drop(store);
-    let error = ChatStore::open(&location, &identity("a")).err().expect("it must not open");
+    let error = ChatStore::open(&location, &identity("a"), &InitialSettings::OPEN).err().expect("it must not open");
     assert!(matches!(error, OpenError::OlderFormat { .. }), "{error}");
 }
 
 #[test]
 fn restarts_count_until_a_replica_is_stable_except_after_it_has_left() {
     let location = testing::memory();
-    let open = || ChatStore::open(&location, &identity("one")).expect("it opens");
+    let open = || ChatStore::open(&location, &identity("one"), &InitialSettings::OPEN).expect("it opens");
     assert_eq!(open().restarts(), 0);
     assert_eq!(open().restarts(), 1);
     let mut left = open();
@@ -358,7 +359,7 @@ fn restarts_count_until_a_replica_is_stable_except_after_it_has_left() {
     assert_eq!(open().restarts(), 1);
 
     let location = testing::memory();
-    let open = || ChatStore::open(&location, &identity("one")).expect("it opens");
+    let open = || ChatStore::open(&location, &identity("one"), &InitialSettings::OPEN).expect("it opens");
     open().note_left().expect("memory does not fail");
     assert_eq!(open().restarts(), 0, "there was none before the one that left");
 }

@@ -6,7 +6,7 @@
 
 use super::DELIVERY_BOUND;
 use super::label::{Label, label, other_label};
-use super::plan::{Stage, draw_plan};
+use super::plan::{OPERATOR_KEY, Stage, draw_plan, operators_plan, some_operation};
 use fastrand::Rng;
 use stablechat_client::clock::Offsets;
 use stablechat_client::inbox::Inbox;
@@ -95,15 +95,35 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client with this number among so many, on a cluster of so many replicas, with a plan of its own.
+    /// The user's program with this number among so many, on a cluster of so many replicas, with a plan of its own.
     pub fn new(random: &mut Rng, number: usize, clients: usize, replicas: usize, now: Timestamp) -> Client {
         let lasting = number < 2 || random.bool();
         let plan = draw_plan(random, number, lasting);
+        let actor = Actor { account: account(number), key: PublicKey([number as u8; 32]) };
+        let others = (0..clients).filter(|other| *other != number).map(account).collect();
+        Client { lasting, ..Client::of(random, actor, plan, others, replicas, now) }
+    }
+
+    /// The program of an operator.
+    pub fn operator(random: &mut Rng, replicas: usize, now: Timestamp) -> Client {
+        let actor = Actor { account: AccountName::operator(), key: OPERATOR_KEY };
+        let plan = operators_plan(random);
+        Client::of(random, actor, plan, Vec::new(), replicas, now)
+    }
+
+    fn of(
+        random: &mut Rng,
+        actor: Actor,
+        plan: VecDeque<Stage>,
+        others: Vec<AccountName>,
+        replicas: usize,
+        now: Timestamp,
+    ) -> Client {
         let mut client = Client {
-            actor: Actor { account: account(number), key: PublicKey([number as u8; 32]) },
+            actor,
             other: None,
             is_rekeyed: false,
-            lasting,
+            lasting: false,
             links: vec![Link::default(); replicas],
             skew: random.i64(-SKEW_MAX..=SKEW_MAX),
             offsets: Offsets::new(replicas),
@@ -114,7 +134,7 @@ impl Client {
             stage: Stage::Over,
             plan,
             issued: VecDeque::new(),
-            others: (0..clients).filter(|other| *other != number).map(account).collect(),
+            others,
             shown: BTreeSet::new(),
             senders: BTreeSet::new(),
             misplaced: 0,
@@ -225,10 +245,14 @@ impl Client {
         match &mut self.stage {
             Stage::Create if self.issued.is_empty() => {
                 let Actor { account, key } = self.actor.clone();
-                Some(Command::Create { name: account, key })
+                Some(Command::Create { name: account, key, invitation: None })
             }
             Stage::Delete if self.issued.is_empty() => Some(Command::Delete),
             Stage::Rekey(key) if self.issued.is_empty() => Some(Command::SetKey { key: *key }),
+            Stage::Operate(left) if *left > 0 => {
+                *left -= 1;
+                Some(some_operation(random))
+            }
             Stage::Speak(0) if self.inbox.has_acknowledgements() && random.bool() => Some(self.acknowledge(random)),
             Stage::Speak(left) if *left > 0 => {
                 *left -= 1;
@@ -262,7 +286,7 @@ impl Client {
     fn has_said_all(&self) -> bool {
         match &self.stage {
             Stage::Create | Stage::Delete | Stage::Rekey(_) => !self.issued.is_empty(),
-            Stage::Speak(left) => *left == 0,
+            Stage::Speak(left) | Stage::Operate(left) => *left == 0,
             Stage::Repeat(commands) => commands.is_empty(),
             Stage::Over => true,
         }

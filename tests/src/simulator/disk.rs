@@ -5,6 +5,7 @@
 //! what was committed, and nothing else.
 
 use fastrand::Rng;
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_server::store::schema::StoreIdentity;
 use stablechat_server::store::{ChatStore, Location, OpenError};
 
@@ -32,6 +33,6 @@ impl Disk {
             Some(open) => open,
             None => self.location.kept_open()?,
         };
-        ChatStore::open(self.open.insert(open), identity)
+        ChatStore::open(self.open.insert(open), identity, &InitialSettings::OPEN)
     }
 }

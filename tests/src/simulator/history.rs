@@ -21,9 +21,11 @@
 //! Beyond bounds this is claimed of the last log only: answers given when nothing goes wrong any more are right.
 
 use super::checks::{Checks, Page};
+use super::plan::OPERATOR_KEY;
 use super::specification::Specification;
 use super::{Check, Violation};
 use stablechat_protocol::command::{PAGE_MAX, Query, Recipient};
+use stablechat_protocol::name::AccountName;
 use stablechat_protocol::name::Pattern;
 use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_server::store::ChatStore;
@@ -75,7 +77,9 @@ pub fn check_state(node: usize, store: &ChatStore, specification: &Specification
             }
         }
     };
-    ask(None, Query::List { pattern: Pattern::all(), after: None, limit: PAGE_MAX })?;
+    let operator = Actor { account: AccountName::operator(), key: OPERATOR_KEY };
+    ask(Some(&operator), Query::Settings)?;
+    ask(Some(&operator), Query::List { pattern: Pattern::all(), after: None, limit: PAGE_MAX })?;
     for one in &everyone {
         ask(Some(one), Query::Unread { after: None, limit: PAGE_MAX })?;
         for other in &everyone {

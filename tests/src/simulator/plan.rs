@@ -1,9 +1,14 @@
 //! The plans of clients.
 
 use fastrand::Rng;
-use stablechat_protocol::command::Command;
+use stablechat_protocol::command::{Command, MAILBOX_MAX};
 use stablechat_protocol::login::PublicKey;
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::operator::{InvitationCode, Operation, Quota, Registration};
 use std::collections::VecDeque;
+
+/// The key with which operators log in.
+pub const OPERATOR_KEY: PublicKey = PublicKey([99; 32]);
 
 /// A part of a plan.
 #[derive(Clone, Debug)]
@@ -19,6 +24,8 @@ pub enum Stage {
     Rekey(PublicKey),
     /// As the account, delete it.
     Delete,
+    /// As an operator, issue so many commands ([`some_operation`]).
+    Operate(u32),
     /// Listen only.
     Over,
 }
@@ -34,4 +41,33 @@ pub fn draw_plan(random: &mut Rng, number: usize, lasting: bool) -> VecDeque<Sta
         vec![Stage::Create, speak.clone(), Stage::Delete, Stage::Create, speak, Stage::Delete, Stage::Over]
     };
     plan.into()
+}
+
+/// The plan of an operator.
+pub fn operators_plan(random: &mut Rng) -> VecDeque<Stage> {
+    vec![Stage::Operate(random.u32(10..60)), Stage::Repeat(VecDeque::new()), Stage::Over].into()
+}
+
+/// A command of an operator. Other clients' accounts are left alone, so that there is something to check in the end. They may be
+/// unable to create them, or to get messages.
+pub fn some_operation(random: &mut Rng) -> Command {
+    let name = AccountName::parse(format!("guest{}", random.u8(..3))).expect("letters and a digit");
+    let key = PublicKey([200 + random.u8(..3); 32]);
+    let code = InvitationCode::from_random([random.u8(..4); 16]);
+    let operation = match random.u8(..16) {
+        0..4 => return Command::Create { name, key, invitation: random.bool().then_some(code) },
+        4 => Operation::SetRegistration { registration: Registration::Closed },
+        5..7 => Operation::SetRegistration { registration: Registration::ByInvitation },
+        7..10 => Operation::SetRegistration { registration: Registration::Open },
+        10..12 => Operation::Invite { invitation: code.digest() },
+        12 => Operation::Revoke { invitation: code.digest() },
+        13 => Operation::RemoveAccount { name },
+        14 => Operation::ReplaceKey { name, key },
+        _ => match random.u8(..3) {
+            0 => Operation::SetQuota { quota: Quota::Accounts, limit: random.u64(3..20) },
+            1 => Operation::SetQuota { quota: Quota::Unread, limit: random.u64(20..200) },
+            _ => Operation::SetQuota { quota: Quota::Unread, limit: MAILBOX_MAX + random.u64(..2) },
+        },
+    };
+    Command::Operate { operation }
 }

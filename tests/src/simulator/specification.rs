@@ -6,18 +6,28 @@
 
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
 use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, PAGE_MAX, Query, Recipient};
+use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::{AccountName, Pattern};
+use stablechat_protocol::operator::{
+    ACCOUNTS_DEFAULT, InvitationCode, OpenInvitation, Operation, Quota, Registration, Settings,
+};
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::session::{ClientId, WINDOW};
+use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_server::store::in_own_session;
 use std::collections::BTreeMap;
 
-/// A chat service.
-#[derive(Default)]
+/// A chat service in which anybody may create an account until operators change that.
 pub struct Specification {
     accounts: BTreeMap<AccountName, Account>,
+    registration: Registration,
+    /// How many accounts there may be, and how many unread messages of each.
+    accounts_max: u64,
+    unread_max: u64,
+    /// The open invitations, each with the time when it was opened.
+    invitations: BTreeMap<Digest, Timestamp>,
     /// All messages that were ever sent, oldest first.
     messages: Vec<Sent>,
     sessions: BTreeMap<ClientId, Session>,
@@ -50,6 +60,20 @@ struct Session {
 
 /// A result, or the reason why there is none.
 type Outcome<T> = Result<T, Rejection>;
+
+impl Default for Specification {
+    fn default() -> Specification {
+        Specification {
+            accounts: BTreeMap::new(),
+            registration: Registration::Open,
+            accounts_max: ACCOUNTS_DEFAULT,
+            unread_max: MAILBOX_MAX,
+            invitations: BTreeMap::new(),
+            messages: Vec::new(),
+            sessions: BTreeMap::new(),
+        }
+    }
+}
 
 impl Specification {
     /// Executes a request at its place in its session, and answers it.
@@ -89,10 +113,26 @@ impl Specification {
     /// Executes a command.
     fn perform(&mut self, uid: Uid, actor: Option<&Actor>, command: &Command) -> Outcome<()> {
         match command {
-            Command::Create { name, .. } if self.accounts.contains_key(name) => {
+            Command::Create { name, .. } if self.accounts.contains_key(name) || name.as_str() == "operator" => {
                 Err(Rejection::AlreadyExists { name: name.clone() })
             }
-            Command::Create { name, key, .. } => {
+            Command::Create { name, key, invitation } => {
+                let invitation = invitation.as_ref().map(InvitationCode::digest);
+                match (self.registration, invitation) {
+                    (Registration::Open, _) => {}
+                    (Registration::Closed, _) => return Err(Rejection::RegistrationClosed),
+                    (Registration::ByInvitation, None) => return Err(Rejection::InvitationNeeded),
+                    (Registration::ByInvitation, Some(code)) if !self.invitations.contains_key(&code) => {
+                        return Err(Rejection::NoSuchInvitation);
+                    }
+                    (Registration::ByInvitation, Some(_)) => {}
+                }
+                if self.accounts.len() as u64 >= self.accounts_max {
+                    return Err(Rejection::TooManyAccounts);
+                }
+                if let (Registration::ByInvitation, Some(code)) = (self.registration, invitation) {
+                    self.invitations.remove(&code);
+                }
                 let account = Account { made_by: uid, key: *key, unread: BTreeMap::new() };
                 self.accounts.insert(name.clone(), account);
                 Ok(())
@@ -111,6 +151,7 @@ impl Specification {
                 account.key = *key;
                 Ok(())
             }
+            Command::Operate { operation } => self.operate(uid, actor, operation),
             Command::Send { to, text } => {
                 let (name, sender) = self.own(actor)?;
                 let from = sender.made_by;
@@ -118,7 +159,7 @@ impl Specification {
                 let Recipient::Account { name } = to;
                 let recipient = self.accounts.get_mut(name).ok_or_else(|| no_such_user(name))?;
                 let from_sender = recipient.unread.values().filter(|(sender, _)| *sender == from).count();
-                if (recipient.unread.len() + from_sender) as u64 >= MAILBOX_MAX {
+                if (recipient.unread.len() + from_sender) as u64 >= self.unread_max {
                     return Err(Rejection::MailboxFull { name: name.clone() });
                 }
                 recipient.unread.insert(uid, (from, message.clone()));
@@ -137,11 +178,40 @@ impl Specification {
         }
     }
 
+    /// Does what only operators may do.
+    fn operate(&mut self, uid: Uid, actor: Option<&Actor>, operation: &Operation) -> Outcome<()> {
+        operator(actor)?;
+        match operation {
+            Operation::SetRegistration { registration } => self.registration = *registration,
+            Operation::SetQuota { quota: Quota::Accounts, limit } => self.accounts_max = *limit,
+            Operation::SetQuota { quota: Quota::Unread, limit } if *limit > MAILBOX_MAX => {
+                return Err(Rejection::TooMany);
+            }
+            Operation::SetQuota { quota: Quota::Unread, limit } => self.unread_max = *limit,
+            Operation::Invite { invitation } => {
+                self.invitations.entry(*invitation).or_insert(uid.timestamp);
+            }
+            Operation::Revoke { invitation } => {
+                self.invitations.remove(invitation).ok_or(Rejection::NoSuchInvitation)?;
+            }
+            Operation::RemoveAccount { name } => {
+                self.accounts.remove(name).ok_or_else(|| no_such_user(name))?;
+            }
+            Operation::ReplaceKey { name, key } => {
+                self.accounts.get_mut(name).ok_or_else(|| no_such_user(name))?.key = *key;
+            }
+        }
+        Ok(())
+    }
+
     /// Answers a query from the present state.
     pub fn answer(&self, query: &QueryRequest) -> QueryAnswer {
         let QueryRequest { actor, query, .. } = query;
         let page = match query {
-            Query::List { pattern, after, limit } => Ok(self.list(pattern, after.as_ref(), page_size(*limit))),
+            Query::List { pattern, after, limit } => operator(actor.as_ref())
+                .or_else(|_| self.own(actor.as_ref()).map(drop))
+                .map(|()| self.list(pattern, after.as_ref(), page_size(*limit))),
+            Query::Settings => operator(actor.as_ref()).map(|()| self.settings()),
             Query::Unread { after, limit } => self.unread(actor.as_ref(), *after, page_size(*limit)),
             Query::History { with, before, limit } => self.history(actor.as_ref(), with, *before, page_size(*limit)),
         };
@@ -157,6 +227,21 @@ impl Specification {
             ahead.iter().filter(|name| pattern.matches(name)).take(limit).map(|name| (*name).clone()).collect();
         let is_cut = names.len() == limit && names.last() != ahead.last().copied();
         QueryAnswer::Accounts { next: names.last().filter(|_| is_cut).cloned(), names }
+    }
+
+    fn settings(&self) -> QueryAnswer {
+        let open = |(invitation, opened): (&Digest, &Timestamp)| OpenInvitation {
+            invitation: *invitation,
+            opened: Some(*opened),
+        };
+        let settings = Settings {
+            registration: self.registration,
+            accounts: self.accounts.len() as u64,
+            accounts_max: self.accounts_max,
+            unread_max: self.unread_max,
+            invitations: self.invitations.iter().map(open).collect(),
+        };
+        QueryAnswer::Settings { settings }
     }
 
     fn unread(&self, actor: Option<&Actor>, after: Option<Uid>, limit: usize) -> Outcome<QueryAnswer> {
@@ -199,6 +284,14 @@ impl Specification {
     /// The owners of all accounts.
     pub fn everyone(&self) -> Vec<Actor> {
         self.accounts.iter().map(|(name, account)| Actor { account: name.clone(), key: account.key }).collect()
+    }
+}
+
+/// Whether the actor is an operator.
+fn operator(actor: Option<&Actor>) -> Outcome<()> {
+    match actor.ok_or(Rejection::LoginRequired)?.account.as_str() {
+        "operator" => Ok(()),
+        _ => Err(Rejection::NotAnOperator),
     }
 }
 

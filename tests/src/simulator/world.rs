@@ -160,7 +160,11 @@ impl World {
         stopwatch::begin(seed);
         let bounds = Bounds::of(replicas);
         let count = random.usize(2..=4);
-        let clients = (0..count).map(|number| Client::new(&mut random, number, count, replicas, START)).collect();
+        let client = |number| Client::new(&mut random, number, count, replicas, START);
+        let mut clients: Vec<Client> = (0..count).map(client).collect();
+        if random.bool() {
+            clients.push(Client::operator(&mut random, replicas, START));
+        }
         let network = Network::new(&mut random, bounds);
         let mut links = Links::new(replicas, bounds, network.usual_delay);
         let setup = Setup::choose(&mut random, scenario);
@@ -187,7 +191,7 @@ impl World {
             unnoticed: vec![None; replicas],
             stays_down: vec![None; replicas],
             stage: Stage::default(),
-            wakes: vec![None; count],
+            wakes: vec![None; clients.len()],
             clients,
             sent_at: BTreeMap::new(),
             checks: Checks::new(mode, replicas),

@@ -4,6 +4,7 @@
 //! Equal logs in the end are not enough. Replicas that apply requests without having agreed on them find out later and repair
 //! their logs, so the test also asserts that there was no repair.
 
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_server::store::schema::StoreIdentity;
 use stablechat_server::store::{ChatStore, Location};
 use stablechat_tests::cluster::{CLUSTER, Cluster};
@@ -63,7 +64,7 @@ fn plan_round(
 /// Makes a replica that is down forget how often it has begun anew. Otherwise it would soon wait for minutes before it joins.
 fn forget_restarts(cluster: &Cluster, name: &str) {
     let identity = StoreIdentity { cluster: CLUSTER.into(), replica: name.into() };
-    let store = ChatStore::open(&Location::Directory(cluster.data(name)), &identity);
+    let store = ChatStore::open(&Location::Directory(cluster.data(name)), &identity, &InitialSettings::OPEN);
     store.expect("the store opens").note_stable().expect("the store can be written");
 }
 

@@ -2,6 +2,7 @@
 
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::command::MAILBOX_MAX;
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::uid::Uid;
 use stablechat_server::store::schema::StoreIdentity;
 use stablechat_server::store::{ChatStore, Location};
@@ -87,7 +88,8 @@ impl Sender {
 /// Opens the store of a replica that was killed, checks it, and checks that each answered request is in its log.
 fn check_store(cluster: &Cluster, settled: &[Settled]) {
     let identity = StoreIdentity { cluster: CLUSTER.into(), replica: "a".into() };
-    let store = ChatStore::open(&Location::Directory(cluster.data("a")), &identity).expect("a store");
+    let store =
+        ChatStore::open(&Location::Directory(cluster.data("a")), &identity, &InitialSettings::OPEN).expect("a store");
     let report = store.check();
     assert_eq!((&report.faults[..], report.unapplied), (&[][..], 0));
     let first = settled.iter().map(|settled| settled.uid).min().unwrap_or(Uid::MIN);

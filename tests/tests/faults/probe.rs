@@ -6,6 +6,7 @@ use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::network::{Network, Wire};
 use stablechat_tests::process::Program;
+use stablechat_tests::session::Person;
 use stablechat_tests::wait::wait_until;
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -47,6 +48,7 @@ fn a_replica_pings_its_peers_for_a_client() {
     let cluster = Cluster::start(&NAMES, DELIVERY_BOUND);
     cluster.wait_until_same(WHOLE);
     let mut client = cluster.greet("a");
+    client.login(&Person::operator(), false);
     client.send(&ToReplica::PingPeers).expect("the connection stands");
     let ToClient::PeersPinged { sent, peers } = client.receive() else { panic!("it does not say what it did") };
     assert_eq!(peers.iter().map(|peer| peer.as_str()).collect::<Vec<_>>(), ["b", "c"]);

@@ -198,6 +198,7 @@ fn names_are_listed_in_pages() {
     let cluster = Cluster::start(&["a"], Duration::from_millis(50));
     let mut client = cluster.greet("a");
     create_accounts(&mut client, &people.iter().collect::<Vec<_>>());
+    client.login(&people[0], false);
     let mut list = |pattern: &str, limit: u16| {
         let (mut pages, mut after) = (Vec::new(), None);
         loop {

@@ -12,6 +12,7 @@ mod help;
 mod malformed;
 mod manual;
 mod metrics;
+mod operators;
 mod process;
 mod restarts;
 mod setup;

@@ -30,6 +30,7 @@ fn a_replica_that_was_killed_often_waits_unless_it_is_needed() {
     let (_, metrics) = cluster.page("c", "/metrics");
     assert!(metrics.contains(&format!("\nstablechat_restarts {KILLS}\n")), "{metrics}");
     let mut client = cluster.greet("c");
+    client.login(&Person::operator(), false);
     client.send(&ToReplica::Status).expect("the connection stands");
     let ToClient::Status { report } = client.receive() else { panic!("not a status report") };
     assert_eq!((report.phase, report.restarts), (ReportedPhase::CatchingUp, KILLS.into()));

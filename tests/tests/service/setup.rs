@@ -2,6 +2,9 @@
 
 use rustix::process::Signal;
 use stablechat_protocol::cluster::Cluster as ClusterFile;
+use stablechat_protocol::key_file::read_key;
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::operator::{InitialSettings, InvitationCode, Registration};
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::process::{Program, built, run_to_end};
 use stablechat_tests::wait::{SOON, wait_for};
@@ -56,6 +59,8 @@ fn init_writes_what_each_machine_needs_and_overwrites_nothing() {
         "/replica-a root@10.0.0.1:/etc/stablechat/a\n",
         "/replica-b root@[::1]:/etc/stablechat/b\n    ssh root@::1 systemctl enable --now stablechatd@b\n",
         "/clients/cluster.toml ~/.config/stablechat/cluster.toml",
+        "/operator.key ~/.local/share/stablechat/keys/chat@",
+        "\n    stablechat create NAME --invitation ",
     ] {
         assert!(said.contains(says), "it lacks {says:?}: {said}");
     }
@@ -65,6 +70,7 @@ fn init_writes_what_each_machine_needs_and_overwrites_nothing() {
     let expected = [
         "authority.pem",
         "clients/cluster.toml",
+        "operator.key",
         "replica-a/cluster.toml",
         "replica-a/environment",
         "replica-a/identity.pem",
@@ -76,6 +82,11 @@ fn init_writes_what_each_machine_needs_and_overwrites_nothing() {
     let cluster = ClusterFile::parse(&written["clients/cluster.toml"]).expect("a good file");
     assert_eq!((cluster.name.as_str(), cluster.delivery_bound), ("chat", Duration::from_millis(500)));
     assert_eq!(cluster.replicas[1].address, "[::1]:7400");
+    let operator = read_key(&written["operator.key"], &AccountName::operator()).expect("a key");
+    assert_eq!(cluster.operators, [operator.public()]);
+    let code = said.split("--invitation ").nth(1).expect("a code");
+    let invitation = Some(InvitationCode::typed(code).expect("a code").digest());
+    assert_eq!(cluster.initial, InitialSettings { registration: Registration::ByInvitation, invitation });
     assert_eq!(written["replica-b/cluster.toml"], written["clients/cluster.toml"]);
     assert!(written["replica-b/environment"].lines().any(|line| line == "STABLECHAT_NAME=b"));
 
@@ -89,7 +100,8 @@ fn init_writes_what_each_machine_needs_and_overwrites_nothing() {
 fn init_refuses_a_wrong_cluster_and_writes_nothing() {
     let room = tempfile::tempdir().expect("temporary files can be made");
     let directory = room.path().join("demo");
-    let wrong: [(&[&str], &str); 6] = [
+    let wrong: [(&[&str], &str); 7] = [
+        (&["--replica", "a=x:1", "--registration", "all"], "it must be open, invitation or closed"),
         (&[], "0 [[replica]] entries"),
         (&["--replica", "a"], "is not NAME=HOST:PORT"),
         (&["--replica", "a=host"], "is not HOST:PORT"),

@@ -17,6 +17,7 @@ use stablechat_protocol::answer::{QueryAnswer, Rejection};
 use stablechat_protocol::command::Command;
 use stablechat_protocol::login::{LoginRefusal, PublicKey, SecretKey};
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::operator::InvitationCode;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeMap;
@@ -33,8 +34,8 @@ pub(super) struct Logins {
     ended: Option<PublicKey>,
     /// All keys whose logins have ended so. None of them is used again.
     lost: Vec<PublicKey>,
-    /// The links whose replicas refuse the login in use, and for how many seconds they do.
-    refused: BTreeMap<usize, u32>,
+    /// The links whose replicas refuse the login in use, and why.
+    refused: BTreeMap<usize, LoginRefusal>,
 }
 
 impl Logins {
@@ -61,9 +62,14 @@ impl Controller {
     }
 
     /// Makes a key unless there is one, so that repeating a create whose outcome is not known makes no second one.
-    pub(super) fn start_create(&mut self, now: Timestamp, name: AccountName) -> Result<Stage, Failure> {
+    pub(super) fn start_create(
+        &mut self,
+        now: Timestamp,
+        name: AccountName,
+        invitation: Option<InvitationCode>,
+    ) -> Result<Stage, Failure> {
         let new_key = self.new_key(|keys| keys.load_or_create(&name))?;
-        let command = Command::Create { key: new_key.secret.public(), name };
+        let command = Command::Create { key: new_key.secret.public(), name, invitation };
         if let Some(job) = self.jobs.next(true) {
             job.new_key = Some(new_key);
         }
@@ -200,20 +206,31 @@ impl Controller {
 
     /// A replica refuses a login.
     pub(super) fn on_login_refused(&mut self, link: usize, account: &AccountName, reason: LoginRefusal) {
-        match reason {
-            LoginRefusal::BadProof => log::warn!("{} refuses {account}'s login", self.replica(link)),
-            LoginRefusal::TooManyKeys { wait_ms } => drop(self.logins.refused.insert(link, wait_ms.div_ceil(1000))),
-        }
+        log::info!("{} refuses {account}'s login: {reason:?}", self.replica(link));
+        self.logins.refused.insert(link, reason);
     }
 
     /// Why nothing can be done as the account in use, if all replicas in reach refuse its login.
     fn locked_out(&self) -> Option<Failure> {
         let links = 0..self.settings.cluster.replicas.len();
-        // Least of all is a link whose replica does not refuse it.
-        let waits = links.filter(|link| self.reach.is_ready(*link)).map(|link| self.logins.refused.get(&link));
-        let (wait_s, name) = (waits.min()??, self.account.name()?);
-        let fault =
-            format!("too many wrong passwords or keys of {name} have come from this address; try again in {wait_s} s");
+        let mut reasons = links.filter(|link| self.reach.is_ready(*link)).map(|link| self.logins.refused.get(&link));
+        let (reason, name) = (reasons.next()??, self.account.name()?);
+        let mut wait_ms = wait_of(reason);
+        for reason in reasons {
+            wait_ms = wait_ms.min(wait_of(reason?));
+        }
+        let fault = match reason {
+            LoginRefusal::TooManyKeys { .. } => format!(
+                "too many wrong passwords or keys of {name} have come from this address; try again in {} s",
+                wait_ms.div_ceil(1000)
+            ),
+            LoginRefusal::NotAnOperator => {
+                "this key is not an operator's: the replicas have other keys in their cluster files".into()
+            }
+            LoginRefusal::BadProof => {
+                format!("the replicas do not accept the proof that this key of {name} is at hand")
+            }
+        };
         Some(Failure::new(exit::NOT_ALLOWED, fault))
     }
 
@@ -287,6 +304,9 @@ impl Controller {
         match reason {
             Rejection::LoginRequired if let Some(locked_out) = self.locked_out() => failure = locked_out,
             Rejection::LoginRequired => failure.message += &format!("; {}", self.account_advice()),
+            Rejection::InvitationNeeded => {
+                failure.message += &format!("; {}", advice::with_invitation(self.settings.mode))
+            }
             Rejection::NotOwner { name } | Rejection::NoSuchUser { name } if is_typed(name) => {
                 failure = Failure::new(exit::NOT_ALLOWED, format!("there is no account {name} with this password"));
             }
@@ -322,5 +342,13 @@ impl Controller {
     /// The key of the account in use.
     fn key(&self) -> Option<PublicKey> {
         self.account.credentials().map(|credentials| credentials.secret.public())
+    }
+}
+
+/// How many milliseconds to wait before trying to log in again after this.
+fn wait_of(reason: &LoginRefusal) -> u32 {
+    match reason {
+        LoginRefusal::TooManyKeys { wait_ms } => *wait_ms,
+        LoginRefusal::BadProof | LoginRefusal::NotAnOperator => 0,
     }
 }

@@ -22,6 +22,7 @@ use crate::cli::exit::{self, Failure};
 use crate::cli::lines::LineError;
 use crate::cli::mode::Mode;
 use crate::cli::print::{Answerer, Item, Output};
+use crate::cli::status::Report;
 use crate::cli::verb::Verb;
 use crate::greeting::Credentials;
 use crate::keys::Keys;
@@ -266,7 +267,9 @@ impl Controller {
     /// Takes a frame that is about requests, messages or the replica's status.
     pub fn on_message(&mut self, now: Timestamp, link: usize, message: ToClient) {
         match message {
-            ToClient::Status { report } => self.status.on_report(link, *report),
+            message @ (ToClient::Status { .. } | ToClient::PublicStatus { .. }) => {
+                Report::of(message).into_iter().for_each(|report| self.status.on_report(link, report));
+            }
             ToClient::LoggedIn { .. } => self.forget_refusal(link),
             ToClient::LoggedOut { account, key } => self.on_logged_out(&account, key),
             ToClient::LoginRefused { account, reason } => self.on_login_refused(link, &account, reason),

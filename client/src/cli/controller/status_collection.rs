@@ -4,9 +4,8 @@
 //! answer is part of the result.
 
 use super::reachability::Reachability;
-use crate::cli::status::ClusterStatus;
+use crate::cli::status::{ClusterStatus, Report};
 use stablechat_protocol::cluster::Cluster;
-use stablechat_protocol::status::StatusReport;
 use stablechat_protocol::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +22,7 @@ pub(super) struct StatusCollection {
 
 struct Running {
     /// The reports so far, by link.
-    reports: BTreeMap<usize, StatusReport>,
+    reports: BTreeMap<usize, Report>,
     /// When to stop waiting for the other reports.
     until: Timestamp,
 }
@@ -39,7 +38,7 @@ impl StatusCollection {
         self.running = Some(Running { reports: BTreeMap::new(), until });
     }
 
-    pub fn on_report(&mut self, link: usize, report: StatusReport) {
+    pub fn on_report(&mut self, link: usize, report: Report) {
         if let Some(running) = &mut self.running {
             running.reports.insert(link, report);
         }

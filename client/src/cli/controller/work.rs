@@ -104,7 +104,9 @@ impl Controller {
     /// Whether there is a replica, and room in the session or among the queries.
     fn can_start(&self, verb: &Verb) -> bool {
         let has_room = match verb {
-            Verb::List { .. } | Verb::Unread | Verb::History { .. } | Verb::Connect { .. } => self.account.can_ask(),
+            Verb::List { .. } | Verb::Unread | Verb::History { .. } | Verb::Connect { .. } | Verb::Settings => {
+                self.account.can_ask()
+            }
             _ => self.account.session().can_issue(),
         };
         has_room && self.reach.can_send()
@@ -114,7 +116,9 @@ impl Controller {
     fn start(&mut self, now: Timestamp, verb: Verb) -> Stage {
         let started = match verb {
             Verb::Send { to, text } => Ok(self.command(now, Command::Send { to: recipient(&to), text })),
-            Verb::Create { name } => self.start_create(now, name),
+            Verb::Create { name, invitation } => self.start_create(now, name, invitation),
+            Verb::Settings => Ok(self.query(now, Query::Settings)),
+            Verb::Operate { operation, .. } => Ok(self.command(now, Command::Operate { operation })),
             Verb::Connect { name } => self.start_connect(now, &name),
             Verb::SetKey { name } => self.start_set_key(now, &name),
             Verb::Delete { name } => self.start_delete(now, &name),
@@ -170,7 +174,7 @@ impl Controller {
         match verb {
             Verb::Help => self.show(Item::Help, None),
             Verb::Status => self.finish_status(job),
-            Verb::Create { name } => {
+            Verb::Create { name, .. } => {
                 // The key is in its place before anybody is told that the account exists.
                 if let (true, Some(new_key)) = (is_done, &job.new_key) {
                     self.confirm_key(&name, new_key);
@@ -183,6 +187,16 @@ impl Controller {
             Verb::Send { to, .. } => {
                 let Stage::Command { sequence } = job.stage else { return Turn::Done };
                 self.show_each(&replies, |uid| Item::Sent { to: to.clone(), uid, sequence });
+            }
+            Verb::Operate { operation, secret } => {
+                self.show_each(&replies, |_| Item::Operated { operation: operation.clone(), secret: secret.clone() });
+            }
+            Verb::Settings => {
+                for reply in &replies {
+                    if let Content::Query(QueryAnswer::Settings { settings }) = &reply.content {
+                        self.show(Item::Settings(settings.clone()), Some(self.answerer(reply)));
+                    }
+                }
             }
             Verb::Connect { name } => self.finish_connect(now, job, name, replies),
             Verb::SetKey { name } => {

@@ -1,6 +1,6 @@
 //! The status of a cluster as JSON: one object a line, with everything that a replica reports.
 
-use super::{ClusterStatus, Comparison, clock_offset_ns, phase_in_words};
+use super::{ClusterStatus, Comparison, Report, clock_offset_ns, phase_in_words};
 use crate::cli::visible::json_line;
 use serde_json::{Value, json};
 use stablechat_protocol::status::{Counters, PeerReport, ReportedLoss, ReportedPeerState, StatusReport};
@@ -8,7 +8,16 @@ use stablechat_protocol::status::{Counters, PeerReport, ReportedLoss, ReportedPe
 /// One object for each replica, and one that says whether they are the same. Each ends with a newline.
 pub fn lines(cluster_status: &ClusterStatus) -> String {
     let replicas = cluster_status.replicas.iter().map(|(name, report)| match report {
-        Some(report) => replica(report),
+        Some(Report::Whole(report)) => replica(report),
+        Some(Report::Public(status)) => json!({
+            "type": "status",
+            "replica": status.replica.as_str(),
+            "in_reach": true,
+            "status": phase_in_words(status.phase),
+            "muted": status.is_muted,
+            "position": status.position,
+            "linked": status.linked,
+        }),
         None => json!({"type": "status", "replica": name.as_str(), "in_reach": false}),
     });
     replicas.chain([comparison(cluster_status)]).map(|object| json_line(&object)).collect()

@@ -1,9 +1,10 @@
 //! The status of a cluster as two tables, one below the other, so that they fit in 80 columns: where each replica is in the
 //! log, and how it has been working.
 
-use super::{ClusterStatus, clock_offset_ns, phase_in_words};
+use super::{ClusterStatus, Report, clock_offset_ns, phase_in_words};
 use crate::cli::columns::{Heading, Row, WIDTH_MAX, lay_out, shorten};
-use stablechat_protocol::status::{PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
+use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::status::{PeerReport, PublicStatus, ReportedPeerState, ReportedPhase, StatusReport};
 use std::time::Duration;
 
 /// The most columns of a replica's name; a longer one is cut. With 10, a replica that catches up at position 99,999,999 still
@@ -23,6 +24,9 @@ const STATE: [Heading; 7] = [
     ("state", false),
 ];
 
+/// What strangers are told.
+const PUBLIC: [Heading; 4] = [("replica", false), ("status", false), ("position", true), ("links", true)];
+
 /// How a replica has been working.
 const WORK: [Heading; 7] = [
     ("replica", false),
@@ -36,8 +40,14 @@ const WORK: [Heading; 7] = [
 
 /// Both tables, and a line for each replica whose state differed from a peer's, or that waits because of its restarts. Each line ends with a newline.
 pub fn table(cluster_status: &ClusterStatus) -> String {
+    if cluster_status.in_reach().any(|report| report.whole().is_none()) {
+        return public_table(cluster_status);
+    }
     let replicas = cluster_status.replicas.iter();
-    let state = |report: &Option<_>, name: &str| report.as_ref().map_or_else(|| absent_row(name), state_row);
+    let state = |report: &Option<Report>, name: &str| match report {
+        Some(Report::Whole(report)) => state_row(report),
+        _ => absent_row(name),
+    };
     let state: Vec<Row> = replicas.map(|(name, report)| state(report, name.as_str())).collect();
     let mut text = lay_out(&STATE, &state) + "\n";
     let work = |links: fn(&StatusReport) -> String| -> String {
@@ -88,6 +98,22 @@ fn work_row(report: &StatusReport, links: String) -> Row {
         short_count(counters.refused.total()),
         short_count(counters.repairs),
     ]
+}
+
+/// The table for strangers. For some replicas we may not be strangers, if an account was made a moment ago.
+fn public_table(cluster_status: &ClusterStatus) -> String {
+    let row = |(name, report): &(ReplicaName, Option<Report>)| match report {
+        Some(Report::Whole(report)) => public_row(&report.public()),
+        Some(Report::Public(status)) => public_row(status),
+        None => absent_row(name.as_str()),
+    };
+    lay_out(&PUBLIC, &cluster_status.replicas.iter().map(row).collect::<Vec<Row>>())
+}
+
+fn public_row(status: &PublicStatus) -> Row {
+    let phase = if status.is_muted { "too few" } else { phase_in_words(status.phase) };
+    let name = shorten(status.replica.as_str(), NAME_MAX);
+    vec![name, phase.into(), status.position.to_string(), status.linked.to_string()]
 }
 
 /// The row of a replica that was not in reach.

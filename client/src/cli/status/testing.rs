@@ -1,6 +1,6 @@
 //! Status reports for tests.
 
-use super::ClusterStatus;
+use super::{ClusterStatus, Report};
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::status::{
@@ -75,10 +75,16 @@ pub fn catching_up() -> CatchUpProgress {
 /// Three replicas that serve and have the same digests.
 pub fn cluster_status() -> ClusterStatus {
     let reports = [report("a", &["b", "c"]), report("b", &["a", "c"]), report("c", &["a", "b"])];
-    ClusterStatus { replicas: reports.into_iter().map(|report| (report.replica.clone(), Some(report))).collect() }
+    ClusterStatus {
+        replicas: reports
+            .into_iter()
+            .map(|report| (report.replica.clone(), Some(Report::Whole(Box::new(report)))))
+            .collect(),
+    }
 }
 
 /// Changes one of the reports.
 pub fn change(cluster_status: &mut ClusterStatus, place: usize, change: impl FnOnce(&mut StatusReport)) {
-    change(cluster_status.replicas[place].1.as_mut().expect("it is in reach"));
+    let Some(Report::Whole(report)) = &mut cluster_status.replicas[place].1 else { panic!("no whole report") };
+    change(report);
 }

@@ -76,8 +76,32 @@ fn replicas_that_cannot_be_compared_are_unknown() {
 }
 
 #[test]
+fn strangers_are_shown_who_serves_and_how_far_it_is() {
+    let mut cluster_status = cluster_status();
+    for (_, report) in &mut cluster_status.replicas[..2] {
+        let whole = report.as_ref().and_then(Report::whole).expect("it is in reach").clone();
+        *report = Some(Report::Public(whole.public()));
+    }
+    cluster_status.replicas[2].1 = None;
+    let unknown = "state: unknown: replicas tell it to accounts and operators only; with --as NAME it is asked as one";
+    assert_eq!(outcome(&cluster_status), expected_outcome(unknown, 2, 1));
+    let table = "\
+replica  status   position  links
+a        serving        41      2
+b        serving        41      2
+c        not in reach
+";
+    assert_eq!(cluster_status.to_text(), format!("{table}{unknown}"));
+    let json: Value =
+        serde_json::from_str(cluster_status.to_json_lines().lines().next().expect("a line")).expect("JSON");
+    let expected = json!({"type": "status", "replica": "a", "in_reach": true, "status": "serving", "muted": false,
+        "position": 41, "linked": 2});
+    assert_eq!(json, expected);
+}
+
+#[test]
 fn the_only_replica_of_a_cluster_is_the_same() {
-    let alone = ClusterStatus { replicas: vec![(name("a"), Some(report("a", &[])))] };
+    let alone = ClusterStatus { replicas: vec![(name("a"), Some(Report::Whole(Box::new(report("a", &[])))))] };
     assert_eq!(alone.code(), exit::DONE);
     assert_eq!(ClusterStatus { replicas: vec![(name("a"), None)] }.code(), exit::UNREACHABLE);
 }

@@ -33,6 +33,11 @@ impl Subscribers {
         }
     }
 
+    /// The account that a connection is logged in to.
+    pub fn actor(&self, connection: ConnectionId) -> Option<&Actor> {
+        self.accounts.get(&connection)
+    }
+
     /// The connections that get the messages of an account.
     #[cfg(test)]
     pub fn connections_of(&self, actor: &Actor) -> Vec<ConnectionId> {

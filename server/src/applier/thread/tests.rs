@@ -10,6 +10,7 @@ use crate::store::testing::{actor, create, held};
 use mio::net::UnixStream;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::ReplicaName;
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::uid::Uid;
 
@@ -47,7 +48,7 @@ fn events_of_a_wake_that_fails_are_not_lost() {
     let mut sent = Vec::new();
     outbox.release(&mut |messages| sent.extend(messages));
     let is_status = |sent: &NetCommand| {
-        matches!(sent, NetCommand::ToClient { to: ConnectionId(2), message: ToClient::Status { .. } })
+        matches!(sent, NetCommand::ToClient { to: ConnectionId(2), message: ToClient::PublicStatus { .. } })
     };
     assert_eq!(sent.iter().filter(|sent| is_status(sent)).count(), 1);
     let is_seen = |sent: &&NetCommand| matches!(sent, NetCommand::ConnectionSeen { peer: PeerId(2) });
@@ -77,7 +78,8 @@ fn run_alone(peers: u8, clock: &Clock, prepare: impl FnOnce(&mut ChatStore), eve
 
     let directory = tempfile::tempdir().expect("a directory");
     let owner = StoreIdentity { cluster: "test".into(), replica: "a".into() };
-    let (disk, mut store) = Disk::open(DataDirectory(directory.path().into()), owner, 1 << 30).expect("it opens");
+    let (disk, mut store) =
+        Disk::open(DataDirectory(directory.path().into()), owner, InitialSettings::OPEN, 1 << 30).expect("it opens");
     prepare(&mut store);
     let listener = Listener::bind("127.0.0.1:0").expect("a free port");
     let tls = crate::net::replica_tls("a");

@@ -5,6 +5,7 @@ use super::super::testing::{contents, identity, store_of, stream};
 use super::super::{ChatStore, Location};
 use super::*;
 use crate::random::Random;
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::request::StampedRequest;
 
 /// A directory with a store that has applied requests, and one for its backups.
@@ -31,7 +32,7 @@ impl Place {
 }
 
 fn open(data: &DataDirectory, identity: &StoreIdentity) -> ChatStore {
-    ChatStore::open(&Location::Directory(data.0.clone()), identity).expect("a store")
+    ChatStore::open(&Location::Directory(data.0.clone()), identity, &InitialSettings::OPEN).expect("a store")
 }
 
 /// Applies requests to a store, and backs it up.

@@ -22,6 +22,7 @@ use super::state::rows::{Row, Rows};
 use super::state::second_of;
 use rocksdb::{DB, IteratorMode, ReadOptions};
 use stablechat_protocol::digest::LogMark;
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::peer::SnapshotEnd;
 use stablechat_protocol::request::Request;
 use stablechat_protocol::uid::Uid;
@@ -84,6 +85,7 @@ pub fn check(store: &ChatStore, tell: &mut dyn FnMut(Progress)) -> CheckReport {
     check.part(Check::check_undone);
     check.part(Check::check_boundaries);
     check.part(Check::check_digest);
+    check.part(Check::check_settings);
     check.part(Check::check_unread);
     check.part(Check::check_timelines);
     check.part(Check::check_sessions);
@@ -127,6 +129,9 @@ impl Check<'_> {
         }
         if read_meta::<StoreIdentity>(self.db, schema::META_IDENTITY)?.is_none() {
             self.fault("the store does not say which replica it belongs to".into());
+        }
+        if read_meta::<InitialSettings>(self.db, schema::META_INITIAL)?.is_none() {
+            self.fault("the store does not say with which settings it was made".into());
         }
         if read_meta::<u64>(self.db, schema::META_EPOCH)?.is_none() {
             self.fault("the store has no epoch".into());

@@ -4,11 +4,12 @@ use super::Check;
 use crate::store::database::decode;
 use crate::store::error::StoreError;
 use crate::store::state::keys::{
-    Bytes, Column, KeptAnswer, Session, StoredMessage, Tombstone, UnreadMessage, User, conversation_key, message_key,
-    session_use_key, sides_of, uid_at_end,
+    Bytes, Column, Invitation, KeptAnswer, SETTINGS, Session, StoredMessage, Tombstone, UnreadMessage, User,
+    conversation_key, message_key, session_use_key, sides_of, uid_at_end,
 };
 use crate::store::state::messages::{partner_in, unread_count, unread_count_from};
 use crate::store::state::rows::{Direction, Row, Rows, row_digest};
+use crate::store::state::settings;
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::session::{ClientId, WINDOW};
 use stablechat_protocol::uid::Uid;
@@ -31,6 +32,33 @@ impl Check<'_> {
         let said = self.store.applied().state_digest;
         if digest != said {
             self.fault(format!("the state digest is {said}, but the rows give {digest}"));
+        }
+        Ok(())
+    }
+
+    /// There are as many accounts as are counted, and the settings can be read.
+    pub(super) fn check_settings(&mut self) -> Result<(), StoreError> {
+        self.begin("accounts and settings", &[Column::Users.name(), Column::Settings.name()]);
+        let mut accounts = 0;
+        for row in all(self.rows, Column::Users) {
+            row?;
+            self.count();
+            accounts += 1;
+        }
+        let said = settings::read(self.rows)?.accounts;
+        if accounts != said {
+            self.fault(format!("there are {accounts} accounts, but {said} are counted"));
+        }
+        for row in all(self.rows, Column::Settings) {
+            let (key, value) = row?;
+            self.count();
+            if key == SETTINGS {
+                continue;
+            }
+            decode::<Invitation>(Column::Settings.name(), &value)?;
+            if !matches!(key.split_first(), Some((b'i', digest)) if digest.len() == 32) {
+                self.fault(format!("the key {key:02x?} in settings is of no known kind"));
+            }
         }
         Ok(())
     }

@@ -6,12 +6,13 @@ use crate::store::directory::DataDirectory;
 use crate::store::testing::{identity, stream};
 use crate::store::{Location, open_copy};
 use rocksdb::WriteBatch;
+use stablechat_protocol::operator::InitialSettings;
 use std::path::{Path, PathBuf};
 
 /// A store with rows in every column family in which a replica at rest has some.
 fn make(directory: &Path) -> DataDirectory {
     let location = Location::Directory(directory.join("data"));
-    let mut store = ChatStore::open(&location, &identity()).expect("a store");
+    let mut store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("a store");
     let requests = stream(&mut Random(7), 400);
     for held in &requests {
         store.apply(held.uid, &held.request).expect("storage works");
@@ -68,7 +69,7 @@ fn a_row_that_is_missing_or_changed_or_added_is_found() {
     let directory = tempfile::tempdir().expect("a directory can be made");
     let data = make(directory.path());
     assert_eq!(faults(&data), [""; 0]);
-    let with_rows = [schema::LOG, schema::UNDO, "users", "timelines", "unread", "sessions"];
+    let with_rows = [schema::LOG, schema::UNDO, "users", "timelines", "unread", "sessions", "settings"];
     for name in with_rows {
         let damaged = copy(&data, &directory.path().join(format!("without-{name}")));
         let found = faults_after(&damaged, |db, batch| {
@@ -99,6 +100,7 @@ fn a_fact_that_is_missing_is_found() {
     let facts = [
         schema::META_FORMAT,
         schema::META_IDENTITY,
+        schema::META_INITIAL,
         schema::META_EPOCH,
         schema::META_APPLIED,
         schema::META_SETTLED,
@@ -144,7 +146,7 @@ fn a_repair_that_a_crash_has_interrupted_is_no_damage() {
     let directory = tempfile::tempdir().expect("a directory can be made");
     let location = Location::Directory(directory.path().to_path_buf());
     let requests = stream(&mut Random(8), 60);
-    let mut store = ChatStore::open(&location, &identity()).expect("a store");
+    let mut store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("a store");
     for held in requests.iter().filter(|held| held.uid != requests[20].uid) {
         store.apply(held.uid, &held.request).expect("storage works");
     }
@@ -156,6 +158,6 @@ fn a_repair_that_a_crash_has_interrupted_is_no_damage() {
     let report = ChatStore::open_to_read(&DataDirectory(directory.path().to_path_buf())).expect("a store").check();
     assert_eq!(report.faults, [""; 0]);
     assert!((1..39).contains(&report.unapplied), "{} of 39 are undone", report.unapplied);
-    let store = ChatStore::open(&location, &identity()).expect("a store");
+    let store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("a store");
     assert_eq!((&store.check().faults[..], store.check().unapplied), (&[][..], 0));
 }

@@ -28,7 +28,6 @@ use crate::store::state::{Delivery, Outcome, accounts, session};
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::command::{Command, Recipient};
 use stablechat_protocol::request::{Actor, Request, StampedRequest};
-use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
 use std::collections::BTreeMap;
 
@@ -57,13 +56,14 @@ pub struct Repair {
 /// A request that came out differently when it was applied again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
-    pub client: ClientId,
-    pub sequence: u64,
     pub uid: Uid,
+    pub request: Request,
     /// Its answer now. It is the former one if only the delivery is new.
     pub answer: Answer,
     /// A message that it did not send before, or not to these owners.
     pub delivery: Option<Delivery>,
+    /// Whose logins it has ended.
+    pub ended: Option<Actor>,
 }
 
 /// The repair of a store: the one that is under way, and the one that was completed at the start.
@@ -270,13 +270,12 @@ fn apply_again(store: &mut ChatStore, held: StampedRequest, repair: &mut Repair)
 
     store.batch.delete(schema::UNDONE, uid.to_bytes());
     let undone: Undone = decode(schema::UNDONE, &undone)?;
-    let Outcome { answer, delivery } = outcome;
+    let Outcome { answer, delivery, ended } = outcome;
     // Connections of the same owner have the message already.
     let delivery = delivery.filter(|delivery| undone.delivered_to.as_ref() != Some(&delivery.to));
     repair.undone += 1;
     if answer != undone.answer || delivery.is_some() {
-        let Request { client, sequence, .. } = held.request;
-        repair.changed.push(Changed { client, sequence, uid, answer, delivery });
+        repair.changed.push(Changed { uid, request: held.request, answer, delivery, ended });
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::fuzzing::{inputs, mutate};
 use crate::random::Random;
 use crate::store::ChatStore;
 use crate::store::testing::{apply, assert_sound, contents, identity, memory, stream};
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::peer::SnapshotRow;
 use stablechat_protocol::wire::{from_cbor, to_cbor};
 
@@ -50,7 +51,7 @@ fn a_changed_snapshot_is_refused_or_installed_whole() {
         }
 
         let location = memory();
-        let mut store = ChatStore::open(&location, &identity()).expect("a new store opens");
+        let mut store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("a new store opens");
         ours.iter().for_each(|held| drop(apply(&mut store, held)));
         store.commit().expect("memory does not fail");
         let before = contents(&store);
@@ -63,7 +64,7 @@ fn a_changed_snapshot_is_refused_or_installed_whole() {
             Err(SnapshotError::Store(error)) => panic!("input {input}: {error:?}"),
         }
         drop(store);
-        let store = ChatStore::open(&location, &identity()).expect("the store opens");
+        let store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("the store opens");
         let report = store.check();
         assert!(report.faults.is_empty(), "input {input}: {report:#?}");
         assert_sound(&store);

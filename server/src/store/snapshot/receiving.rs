@@ -177,7 +177,7 @@ impl ChatStore {
         batch.delete_range(schema::INCOMING, b"", AFTER_ALL);
         self.database.write(WRITING, batch.take())?;
 
-        self.rows = Rows::new(self.database.shared(), end.state_digest);
+        self.rows = Rows::new(self.database.shared(), end.state_digest, self.rows.initial().clone());
         self.log.reload()
     }
 

@@ -10,6 +10,7 @@ use crate::store::testing::{
 };
 use crate::store::{ChatStore, Location, Reconciliation};
 use stablechat_protocol::digest::Digest;
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::request::StampedRequest;
 use stablechat_protocol::uid::Uid;
 
@@ -158,13 +159,13 @@ fn a_snapshot_makes_the_same_store() {
         source.commit().expect("memory does not fail");
 
         let location = memory();
-        let mut store = ChatStore::open(&location, &identity()).expect("a new store opens");
+        let mut store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("a new store opens");
         stream(random, 20).iter().for_each(|held| drop(apply(&mut store, held)));
         store.commit().expect("memory does not fail");
         let parts = std::iter::from_fn(|| reader.next_part().expect("memory does not fail")).collect();
         install(&mut store, parts).expect("the parts are unchanged");
         drop(store);
-        let mut store = ChatStore::open(&location, &identity()).expect("the store opens");
+        let mut store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("the store opens");
         assert_sound(&store);
         assert_eq!(contents(&store), before, "seed {seed}: requests applied after the export are not in it");
         assert_eq!(store.log().settled(), most[settled].uid);
@@ -230,23 +231,24 @@ fn a_request_under_a_uid_that_is_not_its_own_is_not_installed() {
 #[test]
 fn a_crash_leaves_the_old_state_or_the_new() {
     let source = truncated(&stream(&mut Random(6), 40), 20, 0);
-    let old = store_of(&stream(&mut Random(7), 20));
-    let executed = executed(&stream(&mut Random(7), 20));
+    let old = store_of(&stream(&mut Random(9), 20));
+    let executed = executed(&stream(&mut Random(9), 20));
     let (mut olds, mut news) = (0, 0);
     for commits in 0.. {
         let location: Location = memory();
-        let mut store = ChatStore::open(&location, &identity()).expect("a new store opens");
-        stream(&mut Random(7), 20).iter().for_each(|held| drop(apply(&mut store, held)));
+        let mut store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("a new store opens");
+        stream(&mut Random(9), 20).iter().for_each(|held| drop(apply(&mut store, held)));
         store.commit().expect("memory does not fail");
         store.database.writes_left = Some(commits);
         let is_done = install(&mut store, parts(&source)).is_ok();
         drop(store);
         if commits % 2 == 0 {
-            let mut store = crate::store::open::open_as_left(&location, &identity()).expect("the store opens");
+            let mut store = crate::store::open::open_as_left(&location, &identity(), &InitialSettings::OPEN)
+                .expect("the store opens");
             store.database.writes_left = Some(1);
             assert!(store.resume_install().is_err() || contents(&store) == contents(&old) || is_done);
         }
-        let store = ChatStore::open(&location, &identity()).expect("the store opens");
+        let store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("the store opens");
         assert_sound(&store);
         if contents(&store) == contents(&old) {
             assert_eq!(store.orphans(Uid::MIN, 100).expect("it reads"), []);

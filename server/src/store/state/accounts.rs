@@ -6,10 +6,11 @@
 use super::Abort;
 use super::keys::{Column, Tombstone, User, tombstone_key};
 use super::rows::Rows;
-use super::{Delivery, StoreError};
+use super::{Outcome, StoreError, settings};
 use stablechat_protocol::answer::Rejection;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::operator::InvitationCode;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::uid::Uid;
 
@@ -33,38 +34,58 @@ pub fn owned<'a>(rows: &Rows, actor: Option<&'a Actor>) -> Result<(&'a AccountNa
     Ok((name, user))
 }
 
-/// Creates an account.
-pub fn create(rows: &mut Rows, uid: Uid, name: &AccountName, key: PublicKey) -> Result<Option<Delivery>, Abort> {
-    if find(rows, name)?.is_some() {
+/// Creates an account, with the code of an invitation if that is needed.
+pub fn create(
+    rows: &mut Rows,
+    uid: Uid,
+    name: &AccountName,
+    key: PublicKey,
+    invitation: Option<&InvitationCode>,
+) -> Result<Outcome, Abort> {
+    if name.is_operator() || find(rows, name)?.is_some() {
         return Err(Rejection::AlreadyExists { name: name.clone() }.into());
     }
+    settings::admit_account(rows, invitation)?;
     rows.put(Column::Users, name.as_str().into(), &User { id: uid, key })?;
-    Ok(None)
+    Ok(Outcome::done())
 }
 
 /// Gives the actor's account another key. With the earlier one, the command that has replaced it can be repeated, and nothing
 /// else be done.
-pub fn set_key(rows: &mut Rows, actor: Option<&Actor>, key: PublicKey) -> Result<Option<Delivery>, Abort> {
+pub fn set_key(rows: &mut Rows, actor: Option<&Actor>, key: PublicKey) -> Result<Outcome, Abort> {
     let Actor { account: name, key: signer } = actor.ok_or(Rejection::LoginRequired)?;
     let user = existing(rows, name)?;
-    if user.key == key {
-        return Ok(None);
-    }
-    if user.key != *signer {
+    if user.key != key && user.key != *signer {
         return Err(Rejection::NotOwner { name: name.clone() }.into());
     }
+    Ok(replace_key(rows, name, user, key)?)
+}
+
+/// Gives an account another key.
+pub fn replace_key(rows: &mut Rows, name: &AccountName, user: User, key: PublicKey) -> Result<Outcome, StoreError> {
+    if user.key == key {
+        return Ok(Outcome::done());
+    }
+    let ended = Some(Actor { account: name.clone(), key: user.key });
     rows.put(Column::Users, name.as_str().into(), &User { key, ..user })?;
-    Ok(None)
+    Ok(Outcome { ended, ..Outcome::done() })
 }
 
 /// Deletes the actor's account.
+pub fn delete(rows: &mut Rows, actor: Option<&Actor>) -> Result<Outcome, Abort> {
+    let (name, user) = owned(rows, actor)?;
+    Ok(remove(rows, name, user)?)
+}
+
+/// Removes an account.
 ///
 /// Its unread messages and timelines can be many, so they are not removed here. A tombstone marks them, and housekeeping removes
 /// them a bounded number at a time. Nobody can read them meanwhile, since no name leads to this account any more. Only messages
 /// that other accounts have not read yet stay with those accounts.
-pub fn delete(rows: &mut Rows, actor: Option<&Actor>) -> Result<Option<Delivery>, Abort> {
-    let (name, user) = owned(rows, actor)?;
+pub fn remove(rows: &mut Rows, name: &AccountName, user: User) -> Result<Outcome, StoreError> {
     rows.remove(Column::Users, name.as_str().into())?;
     rows.put(Column::Unread, tombstone_key(user.id), &Tombstone::Unread { from: Uid::MIN })?;
-    Ok(None)
+    settings::count_down_accounts(rows)?;
+    let ended = Some(Actor { account: name.clone(), key: user.key });
+    Ok(Outcome { ended, ..Outcome::done() })
 }

@@ -8,6 +8,7 @@ use stablechat_protocol::command::Recipient;
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::operator::Registration;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
@@ -30,11 +31,14 @@ pub enum Column {
     Rooms = 3,
     /// [`Session`]s, their answers, and their order of last use.
     Sessions = 4,
+    /// What operators have set: [`SETTINGS`] and [`invitation_key`].
+    Settings = 5,
 }
 
 impl Column {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Column; 5] = [Column::Users, Column::Timelines, Column::Unread, Column::Rooms, Column::Sessions];
+    pub const ALL: [Column; 6] =
+        [Column::Users, Column::Timelines, Column::Unread, Column::Rooms, Column::Sessions, Column::Settings];
 
     /// The name of the column family.
     pub fn name(self) -> &'static str {
@@ -44,6 +48,7 @@ impl Column {
             Column::Unread => "unread",
             Column::Rooms => "rooms",
             Column::Sessions => "sessions",
+            Column::Settings => "settings",
         }
     }
 
@@ -132,6 +137,33 @@ wire_struct! {
     }
 }
 
+wire_struct! {
+    /// What operators have set, and the number that one of the quotas limits.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct StoredSettings {
+        pub registration: Registration,
+        /// How many accounts there are.
+        pub accounts: u64,
+        /// How many there may be.
+        pub accounts_max: u64,
+        /// How many unread messages an account may have.
+        pub unread_max: u64,
+    }
+}
+
+wire_enum! {
+    /// An invitation; the digest of its code is in its key.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub enum Invitation {
+        0 => Open {
+            /// The timestamp of the operator's request.
+            opened: Timestamp,
+        },
+        /// The invitation of the initial settings, used or revoked. Others leave no row.
+        1 => Closed,
+    }
+}
+
 /// Nanoseconds in the step by which sessions are ordered by last use. One hour: a session in use moves rarely, and ends at most
 /// an hour later than it could.
 const USE_STEP: u64 = 3_600_000_000_000;
@@ -206,6 +238,19 @@ pub fn session_use_bound(used: Timestamp) -> Vec<u8> {
 /// The beginning of all [`session_use_key`]s.
 pub const SESSION_USE: &[u8] = b"t";
 
+/// In [`Column::Settings`]: the [`StoredSettings`].
+pub const SETTINGS: &[u8] = b"s";
+
+/// In [`Column::Settings`]: the [`Invitation`] whose code has this digest.
+pub fn invitation_key(invitation: Digest) -> Vec<u8> {
+    concat(&[b"i", &invitation.0])
+}
+
+/// The range of all [`invitation_key`]s.
+pub fn invitations() -> (Vec<u8>, Vec<u8>) {
+    (b"i".to_vec(), prefix_end(b"i"))
+}
+
 /// The uid at the end of a key; `None` when the key is shorter than that.
 pub fn uid_at_end(key: &[u8]) -> Option<Uid> {
     key.last_chunk::<{ Uid::LENGTH }>().and_then(|bytes| Uid::from_bytes(bytes))
@@ -271,6 +316,6 @@ mod tests {
             assert_eq!(column as usize, number);
             assert_eq!(Column::from_number(number as u8), Some(column));
         }
-        assert_eq!(Column::from_number(5), None);
+        assert_eq!(Column::from_number(6), None);
     }
 }

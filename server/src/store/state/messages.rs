@@ -14,9 +14,9 @@ use super::keys::{
     unread_key,
 };
 use super::rows::Rows;
-use super::{Abort, Delivery, StoreError, accounts};
+use super::{Abort, Delivery, Outcome, StoreError, accounts, settings};
 use stablechat_protocol::answer::Rejection;
-use stablechat_protocol::command::{ACK_MAX, MAILBOX_MAX, Recipient};
+use stablechat_protocol::command::{ACK_MAX, Recipient};
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::uid::Uid;
@@ -30,14 +30,14 @@ pub fn send(
     actor: Option<&Actor>,
     to: &Recipient,
     text: &MessageText,
-) -> Result<Option<Delivery>, Abort> {
+) -> Result<Outcome, Abort> {
     let (from, sender) = accounts::owned(rows, actor)?;
     let Recipient::Account { name } = to;
     let recipient = accounts::existing(rows, name)?;
 
     let unread = unread_count(rows, recipient.id)?;
     let unread_from_sender = unread_count_from(rows, recipient.id, sender.id)?;
-    if unread_from_sender.unwrap_or(0) >= MAILBOX_MAX.saturating_sub(unread) {
+    if unread_from_sender.unwrap_or(0) >= settings::read(rows)?.unread_max.saturating_sub(unread) {
         return Err(Rejection::MailboxFull { name: name.clone() }.into());
     }
     if unread_from_sender.is_none() {
@@ -53,12 +53,13 @@ pub fn send(
     set_unread_count_from(rows, recipient.id, sender.id, unread_from_sender.unwrap_or(0) + 1)?;
 
     let to = Actor { account: name.clone(), key: recipient.key };
-    Ok(Some(Delivery { to, message: message.with_uid(uid) }))
+    let delivery = Some(Delivery { to, message: message.with_uid(uid) });
+    Ok(Outcome { delivery, ..Outcome::done() })
 }
 
 /// Removes exactly these messages from the actor's unread. There is no way to acknowledge all messages up to one: a repair may
 /// insert a message below it, which would then never be shown.
-pub fn acknowledge(rows: &mut Rows, actor: Option<&Actor>, uids: &[Uid]) -> Result<Option<Delivery>, Abort> {
+pub fn acknowledge(rows: &mut Rows, actor: Option<&Actor>, uids: &[Uid]) -> Result<Outcome, Abort> {
     let (_, user) = accounts::owned(rows, actor)?;
     if uids.len() > ACK_MAX {
         return Err(Rejection::TooMany.into());
@@ -80,7 +81,7 @@ pub fn acknowledge(rows: &mut Rows, actor: Option<&Actor>, uids: &[Uid]) -> Resu
         set_unread_count(rows, user.id, left)?;
     }
     removed_from.into_iter().try_for_each(|(partner, removed)| count_down_from(rows, user.id, partner, removed))?;
-    Ok(None)
+    Ok(Outcome::done())
 }
 
 /// The other side of a conversation of this account, which may be the account itself.

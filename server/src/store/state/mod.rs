@@ -10,6 +10,7 @@
 //! | [`keys`] | which rows there are and how their keys are made |
 //! | [`session`] | exactly once, in the order of the session |
 //! | [`accounts`] | accounts: create, delete, ownership, other keys |
+//! | [`settings`] | what operators set: registration, invitations, quotas |
 //! | [`messages`] | messages: send, acknowledge, count the unread |
 //! | [`query`] | reads, in pages |
 //! | [`housekeeping`] | removing unreachable rows, a bounded number with each request |
@@ -24,6 +25,7 @@ pub mod messages;
 pub mod query;
 pub mod rows;
 pub mod session;
+pub mod settings;
 
 use super::error::StoreError;
 use rows::Rows;
@@ -39,6 +41,20 @@ pub struct Outcome {
     pub answer: Answer,
     /// A message that the request sent, to be pushed to the connections of its recipient.
     pub delivery: Option<Delivery>,
+    /// Whose logins are good for nothing any more: the account has another key, or is gone.
+    pub ended: Option<Actor>,
+}
+
+impl Outcome {
+    /// The command took effect, and there is nothing to tell any connection but those that wait for the answer.
+    pub fn done() -> Outcome {
+        Outcome::of(Answer::Done)
+    }
+
+    /// This answer, and nothing else to tell.
+    pub fn of(answer: Answer) -> Outcome {
+        Outcome { answer, delivery: None, ended: None }
+    }
 }
 
 /// A message for the connections of an account.
@@ -96,17 +112,15 @@ pub fn apply(rows: &mut Rows, before: Timestamp, uid: Uid, request: &Request) ->
 /// Executes a command whose turn it is in its session. A command that is rejected has written nothing.
 fn execute(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
     let actor = request.actor.as_ref();
-    let delivery = match &request.command {
-        Command::Create { name, key } => accounts::create(rows, uid, name, *key),
+    let outcome = match &request.command {
+        Command::Create { name, key, invitation } => accounts::create(rows, uid, name, *key, invitation.as_ref()),
         Command::Delete => accounts::delete(rows, actor),
         Command::Send { to, text } => messages::send(rows, uid, actor, to, text),
         Command::Ack { uids } => messages::acknowledge(rows, actor, uids),
         Command::SetKey { key } => accounts::set_key(rows, actor, *key),
+        Command::Operate { operation } => settings::operate(rows, uid, actor, operation),
     };
-    match delivery {
-        Ok(delivery) => Ok(Outcome { answer: Answer::Done, delivery }),
-        Err(abort) => Ok(Outcome { answer: Answer::Rejected { reason: abort.rejection()? }, delivery: None }),
-    }
+    outcome.or_else(|abort| Ok(Outcome::of(Answer::Rejected { reason: abort.rejection()? })))
 }
 
 /// The second of log time that a timestamp lies in. Housekeeping removes more, and replicas compare digests, once in each.

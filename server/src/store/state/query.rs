@@ -4,7 +4,7 @@ use super::keys::{
     Bytes, Column, StoredMessage, UnreadMessage, conversation_key, message_key, prefix_end, uid_at_end, unread_key,
 };
 use super::rows::{Direction, Row, Rows};
-use super::{Abort, StoreError, accounts};
+use super::{Abort, StoreError, accounts, settings};
 use crate::store::database::decode;
 use stablechat_protocol::answer::{Message, QueryAnswer};
 use stablechat_protocol::command::{PAGE_BYTES, PAGE_MAX, Query, Recipient};
@@ -20,9 +20,10 @@ const LIST_SCAN_MAX: usize = 10_000;
 pub fn answer(rows: &Rows, query: &QueryRequest) -> Result<QueryAnswer, StoreError> {
     let actor = query.actor.as_ref();
     let answer = match &query.query {
-        Query::List { pattern, after, limit } => list(rows, pattern, after.as_ref(), page_size(*limit)),
+        Query::List { pattern, after, limit } => list(rows, actor, pattern, after.as_ref(), page_size(*limit)),
         Query::Unread { after, limit } => unread(rows, actor, *after, page_size(*limit)),
         Query::History { with, before, limit } => history(rows, actor, with, *before, page_size(*limit)),
+        Query::Settings => settings::answer(rows, actor),
     };
     answer.or_else(|abort| Ok(QueryAnswer::Rejected { reason: abort.rejection()? }))
 }
@@ -32,8 +33,17 @@ fn page_size(limit: u16) -> usize {
     usize::from(limit.clamp(1, PAGE_MAX))
 }
 
-/// A page of account names.
-fn list(rows: &Rows, pattern: &Pattern, after: Option<&AccountName>, limit: usize) -> Result<QueryAnswer, Abort> {
+/// A page of account names, for accounts and operators: strangers are not told who is here.
+fn list(
+    rows: &Rows,
+    actor: Option<&Actor>,
+    pattern: &Pattern,
+    after: Option<&AccountName>,
+    limit: usize,
+) -> Result<QueryAnswer, Abort> {
+    if !actor.is_some_and(|actor| actor.account.is_operator()) {
+        accounts::owned(rows, actor)?;
+    }
     let prefix = pattern.literal_prefix().as_bytes();
     // The least key after a name is the name with a zero byte behind it.
     let after = after.map_or(Vec::new(), |name| [name.as_str().as_bytes(), b"\0"].concat());

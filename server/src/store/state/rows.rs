@@ -8,6 +8,7 @@ use super::keys::{Bytes, Column, ORPHAN_SESSION, OldRow, SESSION_USE, TOMBSTONE,
 use crate::store::database::{decode, family};
 use rocksdb::{DB, DBIteratorWithThreadMode, IteratorMode, ReadOptions, WriteBatch};
 use stablechat_protocol::digest::Digest;
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::wire::to_cbor;
 use std::collections::BTreeMap;
 use std::collections::btree_map::{Entry, Range};
@@ -64,6 +65,8 @@ pub struct Rows {
     overlay: [Overlay; Column::ALL.len()],
     /// The XOR of the [`row_digest`]s of all rows, the overlay included.
     digest: Digest,
+    /// The settings that hold where no row says otherwise.
+    initial: InitialSettings,
     /// The values that the current request has replaced so far, each row once, with its value before the request.
     replaced: BTreeMap<(Column, Vec<u8>), Option<Vec<u8>>>,
     /// Bytes of keys and values written since the last commit; a row that was written twice counts twice.
@@ -73,10 +76,16 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// The rows of a database whose state has this digest.
-    pub fn new(db: Arc<DB>, digest: Digest) -> Rows {
+    /// The rows of a database whose state has this digest, and which was made with these settings.
+    pub fn new(db: Arc<DB>, digest: Digest, initial: InitialSettings) -> Rows {
         let queue_fronts = Queue::ALL.map(|queue| queue.place().1.to_vec());
-        Rows { db, overlay: Default::default(), digest, replaced: BTreeMap::new(), written_bytes: 0, queue_fronts }
+        let (overlay, replaced) = Default::default();
+        Rows { db, overlay, digest, initial, replaced, written_bytes: 0, queue_fronts }
+    }
+
+    /// The settings that the store was made with.
+    pub fn initial(&self) -> &InitialSettings {
+        &self.initial
     }
 
     /// The digest over all rows.

@@ -29,10 +29,10 @@ const OWN_SESSION: &str = "stablechat 2026-11 session of an orphan";
 pub fn apply(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, StoreError> {
     let session = rows.read(Column::Sessions, &session_key(request.client))?;
     if let Some(answer) = answer_without_executing(rows, session.as_ref(), request)? {
-        return Ok(Outcome { answer, delivery: None });
+        return Ok(Outcome::of(answer));
     }
     let outcome = match answer_in_own_session(rows, request)? {
-        Some(answer) => Outcome { answer, delivery: None },
+        Some(answer) => Outcome::of(answer),
         None => super::execute(rows, uid, request)?,
     };
     record(rows, uid, request, session, &outcome.answer)?;

@@ -13,6 +13,7 @@ use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
 use stablechat_protocol::command::{Command, Query, Recipient};
 use stablechat_protocol::login::SecretKey;
 use stablechat_protocol::name::Pattern;
+use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
@@ -44,7 +45,8 @@ impl Script {
     /// A new store, at one second of log time.
     pub fn new() -> Script {
         let location = Location::in_memory().expect("memory can be had");
-        let store = Some(ChatStore::open(&location, &identity("a")).expect("a new store opens"));
+        let store =
+            Some(ChatStore::open(&location, &identity("a"), &InitialSettings::OPEN).expect("a new store opens"));
         Script { location, store, time: Timestamp(SECOND), sessions: BTreeMap::new(), messages: Vec::new() }
     }
 
@@ -55,7 +57,7 @@ impl Script {
     /// Loses the uncommitted requests, as a crash does, and opens the store again.
     fn reopen(&mut self) -> Result<String> {
         self.store = None;
-        let store = ChatStore::open(&self.location, &identity("a"))?;
+        let store = ChatStore::open(&self.location, &identity("a"), &InitialSettings::OPEN)?;
         let text = format!("epoch {}, {} requests applied\n", store.epoch(), store.applied().position);
         self.store = Some(store);
         Ok(text)
@@ -86,7 +88,7 @@ impl Script {
         arguments.reject_next()?;
         let request = Request { client: client(&session), sequence, actor, command };
         let uid = request.uid(time);
-        let Outcome { answer, delivery } = self.store().apply(uid, &request)?;
+        let Outcome { answer, delivery, .. } = self.store().apply(uid, &request)?;
         let mut text = match answer {
             Answer::Done => "done\n".to_string(),
             Answer::Rejected { reason } => format!("rejected: {reason}\n"),
@@ -118,6 +120,7 @@ impl Script {
                 messages.iter().try_for_each(|message| writeln!(text, "{}", self.describe(message)))?;
                 writeln!(text, "{}", if more { "and more" } else { "no more" })?;
             }
+            QueryAnswer::Settings { settings } => writeln!(text, "{settings:?}")?,
         }
         Ok(text)
     }
@@ -144,7 +147,7 @@ impl Script {
         Ok(Some(match name {
             "create" => {
                 let name = account(positional(arguments)?);
-                Command::Create { key: key(arguments.take_key("key").unwrap_or(name.as_str())), name }
+                Command::Create { key: key(arguments.take_key("key").unwrap_or(name.as_str())), name, invitation: None }
             }
             "delete" => Command::Delete,
             "set-key" => Command::SetKey { key: key(positional(arguments)?) },

@@ -7,6 +7,8 @@ use crate::store::testing::{
 };
 use crate::store::{Location, open};
 use stablechat_protocol::answer::Rejection;
+use stablechat_protocol::operator::InitialSettings;
+use stablechat_protocol::session::ClientId;
 use std::collections::BTreeSet;
 
 /// The answers and messages that clients have received.
@@ -53,7 +55,7 @@ fn apply_late(store: &mut ChatStore, stream: &[StampedRequest], random: &mut Ran
             if random.percent(33) {
                 late.push(next.clone());
             } else if !view.answers.contains_key(&next.uid) {
-                let Outcome { answer, delivery } = apply(store, next);
+                let Outcome { answer, delivery, .. } = apply(store, next);
                 view.outcome(next.uid, &answer, delivery.as_ref());
             }
             if random.percent(20) {
@@ -90,7 +92,7 @@ fn late_requests_come_out_as_if_they_had_been_in_time() {
         let mut ordered = store();
         let mut expected = ClientView::default();
         for held in all {
-            let Outcome { answer, delivery } = apply(&mut ordered, held);
+            let Outcome { answer, delivery, .. } = apply(&mut ordered, held);
             expected.outcome(held.uid, &answer, delivery.as_ref());
         }
         ordered.commit().expect("memory does not fail");
@@ -127,7 +129,7 @@ fn crashed(
     commits: usize,
 ) -> Option<Location> {
     let location = memory();
-    let mut store = ChatStore::open(&location, &identity()).expect("a new store opens");
+    let mut store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("a new store opens");
     for held in early {
         apply(&mut store, held);
     }
@@ -170,14 +172,14 @@ fn a_crash_between_any_two_batches_is_harmless() {
         for commits in 0.. {
             let Some(location) = crashed(&early, settled, &late, batch_bytes, commits) else { break };
             crashes += 1;
-            let mut left = open::open_as_left(&location, &identity()).expect("the store opens");
+            let mut left = open::open_as_left(&location, &identity(), &InitialSettings::OPEN).expect("the store opens");
             assert_applied_exactly(&left, &all);
             left.repair_in_batches_of(batch_bytes);
             left.database.writes_left = Some(random.below(5));
             let crashed_again = left.resume_repair().is_err();
             assert_applied_exactly(&left_or_reopened(left, &location, crashed_again), &all);
 
-            let mut store = ChatStore::open(&location, &identity()).expect("the store opens");
+            let mut store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("the store opens");
             assert_sound(&store);
             let log: BTreeSet<Uid> = uids(&store).into_iter().collect();
             assert!(early.iter().all(|held| log.contains(&held.uid)), "seed {seed}, {commits} commits: lost");
@@ -199,7 +201,7 @@ fn left_or_reopened(store: ChatStore, location: &Location, crashed: bool) -> Cha
         return store;
     }
     drop(store);
-    open::open_as_left(location, &identity()).expect("the store opens")
+    open::open_as_left(location, &identity(), &InitialSettings::OPEN).expect("the store opens")
 }
 
 #[test]
@@ -215,10 +217,10 @@ fn changed_answers_and_new_deliveries_are_reported() {
     let mut store = store_of(&early);
     let repair = insert(&mut store, vec![late.clone()]);
     assert_eq!(repair.undone, 3);
-    assert_eq!(repair.inserted, [(late, Outcome { answer: Answer::Done, delivery: None })]);
+    assert_eq!(repair.inserted, [(late, Outcome::done())]);
     let taken = Answer::Rejected { reason: Rejection::AlreadyExists { name: bob.account.clone() } };
     let [created, sent] = &repair.changed[..] else { panic!("{:?}", repair.changed) };
-    assert_eq!((created.uid, created.client, created.sequence), (early[1].uid, ClientId([2; 16]), 1));
+    assert_eq!((created.uid, created.request.client, created.request.sequence), (early[1].uid, ClientId([2; 16]), 1));
     assert_eq!((&created.answer, &created.delivery), (&taken, &None));
     assert_eq!((sent.uid, &sent.answer), (early[2].uid, &Answer::Done));
     assert_eq!(sent.delivery.as_ref().map(|delivery| &delivery.to), Some(&other_bob), "its owner has not seen it");
@@ -231,7 +233,7 @@ fn a_resumed_repair_reports_what_changed() {
     let late = held(10, 2, 1, &other_ann, create(&other_ann));
     let location =
         crashed(&early, Uid::MIN, std::slice::from_ref(&late), REPAIR_BATCH_BYTES, 2).expect("there are three batches");
-    let mut store = ChatStore::open(&location, &identity()).expect("the store opens");
+    let mut store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("the store opens");
     let repair = store.take_resumed_repair();
     assert_eq!(repair.undone, 2);
     assert_eq!(repair.changed.iter().map(|changed| changed.uid).collect::<Vec<_>>(), [early[0].uid, early[1].uid]);
@@ -245,7 +247,7 @@ fn nothing_is_inserted_into_the_settled_prefix() {
     let every_other = |from: usize| requests.iter().skip(from).step_by(2).cloned().collect::<Vec<StampedRequest>>();
     let (late, early) = (every_other(0), every_other(1));
     let location = memory();
-    let mut store = ChatStore::open(&location, &identity()).expect("a new store opens");
+    let mut store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("a new store opens");
     early.iter().for_each(|held| drop(apply(&mut store, held)));
     store.commit().expect("memory does not fail");
     store.settle(early[5].uid);
@@ -254,7 +256,7 @@ fn nothing_is_inserted_into_the_settled_prefix() {
     store.commit().expect("memory does not fail");
     drop(store);
 
-    let mut store = ChatStore::open(&location, &identity()).expect("the store opens");
+    let mut store = ChatStore::open(&location, &identity(), &InitialSettings::OPEN).expect("the store opens");
     assert_sound(&store);
     assert_eq!(store.log().settled(), early[5].uid, "it is remembered");
     let repair = insert(&mut store, requests.clone());

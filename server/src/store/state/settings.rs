@@ -1,0 +1,165 @@
+//! What operators have set: who may create an account, quotas, invitations; and how many accounts there are.
+//!
+//! Where no row says otherwise, the settings are those that the store was made with ([`Rows::initial`]), the same on all replicas.
+
+use super::keys::{Column, Invitation, SETTINGS, StoredSettings, invitation_key, invitations};
+use super::rows::{Direction, Rows};
+use super::{Abort, Outcome, StoreError, accounts};
+use crate::store::database::decode;
+use stablechat_protocol::answer::{QueryAnswer, Rejection};
+use stablechat_protocol::command::MAILBOX_MAX;
+use stablechat_protocol::digest::Digest;
+use stablechat_protocol::operator::{
+    ACCOUNTS_DEFAULT, INVITATIONS_MAX, InvitationCode, OpenInvitation, Operation, Quota, Registration, Settings,
+};
+use stablechat_protocol::request::Actor;
+use stablechat_protocol::uid::Uid;
+
+/// The settings.
+pub fn read(rows: &Rows) -> Result<StoredSettings, StoreError> {
+    let initial = StoredSettings {
+        registration: rows.initial().registration,
+        accounts: 0,
+        accounts_max: ACCOUNTS_DEFAULT,
+        unread_max: MAILBOX_MAX,
+    };
+    Ok(rows.read(Column::Settings, SETTINGS)?.unwrap_or(initial))
+}
+
+/// Writes the settings.
+fn write(rows: &mut Rows, settings: &StoredSettings) -> Result<(), StoreError> {
+    rows.put(Column::Settings, SETTINGS.into(), settings)
+}
+
+/// Takes in one more account, and uses up the invitation if that is needed; a rejection when there may be none.
+pub fn admit_account(rows: &mut Rows, code: Option<&InvitationCode>) -> Result<(), Abort> {
+    let settings = read(rows)?;
+    let invitation = match (settings.registration, code) {
+        (Registration::Open, _) => None,
+        (Registration::Closed, _) => return Err(Rejection::RegistrationClosed.into()),
+        (Registration::ByInvitation, None) => return Err(Rejection::InvitationNeeded.into()),
+        (Registration::ByInvitation, Some(code)) => Some(open_invitation(rows, code.digest())?),
+    };
+    if settings.accounts >= settings.accounts_max {
+        return Err(Rejection::TooManyAccounts.into());
+    }
+    if let Some(invitation) = invitation {
+        close_invitation(rows, invitation)?;
+    }
+    write(rows, &StoredSettings { accounts: settings.accounts + 1, ..settings })?;
+    Ok(())
+}
+
+/// One account less.
+pub fn count_down_accounts(rows: &mut Rows) -> Result<(), StoreError> {
+    let settings = read(rows)?;
+    let accounts = settings.accounts.checked_sub(1);
+    let accounts = accounts.ok_or_else(|| StoreError::Corrupt("there are more accounts than are counted".into()))?;
+    write(rows, &StoredSettings { accounts, ..settings })
+}
+
+/// Does what an operator asks for.
+pub fn operate(rows: &mut Rows, uid: Uid, actor: Option<&Actor>, operation: &Operation) -> Result<Outcome, Abort> {
+    check_operator(actor)?;
+    match operation {
+        Operation::SetRegistration { registration } => {
+            let settings = StoredSettings { registration: *registration, ..read(rows)? };
+            write(rows, &settings)?;
+        }
+        Operation::SetQuota { quota: Quota::Accounts, limit } => {
+            let settings = StoredSettings { accounts_max: *limit, ..read(rows)? };
+            write(rows, &settings)?;
+        }
+        Operation::SetQuota { quota: Quota::Unread, limit } => {
+            if *limit > MAILBOX_MAX {
+                return Err(Rejection::TooMany.into());
+            }
+            let settings = StoredSettings { unread_max: *limit, ..read(rows)? };
+            write(rows, &settings)?;
+        }
+        Operation::Invite { invitation } => {
+            let open = open_invitations(rows)?;
+            if open.iter().any(|open| open.invitation == *invitation) {
+                return Ok(Outcome::done());
+            }
+            if open.len() >= INVITATIONS_MAX {
+                return Err(Rejection::TooMany.into());
+            }
+            let row = Invitation::Open { opened: uid.timestamp };
+            rows.put(Column::Settings, invitation_key(*invitation), &row)?;
+        }
+        Operation::Revoke { invitation } => {
+            let invitation = open_invitation(rows, *invitation)?;
+            close_invitation(rows, invitation)?;
+        }
+        Operation::RemoveAccount { name } => {
+            let user = accounts::existing(rows, name)?;
+            return Ok(accounts::remove(rows, name, user)?);
+        }
+        Operation::ReplaceKey { name, key } => {
+            let user = accounts::existing(rows, name)?;
+            return Ok(accounts::replace_key(rows, name, user, *key)?);
+        }
+    }
+    Ok(Outcome::done())
+}
+
+/// Answers [`stablechat_protocol::command::Query::Settings`].
+pub fn answer(rows: &Rows, actor: Option<&Actor>) -> Result<QueryAnswer, Abort> {
+    check_operator(actor)?;
+    let StoredSettings { registration, accounts, accounts_max, unread_max } = read(rows)?;
+    let invitations = open_invitations(rows)?;
+    let settings = Settings { registration, accounts, accounts_max, unread_max, invitations };
+    Ok(QueryAnswer::Settings { settings })
+}
+
+/// A rejection unless the actor is an operator. The replica that took the login has checked the key.
+fn check_operator(actor: Option<&Actor>) -> Result<(), Rejection> {
+    match actor.ok_or(Rejection::LoginRequired)?.account.is_operator() {
+        true => Ok(()),
+        false => Err(Rejection::NotAnOperator),
+    }
+}
+
+/// The invitation with this digest; a rejection unless it is open.
+fn open_invitation(rows: &Rows, invitation: Digest) -> Result<Digest, Abort> {
+    let is_open = match rows.read(Column::Settings, &invitation_key(invitation))? {
+        Some(Invitation::Open { .. }) => true,
+        Some(Invitation::Closed) => false,
+        None => rows.initial().invitation == Some(invitation),
+    };
+    if is_open { Ok(invitation) } else { Err(Rejection::NoSuchInvitation.into()) }
+}
+
+/// Closes an open invitation. That of the beginning leaves a row, without which it would be open.
+fn close_invitation(rows: &mut Rows, invitation: Digest) -> Result<(), StoreError> {
+    let key = invitation_key(invitation);
+    match rows.initial().invitation == Some(invitation) {
+        true => rows.put(Column::Settings, key, &Invitation::Closed),
+        false => rows.remove(Column::Settings, key),
+    }
+}
+
+/// The open invitations, in the order of their digests.
+fn open_invitations(rows: &Rows) -> Result<Vec<OpenInvitation>, StoreError> {
+    let mut open = Vec::new();
+    let mut initial = rows.initial().invitation;
+    let (from, to) = invitations();
+    for row in rows.scan(Column::Settings, &from, &to, Direction::Forward) {
+        let (key, value) = row?;
+        let invitation = key.last_chunk::<32>().map(|bytes| Digest(*bytes));
+        let invitation = invitation
+            .ok_or_else(|| StoreError::Corrupt(format!("the key {key:02x?} in settings names no invitation")))?;
+        initial = initial.filter(|initial| *initial != invitation);
+        if let Invitation::Open { opened } = decode(Column::Settings.name(), &value)? {
+            open.push(OpenInvitation { invitation, opened: Some(opened) });
+        }
+    }
+    open.extend(initial.map(|invitation| OpenInvitation { invitation, opened: None }));
+    open.sort_by_key(|open| open.invitation);
+    Ok(open)
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;
