@@ -244,20 +244,18 @@ impl Executor {
     }
 }
 
-/// Notes in this replica's log what an operator has done, or tried to. A replica that gets a snapshot does not learn what was done in
-/// the requests that it replaces.
+/// Notes in this replica's log what an operator has asked for. A replica that gets a snapshot does not learn of the requests that
+/// it replaces. Nothing is noted of others, who could fill the log.
 fn audit(uid: Uid, Request { actor, command, .. }: &Request, answer: &Answer) {
-    let Command::Operate { operation } = command else { return };
-    let who = match actor {
-        Some(Actor { account, key }) if account.is_operator() => format!("the operator with the key {key}"),
-        Some(Actor { account, .. }) => account.to_string(),
-        None => "a stranger".into(),
-    };
+    let (Command::Operate { operation }, Some(Actor { account, key })) = (command, actor) else { return };
+    if !account.is_operator() {
+        return;
+    }
     let outcome = match answer {
         Answer::Done => "done".into(),
         Answer::Rejected { reason } => format!("not done, {reason}"),
     };
-    log::info!("audit: {who} asked in request {uid}: {operation}: {outcome}");
+    log::info!("audit: the operator with the key {key} asked in request {uid}: {operation}: {outcome}");
 }
 
 /// The requests in the log from a horizon on.

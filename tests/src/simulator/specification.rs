@@ -113,10 +113,11 @@ impl Specification {
     /// Executes a command.
     fn perform(&mut self, uid: Uid, actor: Option<&Actor>, command: &Command) -> Outcome<()> {
         match command {
-            Command::Create { name, .. } if self.accounts.contains_key(name) || name.as_str() == "operator" => {
-                Err(Rejection::AlreadyExists { name: name.clone() })
-            }
             Command::Create { name, key, invitation } => {
+                let taken = Err(Rejection::AlreadyExists { name: name.clone() });
+                if self.accounts.get(name).is_some_and(|account| account.key == *key) {
+                    return taken;
+                }
                 let invitation = invitation.as_ref().map(InvitationCode::digest);
                 match (self.registration, invitation) {
                     (Registration::Open, _) => {}
@@ -129,6 +130,9 @@ impl Specification {
                 }
                 if self.accounts.len() as u64 >= self.accounts_max {
                     return Err(Rejection::TooManyAccounts);
+                }
+                if self.accounts.contains_key(name) || name.as_str() == "operator" {
+                    return taken;
                 }
                 if let (Registration::ByInvitation, Some(code)) = (self.registration, invitation) {
                     self.invitations.remove(&code);

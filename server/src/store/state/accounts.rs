@@ -42,10 +42,17 @@ pub fn create(
     key: PublicKey,
     invitation: Option<&InvitationCode>,
 ) -> Result<Outcome, Abort> {
-    if name.is_operator() || find(rows, name)?.is_some() {
-        return Err(Rejection::AlreadyExists { name: name.clone() }.into());
+    let existing = find(rows, name)?;
+    let taken = || Rejection::AlreadyExists { name: name.clone() };
+    if existing.as_ref().is_some_and(|user| user.key == key) {
+        return Err(taken().into());
     }
-    settings::admit_account(rows, invitation)?;
+    // Strangers without an invitation are not told which names are taken.
+    let admission = settings::admission(rows, invitation)?;
+    if existing.is_some() || name.is_operator() {
+        return Err(taken().into());
+    }
+    settings::admit(rows, admission)?;
     rows.put(Column::Users, name.as_str().into(), &User { id: uid, key })?;
     Ok(Outcome::done())
 }

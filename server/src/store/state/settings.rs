@@ -31,8 +31,14 @@ fn write(rows: &mut Rows, settings: &StoredSettings) -> Result<(), StoreError> {
     rows.put(Column::Settings, SETTINGS.into(), settings)
 }
 
-/// Takes in one more account, and uses up the invitation if that is needed; a rejection when there may be none.
-pub fn admit_account(rows: &mut Rows, code: Option<&InvitationCode>) -> Result<(), Abort> {
+/// The permission to create an account, with the invitation that it uses up.
+pub struct Admission {
+    settings: StoredSettings,
+    invitation: Option<Digest>,
+}
+
+/// Whether one more account may be created with this code; a rejection when not.
+pub fn admission(rows: &Rows, code: Option<&InvitationCode>) -> Result<Admission, Abort> {
     let settings = read(rows)?;
     let invitation = match (settings.registration, code) {
         (Registration::Open, _) => None,
@@ -43,11 +49,15 @@ pub fn admit_account(rows: &mut Rows, code: Option<&InvitationCode>) -> Result<(
     if settings.accounts >= settings.accounts_max {
         return Err(Rejection::TooManyAccounts.into());
     }
+    Ok(Admission { settings, invitation })
+}
+
+/// Counts one more account, and uses up its invitation.
+pub fn admit(rows: &mut Rows, Admission { settings, invitation }: Admission) -> Result<(), StoreError> {
     if let Some(invitation) = invitation {
         close_invitation(rows, invitation)?;
     }
-    write(rows, &StoredSettings { accounts: settings.accounts + 1, ..settings })?;
-    Ok(())
+    write(rows, &StoredSettings { accounts: settings.accounts + 1, ..settings })
 }
 
 /// One account less.

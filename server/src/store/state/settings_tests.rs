@@ -75,14 +75,18 @@ fn an_invitation_can_be_used_once() {
     assert_eq!(service.create("ann", Some(wrong)), Err(Rejection::NoSuchInvitation));
     assert_eq!(service.create("ann", Some(first())), Ok(()));
     let taken = Err(Rejection::AlreadyExists { name: actor("ann", 1).account });
-    assert_eq!(service.create("ann", Some(first())), taken, "the name is looked at first");
+    assert_eq!(service.create("ann", Some(first())), taken, "its owner is told so");
+    let another = Command::Create { name: actor("ann", 1).account, key: PublicKey([2; 32]), invitation: Some(first()) };
+    assert_eq!(service.execute(&actor("bob", 1), another), Err(Rejection::NoSuchInvitation), "and no stranger");
     assert_eq!(service.create("bob", Some(first())), Err(Rejection::NoSuchInvitation));
 
     let second = InvitationCode::from_random([3; 16]);
     let invite = Operation::Invite { invitation: second.digest() };
     assert_eq!(service.operate(invite.clone()), Ok(()));
     assert_eq!(service.operate(invite), Ok(()), "it can be repeated");
-    assert_eq!(service.create("ann", Some(second.clone())), taken, "and nothing is used up by what has no effect");
+    let another =
+        Command::Create { name: actor("ann", 1).account, key: PublicKey([2; 32]), invitation: Some(second.clone()) };
+    assert_eq!(service.execute(&actor("bob", 1), another), taken, "nothing is used up by what has no effect");
     assert_eq!(service.create("bob", Some(second.clone())), Ok(()));
     assert_eq!(service.create("cid", Some(second)), Err(Rejection::NoSuchInvitation));
 }
@@ -174,6 +178,7 @@ fn only_operators_operate_and_nobody_has_their_name() {
     assert_eq!(service.execute(&actor("ann", 1), command), Err(Rejection::NotAnOperator));
     assert_eq!(service.settings(Some(actor("ann", 1))), Err(Rejection::NotAnOperator));
     assert_eq!(service.settings(None), Err(Rejection::LoginRequired));
+    assert_eq!(service.operate(Operation::SetRegistration { registration: Registration::Open }), Ok(()));
     let taken = Err(Rejection::AlreadyExists { name: actor(OPERATOR, 1).account });
     assert_eq!(service.execute(&actor("ann", 1), create(&actor(OPERATOR, 1))), taken);
 }
