@@ -5,7 +5,9 @@ use super::targets::Hostile;
 use crate::session::{send, wall_clock};
 use fastrand::Rng;
 use stablechat_protocol::command::{ACK_MAX, Command};
+use stablechat_protocol::digest::Digest;
 use stablechat_protocol::message::ToReplica;
+use stablechat_protocol::operator::{OPERATOR, Operation, Registration};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -120,6 +122,16 @@ pub static ATTACKS: &[Attack] = &[
         opening: Opening::AS_MORDRED,
         next: |turn| Step { then: Then::Close, ..batch(turn, "vera", 40, 1) },
     },
+    Attack {
+        name: "false-operators",
+        by: By::Account,
+        summary: "asks for what only operators may do, as an account, and as an operator with a key that is none's",
+        rates: Rates { connections: 30, opens: 30, bytes: 200_000 },
+        over: Over::Tls,
+        reading: Reading::Half,
+        opening: Opening::AS_MORDRED,
+        next: operations,
+    },
 ];
 
 /// Requests of one new session that send messages of so many bytes.
@@ -150,6 +162,20 @@ fn short_lived_account(turn: &mut Turn) -> Step {
     }
     messages.push(ToReplica::Logout);
     Step::messages(&messages, Then::Continue)
+}
+
+/// What only operators may do. Half of the connections try to log in as one.
+fn operations(turn: &mut Turn) -> Step {
+    let operation = match turn.random.u8(0..3) {
+        0 => Operation::SetRegistration { registration: Registration::Closed },
+        1 => Operation::Invite { invitation: Digest(std::array::from_fn(|_| turn.random.u8(..))) },
+        _ => Operation::RemoveAccount { name: turn.targets.hostile[0].account.clone() },
+    };
+    let request = turn.lone_request(Command::Operate { operation });
+    match turn.group.is_multiple_of(2) {
+        true => Step::message(&request),
+        false => Step::messages(&[turn.login(&Hostile::new(OPERATOR), false), request], Then::Continue),
+    }
 }
 
 /// Messages to a victim, all of one connection to the same.
