@@ -77,13 +77,19 @@ impl Authority {
     /// The authority in a text that [`Authority::to_pem`] has made.
     ///
     /// # Errors
-    /// The text lacks the certificate or the private key, or one of them is damaged.
+    /// The text lacks the certificate or the private key, one of them is damaged, or they do not belong together.
     pub fn from_pem(text: &str) -> Result<Authority, AuthorityError> {
         let certificate = section(text, "CERTIFICATE").ok_or_else(|| lacks("certificate (BEGIN CERTIFICATE)"))?;
         let key = section(text, "PRIVATE KEY").ok_or_else(|| lacks("private key (BEGIN PRIVATE KEY)"))?;
         let key = KeyPair::from_pem(&key).map_err(|error| AuthorityError(format!("its private key: {error}")))?;
         let issuer = Issuer::from_ca_cert_pem(&certificate, key)
             .map_err(|error| AuthorityError(format!("its certificate: {error}")))?;
+        let (_, block) = x509_parser::pem::parse_x509_pem(certificate.as_bytes())
+            .map_err(|error| AuthorityError(format!("its certificate: {error}")))?;
+        let parsed = block.parse_x509().map_err(|error| AuthorityError(format!("its certificate: {error}")))?;
+        if *parsed.public_key().subject_public_key.data != *issuer.key().public_key_raw() {
+            return Err(AuthorityError("its private key is not that of its certificate".into()));
+        }
         Ok(Authority { certificate, issuer })
     }
 
@@ -188,5 +194,8 @@ mod tests {
         assert!(fault("").contains("no certificate"));
         assert!(fault(authority.certificate()).contains("no private key"));
         assert!(fault(&authority.to_pem().replacen("MI", "!!", 1)).contains("its certificate"));
+        let other = Authority::create(&ClusterName::parse("demo").expect("a name")).expect("random numbers");
+        let mixed = format!("{}{}", authority.certificate(), section(&other.to_pem(), "PRIVATE KEY").expect("a key"));
+        assert_eq!(fault(&mixed), "its private key is not that of its certificate");
     }
 }

@@ -15,6 +15,8 @@ impl fmt::Display for WriteError {
     }
 }
 
+/// The name of the cluster file in every directory that has one.
+pub const CLUSTER_FILE: &str = "cluster.toml";
 /// The mode of files that everybody may read.
 pub const READABLE: u32 = 0o644;
 /// The mode of files for their owner only.

@@ -1,7 +1,7 @@
 //! `stablechatd init`.
 
 use super::Failure;
-use super::files::{READABLE, SECRET, WriteError, write_new};
+use super::files::{CLUSTER_FILE, READABLE, SECRET, WriteError, write_new};
 use crate::exit;
 use crate::tls_files::IDENTITY_FILE;
 use argh::{ArgsInfo, FromArgs};
@@ -18,8 +18,6 @@ use std::str::FromStr;
 
 /// The name of a cluster when none is given.
 const NAME_DEFAULT: &str = "stablechat";
-/// The name of the cluster file in every directory that is written.
-const CLUSTER_FILE: &str = "cluster.toml";
 /// The directory for clients. Replicas' directories are called `replica-NAME`, so it is not one of them.
 const CLIENTS: &str = "clients";
 /// The file with the authority's private key.

@@ -97,6 +97,30 @@ fn init_writes_what_each_machine_needs_and_overwrites_nothing() {
 }
 
 #[test]
+fn renew_makes_certificates_that_the_cluster_file_has_a_use_for() {
+    let room = tempfile::tempdir().expect("temporary files can be made");
+    let [ours, other] = ["ours", "other"].map(|name| room.path().join(name));
+    for directory in [&ours, &other] {
+        assert_eq!(init(directory, &["--replica", "a=10.0.0.1:7400"]).status.code(), Some(0));
+    }
+    let renew = |authority: &Path, name: &str| {
+        let mut command = Command::new(built("stablechatd"));
+        command.arg("renew").arg("--authority").arg(authority.join("authority.pem")).args(["--name", name]);
+        command.arg("--out").arg(ours.join("replica-a/identity.pem"));
+        run_to_end(command)
+    };
+    let before = files(&ours)["replica-a/identity.pem"].clone();
+    for (authority, name, says) in [(&ours, "b", "it has no replica b; it has a"), (&other, "a", "nobody would trust")]
+    {
+        let (code, said) = failure(renew(authority, name));
+        assert!(code == Some(78) && said.contains(says), "{code:?}: {said}");
+        assert_eq!(files(&ours)["replica-a/identity.pem"], before);
+    }
+    assert_eq!(renew(&ours, "a").status.code(), Some(0));
+    assert_ne!(files(&ours)["replica-a/identity.pem"], before);
+}
+
+#[test]
 fn init_refuses_a_wrong_cluster_and_writes_nothing() {
     let room = tempfile::tempdir().expect("temporary files can be made");
     let directory = room.path().join("demo");
