@@ -91,6 +91,31 @@ fn an_invitation_can_be_used_once() {
     assert_eq!(service.create("cid", Some(second)), Err(Rejection::NoSuchInvitation));
 }
 
+/// Two sides of a partition have given away the same invitation. When they meet, each puts the other's request in its place.
+#[test]
+fn of_two_accounts_with_one_invitation_the_earlier_stays() {
+    let create = |milliseconds: u64, name: &str| {
+        let actor = actor(name, 1);
+        let command = Command::Create { name: actor.account.clone(), key: actor.key, invitation: Some(first()) };
+        held(milliseconds, name.as_bytes()[0], 1, &actor, command)
+    };
+    let (ann, bob) = (create(10, "ann"), create(20, "bob"));
+    for (ours, theirs) in [(&ann, &bob), (&bob, &ann)] {
+        let mut service = Service::new();
+        assert_eq!(apply(&mut service.store, ours).answer, Answer::Done);
+        service.store.commit().expect("memory does not fail");
+        let repair = service.store.insert(vec![theirs.clone()]).expect("memory does not fail");
+        let used = Answer::Rejected { reason: Rejection::NoSuchInvitation };
+        match ours == &ann {
+            true => assert_eq!(repair.inserted[0].1.answer, used),
+            false => assert_eq!((repair.changed[0].uid, &repair.changed[0].answer), (bob.uid, &used)),
+        }
+        assert_sound(&service.store);
+        assert_eq!(service.settings(Some(actor(OPERATOR, 9))).expect("an operator may see them").accounts, 1);
+        assert!(service.store.owns(&actor("ann", 1)).expect("memory does not fail"));
+    }
+}
+
 #[test]
 fn an_invitation_can_be_revoked_and_there_are_not_too_many() {
     let mut service = Service::new();
