@@ -24,7 +24,7 @@ impl fmt::Display for NameError {
 
 impl std::error::Error for NameError {}
 
-/// The rule for all names: 1 to [`NAME_MAX`] of `a-z 0-9 . _ -`, beginning with a letter or digit.
+/// The rule for names of clusters: 1 to [`NAME_MAX`] of `a-z 0-9 . _ -`, beginning with a letter or digit.
 fn check_name(text: &str) -> Result<(), NameError> {
     let fault = if text.is_empty() {
         "is empty; a name has 1 to 32 characters"
@@ -34,6 +34,22 @@ fn check_name(text: &str) -> Result<(), NameError> {
         "has a character that names do not have; they are made of a-z, 0-9, '.', '_' and '-'"
     } else if !text.as_bytes()[0].is_ascii_alphanumeric() {
         "begins with a sign; a name begins with a letter or digit"
+    } else {
+        return Ok(());
+    };
+    Err(NameError { text: text.chars().take(2 * NAME_MAX).collect(), fault })
+}
+
+/// The rule for the names of accounts, which clients of other protocols have to be able to show: no dots, and a letter first.
+fn check_account_name(text: &str) -> Result<(), NameError> {
+    let fault = if text.is_empty() {
+        "is empty; a name has 1 to 32 characters"
+    } else if text.len() > NAME_MAX {
+        "is too long; a name has at most 32 characters"
+    } else if !text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-')) {
+        "has a character that names do not have; they are made of a-z, 0-9, '_' and '-'"
+    } else if !text.as_bytes()[0].is_ascii_lowercase() {
+        "does not begin with a letter, as names do"
     } else {
         return Ok(());
     };
@@ -109,8 +125,8 @@ macro_rules! checked_text {
 pub(crate) use checked_text;
 
 checked_text! {
-    /// The name of an account: 1 to 32 of `a-z 0-9 . _ -`, beginning with a letter or digit.
-    AccountName, check_name, NameError
+    /// The name of an account: 1 to 32 of `a-z 0-9 _ -`, beginning with a letter.
+    AccountName, check_account_name, NameError
 }
 
 checked_text! {
@@ -120,12 +136,13 @@ checked_text! {
 }
 
 checked_text! {
-    /// The name of a cluster, which keeps two clusters on one network apart. The rule is that of account names.
+    /// The name of a cluster, which keeps two clusters on one network apart: 1 to 32 of `a-z 0-9 . _ -`, beginning with a letter or
+    /// digit.
     ClusterName, check_name, NameError
 }
 
 checked_text! {
-    /// Tells clusters of the same name apart. The rule is that of account names.
+    /// Tells clusters of the same name apart. The rule is that of their names.
     ClusterId, check_name, NameError
 }
 
@@ -141,8 +158,8 @@ fn check_pattern(text: &str) -> Result<(), NameError> {
         "is empty; the pattern for all names is *"
     } else if text.len() > PATTERN_MAX {
         "is too long; a pattern has at most 64 characters"
-    } else if !text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'*' | b'?')) {
-        "has a character that names do not have; patterns are made of a-z, 0-9, '.', '_', '-', '*' and '?'"
+    } else if !text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'?')) {
+        "has a character that names do not have; patterns are made of a-z, 0-9, '_', '-', '*' and '?'"
     } else {
         return Ok(());
     };
@@ -196,8 +213,11 @@ mod tests {
 
     #[test]
     fn names_keep_their_rule() {
-        for good in ["a", "0", "alice", "a.b_c-d", &"x".repeat(32)] {
+        for good in ["a", "alice", "a0b_c-d", "z-", &"x".repeat(32)] {
             assert!(AccountName::parse(good).is_ok(), "{good}");
+        }
+        for good in ["a", "0", "a.b_c-d", &"x".repeat(32)] {
+            assert!(ClusterName::parse(good).is_ok(), "{good}");
         }
         for (bad, fault) in [
             ("", "is empty"),
@@ -207,8 +227,10 @@ mod tests {
             ("a,b", "has a character"),
             ("\u{e9}", "has a character"),
             ("a\0", "has a character"),
-            (".a", "begins with a sign"),
-            ("-a", "begins with a sign"),
+            ("a.b", "has a character"),
+            ("0a", "does not begin with a letter"),
+            ("-a", "does not begin with a letter"),
+            ("_", "does not begin with a letter"),
             ("#room", "has a character"),
         ] {
             let error = AccountName::parse(bad).expect_err(bad).to_string();

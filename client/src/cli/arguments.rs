@@ -113,7 +113,7 @@ struct Create {
     /// derive the key from a password
     #[argh(switch)]
     password: bool,
-    /// its name: 1 to 32 of a-z 0-9 . _ -
+    /// its name: 1 to 32 of a-z 0-9 _ -, a letter first
     #[argh(positional)]
     name: AccountName,
 }

@@ -147,7 +147,7 @@ impl Vectors {
 
         self.add_operations();
 
-        let list = |after| Query::List { pattern: Pattern::parse("a*.?").expect("a pattern"), after, limit: 1000 };
+        let list = |after| Query::List { pattern: Pattern::parse("a*_?").expect("a pattern"), after, limit: 1000 };
         self.add("from the beginning", list(None));
         self.add("after a name", list(Some(account("alice"))));
         self.add("from the beginning", Query::Unread { after: None, limit: 23 });
@@ -196,7 +196,7 @@ impl Vectors {
         self.add("one", QueryAnswer::Messages { messages: vec![message(1, "one")], more: false });
 
         self.add("", Rejection::AlreadyExists { name: account("alice") });
-        self.add("", Rejection::NoSuchUser { name: account("0.a_b-c") });
+        self.add("", Rejection::NoSuchUser { name: account("a0_b-c") });
         self.add("", Rejection::NotOwner { name: account("alice") });
         self.add("", Rejection::LoginRequired);
         self.add("", Rejection::MailboxFull { name: account(&"x".repeat(32)) });
