@@ -65,7 +65,7 @@ pub struct CommandAnswer {
 
 /// An account in use, or nobody.
 pub struct ActiveAccount {
-    /// `None` for nobody, who may create accounts and list them.
+    /// `None` for nobody, who may create accounts.
     credentials: Option<Rc<Credentials>>,
     /// Whether replicas push the account's messages, which are then acknowledged.
     receives: bool,

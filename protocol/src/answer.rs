@@ -51,14 +51,14 @@ wire_enum! {
     pub enum Rejection {
         /// The account to be created exists.
         0 => AlreadyExists { name: AccountName },
-        /// No account has this name: the actor's, the recipient's, or the one that was asked for.
+        /// No account has this name: the recipient's, or the one that was asked for.
         1 => NoSuchUser { name: AccountName },
-        /// The actor's key is not the one that owns the account.
+        /// The actor's account does not exist, or another key owns it.
         2 => NotOwner { name: AccountName },
         /// The client has to log in first.
         3 => LoginRequired,
-        /// The recipient has as many unread messages from the actor as there is room left among
-        /// [`crate::command::MAILBOX_MAX`]. Other senders still find room.
+        /// The recipient has as many unread messages from the actor as there is room left among those that it may have
+        /// ([`crate::operator::Settings::unread_max`]). Other senders still find room.
         4 => MailboxFull { name: AccountName },
         /// The session belongs to another actor: the one of its first request.
         5 => NotYourSession,
@@ -88,7 +88,7 @@ impl fmt::Display for Rejection {
         match self {
             Rejection::AlreadyExists { name } => write!(formatter, "the name {name} is taken"),
             Rejection::NoSuchUser { name } => write!(formatter, "there is no account {name}"),
-            Rejection::NotOwner { name } => write!(formatter, "your key is not the one that owns the account {name}"),
+            Rejection::NotOwner { name } => write!(formatter, "there is no account {name} with your key"),
             Rejection::LoginRequired => write!(formatter, "you are not connected as anyone"),
             Rejection::MailboxFull { name } => write!(
                 formatter,
@@ -176,6 +176,8 @@ wire_enum! {
             /// After how many milliseconds the replica will accept commands again.
             wait_ms: u32,
         },
+        /// The last login on the connection was refused.
+        6 => LoginRefused,
     }
 }
 
@@ -184,9 +186,12 @@ impl Refusal {
     pub fn wait(self) -> Duration {
         match self {
             Refusal::TooFast { wait_ms } => Duration::from_millis(wait_ms.into()),
-            Refusal::Late | Refusal::Ahead | Refusal::NotServing | Refusal::Overloaded | Refusal::NoRoom => {
-                Duration::ZERO
-            }
+            Refusal::Late
+            | Refusal::Ahead
+            | Refusal::NotServing
+            | Refusal::Overloaded
+            | Refusal::NoRoom
+            | Refusal::LoginRefused => Duration::ZERO,
         }
     }
 }
@@ -200,6 +205,7 @@ impl fmt::Display for Refusal {
             Refusal::Overloaded => "the replica is overloaded",
             Refusal::NoRoom => "the replica's disk is full",
             Refusal::TooFast { .. } => "too many commands have come from this account or address",
+            Refusal::LoginRefused => "the replica refuses the login",
         })
     }
 }

@@ -5,7 +5,7 @@ use crate::login::SecretKey;
 use crate::name::AccountName;
 
 /// The first line.
-const HEADING: &str = "stablechat private key, version 1 - keep it secret, whoever has it owns the account";
+const HEADING: &str = "stablechat private key, version 1 - keep it secret: it opens the account";
 
 /// The text of an account's key file.
 pub fn write_key(account: &AccountName, secret: &SecretKey) -> String {

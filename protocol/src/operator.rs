@@ -82,7 +82,7 @@ wire_enum! {
         /// Of accounts. With fewer allowed than there are, none is removed and none can be created.
         0 => Accounts,
         /// Of unread messages of one account, at most [`crate::command::MAILBOX_MAX`]. With fewer allowed than it has, it gets no more
-        /// until it has read some.
+        /// until it has fewer.
         1 => Unread,
     }
 }
@@ -224,7 +224,7 @@ impl InvitationCode {
         InvitationCode::parse(groups.collect::<Vec<_>>().join("-"))
     }
 
-    /// By which replicas know the invitation. It says nothing of the code.
+    /// What replicas know of the invitation. Nobody can find the code from it.
     pub fn digest(&self) -> Digest {
         Digest(blake3::derive_key(CODE_CONTEXT, self.as_str().as_bytes()))
     }

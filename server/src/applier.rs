@@ -97,6 +97,7 @@ impl Applier {
         if resumed.undone > 0 {
             log::warn!("completed a repair that a crash had interrupted: {} requests applied again", resumed.undone);
         }
+        executor::audit_repair(&resumed);
 
         let recent = recent(&store, now.before(settings.memory()))?;
         let closed = first_closed(&settings, is_restart, now);
@@ -230,6 +231,7 @@ impl Applier {
         self.step(Input::Handled { time: now });
 
         self.boundaries.exchange(now, &self.replica, &self.executor.store, outbox);
+        self.turn_down_strangers(now, outbox)?;
         self.peer_pings.go_on(now, &self.replica, &self.identity, outbox);
         self.settle();
 
@@ -266,7 +268,10 @@ impl Applier {
             }
             NetEvent::Greeted { connection } => clients.on_greeted(connection),
             NetEvent::LoggedIn { connection, actor, receive } => {
-                let is_wrong = self.executor.store.has_another_key(&actor)?;
+                // A replica that catches up may not know the account yet.
+                let is_wrong = self.replica.phase() == Phase::Serving
+                    && !actor.account.is_operator()
+                    && !self.executor.store.owns(&actor)?;
                 clients.on_logged_in(connection, actor, receive, is_wrong);
             }
             NetEvent::LoggedOut { connection } => clients.on_logged_out(connection),
@@ -286,10 +291,7 @@ impl Applier {
                 self.asking_for_status.insert(from);
             }
             NetEvent::Scrape { stats } => self.scraped = Some(stats),
-            NetEvent::PingPeers { from } => {
-                let is_known = clients.is_known(from, &self.executor.store)?;
-                self.peer_pings.ask(from, is_known);
-            }
+            NetEvent::PingPeers { from } => self.peer_pings.ask(from),
             NetEvent::Stop => {
                 log::info!("asked to stop: handing over to the others");
                 self.step(Input::Stop);
@@ -417,6 +419,16 @@ impl Applier {
                 outbox.release(post);
             }
         }
+    }
+
+    /// Answers the strangers among those that have asked for pings of the peers.
+    fn turn_down_strangers(&mut self, now: Timestamp, outbox: &mut Outbox) -> Result<(), StoreError> {
+        for from in self.peer_pings.asking().collect::<Vec<ConnectionId>>() {
+            if !self.executor.clients.is_known(from, &self.executor.store)? {
+                self.peer_pings.turn_down(now, from, outbox);
+            }
+        }
+        Ok(())
     }
 
     /// Gathers a report for each connection that has asked for one.

@@ -43,6 +43,15 @@ pub fn not_connected(mode: Mode, accounts: &[AccountName]) -> String {
     }
 }
 
+/// The key of the operator is not where it is looked for.
+pub fn no_operators_key(path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "there is no operator's key: {path} does not exist; `stablechatd init` has made operator.key, which belongs there:\n  \
+         install -D -m 600 operator.key {path}"
+    )
+}
+
 /// An account cannot be made without an invitation.
 pub fn with_invitation(mode: Mode) -> &'static str {
     match mode {

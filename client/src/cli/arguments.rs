@@ -7,7 +7,7 @@ use crate::cli::exit::{self, Failure};
 use crate::cli::mode::Mode;
 use crate::cli::places::{self, ClusterFile, NamedBy};
 use crate::cli::probe::{self, ProbeSettings};
-use crate::cli::secrets::{NewKey, Secrets, load_credentials};
+use crate::cli::secrets::{self, NewKey, Secrets, load_credentials};
 use crate::cli::verb::{HISTORY_DEFAULT, Verb, parse_count};
 use crate::cli::watch::WatchSettings;
 use crate::greeting::Credentials;
@@ -181,7 +181,13 @@ struct Delete {
 
 /// Show the accounts, one a line.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "list", example = "stablechat list 'a*'")]
+#[argh(
+    subcommand,
+    name = "list",
+    example = "stablechat list 'a*'",
+    note = "Accounts are listed to accounts only: to that of --as, or to one whose key is on this
+machine."
+)]
 struct List {
     /// only those that match: * stands for any characters, ? for one
     #[argh(positional)]
@@ -245,7 +251,8 @@ struct History {
     example = "stablechat status\nstablechat status --json",
     note = "log, state: digests. lag: how far behind its clock a replica has closed.
 links: the peers that it consults, a dash before those it does not.
-answers: by the closed test / by the real-time test.",
+answers: by the closed test / by the real-time test.
+It asks as the account of --as, or one whose key is here. Strangers are told less.",
     error_code(0, "all replicas serve and are the same"),
     error_code(1, "they do not, or are not, or it is not known"),
     error_code(69, "no replica reachable")
@@ -341,6 +348,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
         Some(Subcommand::Password(password)) => (Mode::Once, start_password(password, account, &secrets)?),
         Some(Subcommand::Key(Key { action: KeyAction::Rotate })) => {
             let account = required(account, "key rotate", &keys)?;
+            not_operator(&account)?;
             (Mode::Once, speaking(secrets.credentials(&account)?, None, Verb::SetKey { name: account }))
         }
         Some(Subcommand::Delete(Delete { name })) => {
@@ -365,7 +373,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
         }
         Some(Subcommand::Admin(Admin { words })) => {
             let verb = admin::read(&words, &cluster.id)?;
-            (Mode::Once, speaking(secrets.credentials(&AccountName::operator())?, None, verb))
+            (Mode::Once, speaking(operator(&secrets)?, None, verb))
         }
         Some(Subcommand::Listen(Listen { once })) => {
             let mode = if once { Mode::Once } else { Mode::Listen };
@@ -394,6 +402,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
 }
 
 fn start_create(Create { invitation, password, name }: Create, secrets: &Secrets) -> Result<Start, Failure> {
+    not_operator(&name)?;
     let file = secrets.password_file;
     let secret = (password || file.is_some()).then(|| secrets.new_key(&name, file)).transpose()?;
     let new_key = secret.map(|secret| NewKey { secret, is_kept: true });
@@ -406,6 +415,7 @@ fn start_password(
     secrets: &Secrets,
 ) -> Result<Start, Failure> {
     let account = required(account, "password", secrets.keys)?;
+    not_operator(&account)?;
     let credentials = secrets.credentials(&account)?;
     let secret = secrets.new_key(&account, new_password_file.as_deref())?;
     // Where there was no key file, the password is asked for as before.
@@ -433,16 +443,35 @@ fn lines(account: Option<AccountName>, secrets: &Secrets) -> Result<Start, Failu
     Ok(Start { first, typed, reads_lines: true, ..Start::default() })
 }
 
-/// Who asks what any account may know: the one that is named, or one whose key is on this machine, an operator's if there is one.
-/// Strangers are told little.
+/// The account that asks what any account may know: the one that is named, or one whose key is on this machine, an operator's if there
+/// is one. Without any, a stranger asks, and is told little.
 fn onlooker(account: Option<AccountName>, secrets: &Secrets) -> Result<Option<Credentials>, Failure> {
     if let Some(account) = account {
         return secrets.credentials(&account).map(Some);
     }
-    // A directory that cannot be read is told of when a key is needed.
-    let accounts = secrets.keys.accounts().unwrap_or_default();
-    let name = accounts.iter().find(|name| name.is_operator()).or(accounts.first());
-    name.map(|name| load_credentials(secrets.keys, name)).transpose()
+    // Nobody has asked for a certain key. So one that cannot be used is passed over.
+    let mut accounts = secrets.keys.accounts().unwrap_or_default();
+    accounts.sort_by_key(|name| !name.is_operator());
+    Ok(accounts.iter().find_map(|name| load_credentials(secrets.keys, name).ok()))
+}
+
+/// The operator's credentials. They come from a file only.
+fn operator(secrets: &Secrets) -> Result<Credentials, Failure> {
+    let name = AccountName::operator();
+    let secret = secrets::load(secrets.keys, &name)?;
+    let secret =
+        secret.ok_or_else(|| Failure::new(exit::CONFIGURATION, advice::no_operators_key(&secrets.keys.path(&name))))?;
+    Ok(Credentials { account: name, secret, is_from_password: false })
+}
+
+/// Refuses a name under which there is no account.
+fn not_operator(name: &AccountName) -> Result<(), Failure> {
+    match name.is_operator() {
+        true => {
+            Err(Failure::new(exit::USAGE, "operator is no account: stablechatd operator-key makes keys of operators"))
+        }
+        false => Ok(()),
+    }
 }
 
 /// One verb in nobody's name.

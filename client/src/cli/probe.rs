@@ -48,7 +48,7 @@ const PARTING: Duration = Duration::from_secs(1);
 pub struct ProbeSettings {
     pub cluster: Cluster,
     pub tls: TlsDialer,
-    /// Who asks; strangers are told little.
+    /// The account that asks. Strangers are told little.
     pub credentials: Option<Credentials>,
     pub seconds: u32,
     pub json: bool,

@@ -97,7 +97,7 @@ impl ClusterStatus {
         }
         let Some(serving) = self.serving().map(Report::whole).collect::<Option<Vec<&StatusReport>>>() else {
             return Comparison::Unknown(
-                "replicas tell it to accounts and operators only; with --as NAME it is asked as one".into(),
+                "replicas tell it to accounts and operators only, and not all of them know us as one".into(),
             );
         };
         if let [only] = &serving[..]

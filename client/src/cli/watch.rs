@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct WatchSettings {
     pub cluster: Cluster,
     pub tls: TlsDialer,
-    /// Who asks; strangers are told little.
+    /// The account that asks. Strangers are told little.
     pub credentials: Option<Credentials>,
     pub json: bool,
 }

@@ -87,7 +87,7 @@ fn a_password_takes_the_place_of_a_key_and_another_one_of_it() {
     assert!(!cluster.path("no-keys").exists());
     elsewhere(&cluster, &second, &["--as", "alice", "send", "bob", "x"]).says("sent to bob\n");
     elsewhere(&cluster, &first, &["--as", "alice", "unread"]).fails(77, "with this password");
-    cluster.run(&["--as", "alice", "unread"]).fails(77, "your key is not the one that owns the account alice");
+    cluster.run(&["--as", "alice", "unread"]).fails(77, "there is no account alice with your key");
 }
 
 #[test]

@@ -28,7 +28,7 @@ wire_enums! {
         OtherClusterFile, NotCertified
     }
     "request-id" RequestId { Command, Query }
-    "refusal" Refusal { Late, Ahead, NotServing, Overloaded, NoRoom, TooFast }
+    "refusal" Refusal { Late, Ahead, NotServing, Overloaded, NoRoom, TooFast, LoginRefused }
     "stability" Stability { Closed, RealTime }
     "command" Command { Create, Delete, Send, Ack, SetKey, Operate }
     "operation" Operation { SetRegistration, Invite, Revoke, SetQuota, RemoveAccount, ReplaceKey }
@@ -226,6 +226,7 @@ impl Vectors {
             self.add("", refusal);
         }
         self.add("", Refusal::TooFast { wait_ms: 1000 });
+        self.add("", Refusal::LoginRefused);
         self.add("", Stability::Closed);
         self.add("", Stability::RealTime);
 

@@ -56,7 +56,8 @@ impl Clients {
         self.budget.on_greeted(connection, self.stopwatch.read());
     }
 
-    /// A connection speaks for an account now, and gets its messages if it asked for them. `is_wrong`: the account has another key.
+    /// A connection speaks for an account now, and gets its messages if it asked for them. `is_wrong`: there is no account
+    /// with this key.
     pub fn on_logged_in(&mut self, connection: ConnectionId, actor: Actor, receive: bool, is_wrong: bool) {
         if is_wrong {
             self.wrong_keys.push((connection, actor.account.clone()));
@@ -157,11 +158,10 @@ impl Clients {
     }
 
     /// Tells a client, and the recipients of its message, that a repair has changed the answer to its request.
-    pub fn tell_changed(&mut self, changed: Changed, outbox: &mut Outbox) {
-        let Changed { uid, request: Request { client, sequence, .. }, answer, delivery, ended } = changed;
+    pub fn tell_changed(&self, changed: Changed, outbox: &mut Outbox) {
+        let Changed { uid, request: Request { client, sequence, .. }, answer, delivery } = changed;
         log::debug!("the answer to request {sequence} of session {client} has changed");
         self.deliver(delivery, outbox);
-        self.end_logins(ended, outbox);
         if let Some(to) = self.sessions.connection(client) {
             outbox.for_client(to, ToClient::Changed { client, sequence, uid, answer });
         }

@@ -107,6 +107,7 @@ impl Executor {
             StoreChange::Apply { uid, body: Body::Request(request), stability, copies, waiting } => {
                 self.measurements.on_request(uid.timestamp, stability);
                 let outcome = self.store.apply(uid, &request)?;
+                audit(uid, &request, &outcome.answer);
                 self.tell_outcome(uid, &request, outcome, (stability, copies), waiting, outbox);
                 Ok(None)
             }
@@ -174,14 +175,13 @@ impl Executor {
         insertion.inserted += repair.inserted.len();
         insertion.undone += repair.undone;
         insertion.changed += repair.changed.len();
+        audit_repair(&repair);
         for (StampedRequest { uid, request }, outcome) in repair.inserted {
             let waiting = insertion.waiting.remove(&uid).unwrap_or_default();
             self.tell_outcome(uid, &request, outcome, (Stability::RealTime, 1), waiting, outbox);
         }
-        for changed in repair.changed {
-            audit(changed.uid, &changed.request, &changed.answer);
-            self.clients.tell_changed(changed, outbox);
-        }
+        repair.changed.into_iter().for_each(|changed| self.clients.tell_changed(changed, outbox));
+        repair.ended.into_iter().for_each(|ended| self.clients.end_logins(Some(ended), outbox));
         leave_out(&repair.unplaceable);
     }
 
@@ -207,7 +207,6 @@ impl Executor {
         outbox: &mut Outbox,
     ) {
         let Outcome { answer, delivery, ended } = outcome;
-        audit(uid, request, &answer);
         let (client, sequence, metadata) = (request.client, request.sequence, self.metadata((stability, copies)));
         outbox.for_clients(waiting, &ToClient::Answer { client, sequence, uid, answer, metadata });
         self.clients.deliver(delivery, outbox);
@@ -242,6 +241,12 @@ impl Executor {
         let applied = self.store.applied();
         AnswerMetadata { position: applied.position, log_digest: applied.log_digest, stability, copies }
     }
+}
+
+/// Notes the operators' requests of a repair.
+pub(super) fn audit_repair(repair: &Repair) {
+    repair.inserted.iter().for_each(|(StampedRequest { uid, request }, outcome)| audit(*uid, request, &outcome.answer));
+    repair.changed.iter().for_each(|changed| audit(changed.uid, &changed.request, &changed.answer));
 }
 
 /// Notes in this replica's log what an operator has asked for. A replica that gets a snapshot does not learn of the requests that

@@ -55,14 +55,17 @@ impl Measurements {
     /// A request or query was refused.
     pub fn on_refusal(&mut self, reason: Refusal) {
         let refused = &mut self.counters.refused;
-        *match reason {
+        let counter = match reason {
             Refusal::Late => &mut refused.late,
             Refusal::Ahead => &mut refused.ahead,
             Refusal::NotServing => &mut refused.not_serving,
             Refusal::Overloaded => &mut refused.overloaded,
             Refusal::NoRoom => &mut refused.no_room,
             Refusal::TooFast { .. } => &mut refused.too_fast,
-        } += 1;
+            // Given by the poll loop, which passes nothing on.
+            Refusal::LoginRefused => return,
+        };
+        *counter += 1;
     }
 
     /// This many requests were undone and applied again, and this many of their answers have changed.

@@ -21,8 +21,6 @@ const ROUNDS_MAX: usize = 1024;
 pub struct PeerPings {
     /// The connections that have asked in this wake. All share one round, however often they ask.
     asking: BTreeSet<ConnectionId>,
-    /// The strangers that have asked in this wake.
-    strangers: BTreeSet<ConnectionId>,
     /// The last rounds, oldest first: when the peers were pinged, and for which connections.
     rounds: VecDeque<(Timestamp, BTreeSet<ConnectionId>)>,
     /// The answers that came in this wake.
@@ -41,12 +39,20 @@ pub struct Pong {
 }
 
 impl PeerPings {
-    /// A client asks. Strangers are answered, but no peer is pinged for them and none named.
-    pub fn ask(&mut self, from: ConnectionId, is_known: bool) {
-        match is_known {
-            true => self.asking.insert(from),
-            false => self.strangers.insert(from),
-        };
+    /// A client asks.
+    pub fn ask(&mut self, from: ConnectionId) {
+        self.asking.insert(from);
+    }
+
+    /// Those that have asked in this wake and not been answered yet.
+    pub fn asking(&self) -> impl Iterator<Item = ConnectionId> {
+        self.asking.iter().copied()
+    }
+
+    /// Answers a stranger: no peer is pinged for it, and none named.
+    pub fn turn_down(&mut self, now: Timestamp, stranger: ConnectionId, outbox: &mut Outbox) {
+        self.asking.remove(&stranger);
+        outbox.for_client(stranger, ToClient::PeersPinged { sent: now, peers: Vec::new() });
     }
 
     /// A peer answers a ping. Answers to rounds that are forgotten, or never were, are dropped.
@@ -61,9 +67,6 @@ impl PeerPings {
             let Some(place) = self.place(sent) else { continue };
             let message = ToClient::PeerPong { peer: us.name_of(peer), sent, clock, received };
             self.rounds[place].1.iter().for_each(|to| outbox.for_client(*to, message.clone()));
-        }
-        for to in std::mem::take(&mut self.strangers) {
-            outbox.for_client(to, ToClient::PeersPinged { sent: now, peers: Vec::new() });
         }
         if self.asking.is_empty() {
             return;
@@ -97,7 +100,7 @@ mod tests {
         let (applier, now) = settled_alone();
         let mut pings = PeerPings::default();
         for number in 0..ROUNDS_MAX as u64 + 10 {
-            pings.ask(ConnectionId(1), true);
+            pings.ask(ConnectionId(1));
             pings.go_on(Timestamp(now.0 + number), &applier.replica, &applier.identity, &mut Outbox::default());
         }
         assert_eq!(pings.rounds.len(), ROUNDS_MAX);

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::files::{CLUSTER_FILE, READABLE, SECRET, WriteError, write_new};
+use super::operator_key::random;
 use crate::exit;
 use crate::tls_files::IDENTITY_FILE;
 use argh::{ArgsInfo, FromArgs};
@@ -214,16 +215,6 @@ struct Secrets {
     operator: SecretKey,
     /// Certificates with their keys, in PEM, in the order of the replicas.
     identities: Vec<String>,
-}
-
-/// Bytes that nobody can guess.
-fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Failure> {
-    let mut bytes = [0; LENGTH];
-    getrandom::fill(&mut bytes).map_err(|error| Failure {
-        code: exit::CANNOT_CREATE,
-        message: format!("the operating system has no random numbers: {error}"),
-    })?;
-    Ok(bytes)
 }
 
 /// The failure of a certificate that cannot be made.

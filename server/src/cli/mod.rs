@@ -8,6 +8,7 @@ mod environment;
 mod files;
 mod init;
 mod new_authority;
+mod operator_key;
 mod renew;
 mod restore;
 mod run;
@@ -19,6 +20,7 @@ use backups::ListBackups;
 use check::Check;
 use init::Init;
 use new_authority::NewAuthority;
+use operator_key::OperatorKey;
 use renew::Renew;
 use restore::Restore;
 use run::Run;
@@ -38,6 +40,7 @@ enum Subcommand {
     Init(Init),
     Renew(Renew),
     NewAuthority(NewAuthority),
+    OperatorKey(OperatorKey),
     Run(Run),
     Backup(Backup),
     Backups(ListBackups),
@@ -74,6 +77,7 @@ impl Arguments {
             Subcommand::Init(init) => init.execute(),
             Subcommand::Renew(renew) => renew.execute(),
             Subcommand::NewAuthority(new) => new.execute(),
+            Subcommand::OperatorKey(key) => key.execute(),
             Subcommand::Run(run) => run.execute(),
             Subcommand::Backup(backup) => backup.execute(),
             Subcommand::Backups(list) => list.execute(),

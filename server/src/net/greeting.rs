@@ -5,12 +5,13 @@
 use super::logins::LoginAttempt;
 use super::{ReplicaIdentity, peer_greeting};
 use crate::replica::{Body, PeerId};
+use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{ACK_MAX, Command};
 use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginRefusal, LoginStatement};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
-use stablechat_protocol::name::ReplicaName;
-use stablechat_protocol::request::{Actor, QueryRequest, Request};
+use stablechat_protocol::name::{AccountName, ReplicaName};
+use stablechat_protocol::request::{Actor, QueryRequest, Request, RequestId};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::version::Versions;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Greeting {
     actor: Option<Actor>,
     /// Whether a login waits for its signature to be checked. Messages behind it have to wait as well.
     is_logging_in: bool,
+    /// Whether the last login was refused. What the client asks for as that account must not be done as nobody's.
+    is_refused: bool,
 }
 
 /// What is to be done about a message.
@@ -69,7 +72,7 @@ pub enum Reaction {
 impl Greeting {
     /// A connection on which nothing has come.
     pub fn new(challenge: Challenge) -> Greeting {
-        Greeting { challenge, is_greeted: false, actor: None, is_logging_in: false }
+        Greeting { challenge, is_greeted: false, actor: None, is_logging_in: false, is_refused: false }
     }
 
     /// Whether hello and welcome have been exchanged.
@@ -117,11 +120,18 @@ impl Greeting {
             },
             ToReplica::Logout => {
                 self.actor = None;
+                self.is_refused = false;
                 Reaction::LoggedOut(None)
             }
             ToReplica::Request { command: Command::Ack { uids }, .. } if uids.len() > ACK_MAX => {
                 // A request has to fit into the messages between replicas as well.
                 Reaction::Close(CloseReason::Malformed { detail: format!("an ack of more than {ACK_MAX} uids") })
+            }
+            ToReplica::Request { client, sequence, timestamp, .. } if self.is_refused => {
+                refused(RequestId::Command { client, sequence }, timestamp, now)
+            }
+            ToReplica::Query { id, timestamp, .. } if self.is_refused => {
+                refused(RequestId::Query { id }, timestamp, now)
             }
             ToReplica::Request { client, sequence, timestamp, command } => {
                 let request = Request { client, sequence, actor: self.actor.clone(), command };
@@ -183,8 +193,7 @@ impl Greeting {
         };
         self.actor = None;
         if statement.account.is_operator() && !us.file.operators.contains(&statement.key) {
-            let (account, reason) = (statement.account, LoginRefusal::NotAnOperator);
-            return Reaction::LoggedOut(Some(ToClient::LoginRefused { account, reason }));
+            return self.refuse_login(statement.account, LoginRefusal::NotAnOperator);
         }
         self.is_logging_in = true;
         Reaction::Check(Box::new(LoginAttempt { statement, signature, receive }))
@@ -194,7 +203,11 @@ impl Greeting {
     pub fn on_too_many_keys(&mut self, attempt: LoginAttempt, wait: Duration) -> Reaction {
         self.is_logging_in = false;
         let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-        let (account, reason) = (attempt.statement.account, LoginRefusal::TooManyKeys { wait_ms });
+        self.refuse_login(attempt.statement.account, LoginRefusal::TooManyKeys { wait_ms })
+    }
+
+    fn refuse_login(&mut self, account: AccountName, reason: LoginRefusal) -> Reaction {
+        self.is_refused = true;
         Reaction::LoggedOut(Some(ToClient::LoginRefused { account, reason }))
     }
 
@@ -206,11 +219,17 @@ impl Greeting {
         if is_genuine {
             let actor = Actor { account, key };
             self.actor = Some(actor.clone());
+            self.is_refused = false;
             Reaction::LoggedIn(actor, attempt.receive)
         } else {
-            Reaction::LoggedOut(Some(ToClient::LoginRefused { account, reason: LoginRefusal::BadProof }))
+            self.refuse_login(account, LoginRefusal::BadProof)
         }
     }
+}
+
+/// Refuses what came after a login that was refused.
+fn refused(request: RequestId, timestamp: Timestamp, now: Timestamp) -> Reaction {
+    Reaction::Reply(ToClient::Refused { request, timestamp, reason: Refusal::LoginRefused, clock: now })
 }
 
 /// Ends the connection over a valid message that may not come at this point.

@@ -190,14 +190,6 @@ impl ChatStore {
         Ok(state::accounts::find(&self.rows, &actor.account)?.is_some_and(|user| user.key == actor.key))
     }
 
-    /// Whether the actor's account exists and another key owns it.
-    ///
-    /// # Errors
-    /// Storage failed, or is corrupt.
-    pub fn has_another_key(&self, actor: &Actor) -> Result<bool, StoreError> {
-        Ok(state::accounts::find(&self.rows, &actor.account)?.is_some_and(|user| user.key != actor.key))
-    }
-
     /// Settles the log up to a boundary at which all replicas have agreed: nothing up to there will be undone any more, so the
     /// undo records are dropped. Durable with the next commit.
     pub fn settle_boundary(&mut self, agreed: &BoundaryDigests) {

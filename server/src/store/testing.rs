@@ -73,10 +73,11 @@ impl ChatStore {
         self.begin_inserting(requests)?;
         let mut whole = Repair::default();
         loop {
-            let (Repair { inserted, undone, changed, unplaceable }, is_done) = self.go_on_inserting()?;
+            let (Repair { inserted, undone, changed, ended, unplaceable }, is_done) = self.go_on_inserting()?;
             whole.inserted.extend(inserted);
             whole.undone += undone;
             whole.changed.extend(changed);
+            whole.ended.extend(ended);
             whole.unplaceable.extend(unplaceable);
             if is_done {
                 return Ok(whole);

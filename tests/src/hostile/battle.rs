@@ -12,6 +12,10 @@ use crate::raw::{RawClient, call_everywhere};
 use crate::session::Person;
 use crate::talker::Transcript;
 use crate::wait::SOON;
+use stablechat_protocol::answer::QueryAnswer;
+use stablechat_protocol::command::Query;
+use stablechat_protocol::name::Pattern;
+use stablechat_protocol::operator::Registration;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -83,8 +87,25 @@ pub fn fight(
     });
     happened.transcripts = pair.finish().into();
     happened.peak = Memory::peak(&cluster, &NAMES);
+    happened.faults.extend(operated(&cluster, &targets));
     end(&mut cluster, [&alice, &bob], &mut happened);
     happened
+}
+
+/// What only operators may do and has been done: none of these people is one.
+fn operated(cluster: &Cluster, targets: &Targets) -> Option<String> {
+    let mut client = cluster.greet("a");
+    client.login(&Person::operator(), false);
+    let settings = match client.ask(Query::Settings) {
+        QueryAnswer::Settings { settings } => settings,
+        other => return Some(format!("an operator who asks for the settings gets {other:?}")),
+    };
+    let name = targets.hostile[0].account.as_str();
+    let pattern = Pattern::parse(name).expect("a name is a pattern");
+    let listed = client.ask(Query::List { pattern, after: None, limit: 1 });
+    let is_there = matches!(&listed, QueryAnswer::Accounts { names, .. } if !names.is_empty());
+    let is_unchanged = settings.registration == Registration::Open && settings.invitations.is_empty() && is_there;
+    (!is_unchanged).then(|| format!("somebody has changed {settings:?}, or removed {name}"))
 }
 
 /// Creates the honest accounts: those of the pair, and that of the visitor by the command line, which keeps its key.

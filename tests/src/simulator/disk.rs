@@ -4,6 +4,7 @@
 //! closes and opens the database; otherwise it stays open from one process to the next. Either way a process that starts finds
 //! what was committed, and nothing else.
 
+use super::plan::first_code;
 use fastrand::Rng;
 use stablechat_protocol::operator::InitialSettings;
 use stablechat_server::store::schema::StoreIdentity;
@@ -33,6 +34,7 @@ impl Disk {
             Some(open) => open,
             None => self.location.kept_open()?,
         };
-        ChatStore::open(self.open.insert(open), identity, &InitialSettings::OPEN)
+        let initial = InitialSettings { invitation: Some(first_code().digest()), ..InitialSettings::OPEN };
+        ChatStore::open(self.open.insert(open), identity, &initial)
     }
 }

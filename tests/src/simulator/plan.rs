@@ -10,6 +10,11 @@ use std::collections::VecDeque;
 /// The key with which operators log in.
 pub const OPERATOR_KEY: PublicKey = PublicKey([99; 32]);
 
+/// The code of the invitation that is open in the beginning.
+pub fn first_code() -> InvitationCode {
+    InvitationCode::from_random([0; 16])
+}
+
 /// A part of a plan.
 #[derive(Clone, Debug)]
 pub enum Stage {

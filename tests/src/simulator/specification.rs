@@ -4,6 +4,7 @@
 //! It leaves out what no run reaches: sessions that expire after a day, passwords. Only the id of the session in which a replica
 //! executes an orphan is computed by the store's code.
 
+use super::plan::first_code;
 use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
 use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, PAGE_MAX, Query, Recipient};
 use stablechat_protocol::digest::Digest;
@@ -26,8 +27,8 @@ pub struct Specification {
     /// How many accounts there may be, and how many unread messages of each.
     accounts_max: u64,
     unread_max: u64,
-    /// The open invitations, each with the time when it was opened.
-    invitations: BTreeMap<Digest, Timestamp>,
+    /// The open invitations, each with the time when it was opened; none for the one that was open in the beginning.
+    invitations: BTreeMap<Digest, Option<Timestamp>>,
     /// All messages that were ever sent, oldest first.
     messages: Vec<Sent>,
     sessions: BTreeMap<ClientId, Session>,
@@ -38,6 +39,8 @@ struct Account {
     /// The request that made it: another account of the same name, before or after it, was made by another.
     made_by: Uid,
     key: PublicKey,
+    /// The key that it had before, if its owner has changed it.
+    earlier_key: Option<PublicKey>,
     /// The messages that it has not acknowledged, each with the request that made its sender's account.
     unread: BTreeMap<Uid, (Uid, Message)>,
 }
@@ -68,7 +71,7 @@ impl Default for Specification {
             registration: Registration::Open,
             accounts_max: ACCOUNTS_DEFAULT,
             unread_max: MAILBOX_MAX,
-            invitations: BTreeMap::new(),
+            invitations: BTreeMap::from([(first_code().digest(), None)]),
             messages: Vec::new(),
             sessions: BTreeMap::new(),
         }
@@ -114,10 +117,6 @@ impl Specification {
     fn perform(&mut self, uid: Uid, actor: Option<&Actor>, command: &Command) -> Outcome<()> {
         match command {
             Command::Create { name, key, invitation } => {
-                let taken = Err(Rejection::AlreadyExists { name: name.clone() });
-                if self.accounts.get(name).is_some_and(|account| account.key == *key) {
-                    return taken;
-                }
                 let invitation = invitation.as_ref().map(InvitationCode::digest);
                 match (self.registration, invitation) {
                     (Registration::Open, _) => {}
@@ -132,12 +131,12 @@ impl Specification {
                     return Err(Rejection::TooManyAccounts);
                 }
                 if self.accounts.contains_key(name) || name.as_str() == "operator" {
-                    return taken;
+                    return Err(Rejection::AlreadyExists { name: name.clone() });
                 }
                 if let (Registration::ByInvitation, Some(code)) = (self.registration, invitation) {
                     self.invitations.remove(&code);
                 }
-                let account = Account { made_by: uid, key: *key, unread: BTreeMap::new() };
+                let account = Account { made_by: uid, key: *key, earlier_key: None, unread: BTreeMap::new() };
                 self.accounts.insert(name.clone(), account);
                 Ok(())
             }
@@ -148,11 +147,15 @@ impl Specification {
             }
             Command::SetKey { key } => {
                 let Actor { account: name, key: signer } = actor.ok_or(Rejection::LoginRequired)?;
-                let account = self.accounts.get_mut(name).ok_or_else(|| no_such_user(name))?;
-                if ![*signer, *key].contains(&account.key) {
-                    return Err(Rejection::NotOwner { name: name.clone() });
+                let not_owner = Rejection::NotOwner { name: name.clone() };
+                let account = self.accounts.get_mut(name).ok_or(not_owner.clone())?;
+                let is_repetition = account.key == *key && account.earlier_key == Some(*signer);
+                if account.key != *signer && !is_repetition {
+                    return Err(not_owner);
                 }
-                account.key = *key;
+                if account.key != *key {
+                    (account.key, account.earlier_key) = (*key, Some(*signer));
+                }
                 Ok(())
             }
             Command::Operate { operation } => self.operate(uid, actor, operation),
@@ -193,7 +196,7 @@ impl Specification {
             }
             Operation::SetQuota { quota: Quota::Unread, limit } => self.unread_max = *limit,
             Operation::Invite { invitation } => {
-                self.invitations.entry(*invitation).or_insert(uid.timestamp);
+                self.invitations.entry(*invitation).or_insert(Some(uid.timestamp));
             }
             Operation::Revoke { invitation } => {
                 self.invitations.remove(invitation).ok_or(Rejection::NoSuchInvitation)?;
@@ -202,7 +205,10 @@ impl Specification {
                 self.accounts.remove(name).ok_or_else(|| no_such_user(name))?;
             }
             Operation::ReplaceKey { name, key } => {
-                self.accounts.get_mut(name).ok_or_else(|| no_such_user(name))?.key = *key;
+                let account = self.accounts.get_mut(name).ok_or_else(|| no_such_user(name))?;
+                if account.key != *key {
+                    (account.key, account.earlier_key) = (*key, None);
+                }
             }
         }
         Ok(())
@@ -234,9 +240,9 @@ impl Specification {
     }
 
     fn settings(&self) -> QueryAnswer {
-        let open = |(invitation, opened): (&Digest, &Timestamp)| OpenInvitation {
+        let open = |(invitation, opened): (&Digest, &Option<Timestamp>)| OpenInvitation {
             invitation: *invitation,
-            opened: Some(*opened),
+            opened: *opened,
         };
         let settings = Settings {
             registration: self.registration,
@@ -278,11 +284,8 @@ impl Specification {
     /// The account of the actor, if it exists and has the actor's key.
     fn own<'a>(&self, actor: Option<&'a Actor>) -> Outcome<(&'a AccountName, &Account)> {
         let Actor { account: name, key } = actor.ok_or(Rejection::LoginRequired)?;
-        let account = self.accounts.get(name).ok_or_else(|| no_such_user(name))?;
-        match account.key == *key {
-            true => Ok((name, account)),
-            false => Err(Rejection::NotOwner { name: name.clone() }),
-        }
+        let account = self.accounts.get(name).filter(|account| account.key == *key);
+        account.map(|account| (name, account)).ok_or_else(|| Rejection::NotOwner { name: name.clone() })
     }
 
     /// The owners of all accounts.

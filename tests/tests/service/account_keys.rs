@@ -3,7 +3,7 @@
 use stablechat_protocol::answer::{Answer, QueryAnswer, Rejection};
 use stablechat_protocol::command::{Command as ChatCommand, Query};
 use stablechat_protocol::login::LoginRefusal;
-use stablechat_protocol::message::ToClient;
+use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::process::{built, run_to_end};
 use stablechat_tests::raw::{RawClient, create_accounts, send_message};
@@ -20,6 +20,12 @@ fn logged_in(cluster: &Cluster, replica: &str, person: &Person) -> RawClient {
     let mut client = cluster.greet(replica);
     client.login(person, true);
     client
+}
+
+/// Waits until the applier has answered. It tells the poll loop about a wrong key before that.
+fn await_applier(client: &mut RawClient) {
+    client.send(&ToReplica::Status).expect("the connection stands");
+    client.receive_other();
 }
 
 fn unread(client: &mut RawClient) -> QueryAnswer {
@@ -108,7 +114,7 @@ fn a_listener_goes_on_with_the_new_key_or_is_told_that_there_is_one() {
         wait_until("too many keys were tried", SOON, || {
             client.send(&client.login_message(&Person::new("alice"), false)).expect("the connection stands");
             let is_refused = matches!(client.receive(), ToClient::LoginRefused { .. });
-            unread(&mut client);
+            await_applier(&mut client);
             is_refused
         });
     }
@@ -133,8 +139,7 @@ fn keys_that_are_not_the_accounts_are_tried_slowly_and_the_owner_does_not_notice
     for _ in 0..60 {
         client.send(&client.login_message(&Person::new("alice"), false)).expect("the connection stands");
         answers.push(client.receive());
-        // The applier tells the poll loop about a wrong key before it answers what comes after.
-        unread(&mut client);
+        await_applier(&mut client);
     }
     let tried = answers.iter().filter(|answer| matches!(answer, ToClient::LoggedIn { .. })).count();
     assert!((20..=21).contains(&tried), "{tried} keys were tried");

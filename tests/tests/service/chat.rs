@@ -69,7 +69,7 @@ fn only_its_owner_speaks_for_an_account() {
 
     // An account that is not there.
     let mut client = logged_in(&cluster, &Person::new("nobody"));
-    assert_eq!(client.call(send("bob", "x")), rejected(Rejection::NoSuchUser { name: account("nobody") }));
+    assert_eq!(client.call(send("bob", "x")), rejected(Rejection::NotOwner { name: account("nobody") }));
 
     send_message(&mut bob_client, "alice", "still for alice only");
     assert_eq!(alice_client.delivery().text.as_str(), "still for alice only");
@@ -102,7 +102,8 @@ fn a_login_needs_a_signature_of_this_connection() {
         client.login(&alice, true);
         client.send(attempt).expect("the connection stands");
         assert!(matches!(client.receive(), ToClient::LoginRefused { .. }), "{attempt:?}");
-        assert_eq!(client.call(send("bob", "x")), rejected(Rejection::LoginRequired));
+        client.send(&Session::default().next(send("bob", "x"))).expect("the connection stands");
+        assert!(matches!(client.receive(), ToClient::Refused { reason: Refusal::LoginRefused, .. }));
     }
     client.login(&alice, true);
     client.send(&ToReplica::Logout).expect("the connection stands");

@@ -234,15 +234,28 @@ impl Controller {
         Some(Failure::new(exit::NOT_ALLOWED, fault))
     }
 
-    /// Fails the commands in flight if all replicas in reach refuse the login. They have executed them as nobody's, so without
-    /// effect, and these answers are not for commands of the account.
+    /// Fails the jobs in flight if all replicas in reach refuse the login, and with it everything that is asked for under it.
     pub(super) fn fail_if_locked_out(&mut self) {
-        let Some(failure) = self.locked_out().filter(|_| self.jobs.has_commands()) else { return };
-        self.jobs.end_session(|job| {
+        let Some(failure) = self.locked_out() else { return };
+        let fail = |job: &mut Job| {
             job.task = Err(failure.clone());
             job.enter(Stage::Local);
-        });
-        self.account.abandon_session();
+        };
+        if self.jobs.has_commands() {
+            self.jobs.end_session(fail);
+            self.account.abandon_session();
+        }
+        for job in self.jobs.unanswered_queries() {
+            if let Stage::Query { number } = job.stage {
+                self.account.close(number);
+            }
+            fail(job);
+        }
+        // A listener that is back after a time without any replica in reach has no job.
+        if self.settings.mode == Mode::Listen && self.jobs.is_empty() && !self.outcome.is_over() {
+            self.outcome.end(failure.code);
+            self.show(Item::Failed { line: None, verb: None, failure }, None);
+        }
     }
 
     /// A login is good for nothing any more: the account has another key, or was deleted.
@@ -302,7 +315,6 @@ impl Controller {
         };
         let mut failure = Failure::from(reason);
         match reason {
-            Rejection::LoginRequired if let Some(locked_out) = self.locked_out() => failure = locked_out,
             Rejection::LoginRequired => failure.message += &format!("; {}", self.account_advice()),
             Rejection::InvitationNeeded => {
                 failure.message += &format!("; {}", advice::with_invitation(self.settings.mode))

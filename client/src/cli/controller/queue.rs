@@ -123,6 +123,12 @@ impl JobQueue {
         self.jobs.iter_mut().take(self.started).find(|job| job.stage == Stage::Query { number })
     }
 
+    /// The jobs whose queries have no answer yet.
+    pub fn unanswered_queries(&mut self) -> impl Iterator<Item = &mut Job> {
+        let started = self.jobs.iter_mut().take(self.started);
+        started.filter(|job| matches!(job.stage, Stage::Query { .. }) && !job.is_answered())
+    }
+
     /// Forgets all sequence numbers, because their session ends. Calls `each` with the jobs that have no answer yet.
     pub fn end_session(&mut self, mut each: impl FnMut(&mut Job)) {
         for number in std::mem::take(&mut self.by_sequence).into_values() {

@@ -123,7 +123,7 @@ fn reason_of_delta(findings: &Findings) -> String {
     }
 }
 
-/// One line each: pings without an answer, legs that were not measured, and legs that were measured in part.
+/// One line each: pings without an answer, legs that were not measured, perhaps why, and legs that were measured in part.
 fn unmeasured(findings: &Findings) -> Vec<String> {
     let named = |what: &str, is_meant: fn(&Leg) -> bool| {
         let legs = findings.legs.iter().filter(|leg| !leg.is_whole && is_meant(leg));
@@ -138,7 +138,10 @@ fn unmeasured(findings: &Findings) -> Vec<String> {
     });
     let never = named("Not measured, as there was no connection", |leg| leg.pings == 0);
     let partly = named("Connections came or went, so measured in part", |leg| leg.pings > 0);
-    waiting.chain(never).chain(partly).collect()
+    let between_replicas = || findings.legs.iter().filter(|leg| leg.from != Place::Here);
+    let hint = (between_replicas().next().is_some() && between_replicas().all(|leg| leg.pings == 0))
+        .then(|| "Replicas ping each other for accounts and operators only; --as NAME names one".into());
+    waiting.chain(never).chain(hint).chain(partly).collect()
 }
 
 /// The names of a leg's two places.

@@ -40,13 +40,15 @@ const WORK: [Heading; 7] = [
 
 /// Both tables, and a line for each replica whose state differed from a peer's, or that waits because of its restarts. Each line ends with a newline.
 pub fn table(cluster_status: &ClusterStatus) -> String {
-    if cluster_status.in_reach().any(|report| report.whole().is_none()) {
+    if cluster_status.in_reach().next().is_some() && cluster_status.reports().next().is_none() {
         return public_table(cluster_status);
     }
     let replicas = cluster_status.replicas.iter();
     let state = |report: &Option<Report>, name: &str| match report {
         Some(Report::Whole(report)) => state_row(report),
-        _ => absent_row(name),
+        // It does not know our account: it may be catching up, or its disk be full.
+        Some(Report::Public(status)) => short_row(status),
+        None => absent_row(name),
     };
     let state: Vec<Row> = replicas.map(|(name, report)| state(report, name.as_str())).collect();
     let mut text = lay_out(&STATE, &state) + "\n";
@@ -100,20 +102,29 @@ fn work_row(report: &StatusReport, links: String) -> Row {
     ]
 }
 
-/// The table for strangers. For some replicas we may not be strangers, if an account was made a moment ago.
+/// The row of a replica for which we are a stranger, among those of others.
+fn short_row(status: &PublicStatus) -> Row {
+    let [name, phase] = name_and_phase(status);
+    vec![name, phase, String::new(), status.position.to_string()]
+}
+
+/// The table for strangers.
 fn public_table(cluster_status: &ClusterStatus) -> String {
     let row = |(name, report): &(ReplicaName, Option<Report>)| match report {
-        Some(Report::Whole(report)) => public_row(&report.public()),
         Some(Report::Public(status)) => public_row(status),
-        None => absent_row(name.as_str()),
+        _ => absent_row(name.as_str()),
     };
     lay_out(&PUBLIC, &cluster_status.replicas.iter().map(row).collect::<Vec<Row>>())
 }
 
 fn public_row(status: &PublicStatus) -> Row {
+    let [name, phase] = name_and_phase(status);
+    vec![name, phase, status.position.to_string(), status.linked.to_string()]
+}
+
+fn name_and_phase(status: &PublicStatus) -> [String; 2] {
     let phase = if status.is_muted { "too few" } else { phase_in_words(status.phase) };
-    let name = shorten(status.replica.as_str(), NAME_MAX);
-    vec![name, phase.into(), status.position.to_string(), status.linked.to_string()]
+    [shorten(status.replica.as_str(), NAME_MAX), phase.into()]
 }
 
 /// The row of a replica that was not in reach.

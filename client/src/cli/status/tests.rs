@@ -83,7 +83,7 @@ fn strangers_are_shown_who_serves_and_how_far_it_is() {
         *report = Some(Report::Public(whole.public()));
     }
     cluster_status.replicas[2].1 = None;
-    let unknown = "state: unknown: replicas tell it to accounts and operators only; with --as NAME it is asked as one";
+    let unknown = "state: unknown: replicas tell it to accounts and operators only, and not all of them know us as one";
     assert_eq!(outcome(&cluster_status), expected_outcome(unknown, 2, 1));
     let table = "\
 replica  status   position  links

@@ -49,6 +49,8 @@ pub struct Repair {
     pub undone: u64,
     /// Those of them that came out differently, in their order.
     pub changed: Vec<Changed>,
+    /// Whose logins requests that were applied again have ended, perhaps as before.
+    pub ended: Vec<Actor>,
     /// Requests that are not in the log and cannot be put there any more, since it is settled beyond them.
     pub unplaceable: Vec<StampedRequest>,
 }
@@ -62,8 +64,6 @@ pub struct Changed {
     pub answer: Answer,
     /// A message that it did not send before, or not to these owners.
     pub delivery: Option<Delivery>,
-    /// Whose logins it has ended.
-    pub ended: Option<Actor>,
 }
 
 /// The repair of a store: the one that is under way, and the one that was completed at the start.
@@ -274,8 +274,9 @@ fn apply_again(store: &mut ChatStore, held: StampedRequest, repair: &mut Repair)
     // Connections of the same owner have the message already.
     let delivery = delivery.filter(|delivery| undone.delivered_to.as_ref() != Some(&delivery.to));
     repair.undone += 1;
+    repair.ended.extend(ended);
     if answer != undone.answer || delivery.is_some() {
-        repair.changed.push(Changed { uid, request: held.request, answer, delivery, ended });
+        repair.changed.push(Changed { uid, request: held.request, answer, delivery });
     }
     Ok(())
 }

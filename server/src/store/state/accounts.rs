@@ -24,14 +24,14 @@ pub fn existing(rows: &Rows, name: &AccountName) -> Result<User, Abort> {
     Ok(find(rows, name)?.ok_or_else(|| Rejection::NoSuchUser { name: name.clone() })?)
 }
 
-/// The account that a request speaks for; a rejection unless it exists and the request's key owns it.
+/// The account that a request speaks for; a rejection unless it exists and the request's key owns it. Which of the two fails is not
+/// said: anybody can ask under any name.
 pub fn owned<'a>(rows: &Rows, actor: Option<&'a Actor>) -> Result<(&'a AccountName, User), Abort> {
     let Actor { account: name, key } = actor.ok_or(Rejection::LoginRequired)?;
-    let user = existing(rows, name)?;
-    if user.key != *key {
-        return Err(Rejection::NotOwner { name: name.clone() }.into());
+    match find(rows, name)?.filter(|user| user.key == *key) {
+        Some(user) => Ok((name, user)),
+        None => Err(Rejection::NotOwner { name: name.clone() }.into()),
     }
-    Ok((name, user))
 }
 
 /// Creates an account, with the code of an invitation if that is needed.
@@ -42,39 +42,40 @@ pub fn create(
     key: PublicKey,
     invitation: Option<&InvitationCode>,
 ) -> Result<Outcome, Abort> {
-    let existing = find(rows, name)?;
-    let taken = || Rejection::AlreadyExists { name: name.clone() };
-    if existing.as_ref().is_some_and(|user| user.key == key) {
-        return Err(taken().into());
-    }
-    // Strangers without an invitation are not told which names are taken.
+    // First, so that strangers without an invitation are not told which names are taken.
     let admission = settings::admission(rows, invitation)?;
-    if existing.is_some() || name.is_operator() {
-        return Err(taken().into());
+    if name.is_operator() || find(rows, name)?.is_some() {
+        return Err(Rejection::AlreadyExists { name: name.clone() }.into());
     }
     settings::admit(rows, admission)?;
-    rows.put(Column::Users, name.as_str().into(), &User { id: uid, key })?;
+    rows.put(Column::Users, name.as_str().into(), &User { id: uid, key, earlier_key: None })?;
     Ok(Outcome::done())
 }
 
 /// Gives the actor's account another key. With the earlier one, the command that has replaced it can be repeated, and nothing
-/// else be done.
+/// else be done. (With any other key it could be used to find out which key the account has, so to try passwords.)
 pub fn set_key(rows: &mut Rows, actor: Option<&Actor>, key: PublicKey) -> Result<Outcome, Abort> {
     let Actor { account: name, key: signer } = actor.ok_or(Rejection::LoginRequired)?;
-    let user = existing(rows, name)?;
-    if user.key != key && user.key != *signer {
-        return Err(Rejection::NotOwner { name: name.clone() }.into());
+    match find(rows, name)? {
+        Some(user) if user.key == *signer => Ok(replace_key(rows, name, user, key, Some(*signer))?),
+        Some(user) if user.key == key && user.earlier_key == Some(*signer) => Ok(Outcome::done()),
+        _ => Err(Rejection::NotOwner { name: name.clone() }.into()),
     }
-    Ok(replace_key(rows, name, user, key)?)
 }
 
-/// Gives an account another key.
-pub fn replace_key(rows: &mut Rows, name: &AccountName, user: User, key: PublicKey) -> Result<Outcome, StoreError> {
+/// Gives an account another key. `earlier_key` is the one with which this can be repeated.
+pub fn replace_key(
+    rows: &mut Rows,
+    name: &AccountName,
+    user: User,
+    key: PublicKey,
+    earlier_key: Option<PublicKey>,
+) -> Result<Outcome, StoreError> {
     if user.key == key {
         return Ok(Outcome::done());
     }
     let ended = Some(Actor { account: name.clone(), key: user.key });
-    rows.put(Column::Users, name.as_str().into(), &User { key, ..user })?;
+    rows.put(Column::Users, name.as_str().into(), &User { key, earlier_key, ..user })?;
     Ok(Outcome { ended, ..Outcome::done() })
 }
 

@@ -66,6 +66,8 @@ wire_struct! {
         pub id: Uid,
         /// The key that owns it.
         pub key: PublicKey,
+        /// The one that it has replaced, unless an operator has replaced it.
+        pub earlier_key: Option<PublicKey>,
     }
 }
 

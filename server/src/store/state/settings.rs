@@ -108,7 +108,7 @@ pub fn operate(rows: &mut Rows, uid: Uid, actor: Option<&Actor>, operation: &Ope
         }
         Operation::ReplaceKey { name, key } => {
             let user = accounts::existing(rows, name)?;
-            return Ok(accounts::replace_key(rows, name, user, *key)?);
+            return Ok(accounts::replace_key(rows, name, user, *key, None)?);
         }
     }
     Ok(Outcome::done())

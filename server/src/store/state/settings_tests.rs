@@ -75,9 +75,11 @@ fn an_invitation_can_be_used_once() {
     assert_eq!(service.create("ann", Some(wrong)), Err(Rejection::NoSuchInvitation));
     assert_eq!(service.create("ann", Some(first())), Ok(()));
     let taken = Err(Rejection::AlreadyExists { name: actor("ann", 1).account });
-    assert_eq!(service.create("ann", Some(first())), taken, "its owner is told so");
-    let another = Command::Create { name: actor("ann", 1).account, key: PublicKey([2; 32]), invitation: Some(first()) };
-    assert_eq!(service.execute(&actor("bob", 1), another), Err(Rejection::NoSuchInvitation), "and no stranger");
+    assert_eq!(
+        service.create("ann", Some(first())),
+        Err(Rejection::NoSuchInvitation),
+        "which names are taken is not said"
+    );
     assert_eq!(service.create("bob", Some(first())), Err(Rejection::NoSuchInvitation));
 
     let second = InvitationCode::from_random([3; 16]);
@@ -189,9 +191,26 @@ fn an_operator_removes_accounts_and_replaces_keys() {
 
     let remove = Operation::RemoveAccount { name: ann.account.clone() };
     assert_eq!(service.operate(remove.clone()), Ok(()));
-    let gone = Rejection::NoSuchUser { name: ann.account };
-    assert_eq!(service.operate(remove), Err(gone.clone()));
-    assert_eq!(service.execute(&actor("ann", 2), Command::Delete), Err(gone));
+    assert_eq!(service.operate(remove), Err(Rejection::NoSuchUser { name: ann.account.clone() }));
+    assert_eq!(service.execute(&actor("ann", 2), Command::Delete), Err(Rejection::NotOwner { name: ann.account }));
+}
+
+/// A key may be derived from a password, so nothing may tell whether a guess at it is right.
+#[test]
+fn nobody_finds_out_which_key_an_account_has() {
+    let mut service = Service::new();
+    assert_eq!(service.create("ann", Some(first())), Ok(()));
+    let not_owner = Err(Rejection::NotOwner { name: actor("ann", 1).account });
+    for guess in [1, 2] {
+        let key = PublicKey([guess; 32]);
+        assert_eq!(service.execute(&actor("ann", 7), Command::SetKey { key }), not_owner);
+        let create = Command::Create { name: actor("ann", 1).account, key, invitation: None };
+        assert_eq!(service.execute(&actor("ann", 7), create), Err(Rejection::InvitationNeeded));
+    }
+    let key = PublicKey([2; 32]);
+    assert_eq!(service.execute(&actor("ann", 1), Command::SetKey { key }), Ok(()));
+    assert_eq!(service.execute(&actor("ann", 1), Command::SetKey { key }), Ok(()), "it can be repeated");
+    assert_eq!(service.execute(&actor("ann", 7), Command::SetKey { key }), not_owner);
 }
 
 #[test]

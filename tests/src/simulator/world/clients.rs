@@ -194,5 +194,6 @@ fn refusal(reason: Refusal) -> &'static str {
         Refusal::Overloaded => "refused overloaded",
         Refusal::NoRoom => "refused for lack of room",
         Refusal::TooFast { .. } => "refused too fast",
+        Refusal::LoginRefused => "refused as the login",
     }
 }
