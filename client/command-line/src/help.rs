@@ -16,9 +16,8 @@ const EXIT_CODES: &str = "Exit codes:";
 const HELP_OPTION: &str = "  --help, help";
 
 /// A help of `argh`'s in which no line is longer than a screen is wide, and exit codes are one paragraph. Blank lines are left out
-/// when there is no room for them, then exit codes, which the manual page has as well, and then the option that the reader has found
-/// already. `common` is a section that follows the
-/// options. Ends with a line's end.
+/// when there is no room for them, then exit codes, which the manual page has as well, and then the option that the reader has
+/// found already. `common` is a section that follows the options. Ends with a line's end.
 pub fn fit(help: &str, common: Option<&str>) -> String {
     let mut sections = Vec::new();
     for text in help.trim_end().split("\n\n") {

@@ -111,8 +111,8 @@ pub fn done_as_json(operation: &Operation, secret: Option<&str>) -> Value {
 pub fn settings(settings: &Settings) -> String {
     let Settings { registration, accounts, accounts_max, unread_max, invitations } = settings;
     let mut text = format!(
-        "registration: {registration}\naccounts: {accounts} of at most {accounts_max}\nunread messages of an account: at most {unread_max}\n\
-         open invitations: {}",
+        "registration: {registration}\naccounts: {accounts} of at most {accounts_max}\n\
+         unread messages of an account: at most {unread_max}\nopen invitations: {}",
         invitations.len()
     );
     for open in invitations {

@@ -103,8 +103,8 @@ enum Subcommand {
     subcommand,
     name = "create",
     example = "stablechat create alice\nstablechat create alice --password",
-    note = "With a password the account can be used from any machine, by whoever knows it. It
-is asked for, or read from --password-file. It does not leave this machine."
+    note = "With a password the account can be used from any machine by anybody who knows it.
+It is asked for, or read from --password-file. It does not leave this machine."
 )]
 struct Create {
     /// an operator's invitation, if accounts need one
@@ -443,8 +443,8 @@ fn lines(account: Option<AccountName>, secrets: &Secrets) -> Result<Start, Failu
     Ok(Start { first, typed, reads_lines: true, ..Start::default() })
 }
 
-/// The account that asks what any account may know: the one that is named, or one whose key is on this machine, an operator's if there
-/// is one. Without any, a stranger asks, and is told little.
+/// The account that asks what any account may know: the one that is named, or one whose key is on this machine, an operator's if
+/// there is one. Without any, a stranger asks, and is told little.
 fn onlooker(account: Option<AccountName>, secrets: &Secrets) -> Result<Option<Credentials>, Failure> {
     if let Some(account) = account {
         return secrets.credentials(&account).map(Some);

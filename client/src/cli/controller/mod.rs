@@ -1,8 +1,8 @@
 //! The logic of the command line: it turns input lines into requests, and answers into output.
 //!
 //! Lines become [`Job`]s in a queue (`queue`). Jobs are started in order, many at a time, and their results are shown in order
-//! (`work`). `logins` says whose account is in use, and with which key. The account in use ([`ActiveAccount`]) issues their commands and queries, and receives messages meanwhile.
-//! `timeouts` says when to give up, `reachability` when to tell the user that no replica can be reached.
+//! (`work`). `logins` says whose account is in use, and with which key. The account in use ([`ActiveAccount`]) issues their commands
+//! and queries, and receives messages meanwhile. `timeouts` says when to give up, `reachability` when to tell the user that no replica can be reached.
 //!
 //! The controller has no socket, terminal or clock. Its owner calls it with lines, frames and the time, and performs the effects
 //! that [`Controller::take_effects`] returns. It does read and write key files.
