@@ -23,7 +23,7 @@ pub enum Stage {
     /// As the account, send so many messages, acknowledge those that come, and send queries.
     Speak(u32),
     /// As the account, issue the commands of the stage before again, in the same session, a few of them with another text
-    /// ([`other_label`]). Those that are left; they become known when the stage begins.
+    /// ([`super::label::other_label`]). Those that are left; they become known when the stage begins.
     Repeat(VecDeque<Command>),
     /// As the account, give it this key, and use that from the next stage on.
     Rekey(PublicKey),
