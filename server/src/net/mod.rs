@@ -226,7 +226,7 @@ pub enum NetCommand {
     ConnectionSeen { peer: PeerId },
     /// Answer the monitoring systems that wait for a report.
     ScrapeResult { report: ScrapeReport },
-    /// A connection is logged in with another key than the account of this name has.
+    /// A connection is logged in under this name with a key that no account of the name has.
     WrongKey { connection: ConnectionId, account: AccountName },
     /// End the connection with a peer and make a new one.
     Disconnect { peer: PeerId },
