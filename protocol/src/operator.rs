@@ -101,7 +101,7 @@ wire_enum! {
         3 => SetQuota { quota: Quota, limit: u64 },
         /// Deletes an account, as its owner could.
         4 => RemoveAccount { name: AccountName },
-        /// Gives an account another key, as its owner could: for an owner who has lost the one before.
+        /// Gives an account another key, as its owner could, when the owner has lost the one before.
         5 => ReplaceKey { name: AccountName, key: PublicKey },
     }
 }
@@ -140,7 +140,7 @@ impl InitialSettings {
 }
 
 wire_struct! {
-    /// What operators have set, and what it applies to.
+    /// The settings of operators, and how much of the quotas is used.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Settings {
         pub registration: Registration,

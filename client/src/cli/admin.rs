@@ -1,4 +1,4 @@
-//! `stablechat admin`: what operators ask for.
+//! `stablechat admin`: the requests of operators.
 
 use crate::cli::exit::{self, Failure};
 use crate::cli::verb::Verb;
@@ -10,7 +10,7 @@ use stablechat_protocol::name::{AccountName, ClusterId};
 use stablechat_protocol::operator::{InvitationCode, Operation, Quota, Registration, Settings};
 use stablechat_protocol::time::utc;
 
-/// What these words ask for. Some requests have a secret, which is made here and shown when they are done.
+/// Reads a request from the words of the command line. Some requests have a secret, which is made here and shown when they are done.
 ///
 /// # Errors
 /// They are none of the forms that the command's help has, or the operating system has no random numbers.

@@ -295,9 +295,9 @@ struct Probe {
   quota accounts N    how many accounts there may be
   quota unread N      how many unread messages an account may have
   remove NAME         end an account, with its unread messages
-  reset NAME          a new password, for an owner who has lost the key
+  reset NAME          a new password, if the owner has lost the key
 It speaks as operator, with the key that stablechatd init has made.
-Each replica notes in its log what was done."
+Each replica notes each request in its log."
 )]
 struct Admin {
     /// one of those below

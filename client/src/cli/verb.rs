@@ -43,7 +43,7 @@ pub enum Verb {
     History { with: AccountName, limit: u32 },
     /// Show what the replicas do, and whether they are the same.
     Status,
-    /// Show what operators have set. There is no such verb at the prompt.
+    /// Show the settings of operators. There is no such verb at the prompt.
     Settings,
     /// Do what only operators may do. There is no such verb at the prompt.
     Operate {

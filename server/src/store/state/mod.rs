@@ -10,7 +10,7 @@
 //! | [`keys`] | which rows there are and how their keys are made |
 //! | [`session`] | exactly once, in the order of the session |
 //! | [`accounts`] | accounts: create, delete, ownership, other keys |
-//! | [`settings`] | what operators set: registration, invitations, quotas |
+//! | [`settings`] | the settings of operators: registration, invitations, quotas |
 //! | [`messages`] | messages: send, acknowledge, count the unread |
 //! | [`query`] | reads, in pages |
 //! | [`housekeeping`] | removing unreachable rows, a bounded number with each request |

@@ -1,4 +1,4 @@
-//! What operators have set: who may create an account, quotas, invitations; and how many accounts there are.
+//! The settings of operators (who may create an account, quotas, invitations), and the number of accounts.
 //!
 //! Where no row says otherwise, the settings are those that the store was made with ([`Rows::initial`]), the same on all replicas.
 
