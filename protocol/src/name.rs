@@ -16,6 +16,12 @@ pub struct NameError {
     fault: &'static str,
 }
 
+impl NameError {
+    fn new(text: &str, fault: &'static str) -> NameError {
+        NameError { text: text.chars().take(2 * NAME_MAX).collect(), fault }
+    }
+}
+
 impl fmt::Display for NameError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:?} {}", self.text, self.fault)
@@ -24,36 +30,40 @@ impl fmt::Display for NameError {
 
 impl std::error::Error for NameError {}
 
-/// The rule for names of clusters: 1 to [`NAME_MAX`] of `a-z 0-9 . _ -`, beginning with a letter or digit.
-fn check_name(text: &str) -> Result<(), NameError> {
+/// Checks what names of all kinds have in common: 1 to [`NAME_MAX`] characters, each of them allowed.
+fn check_characters(text: &str, is_allowed: fn(u8) -> bool, not_allowed: &'static str) -> Result<(), NameError> {
     let fault = if text.is_empty() {
         "is empty; a name has 1 to 32 characters"
     } else if text.len() > NAME_MAX {
         "is too long; a name has at most 32 characters"
-    } else if !text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-')) {
-        "has a character that names do not have; they are made of a-z, 0-9, '.', '_' and '-'"
-    } else if !text.as_bytes()[0].is_ascii_alphanumeric() {
-        "begins with a sign; a name begins with a letter or digit"
+    } else if !text.bytes().all(is_allowed) {
+        not_allowed
     } else {
         return Ok(());
     };
-    Err(NameError { text: text.chars().take(2 * NAME_MAX).collect(), fault })
+    Err(NameError::new(text, fault))
+}
+
+/// The rule for names of clusters: 1 to [`NAME_MAX`] of `a-z 0-9 . _ -`, beginning with a letter or digit.
+fn check_name(text: &str) -> Result<(), NameError> {
+    let is_allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
+    let not_allowed = "has a character that names do not have; they are made of a-z, 0-9, '.', '_' and '-'";
+    check_characters(text, is_allowed, not_allowed)?;
+    match text.as_bytes()[0].is_ascii_alphanumeric() {
+        true => Ok(()),
+        false => Err(NameError::new(text, "begins with a sign; a name begins with a letter or digit")),
+    }
 }
 
 /// The rule for the names of accounts, which clients of other protocols have to be able to show: no dots, and a letter first.
 fn check_account_name(text: &str) -> Result<(), NameError> {
-    let fault = if text.is_empty() {
-        "is empty; a name has 1 to 32 characters"
-    } else if text.len() > NAME_MAX {
-        "is too long; a name has at most 32 characters"
-    } else if !text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-')) {
-        "has a character that names do not have; they are made of a-z, 0-9, '_' and '-'"
-    } else if !text.as_bytes()[0].is_ascii_lowercase() {
-        "does not begin with a letter, as names do"
-    } else {
-        return Ok(());
-    };
-    Err(NameError { text: text.chars().take(2 * NAME_MAX).collect(), fault })
+    let is_allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    let not_allowed = "has a character that names do not have; they are made of a-z, 0-9, '_' and '-'";
+    check_characters(text, is_allowed, not_allowed)?;
+    match text.as_bytes()[0].is_ascii_lowercase() {
+        true => Ok(()),
+        false => Err(NameError::new(text, "does not begin with a letter, as names do")),
+    }
 }
 
 /// The rule for the names of replicas, each of which is a DNS name of one label that no IP address looks like.

@@ -1,5 +1,6 @@
 //! Uids: the identity of a request, and its place in the order.
 
+use crate::hex::bytes_from_hex;
 use crate::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -48,12 +49,7 @@ impl Uid {
 
     /// The inverse of `Display`, which writes 48 hexadecimal digits; none for any other text.
     pub fn from_hex(text: &str) -> Option<Uid> {
-        if text.len() != 2 * Self::LENGTH || !text.is_ascii() {
-            return None;
-        }
-        let bytes: Option<Vec<u8>> =
-            (0..Self::LENGTH).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()).collect();
-        Uid::from_bytes(&bytes?)
+        Uid::from_bytes(&bytes_from_hex::<{ Self::LENGTH }>(text)?)
     }
 }
 

@@ -1,4 +1,6 @@
-//! The command line.
+//! Reads the command line, and everything else that is read before the client starts.
+
+mod forms;
 
 use crate::cli::admin;
 use crate::cli::advice;
@@ -6,304 +8,25 @@ use crate::cli::app::{AppSettings, Start};
 use crate::cli::exit::{self, Failure};
 use crate::cli::mode::Mode;
 use crate::cli::places::{self, ClusterFile, NamedBy};
-use crate::cli::probe::{self, ProbeSettings};
+use crate::cli::probe::ProbeSettings;
 use crate::cli::secrets::{self, NewKey, Secrets, load_credentials};
-use crate::cli::verb::{HISTORY_DEFAULT, Verb, parse_count};
+use crate::cli::verb::Verb;
 use crate::cli::watch::WatchSettings;
 use crate::greeting::Credentials;
 use crate::keys::Keys;
-use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
+use argh::{ArgsInfo, CommandInfoWithArgs};
+use forms::{
+    Admin, Arguments, Create, Delete, History, Key, KeyAction, List, Listen, Password, Probe, Replies, Send, Status,
+    Subcommand, Unread,
+};
 use stablechat_command_line::Early;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::{AccountName, Pattern};
-use stablechat_protocol::operator::InvitationCode;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::{MessageText, TEXT_MAX};
 use stablechat_transport::TlsDialer;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
-use std::path::PathBuf;
-use std::str::FromStr;
-
-/// Chat without a leader. Without a command, reads commands from its input.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    usage = "[options] [<command> [options]]",
-    example = "stablechat send --as alice bob 'hello, bob'",
-    error_code(0, "done"),
-    error_code(1, "the service said no"),
-    error_code(2, "usage"),
-    error_code(69, "no replica reachable"),
-    error_code(74, "input or output lost"),
-    error_code(75, "outcome unknown"),
-    error_code(77, "not allowed"),
-    error_code(78, "configuration")
-)]
-struct Arguments {
-    /// cluster file, or $STABLECHAT_CLUSTER, or in ~/.config
-    #[argh(option, arg_name = "file")]
-    cluster: Option<PathBuf>,
-    /// keys of all clusters, or $STABLECHAT_KEYS, or in ~/.local
-    #[argh(option, arg_name = "dir")]
-    keys: Option<PathBuf>,
-    /// the account to speak as, or $STABLECHAT_USER
-    #[argh(option, long = "as", arg_name = "name")]
-    account: Option<AccountName>,
-    /// its password, for machines without its key
-    #[argh(option, arg_name = "file")]
-    password_file: Option<PathBuf>,
-    /// write one JSON object a line
-    #[argh(switch)]
-    json: bool,
-    /// show the first answer (first), or each replica's (all)
-    #[argh(option, arg_name = "which", default = "Replies::First")]
-    replies: Replies,
-    #[argh(subcommand)]
-    command: Option<Subcommand>,
-}
-
-/// Which answers are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Replies {
-    First,
-    All,
-}
-
-impl FromStr for Replies {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Replies, String> {
-        match text {
-            "first" => Ok(Replies::First),
-            "all" => Ok(Replies::All),
-            _ => Err("it is either first or all".into()),
-        }
-    }
-}
-
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand)]
-enum Subcommand {
-    Create(Create),
-    Password(Password),
-    Key(Key),
-    Delete(Delete),
-    List(List),
-    Send(Send),
-    Unread(Unread),
-    Listen(Listen),
-    History(History),
-    Status(Status),
-    Probe(Probe),
-    Admin(Admin),
-}
-
-/// Make an account, and a key for it.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "create",
-    example = "stablechat create alice\nstablechat create alice --password",
-    note = "With a password the account can be used from any machine by anybody who knows it.
-It is asked for, or read from --password-file. It does not leave this machine."
-)]
-struct Create {
-    /// an operator's invitation, if accounts need one
-    #[argh(option, arg_name = "code", from_str_fn(parse_code))]
-    invitation: Option<InvitationCode>,
-    /// derive the key from a password
-    #[argh(switch)]
-    password: bool,
-    /// its name: 1 to 32 of a-z 0-9 _ -, a letter first
-    #[argh(positional)]
-    name: AccountName,
-}
-
-/// Give your account a password, or another one.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "password",
-    example = "stablechat password --as alice",
-    note = "The key that the account had opens nothing any more, nor does its earlier password,
-which --password-file names. Its other connections end."
-)]
-struct Password {
-    /// the new password; without it, it is asked for
-    #[argh(option, arg_name = "file")]
-    new_password_file: Option<PathBuf>,
-}
-
-/// Give your account a new key, in a file on this machine.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "key",
-    example = "stablechat key rotate --as alice",
-    note = "The key that the account had is set aside, and opens nothing any more, nor does a
-password. The account's other connections end. If it is not known whether it took
-effect, give the command again."
-)]
-struct Key {
-    /// rotate
-    #[argh(positional)]
-    action: KeyAction,
-}
-
-/// What is done with a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum KeyAction {
-    Rotate,
-}
-
-impl FromStr for KeyAction {
-    type Err = String;
-    fn from_str(text: &str) -> Result<KeyAction, String> {
-        match text {
-            "rotate" => Ok(KeyAction::Rotate),
-            _ => Err("it is: key rotate".into()),
-        }
-    }
-}
-
-/// End an account with its unread messages; set its key aside.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "delete",
-    example = "stablechat delete alice",
-    note = "The key is renamed to NAME.key.deleted-TIME in the directory of the cluster's keys."
-)]
-struct Delete {
-    /// its name
-    #[argh(positional)]
-    name: AccountName,
-}
-
-/// Show the accounts, one a line.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "list",
-    example = "stablechat list 'a*'",
-    note = "Accounts are listed to accounts only: to that of --as, or to one whose key is on this
-machine."
-)]
-struct List {
-    /// only those that match: * stands for any characters, ? for one
-    #[argh(positional)]
-    glob: Option<Pattern>,
-}
-
-/// Send a message.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "send",
-    example = "stablechat send --as alice bob 'hello, bob'\ndf -h | stablechat send --as alice --id disks-today bob",
-    note = "With --id, giving the same command again after any failure sends the message once.
-This holds for 24 hours. Another text with the same key is an error, and is not
-sent.
-Options are taken anywhere before --; what follows that is text."
-)]
-struct Send {
-    /// a key of your choice that makes repeating safe for 24 hours
-    #[argh(option, arg_name = "key")]
-    id: Option<String>,
-    /// to whom
-    #[argh(positional)]
-    name: AccountName,
-    /// what to say; without it, standard input to its end
-    #[argh(positional, greedy)]
-    text: Vec<String>,
-}
-
-/// Show unread messages, oldest first, and leave them unread.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "unread", example = "stablechat unread --as bob")]
-struct Unread {}
-
-/// Show messages as they come, the unread ones first.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "listen", example = "stablechat listen --as bob --json | my-bot")]
-struct Listen {
-    /// end when the unread ones are shown
-    #[argh(switch)]
-    once: bool,
-}
-
-/// Show the last messages exchanged with someone, oldest first.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "history", example = "stablechat history bob 5 --as alice")]
-struct History {
-    /// with whom
-    #[argh(positional)]
-    name: AccountName,
-    /// how many (20)
-    #[argh(positional, from_str_fn(parse_count), default = "HISTORY_DEFAULT")]
-    count: u32,
-}
-
-/// Show what the replicas do, and whether they are the same.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "status",
-    example = "stablechat status\nstablechat status --json",
-    note = "log, state: digests. lag: how far behind its clock a replica has closed.
-links: the peers that it consults, a dash before those it does not.
-answers: by the closed test / by the real-time test.
-It asks as the account of --as, or one whose key is here. Strangers are told less.",
-    error_code(0, "all replicas serve and are the same"),
-    error_code(1, "they do not, or are not, or it is not known"),
-    error_code(69, "no replica reachable")
-)]
-struct Status {
-    /// show it every second until Ctrl-C, and exit as of the last
-    #[argh(switch)]
-    watch: bool,
-}
-
-/// Measure network and clocks, and say whether Δ is enough.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "probe",
-    example = "stablechat probe --seconds 60",
-    note = "Δ is the delivery bound, delivery_bound_ms in the cluster file. It has to be at least
-N(δ+ε) for N replicas: δ is how long a request takes from one to the next, ε by
-how much their clocks differ.",
-    error_code(0, "the bound holds"),
-    error_code(1, "it does not, or not all was measured"),
-    error_code(69, "no replica reachable")
-)]
-struct Probe {
-    /// for how long (10)
-    #[argh(option, arg_name = "n", from_str_fn(parse_seconds), default = "probe::SECONDS_DEFAULT")]
-    seconds: u32,
-}
-
-/// Say who may have an account, for operators.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "admin",
-    example = "stablechat admin registration invitation\nstablechat admin invite",
-    note = "Without a word: the settings, and the open invitations.
-  registration WHO    open (anybody may create an account), invitation, closed
-  invite              a code with which one account can be created
-  revoke CODE         close an invitation, by its code or its digest
-  quota accounts N    how many accounts there may be
-  quota unread N      how many unread messages an account may have
-  remove NAME         end an account, with its unread messages
-  reset NAME          a new password, if the owner has lost the key
-It speaks as operator, with the key that stablechatd init has made.
-Each replica notes each request in its log."
-)]
-struct Admin {
-    /// one of those below
-    #[argh(positional)]
-    words: Vec<String>,
-}
 
 /// The options and subcommands, for manual pages and completions.
 pub fn information() -> CommandInfoWithArgs {
@@ -337,6 +60,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Fa
 fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     let Arguments { cluster, keys, account, password_file, json, replies, command } = arguments;
     // Faults of the command itself are reported before anything is read.
+    if let (Some(name), Some(Subcommand::Admin(_))) = (&account, &command)
+        && !name.is_operator()
+    {
+        return Err(Failure::new(exit::USAGE, format!("admin speaks as operator, not as {name}: leave --as out")));
+    }
     let account = account.map_or_else(account_from_environment, |account| Ok(Some(account)))?;
     let (cluster, tls) = read_cluster(places::cluster_file(cluster)?)?;
     let keys = Keys::new(&places::key_directory(keys)?, &cluster);
@@ -348,7 +76,6 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
         Some(Subcommand::Password(password)) => (Mode::Once, start_password(password, account, &secrets)?),
         Some(Subcommand::Key(Key { action: KeyAction::Rotate })) => {
             let account = required(account, "key rotate", &keys)?;
-            not_operator(&account)?;
             (Mode::Once, speaking(secrets.credentials(&account)?, None, Verb::SetKey { name: account }))
         }
         Some(Subcommand::Delete(Delete { name })) => {
@@ -382,10 +109,9 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
             (mode, Start { first: Some(Verb::Connect { name }), typed, ends: once, ..Start::default() })
         }
         Some(Subcommand::Send(Send { id, name, text })) => {
-            let text = if text.is_empty() { read_text()? } else { text.join(" ") };
-            let text = MessageText::parse(text).map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
+            let verb = Verb::Send { to: name, text: message_text(&text)? };
             let account = required(account, "send", &keys)?;
-            (Mode::Once, speaking(secrets.credentials(&account)?, id.as_deref(), Verb::Send { to: name, text }))
+            (Mode::Once, speaking(secrets.credentials(&account)?, id.as_deref(), verb))
         }
         Some(Subcommand::Unread(Unread {})) => {
             let account = required(account, "unread", &keys)?;
@@ -402,7 +128,6 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
 }
 
 fn start_create(Create { invitation, password, name }: Create, secrets: &Secrets) -> Result<Start, Failure> {
-    not_operator(&name)?;
     let file = secrets.password_file;
     let secret = (password || file.is_some()).then(|| secrets.new_key(&name, file)).transpose()?;
     let new_key = secret.map(|secret| NewKey { secret, is_kept: true });
@@ -415,25 +140,11 @@ fn start_password(
     secrets: &Secrets,
 ) -> Result<Start, Failure> {
     let account = required(account, "password", secrets.keys)?;
-    not_operator(&account)?;
     let credentials = secrets.credentials(&account)?;
     let secret = secrets.new_key(&account, new_password_file.as_deref())?;
     // Where there was no key file, the password is asked for as before.
     let new_key = Some(NewKey { secret, is_kept: !credentials.is_from_password });
     Ok(Start { new_key, ..speaking(credentials, None, Verb::SetKey { name: account }) })
-}
-
-/// Reads the code of an invitation.
-fn parse_code(text: &str) -> Result<InvitationCode, String> {
-    InvitationCode::typed(text).map_err(|error| error.to_string())
-}
-
-/// Reads for how many seconds is measured.
-fn parse_seconds(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(seconds) if (1..=probe::SECONDS_MAX).contains(&seconds) => Ok(seconds),
-        _ => Err(format!("{text:?} is not a number of seconds from 1 to {}", probe::SECONDS_MAX)),
-    }
 }
 
 /// A session of lines, which begins with a connect when an account is given.
@@ -462,16 +173,6 @@ fn operator(secrets: &Secrets) -> Result<Credentials, Failure> {
     let secret =
         secret.ok_or_else(|| Failure::new(exit::CONFIGURATION, advice::no_operators_key(&secrets.keys.path(&name))))?;
     Ok(Credentials { account: name, secret, is_from_password: false })
-}
-
-/// Refuses a name under which there is no account.
-fn not_operator(name: &AccountName) -> Result<(), Failure> {
-    match name.is_operator() {
-        true => {
-            Err(Failure::new(exit::USAGE, "operator is no account: stablechatd operator-key makes keys of operators"))
-        }
-        false => Ok(()),
-    }
 }
 
 /// One verb in nobody's name.
@@ -522,6 +223,12 @@ fn read_cluster(file: ClusterFile) -> Result<(Cluster, TlsDialer), Failure> {
         )),
     });
     trusted.map_err(|fault| Failure::new(exit::CONFIGURATION, fault))
+}
+
+/// The text that these words make up; without any, standard input.
+fn message_text(words: &[String]) -> Result<MessageText, Failure> {
+    let text = if words.is_empty() { read_text()? } else { words.join(" ") };
+    MessageText::parse(text).map_err(|error| Failure::new(exit::USAGE, error.to_string()))
 }
 
 /// Standard input to its end as a message, without the end of its last line.

@@ -1,8 +1,8 @@
 //! `stablechatd init`.
 
 use super::Failure;
+use super::entropy::random;
 use super::files::{CLUSTER_FILE, READABLE, SECRET, WriteError, write_new};
-use super::operator_key::random;
 use crate::exit;
 use crate::tls_files::IDENTITY_FILE;
 use argh::{ArgsInfo, FromArgs};

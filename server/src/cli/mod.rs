@@ -4,6 +4,7 @@ mod backup;
 mod backups;
 mod check;
 mod data;
+mod entropy;
 mod environment;
 mod files;
 mod init;

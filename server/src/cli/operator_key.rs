@@ -1,6 +1,7 @@
 //! `stablechatd operator-key`.
 
 use super::Failure;
+use super::entropy::random;
 use super::files::{SECRET, write_new};
 use crate::exit;
 use argh::{ArgsInfo, FromArgs};
@@ -40,17 +41,4 @@ impl OperatorKey {
         println!("{}", secret.public());
         Ok(())
     }
-}
-
-/// Bytes that nobody can guess.
-///
-/// # Errors
-/// The operating system has none.
-pub fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Failure> {
-    let mut bytes = [0; LENGTH];
-    getrandom::fill(&mut bytes).map_err(|error| Failure {
-        code: exit::CANNOT_CREATE,
-        message: format!("the operating system has no random numbers: {error}"),
-    })?;
-    Ok(bytes)
 }

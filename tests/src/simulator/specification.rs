@@ -116,48 +116,13 @@ impl Specification {
     /// Executes a command.
     fn perform(&mut self, uid: Uid, actor: Option<&Actor>, command: &Command) -> Outcome<()> {
         match command {
-            Command::Create { name, key, invitation } => {
-                let invitation = invitation.as_ref().map(InvitationCode::digest);
-                match (self.registration, invitation) {
-                    (Registration::Open, _) => {}
-                    (Registration::Closed, _) => return Err(Rejection::RegistrationClosed),
-                    (Registration::ByInvitation, None) => return Err(Rejection::InvitationNeeded),
-                    (Registration::ByInvitation, Some(code)) if !self.invitations.contains_key(&code) => {
-                        return Err(Rejection::NoSuchInvitation);
-                    }
-                    (Registration::ByInvitation, Some(_)) => {}
-                }
-                if self.accounts.len() as u64 >= self.accounts_max {
-                    return Err(Rejection::TooManyAccounts);
-                }
-                if self.accounts.contains_key(name) || name.as_str() == "operator" {
-                    return Err(Rejection::AlreadyExists { name: name.clone() });
-                }
-                if let (Registration::ByInvitation, Some(code)) = (self.registration, invitation) {
-                    self.invitations.remove(&code);
-                }
-                let account = Account { made_by: uid, key: *key, earlier_key: None, unread: BTreeMap::new() };
-                self.accounts.insert(name.clone(), account);
-                Ok(())
-            }
+            Command::Create { name, key, invitation } => self.create(uid, name, *key, invitation.as_ref()),
             Command::Delete => {
                 let (name, _) = self.own(actor)?;
                 self.accounts.remove(name);
                 Ok(())
             }
-            Command::SetKey { key } => {
-                let Actor { account: name, key: signer } = actor.ok_or(Rejection::LoginRequired)?;
-                let not_owner = Rejection::NotOwner { name: name.clone() };
-                let account = self.accounts.get_mut(name).ok_or(not_owner.clone())?;
-                let is_repetition = account.key == *key && account.earlier_key == Some(*signer);
-                if account.key != *signer && !is_repetition {
-                    return Err(not_owner);
-                }
-                if account.key != *key {
-                    (account.key, account.earlier_key) = (*key, Some(*signer));
-                }
-                Ok(())
-            }
+            Command::SetKey { key } => self.set_key(actor, *key),
             Command::Operate { operation } => self.operate(uid, actor, operation),
             Command::Send { to, text } => {
                 let (name, sender) = self.own(actor)?;
@@ -185,7 +150,54 @@ impl Specification {
         }
     }
 
-    /// Does what only operators may do.
+    /// Creates an account.
+    fn create(
+        &mut self,
+        uid: Uid,
+        name: &AccountName,
+        key: PublicKey,
+        invitation: Option<&InvitationCode>,
+    ) -> Outcome<()> {
+        let invitation = invitation.map(InvitationCode::digest);
+        match (self.registration, invitation) {
+            (Registration::Open, _) => {}
+            (Registration::Closed, _) => return Err(Rejection::RegistrationClosed),
+            (Registration::ByInvitation, None) => return Err(Rejection::InvitationNeeded),
+            (Registration::ByInvitation, Some(code)) if !self.invitations.contains_key(&code) => {
+                return Err(Rejection::NoSuchInvitation);
+            }
+            (Registration::ByInvitation, Some(_)) => {}
+        }
+        if self.accounts.len() as u64 >= self.accounts_max {
+            return Err(Rejection::TooManyAccounts);
+        }
+        if self.accounts.contains_key(name) || name.as_str() == "operator" {
+            return Err(Rejection::AlreadyExists { name: name.clone() });
+        }
+        if let (Registration::ByInvitation, Some(code)) = (self.registration, invitation) {
+            self.invitations.remove(&code);
+        }
+        let account = Account { made_by: uid, key, earlier_key: None, unread: BTreeMap::new() };
+        self.accounts.insert(name.clone(), account);
+        Ok(())
+    }
+
+    /// Gives the actor's account another key, or repeats that.
+    fn set_key(&mut self, actor: Option<&Actor>, key: PublicKey) -> Outcome<()> {
+        let Actor { account: name, key: signer } = actor.ok_or(Rejection::LoginRequired)?;
+        let not_owner = Rejection::NotOwner { name: name.clone() };
+        let account = self.accounts.get_mut(name).ok_or(not_owner.clone())?;
+        let is_repetition = account.key == key && account.earlier_key == Some(*signer);
+        if account.key != *signer && !is_repetition {
+            return Err(not_owner);
+        }
+        if account.key != key {
+            (account.key, account.earlier_key) = (key, Some(*signer));
+        }
+        Ok(())
+    }
+
+    /// Executes an operator's command.
     fn operate(&mut self, uid: Uid, actor: Option<&Actor>, operation: &Operation) -> Outcome<()> {
         operator(actor)?;
         match operation {

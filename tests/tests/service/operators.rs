@@ -7,7 +7,7 @@ use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::Pattern;
 use stablechat_protocol::operator::{InvitationCode, Operation, Registration};
 use stablechat_protocol::status::ReportedPhase;
-use stablechat_tests::cluster::Cluster;
+use stablechat_tests::cluster::{CLUSTER, CLUSTER_ID, Cluster};
 use stablechat_tests::process::{built, run_to_end};
 use stablechat_tests::raw::create_accounts;
 use stablechat_tests::session::{Person, Session};
@@ -72,6 +72,9 @@ fn accounts_are_created_by_invitation_until_the_operator_says_otherwise() {
     let said = done(&operator, "admin");
     assert!(said.starts_with("registration: open to all\naccounts: 3 of at most 3\n"), "{said}");
     fails(&operator, "admin dance", 2, "there is no admin dance");
+    fails(&operator, "admin --as ann", 2, "admin speaks as operator, not as ann");
+    fails(&user, "create operator", 2, "operator is no account");
+    assert!(!user.join(format!("{CLUSTER}@{CLUSTER_ID}/operator.key.new")).exists(), "a key that is none's is kept");
 
     let password = cluster.path().join("password");
     std::fs::write(&password, done(&operator, "admin reset ann")).expect("written");

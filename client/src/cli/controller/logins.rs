@@ -68,7 +68,7 @@ impl Controller {
         name: AccountName,
         invitation: Option<InvitationCode>,
     ) -> Result<Stage, Failure> {
-        let new_key = self.new_key(|keys| keys.load_or_create(&name))?;
+        let new_key = self.new_key(&name, |keys| keys.load_or_create(&name))?;
         let command = Command::Create { key: new_key.secret.public(), name, invitation };
         if let Some(job) = self.jobs.next(true) {
             job.new_key = Some(new_key);
@@ -79,7 +79,7 @@ impl Controller {
     /// Gives the account in use another key.
     pub(super) fn start_set_key(&mut self, now: Timestamp, name: &AccountName) -> Result<Stage, Failure> {
         let present = self.key();
-        let new_key = self.new_key(|keys| keys.next(name, present))?;
+        let new_key = self.new_key(name, |keys| keys.next(name, present))?;
         let command = Command::SetKey { key: new_key.secret.public() };
         if let Some(job) = self.jobs.next(true) {
             job.new_key = Some(new_key);
@@ -87,8 +87,17 @@ impl Controller {
         Ok(self.command(now, command))
     }
 
-    /// The key that was given, or one that is made now.
-    fn new_key(&mut self, make: impl Fn(&Keys) -> Result<SecretKey, KeyError>) -> Result<NewKey, Failure> {
+    /// The key that was given for an account, or one that is made now.
+    fn new_key(
+        &mut self,
+        name: &AccountName,
+        make: impl Fn(&Keys) -> Result<SecretKey, KeyError>,
+    ) -> Result<NewKey, Failure> {
+        if name.is_operator() {
+            // A key that no cluster file has would take the place of the operator's.
+            let fault = "operator is no account; stablechatd operator-key makes keys of operators";
+            return Err(Failure::new(exit::USAGE, fault));
+        }
         if let Some(new_key) = self.logins.new_key.take() {
             return Ok(new_key);
         }

@@ -141,7 +141,7 @@ wire_struct! {
 
 wire_struct! {
     /// What operators have set, and the number that one of the quotas limits.
-    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct StoredSettings {
         pub registration: Registration,
         /// How many accounts there are.

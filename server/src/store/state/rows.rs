@@ -4,12 +4,15 @@
 //! command can change the state without either.
 
 use super::StoreError;
-use super::keys::{Bytes, Column, ORPHAN_SESSION, OldRow, SESSION_USE, TOMBSTONE, UndoRecord};
+use super::keys::{
+    Bytes, Column, ORPHAN_SESSION, OldRow, SESSION_USE, SETTINGS, StoredSettings, TOMBSTONE, UndoRecord,
+};
 use crate::store::database::{decode, family};
 use rocksdb::{DB, DBIteratorWithThreadMode, IteratorMode, ReadOptions, WriteBatch};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::wire::to_cbor;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::{Entry, Range};
 use std::iter::Peekable;
@@ -67,6 +70,8 @@ pub struct Rows {
     digest: Digest,
     /// The settings that hold where no row says otherwise.
     initial: InitialSettings,
+    /// The settings as they were last read, until they are written: each `send` asks for them.
+    settings: OnceCell<StoredSettings>,
     /// The values that the current request has replaced so far, each row once, with its value before the request.
     replaced: BTreeMap<(Column, Vec<u8>), Option<Vec<u8>>>,
     /// Bytes of keys and values written since the last commit; a row that was written twice counts twice.
@@ -80,12 +85,21 @@ impl Rows {
     pub fn new(db: Arc<DB>, digest: Digest, initial: InitialSettings) -> Rows {
         let queue_fronts = Queue::ALL.map(|queue| queue.place().1.to_vec());
         let (overlay, replaced) = Default::default();
-        Rows { db, overlay, digest, initial, replaced, written_bytes: 0, queue_fronts }
+        Rows { db, overlay, digest, initial, settings: OnceCell::new(), replaced, written_bytes: 0, queue_fronts }
     }
 
     /// The settings that the store was made with.
     pub fn initial(&self) -> &InitialSettings {
         &self.initial
+    }
+
+    /// The row of the settings; none before the first change of them.
+    pub fn settings(&self) -> Result<Option<StoredSettings>, StoreError> {
+        if let Some(settings) = self.settings.get() {
+            return Ok(Some(*settings));
+        }
+        let settings = self.read(Column::Settings, SETTINGS)?;
+        Ok(settings.map(|settings| *self.settings.get_or_init(|| settings)))
     }
 
     /// The digest over all rows.
@@ -137,6 +151,9 @@ impl Rows {
         }
         if value.is_some() {
             self.note_in_queues(column, &key);
+        }
+        if (column, &key[..]) == (Column::Settings, SETTINGS) {
+            self.settings.take();
         }
         self.written_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         self.overlay[column as usize].insert(key, value);

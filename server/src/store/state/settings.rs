@@ -23,7 +23,7 @@ pub fn read(rows: &Rows) -> Result<StoredSettings, StoreError> {
         accounts_max: ACCOUNTS_DEFAULT,
         unread_max: MAILBOX_MAX,
     };
-    Ok(rows.read(Column::Settings, SETTINGS)?.unwrap_or(initial))
+    Ok(rows.settings()?.unwrap_or(initial))
 }
 
 /// Writes the settings.

@@ -1,0 +1,302 @@
+//! The forms of the command line: commands, options and their help, as `argh` reads them.
+
+use crate::cli::probe;
+use crate::cli::verb::{HISTORY_DEFAULT, parse_count};
+use argh::{ArgsInfo, FromArgs};
+use stablechat_protocol::name::{AccountName, Pattern};
+use stablechat_protocol::operator::InvitationCode;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Chat without a leader. Without a command, reads commands from its input.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    usage = "[options] [<command> [options]]",
+    example = "stablechat send --as alice bob 'hello, bob'",
+    error_code(0, "done"),
+    error_code(1, "the service said no"),
+    error_code(2, "usage"),
+    error_code(69, "no replica reachable"),
+    error_code(74, "input or output lost"),
+    error_code(75, "outcome unknown"),
+    error_code(77, "not allowed"),
+    error_code(78, "configuration")
+)]
+pub struct Arguments {
+    /// cluster file, or $STABLECHAT_CLUSTER, or in ~/.config
+    #[argh(option, arg_name = "file")]
+    pub cluster: Option<PathBuf>,
+    /// keys of all clusters, or $STABLECHAT_KEYS, or in ~/.local
+    #[argh(option, arg_name = "dir")]
+    pub keys: Option<PathBuf>,
+    /// the account to speak as, or $STABLECHAT_USER
+    #[argh(option, long = "as", arg_name = "name")]
+    pub account: Option<AccountName>,
+    /// its password, for machines without its key
+    #[argh(option, arg_name = "file")]
+    pub password_file: Option<PathBuf>,
+    /// write one JSON object a line
+    #[argh(switch)]
+    pub json: bool,
+    /// show the first answer (first), or each replica's (all)
+    #[argh(option, arg_name = "which", default = "Replies::First")]
+    pub replies: Replies,
+    #[argh(subcommand)]
+    pub command: Option<Subcommand>,
+}
+
+/// Which answers are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replies {
+    First,
+    All,
+}
+
+impl FromStr for Replies {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Replies, String> {
+        match text {
+            "first" => Ok(Replies::First),
+            "all" => Ok(Replies::All),
+            _ => Err("it is either first or all".into()),
+        }
+    }
+}
+
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand)]
+pub enum Subcommand {
+    Create(Create),
+    Password(Password),
+    Key(Key),
+    Delete(Delete),
+    List(List),
+    Send(Send),
+    Unread(Unread),
+    Listen(Listen),
+    History(History),
+    Status(Status),
+    Probe(Probe),
+    Admin(Admin),
+}
+
+/// Make an account, and a key for it.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "create",
+    example = "stablechat create alice\nstablechat create alice --password",
+    note = "With a password the account can be used from any machine by anybody who knows it.
+It is asked for, or read from --password-file. It does not leave this machine."
+)]
+pub struct Create {
+    /// an operator's invitation, if accounts need one
+    #[argh(option, arg_name = "code", from_str_fn(parse_code))]
+    pub invitation: Option<InvitationCode>,
+    /// derive the key from a password
+    #[argh(switch)]
+    pub password: bool,
+    /// its name: 1 to 32 of a-z 0-9 _ -, a letter first
+    #[argh(positional)]
+    pub name: AccountName,
+}
+
+/// Give your account a password, or another one.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "password",
+    example = "stablechat password --as alice",
+    note = "The key that the account had opens nothing any more, nor does its earlier password,
+which --password-file names. Its other connections end."
+)]
+pub struct Password {
+    /// the new password; without it, it is asked for
+    #[argh(option, arg_name = "file")]
+    pub new_password_file: Option<PathBuf>,
+}
+
+/// Give your account a new key, in a file on this machine.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "key",
+    example = "stablechat key rotate --as alice",
+    note = "The key that the account had is set aside, and opens nothing any more, nor does a
+password. The account's other connections end. If it is not known whether it took
+effect, give the command again."
+)]
+pub struct Key {
+    /// rotate
+    #[argh(positional)]
+    pub action: KeyAction,
+}
+
+/// What is done with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyAction {
+    Rotate,
+}
+
+impl FromStr for KeyAction {
+    type Err = String;
+    fn from_str(text: &str) -> Result<KeyAction, String> {
+        match text {
+            "rotate" => Ok(KeyAction::Rotate),
+            _ => Err("it is: key rotate".into()),
+        }
+    }
+}
+
+/// End an account with its unread messages; set its key aside.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "delete",
+    example = "stablechat delete alice",
+    note = "The key is renamed to NAME.key.deleted-TIME in the directory of the cluster's keys."
+)]
+pub struct Delete {
+    /// its name
+    #[argh(positional)]
+    pub name: AccountName,
+}
+
+/// Show the accounts, one a line.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "list",
+    example = "stablechat list 'a*'",
+    note = "Accounts are listed to accounts only: to that of --as, or to one whose key is on this
+machine."
+)]
+pub struct List {
+    /// only those that match: * stands for any characters, ? for one
+    #[argh(positional)]
+    pub glob: Option<Pattern>,
+}
+
+/// Send a message.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "send",
+    example = "stablechat send --as alice bob 'hello, bob'\ndf -h | stablechat send --as alice --id disks-today bob",
+    note = "With --id, giving the same command again after any failure sends the message once.
+This holds for 24 hours. Another text with the same key is an error, and is not
+sent.
+Options are taken anywhere before --; what follows that is text."
+)]
+pub struct Send {
+    /// a key of your choice that makes repeating safe for 24 hours
+    #[argh(option, arg_name = "key")]
+    pub id: Option<String>,
+    /// to whom
+    #[argh(positional)]
+    pub name: AccountName,
+    /// what to say; without it, standard input to its end
+    #[argh(positional, greedy)]
+    pub text: Vec<String>,
+}
+
+/// Show unread messages, oldest first, and leave them unread.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "unread", example = "stablechat unread --as bob")]
+pub struct Unread {}
+
+/// Show messages as they come, the unread ones first.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "listen", example = "stablechat listen --as bob --json | my-bot")]
+pub struct Listen {
+    /// end when the unread ones are shown
+    #[argh(switch)]
+    pub once: bool,
+}
+
+/// Show the last messages exchanged with someone, oldest first.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "history", example = "stablechat history bob 5 --as alice")]
+pub struct History {
+    /// with whom
+    #[argh(positional)]
+    pub name: AccountName,
+    /// how many (20)
+    #[argh(positional, from_str_fn(parse_count), default = "HISTORY_DEFAULT")]
+    pub count: u32,
+}
+
+/// Show what the replicas do, and whether they are the same.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "status",
+    example = "stablechat status\nstablechat status --json",
+    note = "log, state: digests. lag: how far behind its clock a replica has closed.
+links: the peers that it consults, a dash before those it does not.
+answers: by the closed test / by the real-time test.
+It asks as the account of --as, or one whose key is here. Strangers are told less.",
+    error_code(0, "all replicas serve and are the same"),
+    error_code(1, "they do not, or are not, or it is not known"),
+    error_code(69, "no replica reachable")
+)]
+pub struct Status {
+    /// show it every second until Ctrl-C, and exit as of the last
+    #[argh(switch)]
+    pub watch: bool,
+}
+
+/// Measure network and clocks, and say whether Δ is enough.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "probe",
+    example = "stablechat probe --seconds 60",
+    note = "Δ is the delivery bound, delivery_bound_ms in the cluster file. It has to be at least
+N(δ+ε) for N replicas: δ is how long a request takes from one to the next, ε by
+how much their clocks differ.",
+    error_code(0, "the bound holds"),
+    error_code(1, "it does not, or not all was measured"),
+    error_code(69, "no replica reachable")
+)]
+pub struct Probe {
+    /// for how long (10)
+    #[argh(option, arg_name = "n", from_str_fn(parse_seconds), default = "probe::SECONDS_DEFAULT")]
+    pub seconds: u32,
+}
+
+/// Say who may have an account, for operators.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "admin",
+    example = "stablechat admin registration invitation\nstablechat admin invite",
+    note = "Without a word: the settings, and the open invitations.
+  registration WHO    open (anybody may create an account), invitation, closed
+  invite              a code with which one account can be created
+  revoke CODE         close an invitation, by its code or its digest
+  quota accounts N    how many accounts there may be
+  quota unread N      how many unread messages an account may have
+  remove NAME         end an account, with its unread messages
+  reset NAME          a new password, if the owner has lost the key
+It speaks as operator, with the key that stablechatd init has made.
+Each replica notes each request in its log."
+)]
+pub struct Admin {
+    /// one of those below
+    #[argh(positional)]
+    pub words: Vec<String>,
+}
+
+/// Reads the code of an invitation.
+fn parse_code(text: &str) -> Result<InvitationCode, String> {
+    InvitationCode::typed(text).map_err(|error| error.to_string())
+}
+
+/// Reads for how many seconds is measured.
+fn parse_seconds(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(seconds) if (1..=probe::SECONDS_MAX).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("{text:?} is not a number of seconds from 1 to {}", probe::SECONDS_MAX)),
+    }
+}
