@@ -1,7 +1,7 @@
 //! An account in use: the requests that it makes, and the messages that it receives.
 //!
 //! This joins the parts of one login: a [`Session`] of commands, [`OpenQueries`] and an [`Inbox`]. Unread messages are fetched
-//! page by page, and messages that were handed out are acknowledged in batches. A session that replicas may have forgotten, or
+//! page by page, and messages that were handed out are read in ranges. A session that replicas may have forgotten, or
 //! that one of them cannot follow, is replaced by a new one.
 //!
 //! Its owner calls it when links come and go and with each frame, and sends the frames that it returns. It reads no clock and
@@ -12,20 +12,33 @@
 use crate::greeting::Credentials;
 use crate::inbox::Inbox;
 use crate::queries::{OpenQueries, OutgoingQuery};
+use crate::reach::LinkSet;
 use crate::session::{AnswerKind, Change, Outgoing, Session};
-use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal, Rejection};
-use stablechat_protocol::command::{Command, PAGE_MAX, Query, Recipient};
+use stablechat_protocol::answer::{Answer, AnswerMetadata, QueryAnswer, Refusal, Rejection};
+use stablechat_protocol::command::{Command, PAGE_MAX, Query};
+use stablechat_protocol::conversation::{Conversation, Message, ReadRange};
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::RequestId;
+use stablechat_protocol::room::RoomNews;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 /// Replicas forget sessions that are unused for 24 h. A session that was idle for half of it is not used again.
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(12 * 3600);
+/// How many ranges may be on their way to be read. One of each conversation is.
+const READING_MAX: usize = 64;
+/// How long to wait before fetching a conversation that has changed again, right after it was fetched because it had changed; doubles
+/// from one time to the next. Replicas that are cut off from each other can go on disagreeing.
+const REFETCH_MIN: Duration = Duration::from_millis(100);
+/// How many requests that room news were about are remembered.
+const NEWS_MAX: usize = 256;
+/// Where the doubling of [`REFETCH_MIN`] stops.
+const REFETCH_MAX: Duration = Duration::from_secs(10);
 
 /// News of an account for its owner.
 #[derive(Debug)]
@@ -40,9 +53,10 @@ pub enum AccountEvent {
         answer: QueryAnswer,
         metadata: AnswerMetadata,
     },
-    /// A message that was not handed out before. It will be acknowledged: show it before you send what
-    /// [`ActiveAccount::acknowledge`] returns.
+    /// A message that was not handed out before. It will be read: show it before you send what [`ActiveAccount::read`] returns.
     Message(Message),
+    /// Something has happened in a room of the account, or the account is invited to one. Each replica tells it.
+    RoomNews(RoomNews),
     /// Unread messages cannot be fetched.
     FetchRejected(Rejection),
     /// A replica learned of earlier requests, and the answer to a command is another one now.
@@ -67,15 +81,24 @@ pub struct CommandAnswer {
 pub struct ActiveAccount {
     /// `None` for nobody, who may create accounts.
     credentials: Option<Rc<Credentials>>,
-    /// Whether replicas push the account's messages, which are then acknowledged.
+    /// Whether replicas push the account's messages, which are then read.
     receives: bool,
     session: Session,
     queries: OpenQueries,
-    inbox: Inbox,
+    /// Nobody has none.
+    inbox: Option<Inbox>,
     /// The query that fetches a page for the inbox; at most one does.
     page: Option<u64>,
-    /// The acknowledgement in flight, by its sequence number, with the messages that it acknowledges; at most one is.
-    acknowledging: Option<(u64, Vec<Uid>)>,
+    /// The ranges that are being read, by the sequence numbers of the commands; at most [`READING_MAX`].
+    reading: BTreeMap<u64, (Conversation, ReadRange)>,
+    /// Before this time, no page is fetched.
+    fetch_at: Option<Timestamp>,
+    /// How long to wait if the next range is rejected as well because its conversation has changed.
+    refetch_after: Duration,
+    /// The links on which this login is accepted. What is pushed on others was for the account before.
+    logged_in: LinkSet,
+    /// The last requests that room news were about, at most [`NEWS_MAX`]: each replica tells of them.
+    news: VecDeque<Uid>,
     /// When a command was last issued.
     issued_at: Timestamp,
     /// Makes the client ids of new sessions, which nobody may have used before.
@@ -90,9 +113,13 @@ impl ActiveAccount {
             receives: false,
             session: Session::new(new_client(), None, delivery_bound),
             queries: OpenQueries::new(delivery_bound),
-            inbox: Inbox::default(),
+            inbox: None,
             page: None,
-            acknowledging: None,
+            reading: BTreeMap::new(),
+            fetch_at: None,
+            refetch_after: Duration::ZERO,
+            logged_in: LinkSet::EMPTY,
+            news: VecDeque::new(),
             issued_at: Timestamp::ZERO,
             new_client,
         }
@@ -100,8 +127,8 @@ impl ActiveAccount {
 
     /// An account, or nobody, that takes this one's place on the same links.
     pub fn successor(&self, credentials: Option<Rc<Credentials>>, receives: bool) -> ActiveAccount {
-        let mut inbox = Inbox::default();
-        if receives {
+        let mut inbox = credentials.as_ref().map(|credentials| Inbox::new(credentials.account.clone()));
+        if let (true, Some(inbox)) = (receives, &mut inbox) {
             // Nothing was pushed before the login.
             inbox.begin();
         }
@@ -113,7 +140,11 @@ impl ActiveAccount {
             queries: self.queries.successor(),
             inbox,
             page: None,
-            acknowledging: None,
+            reading: BTreeMap::new(),
+            fetch_at: None,
+            refetch_after: Duration::ZERO,
+            logged_in: LinkSet::EMPTY,
+            news: VecDeque::new(),
             issued_at: Timestamp::ZERO,
             new_client: self.new_client,
         }
@@ -130,12 +161,11 @@ impl ActiveAccount {
         if let Some(number) = self.page.take() {
             self.queries.close(number);
         }
+        self.logged_in = LinkSet::EMPTY;
         self.session.resume_after(&other.session);
         self.queries.resume_after(&other.queries);
-        if self.receives {
-            // Messages that arrived between the two logins were not pushed.
-            self.inbox.begin();
-        }
+        // Messages that arrived between the two logins were not pushed.
+        self.begin_fetch();
     }
 
     pub fn credentials(&self) -> Option<Rc<Credentials>> {
@@ -156,19 +186,19 @@ impl ActiveAccount {
         &self.session
     }
 
-    /// Whether every command is answered, and everything that was handed out is acknowledged.
+    /// Whether every command is answered, and everything that was handed out is read.
     pub fn is_quiet(&self) -> bool {
-        self.session.is_idle() && !self.inbox.has_acknowledgements()
+        self.session.is_idle() && !self.inbox.as_ref().is_some_and(Inbox::has_unread)
     }
 
     /// Whether unread messages are being fetched.
     pub fn is_fetching(&self) -> bool {
-        self.inbox.is_fetching()
+        self.inbox.as_ref().is_some_and(Inbox::is_fetching)
     }
 
-    /// Whether an acknowledgement is in flight.
-    pub fn is_acknowledging(&self) -> bool {
-        self.acknowledging.is_some()
+    /// Whether messages are on their way to be read.
+    pub fn is_reading(&self) -> bool {
+        !self.reading.is_empty()
     }
 
     /// Whether another query may be asked.
@@ -192,7 +222,12 @@ impl ActiveAccount {
             self.session = self.session.successor((self.new_client)());
         }
         self.issued_at = now;
+        let is_message = matches!(command, Command::Send { .. });
         let outgoing = self.session.issue(now, command);
+        if let (true, Some(inbox), Some(digest)) = (is_message, &mut self.inbox, self.session.digest(outgoing.sequence))
+        {
+            inbox.on_sent(digest);
+        }
         (outgoing.sequence, request(self.session.client(), outgoing))
     }
 
@@ -208,25 +243,29 @@ impl ActiveAccount {
         self.queries.close(number);
     }
 
-    /// Asks for the next page of unread messages, if there is one to be fetched and none is on its way.
+    /// Asks for the next page of the inbox, if there is one to be fetched and none is on its way.
     pub fn fetch(&mut self, now: Timestamp) -> Option<ToReplica> {
-        if !self.inbox.is_fetching() || self.page.is_some() || !self.queries.can_ask() {
+        if self.page.is_some() || !self.queries.can_ask() || self.fetch_at.is_some_and(|at| now < at) {
             return None;
         }
-        let (number, frame) = self.ask(now, unread(self.inbox.cursor()));
+        let query = self.inbox.as_ref()?.query()?;
+        let (number, frame) = self.ask(now, query);
         self.page = Some(number);
         Some(frame)
     }
 
-    /// Acknowledges the messages that were handed out: one command at a time, with all messages that have gathered.
-    pub fn acknowledge(&mut self, now: Timestamp) -> Option<ToReplica> {
-        if self.acknowledging.is_some() || !self.inbox.has_acknowledgements() || !self.session.can_issue() {
-            return None;
+    /// Reads the messages that were handed out: of each conversation one range at a time, as long as it can be.
+    pub fn read(&mut self, now: Timestamp) -> Vec<ToReplica> {
+        let mut frames = Vec::new();
+        while self.reading.len() < READING_MAX
+            && self.session.can_issue()
+            && let Some((conversation, range)) = self.inbox.as_mut().and_then(Inbox::next_range)
+        {
+            let (sequence, frame) = self.issue(now, Command::Read { conversation: conversation.clone(), range });
+            self.reading.insert(sequence, (conversation, range));
+            frames.push(frame);
         }
-        let uids = self.inbox.take_acknowledgements();
-        let (sequence, frame) = self.issue(now, Command::Ack { uids: uids.clone() });
-        self.acknowledging = Some((sequence, uids));
-        Some(frame)
+        frames
     }
 
     /// A link became ready, and is logged in. Returns what has to be sent on it.
@@ -239,15 +278,14 @@ impl ActiveAccount {
 
     /// A link is no longer ready.
     pub fn on_link_lost(&mut self, now: Timestamp, link: usize) {
+        self.logged_in.remove(link);
         self.session.on_link_lost(now, link);
         self.queries.on_link_lost(now, link);
     }
 
     /// A replica is in reach again after none was. Fetches the messages that arrived meanwhile, since they were not pushed.
     pub fn on_reach_regained(&mut self) {
-        if self.receives {
-            self.inbox.begin();
-        }
+        self.begin_fetch();
     }
 
     /// Takes a frame of a replica, and appends the events that follow from it.
@@ -260,14 +298,14 @@ impl ActiveAccount {
                     return;
                 }
                 if kind == AnswerKind::Answered {
-                    self.acknowledging.take_if(|(of, _)| *of == sequence);
+                    self.on_range_answered(now, sequence, &answer);
                 }
                 events.push(AccountEvent::Answer(CommandAnswer { link, sequence, uid, answer, metadata, kind }));
             }
             ToClient::QueryAnswer { id, answer, metadata } => {
                 let Some(number) = self.queries.on_answer(id) else { return };
                 match self.page == Some(number) {
-                    true => self.on_page(now, number, answer, events),
+                    true => self.on_page(now, answer, events),
                     false => events.push(AccountEvent::QueryAnswer { link, number, answer, metadata }),
                 }
             }
@@ -278,26 +316,46 @@ impl ActiveAccount {
                 events.push(AccountEvent::Refused { reason });
             }
             ToClient::Refused { request: RequestId::Query { id }, .. } => self.queries.on_refused(now, link, id),
-            ToClient::Delivery { message } => self.on_delivery(now, message, events),
+            ToClient::LoggedIn { account } if Some(&account) == self.name() => self.logged_in.insert(link),
+            ToClient::Delivery { message } if self.logged_in.contains(link) => self.on_delivery(now, message, events),
             ToClient::Changed { client, sequence, uid, answer: after } if client == self.session.client() => {
                 let change = self.session.on_changed(now, sequence, uid, &after);
+                if let (Some(Change { command: Command::Read { .. }, .. }), true) = (&change, after != Answer::Done) {
+                    self.begin_fetch();
+                }
                 events.extend(change.map(|change| AccountEvent::Changed { sequence, uid, change, after }));
             }
+            ToClient::InboxChanged => self.begin_fetch(),
+            ToClient::RoomNews { news } if self.logged_in.contains(link) => self.on_room_news(news, events),
             // Answers in a session that is over, and frames that are not about an account.
             _ => {}
         }
     }
 
-    /// Takes a page of unread messages, and hands out those that were not handed out before.
-    pub fn on_unread(&mut self, now: Timestamp, page: Vec<Message>, more: bool, events: &mut Vec<AccountEvent>) {
-        for message in self.inbox.on_page(page, more) {
+    /// Takes a page of what the inbox has to fetch, and hands out the messages that were not handed out before.
+    pub fn on_page(&mut self, now: Timestamp, answer: QueryAnswer, events: &mut Vec<AccountEvent>) {
+        if let Some(number) = self.page.take() {
+            self.queries.close(number);
+        }
+        let Some(inbox) = &mut self.inbox else { return };
+        let news = match answer {
+            QueryAnswer::Inbox { entries, next, .. } => inbox.on_list(entries, next),
+            QueryAnswer::Messages { messages, later, .. } => inbox.on_page(messages, later),
+            QueryAnswer::Rejected { reason } if matches!(inbox.query(), Some(Query::Inbox { .. })) => {
+                events.push(AccountEvent::FetchRejected(reason));
+                inbox.on_list(Vec::new(), None)
+            }
+            _ => inbox.on_page_rejected(),
+        };
+        for message in news {
             self.session.observe(now, message.uid.timestamp);
-            self.hand_out(message, events);
+            events.push(AccountEvent::Message(message));
         }
     }
 
     /// The requests that have to be sent again now, on all links.
     pub fn due(&mut self, now: Timestamp) -> Vec<ToReplica> {
+        self.fetch_at = self.fetch_at.filter(|at| *at > now);
         let client = self.session.client();
         let repeated = self.session.due(now);
         // Queries behind a command that is repeated shall still see its effect.
@@ -313,15 +371,14 @@ impl ActiveAccount {
 
     /// When [`ActiveAccount::due`] will have something to send.
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.session.deadline().into_iter().chain(self.queries.deadline()).min()
+        [self.session.deadline(), self.queries.deadline(), self.fetch_at].into_iter().flatten().min()
     }
 
-    /// Gives up all commands in flight and goes on in a new session. Acknowledgements are issued again there; of other commands
+    /// Gives up all commands in flight and goes on in a new session. What was being read is read again there; of other commands
     /// it is not known whether they took effect.
     pub fn abandon_session(&mut self) {
-        if let Some((_, uids)) = self.acknowledging.take() {
-            uids.into_iter().for_each(|uid| self.inbox.on_shown(uid));
-        }
+        self.reading.clear();
+        self.inbox.iter_mut().for_each(Inbox::forget_reading);
         self.session = self.session.successor((self.new_client)());
     }
 
@@ -332,48 +389,53 @@ impl ActiveAccount {
         self.session.is_idle() && (is_forgotten || self.session.has_gap())
     }
 
+    /// Begins to fetch everything that is unread, if messages are wanted.
+    fn begin_fetch(&mut self) {
+        self.inbox.iter_mut().filter(|_| self.receives).for_each(Inbox::begin);
+    }
+
+    /// A command is answered: if it reads a range, that is read, or not.
+    fn on_range_answered(&mut self, now: Timestamp, sequence: u64, answer: &Answer) {
+        let Some((conversation, range)) = self.reading.remove(&sequence) else { return };
+        let Some(inbox) = &mut self.inbox else { return };
+        match answer {
+            Answer::Done => {
+                inbox.on_read(&conversation, &range);
+                self.refetch_after = Duration::ZERO;
+            }
+            Answer::Rejected { reason } => {
+                if inbox.on_rejected(&conversation, reason) {
+                    self.fetch_at = Some(now.after(self.refetch_after)).filter(|at| *at > now);
+                    self.refetch_after = (self.refetch_after * 2).clamp(REFETCH_MIN, REFETCH_MAX);
+                }
+            }
+        }
+    }
+
     fn on_delivery(&mut self, now: Timestamp, message: Message, events: &mut Vec<AccountEvent>) {
-        let is_ours = self.name().is_some_and(|name| message.to == recipient(name));
-        if !self.receives || !is_ours {
-            // It was on its way to the account that this one took the place of, for which it stays unread.
+        if !self.receives {
             return;
         }
         self.session.observe(now, message.uid.timestamp);
-        if let Some(message) = self.inbox.on_push(message) {
-            self.hand_out(message, events);
-        }
+        let news = self.inbox.as_mut().and_then(|inbox| inbox.on_push(message));
+        events.extend(news.map(AccountEvent::Message));
     }
 
-    /// Takes the page that [`ActiveAccount::fetch`] asked for.
-    fn on_page(&mut self, now: Timestamp, number: u64, answer: QueryAnswer, events: &mut Vec<AccountEvent>) {
-        self.queries.close(number);
-        self.page = None;
-        match answer {
-            QueryAnswer::Messages { messages, more } => self.on_unread(now, messages, more, events),
-            QueryAnswer::Rejected { reason } => {
-                self.on_unread(now, Vec::new(), false, events);
-                events.push(AccountEvent::FetchRejected(reason));
-            }
-            QueryAnswer::Accounts { .. } | QueryAnswer::Settings { .. } => {
-                self.on_unread(now, Vec::new(), false, events)
-            }
+    fn on_room_news(&mut self, news: RoomNews, events: &mut Vec<AccountEvent>) {
+        if !self.receives || self.news.contains(&news.uid) {
+            return;
         }
-    }
-
-    fn hand_out(&mut self, message: Message, events: &mut Vec<AccountEvent>) {
-        self.inbox.on_shown(message.uid);
-        events.push(AccountEvent::Message(message));
+        if self.news.len() == NEWS_MAX {
+            self.news.pop_front();
+        }
+        self.news.push_back(news.uid);
+        events.push(AccountEvent::RoomNews(news));
     }
 }
 
-/// An account as the recipient of a message.
-pub fn recipient(name: &AccountName) -> Recipient {
-    Recipient::Account { name: name.clone() }
-}
-
-/// A page of unread messages.
-pub fn unread(after: Option<Uid>) -> Query {
-    Query::Unread { after, limit: PAGE_MAX }
+/// The first page of an account's inbox.
+pub fn inbox() -> Query {
+    Query::Inbox { all: false, after: None, limit: PAGE_MAX }
 }
 
 fn request(client: ClientId, outgoing: Outgoing) -> ToReplica {

@@ -192,7 +192,7 @@ mod tests {
     fn queries() -> (OpenQueries, u64) {
         let mut queries = OpenQueries::new(Duration::from_millis(1000));
         (0..2).for_each(|link| assert!(queries.on_link_ready(link).is_empty()));
-        let query = Query::Unread { after: None, limit: 5 };
+        let query = Query::Blocked;
         let number = queries.ask(at(0), at(0), query).id;
         (queries, number)
     }

@@ -427,7 +427,7 @@ impl Session {
     }
 
     /// The digest of our request with this number, if it is in flight or among the last that were answered.
-    fn digest(&self, sequence: u64) -> Option<RequestDigest> {
+    pub fn digest(&self, sequence: u64) -> Option<RequestDigest> {
         let in_flight = self.in_flight.get(&sequence).map(|request| request.digest);
         in_flight.or_else(|| self.answered.get(&sequence).map(|answered| answered.digest))
     }

@@ -136,7 +136,8 @@ fn the_first_answer_counts_and_later_ones_are_compared() {
 fn answers_to_another_command_under_the_same_number_are_told_apart() {
     let mut session = session(3);
     let sent = session.issue(at(5), Command::Delete);
-    let other = |at| uid_of(1, at, Command::Ack { uids: Vec::new() });
+    let other =
+        |at| uid_of(1, at, Command::Block { name: AccountName::parse("nobody").expect("a name"), is_blocked: false });
     let different = Answer::Rejected { reason: Rejection::DifferentCommand };
 
     // The other one is answered first: at one replica it came first, at the other it came second.

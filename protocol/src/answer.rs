@@ -1,10 +1,10 @@
 //! What replicas answer to commands and queries.
 
-use crate::command::Recipient;
+use crate::conversation::{Conversation, InboxEntry, InboxPlace, Message};
 use crate::digest::Digest;
 use crate::name::AccountName;
 use crate::operator::Settings;
-use crate::text::MessageText;
+use crate::room::{Member, RoomInfo, RoomInvitation, RoomName};
 use crate::uid::Uid;
 use std::fmt;
 use std::time::Duration;
@@ -26,22 +26,46 @@ wire_enum! {
     pub enum QueryAnswer {
         /// The query cannot be answered.
         0 => Rejected { reason: Rejection },
-        /// The answer to [`crate::command::Query::List`].
+        /// The answer to [`crate::command::Query::List`], and without `next` to [`crate::command::Query::Blocked`].
         1 => Accounts {
             /// Sorted. May be empty although more pages follow: a page ends after a bounded number of names that do not match.
             names: Vec<AccountName>,
             /// The name after which the next page begins; none when this page is the last.
             next: Option<AccountName>,
         },
-        /// The answer to [`crate::command::Query::Unread`] and [`crate::command::Query::History`].
+        /// The answer to [`crate::command::Query::History`].
         2 => Messages {
             /// Oldest first.
             messages: Vec<Message>,
-            /// Whether more exist in the direction of the query: after these for unread messages, before them for history.
-            more: bool,
+            /// Whether there are earlier ones; of a page of unread messages, always false.
+            earlier: bool,
+            /// Whether there are later ones; of a page of unread messages, whether there are later ones that are unread.
+            later: bool,
         },
         /// The answer to [`crate::command::Query::Settings`].
         3 => Settings { settings: Settings },
+        /// The answer to [`crate::command::Query::Inbox`].
+        4 => Inbox {
+            /// May be empty although more pages follow.
+            entries: Vec<InboxEntry>,
+            /// The invitations to rooms, oldest first; only in the first page.
+            invitations: Vec<RoomInvitation>,
+            /// The place after which the next page begins; none when this page is the last.
+            next: Option<InboxPlace>,
+        },
+        /// The answer to [`crate::command::Query::Rooms`].
+        5 => Rooms {
+            /// Sorted. May be empty although more pages follow.
+            rooms: Vec<RoomInfo>,
+            /// The name after which the next page begins; none when this page is the last.
+            next: Option<RoomName>,
+        },
+        /// The answer to [`crate::command::Query::Members`].
+        6 => Members {
+            members: Vec<Member>,
+            /// The uid after which the next page begins; none when this page is the last.
+            next: Option<Uid>,
+        },
     }
 }
 
@@ -57,9 +81,9 @@ wire_enum! {
         2 => NotOwner { name: AccountName },
         /// The client has to log in first.
         3 => LoginRequired,
-        /// The recipient has as many unread messages from the actor as there is room left among those that it may have
-        /// ([`crate::operator::Settings::unread_max`]). Other senders still find room.
-        4 => MailboxFull { name: AccountName },
+        /// The account has as many unread messages in its conversation with the actor as it may have
+        /// ([`crate::operator::Settings::unread_max`]), or blocks the actor, which is not to be told.
+        4 => TooManyUnread { name: AccountName },
         /// The session belongs to another actor: the one of its first request.
         5 => NotYourSession,
         /// An earlier request of the session has not been applied: number `expected` is the next one that can be.
@@ -80,6 +104,31 @@ wire_enum! {
         13 => NotAnOperator,
         /// There are as many accounts as operators allow.
         14 => TooManyAccounts,
+        /// There is no such room, or it is private and the actor neither a member nor invited.
+        15 => NoSuchRoom { room: RoomName },
+        /// The actor is no member of this public room.
+        16 => NotAMember { room: RoomName },
+        /// The room to be created exists.
+        17 => RoomExists { room: RoomName },
+        /// The room has [`crate::room::MEMBERS_MAX`] members.
+        18 => RoomFull { room: RoomName },
+        /// The actor is a member of [`crate::room::MEMBERSHIPS_MAX`] rooms.
+        19 => TooManyRooms,
+        /// Only the owner of the room may do this.
+        20 => NotRoomOwner { room: RoomName },
+        /// The account that the command names is no member of the room.
+        21 => NoSuchMember { name: AccountName, room: RoomName },
+        /// The conversation has other messages in the range than those that were shown.
+        22 => Outdated,
+        /// The range to be read is empty, ends before it begins, or ends after the uid of the command itself.
+        23 => NoRange,
+        /// The actor has read [`crate::conversation::READ_AHEAD_MAX`] ranges beyond its marker, and this would be one more.
+        24 => TooManyRanges,
+        /// The actor has begun as many conversations that were not answered as it may
+        /// ([`crate::operator::Settings::requests_max`]).
+        25 => TooManyRequests,
+        /// The actor has no such conversation.
+        26 => NoConversation { conversation: Conversation },
     }
 }
 
@@ -90,7 +139,7 @@ impl fmt::Display for Rejection {
             Rejection::NoSuchUser { name } => write!(formatter, "there is no account {name}"),
             Rejection::NotOwner { name } => write!(formatter, "there is no account {name} with your key"),
             Rejection::LoginRequired => write!(formatter, "you are not connected as anyone"),
-            Rejection::MailboxFull { name } => write!(
+            Rejection::TooManyUnread { name } => write!(
                 formatter,
                 "{name} has too many unread messages from you, and has to read some before you can send more"
             ),
@@ -114,19 +163,31 @@ impl fmt::Display for Rejection {
             Rejection::TooManyAccounts => {
                 write!(formatter, "the service has as many accounts as its operator allows")
             }
+            Rejection::NoSuchRoom { room } => write!(formatter, "there is no room {room}"),
+            Rejection::NotAMember { room } => write!(formatter, "you are no member of {room}; join it first"),
+            Rejection::RoomExists { room } => write!(formatter, "the room {room} exists already"),
+            Rejection::RoomFull { room } => write!(formatter, "{room} has as many members as a room can have"),
+            Rejection::TooManyRooms => {
+                write!(formatter, "you are a member of as many rooms as an account can be; leave one first")
+            }
+            Rejection::NotRoomOwner { room } => write!(formatter, "only the owner of {room} may do that"),
+            Rejection::NoSuchMember { name, room } => write!(formatter, "{name} is no member of {room}"),
+            Rejection::Outdated => {
+                write!(formatter, "the conversation has other messages there than those that were shown")
+            }
+            Rejection::NoRange => write!(formatter, "that is no range of messages"),
+            Rejection::TooManyRanges => {
+                write!(formatter, "too many ranges of the conversation are read with unread messages between them")
+            }
+            Rejection::TooManyRequests => write!(
+                formatter,
+                "too many of those to whom you have written first have not answered; you can begin no other conversation \
+                 until one does"
+            ),
+            Rejection::NoConversation { conversation } => {
+                write!(formatter, "you have no conversation with {conversation}")
+            }
         }
-    }
-}
-
-wire_struct! {
-    /// A chat message.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Message {
-        /// The uid of the request that sent it.
-        pub uid: Uid,
-        pub from: AccountName,
-        pub to: Recipient,
-        pub text: MessageText,
     }
 }
 

@@ -8,7 +8,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | encoding | [`wire`] (CBOR), [`frame`] (a length, then a CBOR item), [`hex`] |
-//! | values | [`time`], [`clock_offset`], [`uid`], [`name`], [`text`], [`session`], [`digest`], [`login`], [`operator`], [`version`], [`key_file`], [`close`], [`cluster`] |
+//! | values | [`time`], [`clock_offset`], [`uid`], [`name`], [`text`], [`room`], [`conversation`], [`session`], [`digest`], [`login`], [`operator`], [`version`], [`key_file`], [`close`], [`cluster`] |
 //! | requests and answers | [`command`], [`request`], [`answer`], [`status`] |
 //! | messages | [`message`] (clients and replicas), [`peer`] (replicas among themselves) |
 //!
@@ -25,6 +25,7 @@ pub mod clock_offset;
 pub mod close;
 pub mod cluster;
 pub mod command;
+pub mod conversation;
 pub mod digest;
 pub mod frame;
 pub mod hex;
@@ -35,6 +36,7 @@ pub mod name;
 pub mod operator;
 pub mod peer;
 pub mod request;
+pub mod room;
 pub mod session;
 pub mod status;
 pub mod text;

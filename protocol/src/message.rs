@@ -3,13 +3,15 @@
 //! A connection begins with [`ToReplica::Hello`] and [`ToClient::Welcome`]. `docs/PROTOCOL.md` says which message may follow
 //! which. Messages between replicas are in `peer.rs`.
 
-use crate::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal};
+use crate::answer::{Answer, AnswerMetadata, QueryAnswer, Refusal};
 use crate::close::CloseReason;
 use crate::command::{Command, Query};
+use crate::conversation::Message;
 use crate::digest::Digest;
 use crate::login::{Challenge, LoginProof, LoginRefusal, PublicKey};
 use crate::name::{AccountName, ClusterName, ReplicaName};
 use crate::request::RequestId;
+use crate::room::RoomNews;
 use crate::session::ClientId;
 use crate::status::{PublicStatus, StatusReport};
 use crate::time::Timestamp;
@@ -120,7 +122,7 @@ wire_enum! {
             /// The replica's clock.
             clock: Timestamp,
         },
-        /// A message for the account that the connection speaks for.
+        /// A message in a conversation of the account that the connection speaks for, perhaps from the account itself.
         7 => Delivery { message: Message },
         /// Answers a ping.
         8 => Pong {
@@ -167,6 +169,11 @@ wire_enum! {
         },
         /// Answers [`ToReplica::Status`] otherwise.
         14 => PublicStatus { status: PublicStatus },
+        /// A repair or a snapshot has changed what the account that the connection speaks for has not read, or where it takes part:
+        /// ask for its inbox again.
+        15 => InboxChanged,
+        /// Something has happened in a room of the account that the connection speaks for, or to the account.
+        16 => RoomNews { news: RoomNews },
     }
 }
 

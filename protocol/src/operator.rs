@@ -7,6 +7,7 @@
 use crate::digest::Digest;
 use crate::login::PublicKey;
 use crate::name::{AccountName, checked_text};
+use crate::room::RoomName;
 use crate::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -19,6 +20,8 @@ pub const OPERATORS_MAX: usize = 16;
 pub const INVITATIONS_MAX: usize = 1000;
 /// How many accounts there may be until an operator changes it.
 pub const ACCOUNTS_DEFAULT: u64 = 1_000_000;
+/// How many unanswered conversations an account may have begun until an operator changes it.
+pub const REQUESTS_DEFAULT: u64 = 1_000;
 
 impl AccountName {
     /// Whether it is the name under which operators log in.
@@ -81,9 +84,11 @@ wire_enum! {
     pub enum Quota {
         /// Of accounts. With fewer allowed than there are, none is removed and none can be created.
         0 => Accounts,
-        /// Of unread messages of one account, at most [`crate::command::MAILBOX_MAX`]. With fewer allowed than it has, it gets no more
-        /// until it has fewer.
+        /// Of messages that one account has not read in its conversation with another, at most [`crate::command::UNREAD_MAX`]. With
+        /// fewer allowed than it has, it gets no more there until it has fewer.
         1 => Unread,
+        /// Of conversations that one account has begun and that were not answered.
+        2 => Requests,
     }
 }
 
@@ -103,6 +108,10 @@ wire_enum! {
         4 => RemoveAccount { name: AccountName },
         /// Gives an account another key, as its owner could, when the owner has lost the one before.
         5 => ReplaceKey { name: AccountName, key: PublicKey },
+        /// Ends a room, as its owner could.
+        6 => CloseRoom { room: RoomName },
+        /// Has messages removed that are older than this; with zero, none.
+        7 => SetRetention { seconds: u64 },
     }
 }
 
@@ -114,10 +123,16 @@ impl fmt::Display for Operation {
             Operation::Revoke { invitation } => write!(formatter, "revoke the invitation {invitation}"),
             Operation::SetQuota { quota: Quota::Accounts, limit } => write!(formatter, "at most {limit} accounts"),
             Operation::SetQuota { quota: Quota::Unread, limit } => {
-                write!(formatter, "at most {limit} unread messages of an account")
+                write!(formatter, "at most {limit} unread messages in a conversation of two")
+            }
+            Operation::SetQuota { quota: Quota::Requests, limit } => {
+                write!(formatter, "at most {limit} unanswered conversations of an account")
             }
             Operation::RemoveAccount { name } => write!(formatter, "remove the account {name}"),
             Operation::ReplaceKey { name, key } => write!(formatter, "give the account {name} the key {key}"),
+            Operation::CloseRoom { room } => write!(formatter, "close the room {room}"),
+            Operation::SetRetention { seconds: 0 } => write!(formatter, "remove no messages"),
+            Operation::SetRetention { seconds } => write!(formatter, "remove messages older than {seconds} seconds"),
         }
     }
 }
@@ -148,8 +163,12 @@ wire_struct! {
         pub accounts: u64,
         /// How many there may be.
         pub accounts_max: u64,
-        /// How many unread messages an account may have.
+        /// How many messages an account may have unread in a conversation of two.
         pub unread_max: u64,
+        /// How many conversations an account may have begun that were not answered.
+        pub requests_max: u64,
+        /// After how many seconds messages are removed; zero: never.
+        pub retention_seconds: u64,
         /// The open invitations, in the order of their digests.
         pub invitations: Vec<OpenInvitation>,
     }

@@ -47,6 +47,16 @@ impl Uid {
         Some(Uid { timestamp: Timestamp(u64::from_be_bytes(*timestamp)), digest: digest.try_into().ok()? })
     }
 
+    /// The greatest uid below this one; [`Uid::MIN`] has none, and is returned itself.
+    pub fn before(self) -> Uid {
+        let (high, low) = (self.timestamp.0, u128::from_be_bytes(self.digest));
+        match (low.checked_sub(1), high.checked_sub(1)) {
+            (Some(low), _) => Uid { digest: low.to_be_bytes(), ..self },
+            (None, Some(high)) => Uid { timestamp: Timestamp(high), digest: [0xff; 16] },
+            (None, None) => self,
+        }
+    }
+
     /// The inverse of `Display`, which writes 48 hexadecimal digits; none for any other text.
     pub fn from_hex(text: &str) -> Option<Uid> {
         Uid::from_bytes(&bytes_from_hex::<{ Self::LENGTH }>(text)?)
@@ -89,6 +99,18 @@ mod tests {
         let high = Uid { timestamp: Timestamp(256), digest: [2; 16] };
         assert!(low < middle && middle < high);
         assert!(low.to_bytes() < middle.to_bytes() && middle.to_bytes() < high.to_bytes());
+    }
+
+    #[test]
+    fn nothing_lies_between_a_uid_and_the_one_before_it() {
+        let uid = |timestamp, last| {
+            let mut digest = [0; 16];
+            digest[15] = last;
+            Uid { timestamp: Timestamp(timestamp), digest }
+        };
+        assert_eq!(uid(7, 2).before(), uid(7, 1));
+        assert_eq!(uid(7, 0).before(), Uid { timestamp: Timestamp(6), digest: [0xff; 16] });
+        assert_eq!(Uid::MIN.before(), Uid::MIN);
     }
 
     #[test]

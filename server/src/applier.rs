@@ -269,10 +269,8 @@ impl Applier {
             NetEvent::Greeted { connection } => clients.on_greeted(connection),
             NetEvent::LoggedIn { connection, actor, receive } => {
                 // A replica that catches up may not know the account yet.
-                let is_wrong = self.replica.phase() == Phase::Serving
-                    && !actor.account.is_operator()
-                    && !self.executor.store.owns(&actor)?;
-                clients.on_logged_in(connection, actor, receive, is_wrong);
+                let is_serving = self.replica.phase() == Phase::Serving;
+                self.executor.on_logged_in(connection, actor, receive, is_serving)?;
             }
             NetEvent::LoggedOut { connection } => clients.on_logged_out(connection),
             NetEvent::Closed { connection } => clients.on_closed(connection),

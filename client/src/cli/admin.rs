@@ -1,7 +1,7 @@
 //! `stablechat admin`: the requests of operators.
 
 use crate::cli::exit::{self, Failure};
-use crate::cli::verb::Verb;
+use crate::cli::verb::{self, Verb};
 use crate::password;
 use serde_json::{Value, json};
 use stablechat_protocol::digest::Digest;
@@ -38,6 +38,11 @@ pub fn read(words: &[String], cluster: &ClusterId) -> Result<Verb, Failure> {
         ["quota", "unread", limit] => {
             Operation::SetQuota { quota: Quota::Unread, limit: number(limit).map_err(usage)? }
         }
+        ["quota", "requests", limit] => {
+            Operation::SetQuota { quota: Quota::Requests, limit: number(limit).map_err(usage)? }
+        }
+        ["retention", time] => Operation::SetRetention { seconds: seconds(time).map_err(usage)? },
+        ["close", room] => Operation::CloseRoom { room: verb::room(room).map_err(usage)? },
         ["remove", name] => Operation::RemoveAccount { name: account(name)? },
         ["reset", name] => {
             let (name, password) = (account(name)?, random_code()?.to_string());
@@ -69,6 +74,30 @@ fn invitation(text: &str) -> Result<Digest, String> {
     }
 }
 
+/// How long a time is: a number of hours or days, or for ever, which is zero.
+fn seconds(text: &str) -> Result<u64, String> {
+    let fault = || {
+        format!(
+            "{text:?} is no time to keep messages for; it is a number of hours or days, such as 12h or 90d, or for-ever"
+        )
+    };
+    if text == "for-ever" {
+        return Ok(0);
+    }
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(fault)?;
+    let unit = match unit {
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(fault()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(fault)
+}
+
 fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("{text:?} is not a number from 0 to {}", u64::MAX))
 }
@@ -80,6 +109,8 @@ pub fn done(operation: &Operation, secret: Option<&str>) -> String {
         (Operation::SetRegistration { registration }, _) => format!("registration is {registration}"),
         (Operation::Revoke { .. }, _) => "revoked the invitation".into(),
         (Operation::RemoveAccount { name }, _) => format!("removed {name}"),
+        (Operation::CloseRoom { room }, _) => format!("closed {room}"),
+        (Operation::SetRetention { seconds }, _) => format!("messages are kept {}", kept_for(*seconds)),
         (other, _) => other.to_string(),
     }
 }
@@ -95,10 +126,16 @@ pub fn done_as_json(operation: &Operation, secret: Option<&str>) -> Value {
         }
         Operation::Revoke { invitation } => json!({"operation": "revoke", "digest": invitation.to_string()}),
         Operation::SetQuota { quota, limit } => {
-            let quota = if *quota == Quota::Accounts { "accounts" } else { "unread" };
+            let quota = match quota {
+                Quota::Accounts => "accounts",
+                Quota::Unread => "unread",
+                Quota::Requests => "requests",
+            };
             json!({"operation": "quota", "quota": quota, "limit": limit})
         }
         Operation::RemoveAccount { name } => json!({"operation": "remove", "name": name.as_str()}),
+        Operation::CloseRoom { room } => json!({"operation": "close", "room": room.as_str()}),
+        Operation::SetRetention { seconds } => json!({"operation": "retention", "seconds": seconds}),
         Operation::ReplaceKey { name, .. } => {
             json!({"operation": "reset", "name": name.as_str(), "password": secret})
         }
@@ -109,10 +146,14 @@ pub fn done_as_json(operation: &Operation, secret: Option<&str>) -> Value {
 
 /// The settings, for people.
 pub fn settings(settings: &Settings) -> String {
-    let Settings { registration, accounts, accounts_max, unread_max, invitations } = settings;
+    let Settings { registration, accounts, accounts_max, unread_max, requests_max, retention_seconds, invitations } =
+        settings;
     let mut text = format!(
         "registration: {registration}\naccounts: {accounts} of at most {accounts_max}\n\
-         unread messages of an account: at most {unread_max}\nopen invitations: {}",
+         unread messages in a conversation of two: at most {unread_max}\n\
+         conversations that an account begins without an answer: at most {requests_max}\n\
+         messages are kept {}\nopen invitations: {}",
+        kept_for(*retention_seconds),
         invitations.len()
     );
     for open in invitations {
@@ -122,15 +163,27 @@ pub fn settings(settings: &Settings) -> String {
     text
 }
 
+/// How long messages are kept, in words.
+fn kept_for(seconds: u64) -> String {
+    match seconds {
+        0 => "for ever".into(),
+        seconds if seconds.is_multiple_of(24 * 3600) => format!("for {} days", seconds / (24 * 3600)),
+        seconds => format!("for {} hours", seconds / 3600),
+    }
+}
+
 /// The same as JSON.
 pub fn settings_as_json(settings: &Settings) -> Value {
-    let Settings { registration, accounts, accounts_max, unread_max, invitations } = settings;
+    let Settings { registration, accounts, accounts_max, unread_max, requests_max, retention_seconds, invitations } =
+        settings;
     json!({
         "type": "settings",
         "registration": registration.word(),
         "accounts": accounts,
         "accounts_max": accounts_max,
         "unread_max": unread_max,
+        "requests_max": requests_max,
+        "retention_seconds": retention_seconds,
         "invitations": invitations.iter().map(|open| json!({
             "digest": open.invitation.to_string(),
             "opened_ns": open.opened.map(|opened| opened.0),
@@ -160,6 +213,11 @@ mod tests {
         let registration = Registration::Closed;
         assert_eq!(operation("registration closed"), Operation::SetRegistration { registration });
         assert_eq!(operation("quota unread 9"), Operation::SetQuota { quota: Quota::Unread, limit: 9 });
+        assert_eq!(operation("quota requests 9"), Operation::SetQuota { quota: Quota::Requests, limit: 9 });
+        assert_eq!(operation("retention 90d"), Operation::SetRetention { seconds: 90 * 24 * 3600 });
+        assert_eq!(operation("retention 1h"), Operation::SetRetention { seconds: 3600 });
+        assert_eq!(operation("retention for-ever"), Operation::SetRetention { seconds: 0 });
+        assert_eq!(operation("close ops"), Operation::CloseRoom { room: verb::room("#ops").expect("a name") });
         let name = AccountName::parse("bob").expect("a name");
         assert_eq!(operation("remove bob"), Operation::RemoveAccount { name });
         let Ok(Verb::Operate { operation: Operation::Invite { invitation }, secret: Some(code) }) = words("invite")
@@ -178,6 +236,12 @@ mod tests {
             ("invite bob", "there is no admin invite bob"),
             ("registration all", "must be open, invitation or closed"),
             ("quota accounts -1", "is not a number"),
+            ("retention 0d", "is no time to keep messages for"),
+            ("retention d", "is no time to keep messages for"),
+            ("retention 5", "such as 12h or 90d, or for-ever"),
+            ("retention 99999999999999999999d", "is no time to keep messages for"),
+            ("retention \u{e9}", "is no time to keep messages for"),
+            ("close Ops", "the name of the room \"Ops\" has"),
             ("revoke 7f", "it is no invitation code"),
             ("remove Bob", "has a character"),
         ] {

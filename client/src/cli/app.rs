@@ -282,7 +282,7 @@ impl App {
     fn perform(&mut self, heard: &mut Vec<LinkEvent>, now: Timestamp) {
         self.do_effects();
         self.screen.flush(self.prompt.as_mut());
-        // A message is acknowledged only when it was written: one that was not stays unread.
+        // A message is read only when it was written: one that was not stays unread.
         match self.screen.loss() {
             None => self.controller.on_shown(now),
             Some(_) => self.controller.on_output_lost(),

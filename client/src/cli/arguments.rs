@@ -10,18 +10,20 @@ use crate::cli::mode::Mode;
 use crate::cli::places::{self, ClusterFile, NamedBy};
 use crate::cli::probe::ProbeSettings;
 use crate::cli::secrets::{self, NewKey, Secrets, load_credentials};
-use crate::cli::verb::Verb;
+use crate::cli::verb::{self, Verb};
 use crate::cli::watch::WatchSettings;
 use crate::greeting::Credentials;
 use crate::keys::Keys;
 use argh::{ArgsInfo, CommandInfoWithArgs};
 use forms::{
-    Admin, Arguments, Create, Delete, History, Key, KeyAction, List, Listen, Password, Probe, Replies, Send, Status,
-    Subcommand, Unread,
+    Admin, Arguments, Block, Blocked, Create, Delete, History, Inbox, Invite, Join, Key, KeyAction, Leave, List,
+    Listen, Members, Mute, Password, Probe, Replies, Room, Rooms, Send, SetTopic, Status, Subcommand, Unblock, Unmute,
+    Unread,
 };
 use stablechat_command_line::Early;
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::name::{AccountName, Pattern};
+use stablechat_protocol::room::{RoomAction, Topic};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::{MessageText, TEXT_MAX};
 use stablechat_transport::TlsDialer;
@@ -108,23 +110,48 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
             let typed = secrets.typed(&name)?;
             (mode, Start { first: Some(Verb::Connect { name }), typed, ends: once, ..Start::default() })
         }
-        Some(Subcommand::Send(Send { id, name, text })) => {
-            let verb = Verb::Send { to: name, text: message_text(&text)? };
+        Some(Subcommand::Send(Send { id, to, text })) => {
+            let verb = Verb::Send { to, text: message_text(&text)? };
             let account = required(account, "send", &keys)?;
             (Mode::Once, speaking(secrets.credentials(&account)?, id.as_deref(), verb))
         }
-        Some(Subcommand::Unread(Unread {})) => {
-            let account = required(account, "unread", &keys)?;
-            (Mode::Once, speaking(secrets.credentials(&account)?, None, Verb::Unread))
-        }
-        Some(Subcommand::History(History { name, count })) => {
-            let verb = Verb::History { with: name, limit: count };
-            let account = required(account, "history", &keys)?;
+        Some(command) => {
+            let verb = verb_of(command)?;
+            let account = required(account, verb.word(), &keys)?;
             (Mode::Once, speaking(secrets.credentials(&account)?, None, verb))
         }
     };
     let all_replies = replies == Replies::All;
     Ok(Parsed::Run(Box::new(AppSettings { mode, json, all_replies, cluster, tls, keys, start })))
+}
+
+/// The verb of a command that does nothing else.
+fn verb_of(command: Subcommand) -> Result<Verb, Failure> {
+    let usage = |fault: String| Failure::new(exit::USAGE, fault);
+    Ok(match command {
+        Subcommand::Inbox(Inbox { all }) => Verb::Inbox { all },
+        Subcommand::Unread(Unread {}) => Verb::Unread,
+        Subcommand::History(History { with, count }) => Verb::History { with, limit: count },
+        Subcommand::Rooms(Rooms { glob }) => Verb::Rooms { pattern: glob.unwrap_or_else(Pattern::all) },
+        Subcommand::Room(Room { words }) => {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            verb::parse_room(&words).map_err(usage)?
+        }
+        Subcommand::Join(Join { room }) => Verb::Room { room, action: RoomAction::Join },
+        Subcommand::Leave(Leave { room }) => Verb::Room { room, action: RoomAction::Leave },
+        Subcommand::Members(Members { room }) => Verb::Members { room },
+        Subcommand::Invite(Invite { room, name }) => Verb::Room { room, action: RoomAction::Invite { name } },
+        Subcommand::SetTopic(SetTopic { room, text }) => {
+            let topic = Topic::parse(text.join(" ")).map_err(|error| usage(error.to_string()))?;
+            Verb::Room { room, action: RoomAction::SetTopic { topic } }
+        }
+        Subcommand::Block(Block { name }) => Verb::Block { name, is_blocked: true },
+        Subcommand::Unblock(Unblock { name }) => Verb::Block { name, is_blocked: false },
+        Subcommand::Blocked(Blocked {}) => Verb::Blocked,
+        Subcommand::Mute(Mute { conversation }) => Verb::Mute { conversation, is_muted: true },
+        Subcommand::Unmute(Unmute { conversation }) => Verb::Mute { conversation, is_muted: false },
+        other => unreachable!("`plan` knows what {other:?} does"),
+    })
 }
 
 fn start_create(Create { invitation, password, name }: Create, secrets: &Secrets) -> Result<Start, Failure> {

@@ -23,6 +23,7 @@ pub mod places;
 pub mod print;
 pub mod probe;
 pub mod prompt;
+pub mod rooms;
 pub mod screen;
 pub mod secrets;
 pub mod signals;

@@ -2,14 +2,17 @@
 
 use crate::cli::admin;
 use crate::cli::exit::Failure;
+use crate::cli::rooms;
 use crate::cli::status::ClusterStatus;
-use crate::cli::verb::HELP;
+use crate::cli::verb::{HELP, word_for};
 use crate::cli::visible::{json_line, visible};
 use serde_json::{Value, json};
-use stablechat_protocol::answer::{Answer, Message};
+use stablechat_protocol::answer::Answer;
 use stablechat_protocol::command::Command;
+use stablechat_protocol::conversation::{Conversation, InboxEntry, Message};
 use stablechat_protocol::name::{AccountName, ReplicaName};
 use stablechat_protocol::operator::{Operation, Settings};
+use stablechat_protocol::room::{Member, RoomAction, RoomInfo, RoomInvitation, RoomName, RoomNews};
 use stablechat_protocol::time::utc;
 use stablechat_protocol::uid::Uid;
 
@@ -53,7 +56,7 @@ pub enum Item {
         name: AccountName,
     },
     Sent {
-        to: AccountName,
+        to: Conversation,
         uid: Uid,
         /// The place of the request in the session.
         sequence: u64,
@@ -62,10 +65,36 @@ pub enum Item {
     Account {
         name: AccountName,
     },
-    /// A message to the account in use.
-    Message(Message),
+    /// A message of a conversation of the account in use, which is `reader`.
+    Message {
+        message: Message,
+        reader: Option<AccountName>,
+    },
     /// A message of an exchange, in either direction.
     Exchanged(Message),
+    /// A conversation of the account in use.
+    Conversation(InboxEntry),
+    /// An invitation to a room.
+    Invited(RoomInvitation),
+    /// A room that the account in use may know of.
+    Room(RoomInfo),
+    /// A member of a room.
+    Member(Member),
+    /// The account in use has done something with a room.
+    RoomChanged {
+        room: RoomName,
+        action: RoomAction,
+    },
+    /// Something has happened in a room of the account in use.
+    RoomNews(RoomNews),
+    Blocked {
+        name: AccountName,
+        is_blocked: bool,
+    },
+    Muted {
+        conversation: Conversation,
+        is_muted: bool,
+    },
     Status(ClusterStatus),
     /// What operators have set.
     Settings(Settings),
@@ -178,13 +207,25 @@ impl Printer {
             Item::Deleted { name } => format!("deleted {name}{stored}"),
             Item::Sent { to, .. } => format!("sent to {to}{stored}"),
             Item::Account { name } => name.to_string(),
-            Item::Message(message) => {
-                format!("[{}] {}: {}", utc(message.uid.timestamp), message.from, visible(message.text.as_str()))
-            }
+            Item::Message { message, reader } => message_line(message, reader.as_ref()),
             Item::Exchanged(message) => {
                 let (time, text) = (utc(message.uid.timestamp), visible(message.text.as_str()));
                 format!("[{time}] {} -> {}: {text}", message.from, message.to)
             }
+            Item::Conversation(InboxEntry { conversation, unread, is_muted, is_request, .. }) => {
+                let muted = if *is_muted { ", muted" } else { "" };
+                let request = if *is_request { ", not answered yet" } else { "" };
+                format!("{conversation}: {unread} unread{muted}{request}")
+            }
+            Item::Invited(RoomInvitation { room, by, .. }) => format!("{by} invites you: join {room}"),
+            Item::Room(room) => rooms::line(room),
+            Item::Member(member) => member.name.to_string(),
+            Item::RoomChanged { room, action } => format!("{}{stored}", rooms::done(room, action)),
+            Item::RoomNews(news) => format!("[{}] {}", utc(news.uid.timestamp), rooms::news(news)),
+            Item::Blocked { name, is_blocked: true } => format!("{name} is blocked{stored}"),
+            Item::Blocked { name, is_blocked: false } => format!("{name} is not blocked{stored}"),
+            Item::Muted { conversation, is_muted: true } => format!("{conversation} is muted{stored}"),
+            Item::Muted { conversation, is_muted: false } => format!("{conversation} is not muted{stored}"),
             Item::Status(status) => status.to_text(),
             Item::Settings(settings) => admin::settings(settings),
             Item::Operated { operation, secret } => admin::done(operation, secret.as_deref()),
@@ -204,10 +245,10 @@ fn object(item: &Item) -> Option<Value> {
         Item::KeySet { name } => json!({"type": "key-set", "name": name.as_str()}),
         Item::Deleted { name } => json!({"type": "deleted", "name": name.as_str()}),
         Item::Sent { to, uid, sequence } => {
-            json!({"type": "sent", "to": to.as_str(), "uid": uid.to_string(), "sequence": sequence})
+            json!({"type": "sent", "to": to.to_string(), "uid": uid.to_string(), "sequence": sequence})
         }
         Item::Account { name } => json!({"type": "account", "name": name.as_str()}),
-        Item::Message(message) | Item::Exchanged(message) => json!({
+        Item::Message { message, .. } | Item::Exchanged(message) => json!({
             "type": "message",
             "uid": message.uid.to_string(),
             "time_ns": message.uid.timestamp.0,
@@ -223,6 +264,39 @@ fn object(item: &Item) -> Option<Value> {
             "before": in_words(before),
             "after": in_words(after),
         }),
+        Item::Conversation(InboxEntry { conversation, unread, last, is_muted, is_request }) => json!({
+            "type": "conversation",
+            "with": conversation.to_string(),
+            "unread": unread,
+            "last_ns": last.timestamp.0,
+            "muted": is_muted,
+            "request": is_request,
+        }),
+        Item::Invited(RoomInvitation { room, by, uid }) => {
+            json!({"type": "invitation", "room": room.as_str(), "by": by.as_str(), "time_ns": uid.timestamp.0})
+        }
+        Item::Room(room) => rooms::as_json(room),
+        Item::Member(Member { name, joined }) => {
+            json!({"type": "member", "name": name.as_str(), "joined_ns": joined.timestamp.0})
+        }
+        Item::RoomChanged { room, action } => {
+            let mut object = rooms::action_as_json(action);
+            object["type"] = json!("room-changed");
+            object["room"] = json!(room.as_str());
+            object
+        }
+        Item::RoomNews(RoomNews { room, uid, by, action }) => {
+            let mut object = rooms::action_as_json(action);
+            object["type"] = json!("room-news");
+            object["room"] = json!(room.as_str());
+            object["by"] = json!(by.as_str());
+            object["time_ns"] = json!(uid.timestamp.0);
+            object
+        }
+        Item::Blocked { name, is_blocked } => json!({"type": "blocked", "name": name.as_str(), "blocked": is_blocked}),
+        Item::Muted { conversation, is_muted } => {
+            json!({"type": "muted", "with": conversation.to_string(), "muted": is_muted})
+        }
         Item::Settings(settings) => admin::settings_as_json(settings),
         Item::Operated { operation, secret } => admin::done_as_json(operation, secret.as_deref()),
         Item::Help => json!({"type": "help", "text": HELP}),
@@ -246,9 +320,14 @@ fn verb(command: &Command) -> &'static str {
         Command::Create { .. } => "create",
         Command::Delete => "delete",
         Command::Send { .. } => "send",
-        Command::Ack { .. } => "ack",
+        Command::Read { .. } => "read",
         Command::SetKey { .. } => "set-key",
         Command::Operate { .. } => "admin",
+        Command::Room { action, .. } => word_for(action),
+        Command::Block { is_blocked: true, .. } => "block",
+        Command::Block { is_blocked: false, .. } => "unblock",
+        Command::Mute { is_muted: true, .. } => "mute",
+        Command::Mute { is_muted: false, .. } => "unmute",
     }
 }
 
@@ -263,7 +342,21 @@ fn subject(command: &Command) -> String {
             format!("{verb} {to} \"{text}{}\"", if is_cut { "\u{2026}" } else { "" })
         }
         Command::Operate { operation } => format!("{verb} ({operation})"),
-        Command::Delete | Command::Ack { .. } | Command::SetKey { .. } => verb.into(),
+        Command::Room { room, .. } => format!("{verb} {room}"),
+        Command::Block { name, .. } => format!("{verb} {name}"),
+        Command::Mute { conversation, .. } => format!("{verb} {conversation}"),
+        Command::Delete | Command::Read { .. } | Command::SetKey { .. } => verb.into(),
+    }
+}
+
+/// A message as a line. Between two accounts, one reads only who speaks, unless it is oneself.
+fn message_line(message: &Message, reader: Option<&AccountName>) -> String {
+    let (time, text) = (utc(message.uid.timestamp), visible(message.text.as_str()));
+    let Message { from, to, .. } = message;
+    match to {
+        Conversation::Room { name } => format!("[{time}] {name} {from}: {text}"),
+        _ if reader == Some(from) && *to != Conversation::with(from) => format!("[{time}] {from} -> {to}: {text}"),
+        _ => format!("[{time}] {from}: {text}"),
     }
 }
 
@@ -288,8 +381,9 @@ mod tests {
     fn message(text: &str) -> Message {
         Message {
             uid: Uid { timestamp: Timestamp(1_795_336_205_000_000_001), digest: [7; 16] },
+            position: 1,
             from: name("alice"),
-            to: crate::account::recipient(&name("bob")),
+            to: Conversation::with(&name("bob")),
             text: MessageText::parse(text).expect("a text"),
         }
     }
@@ -309,11 +403,17 @@ mod tests {
 
     #[test]
     fn results_for_people() {
-        let sent = Item::Sent { to: name("bob"), uid: message("x").uid, sequence: 4 };
+        let sent = Item::Sent { to: Conversation::with(&name("bob")), uid: message("x").uid, sequence: 4 };
         assert_eq!(write(false, false, sent.clone(), by_a()), result("sent to bob"));
         assert_eq!(write(false, true, sent, by_a()), result("a: sent to bob (stored on 1 of 3)"));
-        let incoming = Item::Message(message("hi\x07"));
+        let to_bob = |text| Item::Message { message: message(text), reader: Some(name("bob")) };
+        let incoming = to_bob("hi\x07");
         assert_eq!(write(false, true, incoming, None), result("[2026-11-22 08:30:05] alice: hi\u{2407}"));
+        let own = Item::Message { message: message("hi"), reader: Some(name("alice")) };
+        assert_eq!(write(false, false, own, None), result("[2026-11-22 08:30:05] alice -> bob: hi"));
+        let room = Conversation::Room { name: RoomName::parse("#ops").expect("a name") };
+        let in_room = Item::Message { message: Message { to: room, ..message("hi") }, reader: Some(name("bob")) };
+        assert_eq!(write(false, false, in_room, None), result("[2026-11-22 08:30:05] #ops alice: hi"));
         let exchanged = Item::Exchanged(message("hi"));
         assert_eq!(write(false, false, exchanged, by_a()), result("[2026-11-22 08:30:05] alice -> bob: hi"));
         let failed = Item::Failed { line: Some(3), verb: Some("send"), failure: Failure::new(1, "no\x1b") };
@@ -323,7 +423,7 @@ mod tests {
 
     #[test]
     fn results_as_json() {
-        let sent = Item::Sent { to: name("bob"), uid: message("x").uid, sequence: 4 };
+        let sent = Item::Sent { to: Conversation::with(&name("bob")), uid: message("x").uid, sequence: 4 };
         let Written::Result(text) = &write(true, true, sent, by_a())[0] else { panic!("a result") };
         let object: Value = serde_json::from_str(text).expect("JSON");
         let uid = message("x").uid.to_string();
@@ -331,7 +431,7 @@ mod tests {
             "position": 9});
         assert_eq!(object, expected);
 
-        let Written::Result(text) = &write(true, false, Item::Message(message("a\nb\x1b")), None)[0] else {
+        let Written::Result(text) = &write(true, false, Item::Exchanged(message("a\nb\x1b")), None)[0] else {
             panic!("a result")
         };
         assert_eq!(text.matches('\n').count(), 1, "one line");

@@ -1,7 +1,8 @@
 //! The chat that a fake replica serves: accounts, sessions and messages, by the rules that a client can see.
 
-use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
+use stablechat_protocol::answer::{Answer, QueryAnswer, Rejection};
 use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::conversation::{Conversation, InboxEntry, Message, Page, ReadRange};
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::{Actor, Request};
@@ -28,10 +29,9 @@ struct Executed {
 
 struct Account {
     key: PublicKey,
-    unread: BTreeMap<Uid, Message>,
-    /// What was acknowledged. Unlike a real replica, this one applies requests in the order in which they come, so that an
-    /// acknowledgement may come before its message.
-    acknowledged: BTreeSet<Uid>,
+    /// What was read. Unlike a real replica, this one applies requests in the order in which they come, so that a range may be read
+    /// before a message in it has come; and it believes what clients say that they were shown.
+    read: Vec<(Conversation, ReadRange)>,
 }
 
 impl Chat {
@@ -57,7 +57,22 @@ impl Chat {
 
     /// How many messages are unread.
     pub fn unread(&self) -> usize {
-        self.accounts.values().map(|account| account.unread.len()).sum()
+        let accounts = self.accounts.keys();
+        accounts.map(|name| self.timeline.iter().filter(|message| self.is_unread(name, message)).count()).sum()
+    }
+
+    /// Whether a message is one that an account has got and not read.
+    fn is_unread(&self, name: &AccountName, message: &Message) -> bool {
+        let conversation = message.conversation(name);
+        let mut read = self.accounts[name].read.iter().filter(|(of, _)| *of == conversation);
+        message.to == Conversation::with(name)
+            && !read.any(|(_, range)| range.after < message.uid && message.uid <= range.up_to)
+    }
+
+    /// The messages of a conversation of an account.
+    fn messages_of(&self, name: &AccountName, conversation: &Conversation) -> impl Iterator<Item = &Message> {
+        let takes_part = |message: &Message| message.from == *name || message.to == Conversation::with(name);
+        self.timeline.iter().filter(move |message| takes_part(message) && message.conversation(name) == *conversation)
     }
 
     /// Applies a request at its place in its session. Returns the message that it sends, if it sends one. Each send is rejected with
@@ -101,7 +116,7 @@ impl Chat {
             if self.accounts.contains_key(&name) {
                 return Err(Rejection::AlreadyExists { name });
             }
-            self.accounts.insert(name, Account { key, unread: BTreeMap::new(), acknowledged: BTreeSet::new() });
+            self.accounts.insert(name, Account { key, read: Vec::new() });
             return Ok(None);
         }
         if let (Command::SetKey { key }, Some(actor)) = (&request.command, &request.actor)
@@ -111,7 +126,11 @@ impl Chat {
         }
         let from = self.owner(request.actor.as_ref())?;
         match request.command {
-            Command::Create { .. } | Command::Operate { .. } => Ok(None),
+            Command::Create { .. }
+            | Command::Operate { .. }
+            | Command::Room { .. }
+            | Command::Block { .. }
+            | Command::Mute { .. } => Ok(None),
             Command::SetKey { key } => {
                 self.accounts.get_mut(&from).expect("it has an owner").key = key;
                 Ok(None)
@@ -120,10 +139,8 @@ impl Chat {
                 self.accounts.remove(&from);
                 Ok(None)
             }
-            Command::Ack { uids } => {
-                let account = self.accounts.get_mut(&from).expect("it has an owner");
-                account.unread.retain(|uid, _| !uids.contains(uid));
-                account.acknowledged.extend(uids);
+            Command::Read { conversation, range } => {
+                self.accounts.get_mut(&from).expect("it has an owner").read.push((conversation, range));
                 Ok(None)
             }
             Command::Send { to, text } => {
@@ -131,11 +148,11 @@ impl Chat {
                     return Err(reason.clone());
                 }
                 let name = AccountName::parse(to.to_string()).expect("a name");
-                let account = self.accounts.get_mut(&name).ok_or(Rejection::NoSuchUser { name })?;
-                let message = Message { uid, from, to, text };
-                if !account.acknowledged.contains(&uid) {
-                    account.unread.insert(uid, message.clone());
+                if !self.accounts.contains_key(&name) {
+                    return Err(Rejection::NoSuchUser { name });
                 }
+                let position = self.messages_of(&from, &to).count() as u64 + 1;
+                let message = Message { uid, position, from, to, text };
                 self.timeline.push(message.clone());
                 Ok(Some(message))
             }
@@ -159,33 +176,49 @@ impl Chat {
             Query::List { pattern, after, limit } => {
                 self.owner(actor)?;
                 let later = |name: &&AccountName| after.as_ref().is_none_or(|after| *name > after);
-                let names = self.accounts.keys().filter(later).filter(|name| pattern.matches(name));
+                let names = self.accounts.keys().filter(later).filter(|name| pattern.matches(name.as_str()));
                 let mut names: Vec<AccountName> = names.cloned().collect();
                 let more = names.len() > most(limit);
                 names.truncate(most(limit));
                 Ok(QueryAnswer::Accounts { next: names.last().filter(|_| more).cloned(), names })
             }
-            Query::Unread { after, limit } => {
-                let unread = &self.accounts[&self.owner(actor)?].unread;
-                let later = unread.values().filter(|message| after.is_none_or(|after| message.uid > after));
-                let mut messages: Vec<Message> = later.cloned().collect();
-                let more = messages.len() > most(limit);
-                messages.truncate(most(limit));
-                Ok(QueryAnswer::Messages { messages, more })
+            Query::Inbox { .. } => {
+                let name = self.owner(actor)?;
+                let unread = self.timeline.iter().filter(|message| self.is_unread(&name, message));
+                let conversations: BTreeSet<Conversation> = unread.map(|message| message.conversation(&name)).collect();
+                let entry = |conversation| InboxEntry {
+                    conversation,
+                    unread: 1,
+                    last: Uid::MIN,
+                    is_muted: false,
+                    is_request: false,
+                };
+                let entries = conversations.into_iter().map(entry).collect();
+                Ok(QueryAnswer::Inbox { entries, invitations: Vec::new(), next: None })
             }
-            Query::History { with, before, limit } => {
-                let me = self.owner(actor)?.to_string();
-                let earlier = self.timeline.iter().filter(|message| before.is_none_or(|before| message.uid < before));
-                let (one, other) = (&me, &with.to_string());
-                let between = earlier.filter(|message| {
-                    let ends = (message.from.to_string(), message.to.to_string());
-                    ends == (one.clone(), other.clone()) || ends == (other.clone(), one.clone())
-                });
-                let mut messages: Vec<Message> = between.cloned().collect();
+            Query::History { conversation, page, limit } => {
+                let name = self.owner(actor)?;
+                let all = self.messages_of(&name, &conversation);
+                let wanted = |message: &&Message| match page {
+                    Page::Unread { after } => message.uid > after && self.is_unread(&name, message),
+                    Page::Before { uid } => message.uid < uid,
+                    _ => true,
+                };
+                let mut messages: Vec<Message> = all.filter(wanted).cloned().collect();
                 let more = messages.len() > most(limit);
-                messages.drain(..messages.len().saturating_sub(most(limit)));
-                Ok(QueryAnswer::Messages { messages, more })
+                let (mut earlier, mut later) = (more, false);
+                match page {
+                    Page::Unread { .. } => {
+                        messages.truncate(most(limit));
+                        (earlier, later) = (false, more);
+                    }
+                    _ => drop(messages.drain(..messages.len().saturating_sub(most(limit)))),
+                }
+                Ok(QueryAnswer::Messages { messages, earlier, later })
             }
+            Query::Rooms { .. } => Ok(QueryAnswer::Rooms { rooms: Vec::new(), next: None }),
+            Query::Members { .. } => Ok(QueryAnswer::Members { members: Vec::new(), next: None }),
+            Query::Blocked => Ok(QueryAnswer::Accounts { names: Vec::new(), next: None }),
         }
     }
 }

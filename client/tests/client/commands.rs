@@ -40,7 +40,7 @@ fn a_repeated_create_fails_and_keeps_the_key() {
 }
 
 #[test]
-fn messages_are_sent_stored_shown_and_acknowledged() {
+fn messages_are_sent_stored_shown_and_read() {
     let cluster = Cluster::with_accounts(3, &["alice", "bob"]);
     cluster.run(&["--as", "alice", "send", "bob", "hello,", " two  spaces", "-x"]).says("sent to bob\n");
     cluster.pipe(&["--as", "alice", "send", "bob"], b"from a pipe\n\n").says("sent to bob\n");
@@ -125,7 +125,7 @@ fn answers_to_another_command_under_the_same_id_are_not_taken_for_ours() {
         both.says(&format!("a: {stored}b: {stored}"));
     }
 
-    let full = Rejection::MailboxFull { name: AccountName::parse("bob").expect("a name") };
+    let full = Rejection::TooManyUnread { name: AccountName::parse("bob").expect("a name") };
     for replica in &cluster.replicas {
         replica.set(|manners| {
             (manners.answers_another, manners.rejects_sends) = (Some(Answer::Done), Some(full.clone()));
@@ -171,7 +171,7 @@ fn all_replies_are_shown_with_their_replicas() {
 #[test]
 fn answers_that_differ_are_reported() {
     let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
-    let full = Rejection::MailboxFull { name: AccountName::parse("bob").expect("a name") };
+    let full = Rejection::TooManyUnread { name: AccountName::parse("bob").expect("a name") };
     cluster.replicas[1].set(|manners| manners.rejects_sends = Some(full));
     let said = cluster.run(&["--replies", "all", "--as", "alice", "send", "bob", "x"]);
     assert!(said.err.contains("the replicas disagree on request 1"), "{said:?}");
@@ -303,9 +303,7 @@ fn listen_shows_messages_as_they_come_and_ends_by_a_signal() {
     cluster.replicas.iter().for_each(super::fake::Replica::push_all_again);
     cluster.run(&["--as", "alice", "send", "bob", "after"]);
     assert_eq!(listener.line(), "alice: after");
-    wait_until("the messages are acknowledged", || {
-        cluster.replicas.iter().all(|replica| replica.state().unread() == 0)
-    });
+    wait_until("the messages are read", || cluster.replicas.iter().all(|replica| replica.state().unread() == 0));
     signal(listener.child.id(), "TERM");
     listener.end().says("");
     cluster.run(&["--as", "bob", "unread"]).says("");
@@ -316,7 +314,7 @@ fn two_clients_of_one_account_both_get_messages() {
     let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
     let listeners = [cluster.talk(&["--as", "bob", "listen"]), cluster.talk(&["--as", "bob", "listen"])];
     let mut number = 0;
-    // Before both listen, a message could be acknowledged by the one before the other fetches it.
+    // Before both listen, a message could be read by the one before the other fetches it.
     wait_until("both listen", || cluster.replicas.iter().all(|replica| replica.state().listeners() == 2));
     for listener in listeners {
         number += 1;

@@ -7,9 +7,10 @@ use super::chat::Chat;
 use super::probe::{Peer, ping_peers};
 use super::wire::Wire;
 use stablechat_authority::Authority;
-use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal, Rejection, Stability};
+use stablechat_protocol::answer::{Answer, AnswerMetadata, QueryAnswer, Refusal, Rejection, Stability};
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::Command;
+use stablechat_protocol::conversation::Message;
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
 use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginRefusal, LoginStatement, PublicKey};
@@ -298,7 +299,8 @@ impl Replica {
             }
             ToReplica::Request { client, sequence, timestamp, command } => {
                 let request = Request { client, sequence, actor: actor.clone(), command };
-                let other = Request { command: Command::Ack { uids: Vec::new() }, ..request.clone() };
+                let other =
+                    Request { command: Command::Block { name: nobody(), is_blocked: false }, ..request.clone() };
                 let uid = other.uid(timestamp.before(Duration::from_millis(1)));
                 let answer = state.manners.answers_another.clone();
                 let other = answer.map(|answer| ToClient::Answer { client, sequence, uid, answer, metadata: METADATA });
@@ -438,4 +440,9 @@ impl State {
         let is_heard = self.is_alive && !self.manners.is_mute;
         is_heard.then_some(ToClient::Answer { client, sequence, uid, answer, metadata: METADATA })
     }
+}
+
+/// The name of no account.
+fn nobody() -> AccountName {
+    AccountName::parse("nobody").expect("a name")
 }

@@ -105,11 +105,11 @@ fn a_listener_that_has_missed_a_new_key_learns_of_it_when_it_returns() {
     cluster.run(&["--as", "alice", "key", "rotate"]).says("alice has another key\n");
     cluster.run(&["--as", "bob", "send", "alice", "hello"]).says("sent to alice\n");
     assert_eq!(here.line(), "bob: hello");
-    assert_eq!(cluster.replicas[0].state().unread(), 1, "the earlier key acknowledges nothing");
+    assert_eq!(cluster.replicas[0].state().unread(), 1, "the earlier key reads nothing");
     cluster.replicas[0].kill();
     cluster.replicas[0].restart();
     Said::from(wait(elsewhere)).fails(77, "alice has got another key, or was deleted");
-    wait_until("it is acknowledged with the new key", || cluster.replicas[0].state().unread() == 0);
+    wait_until("it is read with the new key", || cluster.replicas[0].state().unread() == 0);
     drop(here);
 }
 

@@ -14,7 +14,7 @@ mod subscribers;
 use super::outbox::Outbox;
 use super::stopwatch::Stopwatch;
 use crate::replica::{Body, ConnectionId, Effect, Input, Submission};
-use crate::store::{Changed, ChatStore, Delivery, StoreError};
+use crate::store::{Changed, ChatStore, Delivery, RoomOutcome, StoreError};
 use query_budget::QueryBudget;
 use senders::Senders;
 use sessions::Sessions;
@@ -22,7 +22,9 @@ use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::room::RoomAction;
 use stablechat_protocol::session::ClientId;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use subscribers::Subscribers;
 
@@ -57,12 +59,23 @@ impl Clients {
     }
 
     /// A connection speaks for an account now, and gets its messages if it asked for them. `is_wrong`: there is no account
-    /// with this key.
-    pub fn on_logged_in(&mut self, connection: ConnectionId, actor: Actor, receive: bool, is_wrong: bool) {
+    /// with this key. `store`: to read the account's rooms from, unless they are set later ([`Clients::resume`]).
+    pub fn on_logged_in(
+        &mut self,
+        connection: ConnectionId,
+        actor: Actor,
+        receive: bool,
+        is_wrong: bool,
+        store: Option<&ChatStore>,
+    ) -> Result<(), StoreError> {
         if is_wrong {
             self.wrong_keys.push((connection, actor.account.clone()));
         }
-        self.subscribers.set(connection, Some(actor), receive);
+        let is_first = self.subscribers.log_in(connection, actor.clone(), receive);
+        if let Some(store) = store.filter(|_| is_first) {
+            self.subscribers.set_rooms(&actor, store.rooms_of(&actor)?);
+        }
+        Ok(())
     }
 
     /// Takes out the logins that are with another key than the account has.
@@ -72,7 +85,7 @@ impl Clients {
 
     /// A connection speaks for nobody any more.
     pub fn on_logged_out(&mut self, connection: ConnectionId) {
-        self.subscribers.set(connection, None, false);
+        self.subscribers.log_out(connection);
         self.senders.forget(connection);
     }
 
@@ -140,10 +153,75 @@ impl Clients {
         self.budget.on_read(connection, reading, bytes);
     }
 
-    /// Sends the message of a request, if it has one, to the connections that get its recipient's messages.
+    /// The store is open: reads the rooms of all accounts that are logged in.
+    pub fn on_store_opened(&mut self, store: &ChatStore) -> Result<(), StoreError> {
+        self.subscribers.actors().iter().try_for_each(|actor| self.set_rooms(actor, store))
+    }
+
+    /// Reads the rooms of an account from the store.
+    fn set_rooms(&mut self, actor: &Actor, store: &ChatStore) -> Result<(), StoreError> {
+        self.subscribers.set_rooms(actor, store.rooms_of(actor)?);
+        Ok(())
+    }
+
+    /// The logins of these accounts get nothing from rooms until [`Clients::resume`].
+    pub fn suspend(&mut self, names: &BTreeSet<AccountName>) {
+        self.actors(names).iter().for_each(|actor| self.subscribers.suspend(actor));
+    }
+
+    /// Reads the rooms of these accounts again, and asks their connections to look at their inboxes.
+    pub fn resume(
+        &mut self,
+        names: &BTreeSet<AccountName>,
+        store: &ChatStore,
+        outbox: &mut Outbox,
+    ) -> Result<(), StoreError> {
+        self.refresh(self.actors(names), store, outbox)
+    }
+
+    /// The logins of these accounts, with whatever keys.
+    fn actors(&self, names: &BTreeSet<AccountName>) -> Vec<Actor> {
+        names.iter().flat_map(|name| self.subscribers.actors_named(name)).collect()
+    }
+
+    /// The whole state is another one: the same for all accounts.
+    pub fn on_installed(&mut self, store: &ChatStore, outbox: &mut Outbox) -> Result<(), StoreError> {
+        self.refresh(self.subscribers.actors(), store, outbox)
+    }
+
+    fn refresh(&mut self, actors: Vec<Actor>, store: &ChatStore, outbox: &mut Outbox) -> Result<(), StoreError> {
+        for actor in actors {
+            self.set_rooms(&actor, store)?;
+            outbox.for_clients(self.subscribers.receiving(&actor), ToClient::InboxChanged);
+        }
+        Ok(())
+    }
+
+    /// Sends the message of a request, if it has one, to the connections of those who take part in its conversation.
     pub fn deliver(&self, delivery: Option<Delivery>, outbox: &mut Outbox) {
-        if let Some(delivery) = delivery {
-            self.subscribers.deliver(delivery, outbox);
+        if let Some(Delivery { message, audience }) = delivery {
+            outbox.for_clients(self.subscribers.of(&audience), ToClient::Delivery { message });
+        }
+    }
+
+    /// Tells the members of a room that it has changed, and follows that.
+    pub fn tell_room(&mut self, actor: Option<&Actor>, change: Option<RoomOutcome>, outbox: &mut Outbox) {
+        let (Some(actor), Some(RoomOutcome { id, news, other })) = (actor, change) else { return };
+        let action = news.action.clone();
+        if let RoomAction::Create { .. } | RoomAction::Join = action {
+            self.subscribers.join(actor, id);
+        }
+        let to = match (&action, &other) {
+            (RoomAction::Invite { .. }, Some(guest)) => self.subscribers.receiving(guest),
+            _ => self.subscribers.in_room(id),
+        };
+        outbox.for_clients(to, ToClient::RoomNews { news });
+
+        match action {
+            RoomAction::Leave => self.subscribers.leave(actor, id),
+            RoomAction::Remove { .. } => other.iter().for_each(|other| self.subscribers.leave(other, id)),
+            RoomAction::Close => self.subscribers.close(id),
+            _ => {}
         }
     }
 
@@ -170,6 +248,6 @@ impl Clients {
     /// The connections that get the messages of an account.
     #[cfg(test)]
     pub fn subscribers_of(&self, actor: &Actor) -> Vec<ConnectionId> {
-        self.subscribers.connections_of(actor)
+        self.subscribers.receiving(actor)
     }
 }

@@ -18,6 +18,7 @@ use crate::store::{ChatStore, Outcome, Repair, StoreError};
 use stablechat_protocol::answer::{Answer, AnswerMetadata, Stability};
 use stablechat_protocol::command::Command;
 use stablechat_protocol::message::ToClient;
+use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::{Actor, QueryRequest, Request, StampedRequest};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -49,11 +50,14 @@ pub(super) struct RunningInsertion {
     undone: u64,
     /// How many of those have another answer now.
     changed: usize,
+    /// The accounts that get nothing from rooms until the end.
+    suspended: BTreeSet<AccountName>,
 }
 
 impl RunningInsertion {
     pub(super) fn new(began: Timestamp, waiting: Vec<(Uid, Vec<ConnectionId>)>) -> RunningInsertion {
-        RunningInsertion { waiting: waiting.into_iter().collect(), began, inserted: 0, undone: 0, changed: 0 }
+        let waiting = waiting.into_iter().collect();
+        RunningInsertion { waiting, began, inserted: 0, undone: 0, changed: 0, suspended: BTreeSet::new() }
     }
 }
 
@@ -77,8 +81,12 @@ impl Executor {
     }
 
     /// The same with connections and counters from [`Executor::close`].
-    pub fn with(self, clients: Clients, measurements: Measurements) -> Executor {
-        Executor { clients, measurements, ..self }
+    ///
+    /// # Errors
+    /// Storage failed.
+    pub fn with(self, mut clients: Clients, measurements: Measurements) -> Result<Executor, StoreError> {
+        clients.on_store_opened(&self.store)?;
+        Ok(Executor { clients, measurements, ..self })
     }
 
     /// Closes the store; changes that are not committed are lost. Connections and counters outlive it.
@@ -86,6 +94,24 @@ impl Executor {
         self.clients.on_store_closed();
         self.measurements.on_halt();
         (self.clients, self.measurements)
+    }
+
+    /// A connection speaks for an account. `is_serving`: whether the state is recent enough to say whether the account has this key.
+    pub fn on_logged_in(
+        &mut self,
+        connection: ConnectionId,
+        actor: Actor,
+        receive: bool,
+        is_serving: bool,
+    ) -> Result<(), StoreError> {
+        let is_wrong = is_serving && !actor.account.is_operator() && !self.store.owns(&actor)?;
+        let name = actor.account.clone();
+        let store = self.insertion.is_none().then_some(&self.store);
+        self.clients.on_logged_in(connection, actor, receive, is_wrong, store)?;
+        if let Some(insertion) = &mut self.insertion {
+            insertion.suspended.insert(name);
+        }
+        Ok(())
     }
 
     /// Whether an insertion is under way, so that the store is between two states of the log.
@@ -128,6 +154,7 @@ impl Executor {
                     Taken::Installed => {
                         self.measurements.on_snapshot_installed();
                         self.resubmission.begin();
+                        self.clients.on_installed(&self.store, outbox)?;
                         let applied = self.store.applied().uid;
                         Some(Input::Installed { applied, recent: recent(&self.store, horizon)? })
                     }
@@ -159,7 +186,8 @@ impl Executor {
             return Ok(None);
         }
 
-        let RunningInsertion { began, inserted, undone, changed, .. } = insertion;
+        let RunningInsertion { began, inserted, undone, changed, suspended, .. } = insertion;
+        self.clients.resume(&suspended, &self.store, outbox)?;
         if undone > 0 {
             self.measurements.on_repair(undone, changed, clock().since(began));
             log::warn!(
@@ -176,6 +204,9 @@ impl Executor {
         insertion.undone += repair.undone;
         insertion.changed += repair.changed.len();
         audit_repair(&repair);
+        // Before anything is delivered: who was in a room in the log as it was, may not be in it at this place of the log as it is.
+        insertion.suspended.extend(repair.touched);
+        self.clients.suspend(&insertion.suspended);
         for (StampedRequest { uid, request }, outcome) in repair.inserted {
             let waiting = insertion.waiting.remove(&uid).unwrap_or_default();
             self.tell_outcome(uid, &request, outcome, (Stability::RealTime, 1), waiting, outbox);
@@ -206,10 +237,11 @@ impl Executor {
         waiting: Vec<ConnectionId>,
         outbox: &mut Outbox,
     ) {
-        let Outcome { answer, delivery, ended } = outcome;
+        let Outcome { answer, delivery, room, ended } = outcome;
         let (client, sequence, metadata) = (request.client, request.sequence, self.metadata((stability, copies)));
-        outbox.for_clients(waiting, &ToClient::Answer { client, sequence, uid, answer, metadata });
+        outbox.for_clients(waiting, ToClient::Answer { client, sequence, uid, answer, metadata });
         self.clients.deliver(delivery, outbox);
+        self.clients.tell_room(request.actor.as_ref(), room, outbox);
         self.clients.end_logins(ended, outbox);
     }
 
@@ -231,7 +263,7 @@ impl Executor {
         self.measurements.on_query(uid.timestamp, stability);
 
         let answer = ToClient::QueryAnswer { id: query.id, answer, metadata: self.metadata((stability, copies)) };
-        outbox.for_clients(waiting, &answer);
+        outbox.for_clients(waiting, answer);
         self.clients.on_query_answered(first, took, outbox.bytes() - bytes);
         Ok(())
     }

@@ -2,7 +2,8 @@
 
 use crate::net::NetCommand;
 use crate::replica::{ConnectionId, PeerId};
-use stablechat_protocol::answer::{Message, QueryAnswer};
+use stablechat_protocol::answer::QueryAnswer;
+use stablechat_protocol::conversation::Message;
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::peer::{BODIES_BYTES, PeerMessage};
 use stablechat_protocol::request::StampedRequest;
@@ -25,21 +26,29 @@ impl Outbox {
     }
 
     pub fn for_client(&mut self, to: ConnectionId, message: ToClient) {
+        self.for_clients(vec![to], message);
+    }
+
+    /// The same message for each of these connections. It is encoded once.
+    pub fn for_clients(&mut self, to: Vec<ConnectionId>, message: ToClient) {
+        if to.is_empty() {
+            return;
+        }
         let text = |message: &Message| OVERHEAD + message.text.as_str().len();
         self.bytes += match &message {
-            ToClient::QueryAnswer { answer: QueryAnswer::Messages { messages, .. }, .. } => {
-                OVERHEAD + messages.iter().map(text).sum::<usize>()
-            }
-            ToClient::QueryAnswer { answer: QueryAnswer::Accounts { names, .. }, .. } => OVERHEAD * (1 + names.len()),
+            ToClient::QueryAnswer { answer, .. } => match answer {
+                QueryAnswer::Messages { messages, .. } => OVERHEAD + messages.iter().map(text).sum::<usize>(),
+                QueryAnswer::Accounts { names, .. } => OVERHEAD * (1 + names.len()),
+                QueryAnswer::Inbox { entries, invitations, .. } => OVERHEAD * (1 + entries.len() + invitations.len()),
+                QueryAnswer::Rooms { rooms, .. } => 2 * OVERHEAD * (1 + rooms.len()),
+                QueryAnswer::Members { members, .. } => OVERHEAD * (1 + members.len()),
+                QueryAnswer::Settings { .. } | QueryAnswer::Rejected { .. } => OVERHEAD,
+            },
             ToClient::Delivery { message } => text(message),
             _ => OVERHEAD,
         };
-        self.messages.push(NetCommand::ToClient { to, message });
-    }
-
-    /// The same message for each of these connections.
-    pub fn for_clients(&mut self, all: impl IntoIterator<Item = ConnectionId>, message: &ToClient) {
-        all.into_iter().for_each(|to| self.for_client(to, message.clone()));
+        self.bytes += size_of_val(&to[..]);
+        self.messages.push(NetCommand::ToClients { to, message });
     }
 
     pub fn for_peer(&mut self, to: PeerId, message: PeerMessage) {

@@ -177,10 +177,10 @@ mod tests {
         let rounds = [EventBatch { events, drained: Some(time) }];
         applier.wake(rounds, || time, |batch| sent.extend(batch)).expect("memory does not fail");
         let to_client = |sent| match sent {
-            NetCommand::ToClient { to, message } => Some((to, message)),
-            _ => None,
+            NetCommand::ToClients { to, message } => to.into_iter().map(|to| (to, message.clone())).collect(),
+            _ => Vec::new(),
         };
-        sent.into_iter().filter_map(to_client).collect()
+        sent.into_iter().flat_map(to_client).collect()
     }
 
     /// The first request of a session, which makes the account alice.
@@ -248,6 +248,6 @@ mod tests {
         let answer = Answer::Rejected { reason: Rejection::AlreadyExists { name } };
         let (client, uid) = (ClientId([1; 16]), create(1).uid(at(2000)));
         let message = ToClient::Changed { client, sequence: 1, uid, answer };
-        assert_eq!(sent, [NetCommand::ToClient { to: ConnectionId(5), message }]);
+        assert_eq!(sent, [NetCommand::ToClients { to: vec![ConnectionId(5)], message }]);
     }
 }

@@ -6,7 +6,8 @@ use crate::store::Location;
 use crate::store::schema::StoreIdentity;
 use crate::store::testing::{actor, assert_sound, create, held, send};
 use stablechat_protocol::answer::QueryAnswer;
-use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::conversation::{Conversation, Page};
 use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
@@ -458,9 +459,9 @@ const TEXT: &str = "answered by one replica";
 
 /// The messages between two accounts, as one of them reads them.
 fn texts(store: &ChatStore, reader: &Actor, other: &Actor) -> Vec<String> {
-    let with = Recipient::Account { name: other.account.clone() };
-    let query =
-        QueryRequest { id: 1, actor: Some(reader.clone()), query: Query::History { with, before: None, limit: 100 } };
+    let conversation = Conversation::with(&other.account);
+    let query = Query::History { conversation, page: Page::Latest, limit: 100 };
+    let query = QueryRequest { id: 1, actor: Some(reader.clone()), query };
     match store.query(&query).expect("it reads") {
         QueryAnswer::Messages { messages, .. } => messages.iter().map(|held| held.text.as_str().to_string()).collect(),
         other => panic!("no messages: {other:?}"),

@@ -215,7 +215,8 @@ impl Halted {
             }
             NetEvent::Greeted { connection } => self.clients.on_greeted(connection),
             NetEvent::LoggedIn { connection, actor, receive } => {
-                self.clients.on_logged_in(connection, actor, receive, false);
+                let logged_in = self.clients.on_logged_in(connection, actor, receive, false, None);
+                logged_in.expect("it fails only if the store does");
             }
             NetEvent::LoggedOut { connection } => self.clients.on_logged_out(connection),
             NetEvent::Closed { connection } => self.clients.on_closed(connection),
@@ -249,7 +250,7 @@ impl Halted {
         outbox.release(&mut |sent| net.post(sent));
         let Halted { identity, settings, clients, measurements, .. } = self;
         let applier = Applier::start(identity, settings, store, clock.now())?;
-        Ok(Applier { executor: applier.executor.with(clients, measurements), ..applier })
+        Ok(Applier { executor: applier.executor.with(clients, measurements)?, ..applier })
     }
 }
 

@@ -245,13 +245,22 @@ impl Connection {
 
     /// Queues a message. Ends the connection when too much waits to be written.
     pub fn send(&mut self, message: &impl Serialize, now: Instant) {
+        self.queue(now, |stream| stream.send(message));
+    }
+
+    /// Queues a message that is encoded already, as one for many connections is. Otherwise as [`Connection::send`].
+    pub fn send_frame(&mut self, frame: &[u8], now: Instant) {
+        self.queue(now, |stream| stream.send_frame(frame));
+    }
+
+    fn queue(&mut self, now: Instant, send: impl FnOnce(&mut FramedStream) -> Result<(), Overflow>) {
         if self.is_closing() {
             return;
         }
         if self.unwritten() == 0 {
             self.taken = now;
         }
-        if self.stream.send(message) == Err(Overflow) {
+        if send(&mut self.stream) == Err(Overflow) {
             self.stream.drop_unwritten();
             self.close(CloseReason::SlowReader, now);
         }

@@ -7,7 +7,6 @@ use super::{ReplicaIdentity, peer_greeting};
 use crate::replica::{Body, PeerId};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::close::CloseReason;
-use stablechat_protocol::command::{ACK_MAX, Command};
 use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginRefusal, LoginStatement};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{AccountName, ReplicaName};
@@ -122,10 +121,6 @@ impl Greeting {
                 self.actor = None;
                 self.is_refused = false;
                 Reaction::LoggedOut(None)
-            }
-            ToReplica::Request { command: Command::Ack { uids }, .. } if uids.len() > ACK_MAX => {
-                // A request has to fit into the messages between replicas as well.
-                Reaction::Close(CloseReason::Malformed { detail: format!("an ack of more than {ACK_MAX} uids") })
             }
             ToReplica::Request { client, sequence, timestamp, .. } if self.is_refused => {
                 refused(RequestId::Command { client, sequence }, timestamp, now)

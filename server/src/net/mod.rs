@@ -216,8 +216,8 @@ pub struct EventBatch {
 /// Something that the applier wants done. A connection that it is for may be gone by then; then nothing is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetCommand {
-    /// Send a message to a client.
-    ToClient { to: ConnectionId, message: ToClient },
+    /// Send a message to clients.
+    ToClients { to: Vec<ConnectionId>, message: ToClient },
     /// Send a message to a peer.
     ToPeer { to: PeerId, message: PeerMessage },
     /// The applier has seen a [`NetEvent::PeerConnected`]. Comes once for each, before the messages that are meant for that

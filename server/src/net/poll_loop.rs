@@ -24,6 +24,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::cluster::REPLICAS_MAX;
+use stablechat_protocol::frame::encode;
 use stablechat_protocol::frame::{Decoded, FrameError};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::request::RequestId;
@@ -231,7 +232,7 @@ impl PollLoop {
     /// Performs a command, as far as the connection that it is for still exists.
     fn perform(&mut self, command: &NetCommand, now: Instant) {
         match command {
-            NetCommand::ToClient { to, message } => self.send_to_client(*to, message, now),
+            NetCommand::ToClients { to, message } => self.send_to_clients(to, message, now),
             NetCommand::ToPeer { to, message } => self.send_to_peer(*to, message, now),
             NetCommand::ScrapeResult { report } => {
                 self.monitor.iter_mut().for_each(|monitor| monitor.on_result(report, now));
@@ -266,14 +267,20 @@ impl PollLoop {
     }
 
     /// Sends a message of the applier to a client, and notes what follows from it for what is read of the client.
-    fn send_to_client(&mut self, to: ConnectionId, message: &ToClient, now: Instant) {
-        let Some(connection) = self.connections.client_mut(to) else { return };
-        connection.send(message, now);
-        if let ToClient::QueryAnswer { .. } | ToClient::Refused { request: RequestId::Query { .. }, .. } = message {
-            connection.on_query_done(now);
-        }
-        if let ToClient::Refused { reason: Refusal::Overloaded, .. } = message {
-            connection.on_overload(now);
+    fn send_to_clients(&mut self, to: &[ConnectionId], message: &ToClient, now: Instant) {
+        let mut frame = Vec::new();
+        for id in to {
+            let Some(connection) = self.connections.client_mut(*id) else { continue };
+            if frame.is_empty() {
+                encode(message, &mut frame).expect("messages are made so that they fit into a frame");
+            }
+            connection.send_frame(&frame, now);
+            if let ToClient::QueryAnswer { .. } | ToClient::Refused { request: RequestId::Query { .. }, .. } = message {
+                connection.on_query_done(now);
+            }
+            if let ToClient::Refused { reason: Refusal::Overloaded, .. } = message {
+                connection.on_overload(now);
+            }
         }
     }
 

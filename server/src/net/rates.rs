@@ -203,9 +203,12 @@ fn cost(command: &Command) -> u32 {
         Command::Send { text, .. } => text.as_str().len() / TEXT_PER_COST,
         Command::Create { .. }
         | Command::Delete
-        | Command::Ack { .. }
+        | Command::Read { .. }
         | Command::SetKey { .. }
-        | Command::Operate { .. } => 0,
+        | Command::Operate { .. }
+        | Command::Room { .. }
+        | Command::Block { .. }
+        | Command::Mute { .. } => 0,
     };
     1 + u32::try_from(text).unwrap_or(u32::MAX - 1)
 }
@@ -213,7 +216,7 @@ fn cost(command: &Command) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stablechat_protocol::command::Recipient;
+    use stablechat_protocol::conversation::Conversation;
     use stablechat_protocol::session::ClientId;
     use stablechat_protocol::text::MessageText;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -226,7 +229,7 @@ mod tests {
 
     fn send(key: u8, text: &str) -> Request {
         let text = MessageText::parse(text).expect("a text");
-        let command = Command::Send { to: Recipient::Account { name: name("bob") }, text };
+        let command = Command::Send { to: Conversation::with(&name("bob")), text };
         let actor = Some(Actor { account: name("alice"), key: PublicKey([key; 32]) });
         Request { client: ClientId([0; 16]), sequence: 1, actor, command }
     }

@@ -4,6 +4,7 @@ use super::peers::PeerSet;
 use super::{Body, ConnectionId, PeerId};
 use stablechat_protocol::command::Command;
 use stablechat_protocol::request::Request;
+use stablechat_protocol::room::RoomAction;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use std::cmp::Reverse;
@@ -186,8 +187,15 @@ fn size(body: &Body) -> usize {
 pub fn request_size(request: &Request) -> usize {
     let variable = match &request.command {
         Command::Send { text, .. } => text.as_str().len(),
-        Command::Ack { uids } => size_of_val(&uids[..]),
-        Command::Create { .. } | Command::Delete | Command::SetKey { .. } | Command::Operate { .. } => 0,
+        Command::Room { action: RoomAction::SetTopic { topic }, .. } => topic.as_str().len(),
+        Command::Create { .. }
+        | Command::Delete
+        | Command::Read { .. }
+        | Command::SetKey { .. }
+        | Command::Operate { .. }
+        | Command::Room { .. }
+        | Command::Block { .. }
+        | Command::Mute { .. } => 0,
     };
     OVERHEAD + variable
 }

@@ -8,7 +8,8 @@ use super::*;
 use crate::golden::golden_scripts;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use stablechat_protocol::answer::{Refusal, Stability};
-use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::conversation::Conversation;
 use stablechat_protocol::login::SecretKey;
 use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::request::{QueryRequest, Request, RequestId};
@@ -419,7 +420,7 @@ fn client(name: &str) -> ClientId {
 
 /// The request of this name: the first of its session.
 fn request(name: &str) -> Body {
-    let to = Recipient::Account { name: AccountName::parse("bob").expect("a name") };
+    let to = Conversation::with(&AccountName::parse("bob").expect("a name"));
     let command = Command::Send { to, text: MessageText::parse(name).expect("a text") };
     Body::Request(Request { client: client(name), sequence: 1, actor: None, command })
 }
@@ -504,7 +505,7 @@ fn overload_is_refused_until_there_is_room() {
     let mut outputs = Vec::new();
     wake(&mut replica, Timestamp(10_000 * MILLISECOND));
     let mut arrive = |replica: &mut Replica, number: u64, connection: u64| {
-        let to = Recipient::Account { name: AccountName::parse("bob").expect("a name") };
+        let to = Conversation::with(&AccountName::parse("bob").expect("a name"));
         let command = Command::Send { to, text: MessageText::parse("x".repeat(4096)).expect("a text") };
         let body = Body::Request(Request { client: client("r"), sequence: number, actor: None, command });
         let timestamp = Timestamp(10_000 * MILLISECOND + number);

@@ -8,7 +8,7 @@
 //! | `state` | the state machine: commands and queries on rows. New commands go here |
 //! | `log` | the requests that were applied, in order; undo, repair, truncation, orphans |
 //! | `snapshot` | log and state as of one moment, for a replica that lacks truncated requests |
-//! | `schema` | column families and facts; those of the state are in `state::keys` |
+//! | `schema` | column families and facts; those of the state are in `state::keys` and `state::values` |
 //! | `database`, `open`, `directory` | RocksDB, its settings, and the data directory |
 //! | `check`, `sizes`, `backup`, `view` | commands and figures for operators |
 //!
@@ -44,7 +44,7 @@ pub use open::{Location, open_copy};
 pub use sizes::{Sizes, SizesError};
 pub use snapshot::{SnapshotError, SnapshotPart, SnapshotReader, SnapshotReceiver};
 pub use state::session::in_own_session;
-pub use state::{Delivery, Outcome};
+pub use state::{Audience, Delivery, Outcome, RoomOutcome};
 pub use view::DatabaseView;
 
 use database::{Batch, Database};
@@ -188,6 +188,14 @@ impl ChatStore {
     /// Storage failed, or is corrupt.
     pub fn owns(&self, actor: &Actor) -> Result<bool, StoreError> {
         Ok(state::accounts::find(&self.rows, &actor.account)?.is_some_and(|user| user.key == actor.key))
+    }
+
+    /// The ids of the rooms of the actor's account; none if there is no such account, or it has another key.
+    ///
+    /// # Errors
+    /// Storage failed, or is corrupt.
+    pub fn rooms_of(&self, actor: &Actor) -> Result<Vec<Uid>, StoreError> {
+        state::rooms::of_actor(&self.rows, actor)
     }
 
     /// Settles the log up to a boundary at which all replicas have agreed: nothing up to there will be undone any more, so the

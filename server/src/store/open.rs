@@ -187,7 +187,8 @@ fn options(location: &Location, cache: &Cache) -> Options {
     // A crash may cut off the last record, which then was never acknowledged. Any other damage must not go unnoticed.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_max_open_files(OPEN_FILES);
-    // Acknowledged messages leave deletions in the sorted files, which every read of unread messages would have to step over.
+    // Answers that leave the window, undo records and truncated requests leave deletions in the sorted files, which searches have to
+    // step over.
     let (window, deletions, ratio) = DELETIONS_TO_COMPACT;
     options.add_compact_on_deletion_collector_factory(window, deletions, ratio);
     options.set_log_level(LogLevel::Warn);

@@ -1,16 +1,16 @@
 //! The column families beside those of the state: the log, the records for undoing it, and facts about the store as a whole.
 //!
-//! The rows of the state and their keys are in `store::state::keys`.
+//! The rows of the state are in `store::state::keys` and `store::state::values`.
 
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::digest::{Digest, LogMark};
-use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::request::Request;
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire_struct;
 use std::fmt;
 
-/// The version of the stored format, `store::state::keys` included. A program opens stores of its own version only.
-pub const FORMAT: u64 = 5;
+/// The version of the stored format, `store::state::keys` and `values` included. A program opens stores of its own version only.
+pub const FORMAT: u64 = 6;
 
 /// The column family of [`LogEntry`] by uid. Entries up to [`META_APPLIED`] are applied. Entries after it exist only during a
 /// repair, which is going to apply them; until then their positions and chain hashes mean nothing.
@@ -114,11 +114,9 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// The answer and the delivery of a request before it was undone. A repair compares them with the new ones.
+    /// The answer of a request before it was undone. A repair compares it with the new one.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Undone {
         pub answer: Answer,
-        /// The account whose connections got its message, when it sent one.
-        pub delivered_to: Option<Actor>,
     }
 }

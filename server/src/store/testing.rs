@@ -6,11 +6,13 @@ use super::state::keys::Column;
 use super::{ChatStore, Location, Outcome, Repair, StoreError};
 use crate::random::Random;
 use rocksdb::{Env, IteratorMode};
-use stablechat_protocol::command::{Command, Recipient};
+use stablechat_protocol::command::Command;
+use stablechat_protocol::conversation::{Conversation, ReadRange};
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::operator::{InitialSettings, InvitationCode, OPERATOR, Operation, Quota, Registration};
 use stablechat_protocol::request::{Actor, Request, StampedRequest};
+use stablechat_protocol::room::{RoomAction, RoomName, Topic};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
@@ -73,11 +75,13 @@ impl ChatStore {
         self.begin_inserting(requests)?;
         let mut whole = Repair::default();
         loop {
-            let (Repair { inserted, undone, changed, ended, unplaceable }, is_done) = self.go_on_inserting()?;
+            let (Repair { inserted, undone, changed, ended, touched, unplaceable }, is_done) =
+                self.go_on_inserting()?;
             whole.inserted.extend(inserted);
             whole.undone += undone;
             whole.changed.extend(changed);
             whole.ended.extend(ended);
+            whole.touched.extend(touched);
             whole.unplaceable.extend(unplaceable);
             if is_done {
                 return Ok(whole);
@@ -125,7 +129,7 @@ pub fn create(actor: &Actor) -> Command {
 /// A random thing that operators do.
 fn operation(random: &mut Random, actors: &[Actor]) -> Operation {
     let Actor { account: name, key } = random.one_of(actors).clone();
-    match random.below(20) {
+    match random.below(24) {
         0 => Operation::SetRegistration { registration: Registration::Closed },
         1..4 => Operation::SetRegistration { registration: Registration::ByInvitation },
         4..12 => Operation::SetRegistration { registration: Registration::Open },
@@ -137,6 +141,9 @@ fn operation(random: &mut Random, actors: &[Actor]) -> Operation {
             Operation::SetQuota { quota, limit }
         }
         18 => Operation::RemoveAccount { name },
+        19 => Operation::CloseRoom { room: room(random) },
+        20 => Operation::SetQuota { quota: Quota::Requests, limit: random.below(4) as u64 },
+        21..23 => Operation::SetRetention { seconds: *random.one_of(&[0, 5, 3600]) },
         _ => Operation::ReplaceKey { name, key },
     }
 }
@@ -148,8 +155,7 @@ fn code(random: &mut Random) -> InvitationCode {
 
 /// Sends a message.
 pub fn send(to: &Actor, text: &str) -> Command {
-    let to = Recipient::Account { name: to.account.clone() };
-    Command::Send { to, text: MessageText::parse(text).expect("a text") }
+    Command::Send { to: Conversation::with(&to.account), text: MessageText::parse(text).expect("a text") }
 }
 
 /// A request at so many milliseconds.
@@ -200,19 +206,69 @@ pub fn stream(random: &mut Random, length: usize) -> Vec<StampedRequest> {
 
 /// A random command.
 fn command(random: &mut Random, actors: &[Actor], speaker: &Actor, before: &[StampedRequest]) -> Command {
+    let others: Vec<&Actor> = actors.iter().filter(|actor| !actor.account.is_operator()).collect();
+    let name = random.one_of(&others).account.clone();
     match random.below(100) {
         _ if speaker.account.is_operator() => Command::Operate { operation: operation(random, actors) },
-        0..25 => {
+        0..18 => {
             let Actor { account: name, key } = speaker.clone();
             let invitation = random.percent(50).then(|| code(random));
             Command::Create { name, key, invitation }
         }
-        25..33 => Command::Delete,
-        33..38 => Command::SetKey { key: random.one_of(actors).key },
-        38..50 if !before.is_empty() => Command::Ack { uids: (0..4).map(|_| random.one_of(before).uid).collect() },
+        18..23 => Command::Delete,
+        23..27 => Command::SetKey { key: random.one_of(actors).key },
+        27..42 => match some_range(random, speaker, before) {
+            Some((conversation, range)) => Command::Read { conversation, range },
+            None => Command::Delete,
+        },
+        42..60 => Command::Room { room: room(random), action: action(random, name) },
+        60..63 => Command::Block { name, is_blocked: random.percent(50) },
+        63..65 => Command::Mute { conversation: Conversation::with(&name), is_muted: random.percent(70) },
+        65..75 => {
+            let text = MessageText::parse(format!("message {}", before.len())).expect("a text");
+            Command::Send { to: Conversation::Room { name: room(random) }, text }
+        }
         _ => {
             let text = format!("message {}", before.len());
             send(random.one_of(actors), &text)
         }
     }
+}
+
+/// One of two rooms.
+fn room(random: &mut Random) -> RoomName {
+    RoomName::parse(*random.one_of(&["#ops", "#tea"])).expect("a name")
+}
+
+/// A random action, with this account if it is about one.
+fn action(random: &mut Random, name: AccountName) -> RoomAction {
+    match random.below(16) {
+        0..4 => RoomAction::Create { is_private: random.percent(50) },
+        4..8 => RoomAction::Join,
+        8..10 => RoomAction::Leave,
+        10..12 => RoomAction::Invite { name },
+        12 => RoomAction::Remove { name },
+        13 => RoomAction::SetTopic { topic: Topic::parse("tea").expect("a topic") },
+        14 => RoomAction::GiveTo { name },
+        _ => RoomAction::Close,
+    }
+}
+
+/// A range of up to three messages of a conversation of the speaker. They are there in most cases.
+fn some_range(random: &mut Random, speaker: &Actor, before: &[StampedRequest]) -> Option<(Conversation, ReadRange)> {
+    let place = |held: &StampedRequest| match (&held.request.command, &held.request.actor) {
+        (Command::Send { to: to @ Conversation::Room { .. }, .. }, _) => Some(to.clone()),
+        (Command::Send { to, .. }, Some(from)) if from.account == speaker.account => Some(to.clone()),
+        (Command::Send { to, .. }, Some(from)) if *to == Conversation::with(&speaker.account) => {
+            Some(Conversation::with(&from.account))
+        }
+        _ => None,
+    };
+    let sends: Vec<(Conversation, Uid)> = before.iter().filter_map(|held| Some((place(held)?, held.uid))).collect();
+    let conversation = sends.get(random.below(sends.len().max(1)))?.0.clone();
+    let mut uids: Vec<Uid> = sends.iter().filter(|(of, _)| *of == conversation).map(|(_, uid)| *uid).collect();
+    uids.sort();
+    let (from, length) = (random.below(uids.len()), 1 + random.below(3));
+    let range = ReadRange::of(&uids[from..(from + length).min(uids.len())])?;
+    Some((conversation, range))
 }

@@ -3,19 +3,22 @@
 mod script;
 
 use super::database::{decode, family};
-use super::state::keys::{Column, SESSION_USE, UndoRecord, partner_key, prefix_end, unread_count_key};
+use super::state::keys::{Column, ConversationId, SESSION_USE, prefix_end};
 use super::state::rows::{Direction, Row};
+use super::state::values::{Head, Point, UndoRecord};
 use super::*;
 use crate::golden::golden_scripts;
 use rocksdb::Options;
 use script::Script;
 use stablechat_protocol::answer::{Answer, Rejection};
-use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, Recipient};
+use stablechat_protocol::command::{Command, UNREAD_MAX};
+use stablechat_protocol::conversation::{Conversation, ReadRange};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::request::Actor;
+use stablechat_protocol::room::{RoomAction, RoomName, Topic};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
@@ -44,7 +47,17 @@ fn create(name: &str) -> Command {
 }
 
 fn send(to: &str) -> Command {
-    Command::Send { to: Recipient::Account { name: account(to) }, text: MessageText::parse("hello").expect("a text") }
+    Command::Send { to: Conversation::with(&account(to)), text: MessageText::parse("hello").expect("a text") }
+}
+
+fn read(with: &str, uids: &[Uid]) -> Command {
+    let range = ReadRange::of(uids).expect("there are some");
+    Command::Read { conversation: Conversation::with(&account(with)), range }
+}
+
+/// A command that changes nothing.
+fn idle() -> Command {
+    Command::Block { name: account("nobody"), is_blocked: false }
 }
 
 /// Applies requests to a store, each at its own second of log time, as the first of a session of its own.
@@ -70,23 +83,28 @@ golden_scripts!(
     a_deleted_account_leaves_nothing_to_its_successor,
     a_list_with_few_matches_takes_more_pages,
     a_request_takes_effect_once,
+    a_room_is_its_owners,
     a_session_has_no_gaps,
     a_session_is_its_first_actors,
     a_successor_with_another_key_is_another_owner,
-    ack_removes_exactly_the_messages_that_it_names,
     another_command_under_a_number_is_not_executed,
     another_key_takes_the_place_of_the_first,
     answers_are_forgotten_beyond_the_window,
     history_comes_in_pages_from_its_end,
     lists_come_in_sorted_pages,
     names_are_taken_once,
+    names_that_come_back_are_others,
+    old_messages_are_removed,
     only_the_owner_acts_for_an_account,
+    people_choose_whom_they_hear,
+    rooms_are_public_or_for_those_who_are_invited,
     sessions_end_after_a_day_of_log_time,
     tombstones_are_emptied_a_bounded_number_at_a_time,
-    timelines_go_with_deleted_accounts,
+    timelines_go_with_the_last_of_their_accounts,
     uncommitted_requests_are_seen_and_lost_in_a_crash,
     unread_messages_outlive_their_senders_accounts,
     unread_messages_come_in_pages,
+    what_is_read_is_named_exactly,
 );
 
 #[test]
@@ -104,8 +122,16 @@ fn undoing_every_request_goes_back_through_every_state() {
     apply(None, create("alice"));
     apply(None, create("bob"));
     let message = apply(Some("alice"), send("bob"));
-    apply(Some("bob"), send("alice"));
-    apply(Some("bob"), Command::Ack { uids: vec![message] });
+    apply(Some("bob"), read("alice", &[message]));
+    let answer = apply(Some("bob"), send("alice"));
+    apply(Some("alice"), read("bob", &[answer]));
+    let room = |action| Command::Room { room: RoomName::parse("#ops").expect("a name"), action };
+    apply(Some("alice"), room(RoomAction::Create { is_private: true }));
+    apply(Some("alice"), room(RoomAction::Invite { name: account("bob") }));
+    apply(Some("bob"), room(RoomAction::Join));
+    apply(Some("alice"), room(RoomAction::SetTopic { topic: Topic::parse("tea").expect("a topic") }));
+    apply(Some("alice"), Command::Block { name: account("bob"), is_blocked: true });
+    apply(Some("bob"), Command::Mute { conversation: Conversation::with(&account("alice")), is_muted: true });
     apply(Some("alice"), Command::Delete);
     apply(None, create("alice"));
     // Housekeeping empties the tombstone.
@@ -131,15 +157,8 @@ fn undoing_every_request_goes_back_through_every_state() {
     }
 }
 
-/// As if a sender had more messages in a mailbox, which has so many unread messages in all.
-fn pretend_unread(store: &mut ChatStore, recipient: Uid, sender: Uid, from_sender: u64, in_all: u64) {
-    let mut write = |key, count: u64| store.rows.write(Column::Unread, key, Some(count.to_be_bytes().to_vec()));
-    write(partner_key(recipient, sender), from_sender).expect("storage works");
-    write(unread_count_key(recipient), in_all).expect("storage works");
-}
-
 #[test]
-fn a_sender_with_its_share_of_a_mailbox_waits_until_something_is_acknowledged() {
+fn a_sender_waits_until_something_is_read() {
     let mut store = in_memory();
     let mut applying = Applying(&mut store, 0);
     let (bob, _) = applying.apply(None, create("bob"));
@@ -147,48 +166,23 @@ fn a_sender_with_its_share_of_a_mailbox_waits_until_something_is_acknowledged() 
     applying.apply(None, create("carol"));
     let (first, answer) = applying.apply(Some(actor("alice")), send("bob"));
     assert_eq!(answer, Answer::Done);
-    pretend_unread(applying.0, bob, alice, MAILBOX_MAX / 2, MAILBOX_MAX / 2);
 
-    let full = Answer::Rejected { reason: Rejection::MailboxFull { name: account("bob") } };
+    // As if she had sent many more.
+    let conversation = ConversationId::of_two(alice, bob).key();
+    let head: Head = applying.0.rows.read(Column::Heads, &conversation).expect("storage works").expect("there is one");
+    let end = Point { position: UNREAD_MAX, ..head.end };
+    applying.0.rows.put(Column::Heads, conversation, &Head { end, ..head }).expect("storage works");
+
+    let full = Answer::Rejected { reason: Rejection::TooManyUnread { name: account("bob") } };
     assert_eq!(applying.apply(Some(actor("alice")), send("bob")).1, full);
     assert_eq!(applying.apply(Some(actor("bob")), send("alice")).1, Answer::Done, "he can still write");
-    assert_eq!(applying.apply(Some(actor("bob")), Command::Ack { uids: vec![first] }).1, Answer::Done);
-    assert_eq!(applying.apply(Some(actor("alice")), send("bob")).1, Answer::Done);
-    assert_eq!(applying.apply(Some(actor("alice")), send("bob")).1, full);
-    assert_eq!(applying.apply(Some(actor("carol")), send("bob")).1, Answer::Done, "a mailbox has room for others");
-}
-
-#[test]
-fn a_second_sender_has_its_share_of_what_the_first_has_left() {
-    let mut store = in_memory();
-    let mut applying = Applying(&mut store, 0);
-    let (bob, _) = applying.apply(None, create("bob"));
-    let (alice, _) = applying.apply(None, create("alice"));
-    let (carol, _) = applying.apply(None, create("carol"));
-    pretend_unread(applying.0, bob, alice, MAILBOX_MAX / 2, MAILBOX_MAX / 2);
-    let quarter = MAILBOX_MAX / 4;
-    pretend_unread(applying.0, bob, carol, quarter - 1, MAILBOX_MAX / 2 + quarter - 1);
+    let only_first = Command::Read {
+        conversation: Conversation::with(&account("alice")),
+        range: ReadRange { up_to: first, ..ReadRange::of(&[first]).expect("one") },
+    };
+    assert_eq!(applying.apply(Some(actor("bob")), only_first).1, Answer::Done);
+    assert_eq!(applying.apply(Some(actor("alice")), send("bob")).1, full, "his own message is unread with the others");
     assert_eq!(applying.apply(Some(actor("carol")), send("bob")).1, Answer::Done);
-    let full = Answer::Rejected { reason: Rejection::MailboxFull { name: account("bob") } };
-    assert_eq!(applying.apply(Some(actor("carol")), send("bob")).1, full);
-}
-
-#[test]
-fn the_last_of_many_senders_finds_room_in_a_mailbox() {
-    let mut store = in_memory();
-    let mut applying = Applying(&mut store, 0);
-    let (bob, _) = applying.apply(None, create("bob"));
-    let mut in_all = 0;
-    for number in 1..=20 {
-        let name = format!("sender{number}");
-        let (sender, _) = applying.apply(None, create(&name));
-        let from_sender = MAILBOX_MAX / 21;
-        assert_eq!(applying.apply(Some(actor(&name)), send("bob")).1, Answer::Done, "{name} finds room");
-        in_all += from_sender;
-        pretend_unread(applying.0, bob, sender, from_sender, in_all);
-    }
-    applying.apply(None, create("friend"));
-    assert_eq!(applying.apply(Some(actor("friend")), send("bob")).1, Answer::Done);
 }
 
 /// The requests of a program that makes a session for each of them: so many in each of these seconds.
@@ -196,8 +190,7 @@ fn one_shot_requests(seconds: std::ops::Range<u64>, in_each: u64) -> impl Iterat
     let numbers = seconds.flat_map(move |second| (0..in_each).map(move |number| (second, number)));
     numbers.map(|(second, number)| {
         let client = ClientId((u128::from(second) << 64 | u128::from(number)).to_be_bytes());
-        let request =
-            Request { client, sequence: 1, actor: Some(actor("alice")), command: Command::Ack { uids: vec![] } };
+        let request = Request { client, sequence: 1, actor: Some(actor("alice")), command: idle() };
         (request.uid(Timestamp(second * 1_000_000_000 + number)), request)
     })
 }
@@ -219,8 +212,7 @@ fn sessions_end_as_fast_as_they_are_made() {
 #[test]
 fn a_request_ends_a_bounded_number_of_answers() {
     let mut store = in_memory();
-    let mut request =
-        Request { client: ClientId([1; 16]), sequence: 0, actor: None, command: Command::Ack { uids: vec![] } };
+    let mut request = Request { client: ClientId([1; 16]), sequence: 0, actor: None, command: idle() };
     for sequence in 1..=1000 {
         request.sequence = sequence;
         store.apply(request.uid(Timestamp(sequence)), &request).expect("storage works");
@@ -235,20 +227,6 @@ fn a_request_ends_a_bounded_number_of_answers() {
         before = rows(&store);
     }
     assert_eq!(before, 3 * 140, "the old session is gone");
-}
-
-#[test]
-fn an_acknowledgement_beyond_the_limit_removes_nothing() {
-    let mut store = in_memory();
-    let mut applying = Applying(&mut store, 0);
-    applying.apply(None, create("alice"));
-    let (message, _) = applying.apply(Some(actor("alice")), send("alice"));
-    let too_many = Command::Ack { uids: vec![message; ACK_MAX + 1] };
-    let answer = Answer::Rejected { reason: Rejection::TooMany };
-    assert_eq!(applying.apply(Some(actor("alice")), too_many).1, answer);
-    assert_eq!(applying.apply(Some(actor("alice")), Command::Ack { uids: vec![message; ACK_MAX] }).1, Answer::Done);
-    store.commit().expect("storage works");
-    assert_eq!(store.check().faults, Vec::<String>::new());
 }
 
 #[test]

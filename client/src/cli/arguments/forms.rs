@@ -1,10 +1,12 @@
 //! The forms of the command line: commands, options and their help, as `argh` reads them.
 
 use crate::cli::probe;
-use crate::cli::verb::{HISTORY_DEFAULT, parse_count};
+use crate::cli::verb::{self, HISTORY_DEFAULT, parse_count};
 use argh::{ArgsInfo, FromArgs};
+use stablechat_protocol::conversation::Conversation;
 use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::operator::InvitationCode;
+use stablechat_protocol::room::RoomName;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -72,9 +74,22 @@ pub enum Subcommand {
     Delete(Delete),
     List(List),
     Send(Send),
+    Inbox(Inbox),
     Unread(Unread),
     Listen(Listen),
     History(History),
+    Rooms(Rooms),
+    Room(Room),
+    Join(Join),
+    Leave(Leave),
+    Members(Members),
+    Invite(Invite),
+    SetTopic(SetTopic),
+    Block(Block),
+    Unblock(Unblock),
+    Blocked(Blocked),
+    Mute(Mute),
+    Unmute(Unmute),
     Status(Status),
     Probe(Probe),
     Admin(Admin),
@@ -148,13 +163,15 @@ impl FromStr for KeyAction {
     }
 }
 
-/// End an account with its unread messages; set its key aside.
+/// End an account; set its key aside.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "delete",
     example = "stablechat delete alice",
-    note = "The key is renamed to NAME.key.deleted-TIME in the directory of the cluster's keys."
+    note = "What the account has sent stays with those it was sent to; it leaves its rooms, and the
+next member owns those that it owned.
+The key is renamed to NAME.key.deleted-TIME in the directory of the cluster's keys."
 )]
 pub struct Delete {
     /// its name
@@ -177,7 +194,7 @@ pub struct List {
     pub glob: Option<Pattern>,
 }
 
-/// Send a message.
+/// Send a message to an account, or to a room: '#ops'.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
@@ -192,12 +209,21 @@ pub struct Send {
     /// a key of your choice that makes repeating safe for 24 hours
     #[argh(option, arg_name = "key")]
     pub id: Option<String>,
-    /// to whom
-    #[argh(positional)]
-    pub name: AccountName,
+    /// to whom, or to which room
+    #[argh(positional, arg_name = "where")]
+    pub to: Conversation,
     /// what to say; without it, standard input to its end
     #[argh(positional, greedy)]
     pub text: Vec<String>,
+}
+
+/// Show the conversations with something unread.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "inbox", example = "stablechat inbox --as bob --all")]
+pub struct Inbox {
+    /// the others as well
+    #[argh(switch)]
+    pub all: bool,
 }
 
 /// Show unread messages, oldest first, and leave them unread.
@@ -214,16 +240,151 @@ pub struct Listen {
     pub once: bool,
 }
 
-/// Show the last messages exchanged with someone, oldest first.
+/// Show the last messages of a conversation, oldest first.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "history", example = "stablechat history bob 5 --as alice")]
+#[argh(
+    subcommand,
+    name = "history",
+    example = "stablechat history bob 5 --as alice\nstablechat history '#ops' 1000 --as alice | less"
+)]
 pub struct History {
-    /// with whom
-    #[argh(positional)]
-    pub name: AccountName,
+    /// with whom, or in which room
+    #[argh(positional, arg_name = "where")]
+    pub with: Conversation,
     /// how many (20)
     #[argh(positional, from_str_fn(parse_count), default = "HISTORY_DEFAULT")]
     pub count: u32,
+}
+
+/// Show the rooms that you may know of, one a line.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "rooms", example = "stablechat rooms 'o*' --as alice")]
+pub struct Rooms {
+    /// only those that match: * stands for any characters, ? for one
+    #[argh(positional, from_str_fn(parse_room_pattern))]
+    pub glob: Option<Pattern>,
+}
+
+/// Make a room, or what else its owner may do with it.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "room",
+    example = "stablechat room create '#ops' --as alice\nstablechat room remove '#ops' bob --as alice",
+    note = "  create ROOM            make a room that all may join
+  create ROOM private    make one for those who are invited
+  remove ROOM NAME       end the membership of NAME
+  give ROOM NAME         make NAME its owner
+  close ROOM             end it, with all that was said there
+The # of the name may be left out here."
+)]
+pub struct Room {
+    /// one of those below
+    #[argh(positional)]
+    pub words: Vec<String>,
+}
+
+/// Become a member of a room.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "join", example = "stablechat join ops --as bob")]
+pub struct Join {
+    /// its name
+    #[argh(positional, from_str_fn(parse_room))]
+    pub room: RoomName,
+}
+
+/// Be no member of a room any more.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "leave",
+    example = "stablechat leave ops --as bob",
+    note = "If you own it, the next member owns it from here on. With its last member it is gone."
+)]
+pub struct Leave {
+    /// its name
+    #[argh(positional, from_str_fn(parse_room))]
+    pub room: RoomName,
+}
+
+/// Show the members of a room, one a line.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "members", example = "stablechat members ops --as alice")]
+pub struct Members {
+    /// its name
+    #[argh(positional, from_str_fn(parse_room))]
+    pub room: RoomName,
+}
+
+/// Invite someone to a room.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "invite", example = "stablechat invite ops carol --as alice")]
+pub struct Invite {
+    /// its name
+    #[argh(positional, from_str_fn(parse_room))]
+    pub room: RoomName,
+    /// whom
+    #[argh(positional)]
+    pub name: AccountName,
+}
+
+/// Say what a room is about, if you own it.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "topic", example = "stablechat topic ops 'what runs, and what does not' --as alice")]
+pub struct SetTopic {
+    /// its name
+    #[argh(positional, from_str_fn(parse_room))]
+    pub room: RoomName,
+    /// the topic; without it, there is none any more
+    #[argh(positional, greedy)]
+    pub text: Vec<String>,
+}
+
+/// Get nothing from someone any more.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "block",
+    example = "stablechat block mallory --as alice",
+    note = "Messages from a blocked account are rejected, as if you had too many unread ones.
+In rooms they are not shown to you."
+)]
+pub struct Block {
+    /// whom
+    #[argh(positional)]
+    pub name: AccountName,
+}
+
+/// Get what someone sends again.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "unblock", example = "stablechat unblock mallory --as alice")]
+pub struct Unblock {
+    /// whom
+    #[argh(positional)]
+    pub name: AccountName,
+}
+
+/// Show whom you block, one a line.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "blocked", example = "stablechat blocked --as alice")]
+pub struct Blocked {}
+
+/// Have no messages of a conversation shown as they come.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "mute", example = "stablechat mute '#ops' --as alice")]
+pub struct Mute {
+    /// with whom, or in which room
+    #[argh(positional, arg_name = "where")]
+    pub conversation: Conversation,
+}
+
+/// Have the messages of a conversation shown again.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "unmute", example = "stablechat unmute '#ops' --as alice")]
+pub struct Unmute {
+    /// with whom, or in which room
+    #[argh(positional, arg_name = "where")]
+    pub conversation: Conversation,
 }
 
 /// Show what the replicas do, and whether they are the same.
@@ -265,7 +426,7 @@ pub struct Probe {
     pub seconds: u32,
 }
 
-/// Say who may have an account, for operators.
+/// Say who may have an account, and other things for operators.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
@@ -276,8 +437,11 @@ pub struct Probe {
   invite              a code with which one account can be created
   revoke CODE         close an invitation, by its code or its digest
   quota accounts N    how many accounts there may be
-  quota unread N      how many unread messages an account may have
-  remove NAME         end an account, with its unread messages
+  quota unread N      how many messages may be unread in a conversation of two
+  quota requests N    how many conversations one may begin without an answer
+  retention TIME      remove messages that are older: 12h, 90d; or for-ever
+  remove NAME         end an account
+  close ROOM          end a room, with all that was said there
   reset NAME          a new password, if the owner has lost the key
 It speaks as operator, with the key that stablechatd init has made.
 Each replica notes each request in its log."
@@ -286,6 +450,16 @@ pub struct Admin {
     /// one of those below
     #[argh(positional)]
     pub words: Vec<String>,
+}
+
+/// Reads the name of a room, whose `#` may be left out.
+fn parse_room(text: &str) -> Result<RoomName, String> {
+    verb::room(text)
+}
+
+/// Reads a pattern over names of rooms, whose `#` may be left out.
+fn parse_room_pattern(text: &str) -> Result<Pattern, String> {
+    Pattern::parse(text.trim_start_matches('#')).map_err(|error| error.to_string())
 }
 
 /// Reads the code of an invitation.

@@ -3,9 +3,12 @@
 use crate::cli::exit::Failure;
 use crate::cli::secrets::NewKey;
 use crate::cli::verb::Verb;
-use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Rejection};
+use stablechat_protocol::answer::{Answer, AnswerMetadata, QueryAnswer, Rejection};
+use stablechat_protocol::command::Query;
+use stablechat_protocol::conversation::Message;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+use std::collections::VecDeque;
 
 /// The work that one line asks for.
 pub struct Job {
@@ -24,6 +27,10 @@ pub struct Job {
     pub has_results: bool,
     /// Messages of earlier pages, for results that are shown only when complete.
     pub gathered: Vec<(usize, Vec<Message>)>,
+    /// The query that is under way, if its answer is a page.
+    pub page: Option<Query>,
+    /// Queries that are to be asked after it.
+    pub queries: VecDeque<Query>,
 }
 
 /// How far a job is.
@@ -79,6 +86,8 @@ impl Job {
             new_key: None,
             has_results: false,
             gathered: Vec::new(),
+            page: None,
+            queries: VecDeque::new(),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::job::{Content, Job, Reply, Stage};
 use super::{Controller, Effect};
-use crate::account::{ActiveAccount, unread};
+use crate::account::{ActiveAccount, inbox};
 use crate::cli::advice;
 use crate::cli::exit::{self, Failure};
 use crate::cli::mode::Mode;
@@ -135,11 +135,11 @@ impl Controller {
         }
     }
 
-    /// Logs in, and asks for unread messages: the answer says whether the account is ours.
+    /// Logs in, and asks for the inbox: the answer says whether the account is ours.
     fn connect(&mut self, now: Timestamp, credentials: Credentials) -> Stage {
         let account = self.account.successor(Some(Rc::new(credentials)), true);
         self.previous = Some(self.switch(account));
-        self.query(now, unread(None))
+        self.query(now, inbox())
     }
 
     /// Deletes an account in its own name, if need be by using it for that one command.
@@ -159,21 +159,21 @@ impl Controller {
         let mut first_page = None;
         for reply in replies {
             let by = self.answerer(&reply);
-            if let Content::Query(QueryAnswer::Messages { messages, more }) = reply.content {
+            if let Content::Query(page @ QueryAnswer::Inbox { .. }) = reply.content {
                 if is_asked_for {
                     self.show(Item::Connected { name: name.clone() }, Some(by));
                 }
-                first_page.get_or_insert((messages, more));
+                first_page.get_or_insert(page);
             }
         }
 
-        let Some((messages, more)) = first_page else {
+        let Some(page) = first_page else {
             self.switch_back();
             return;
         };
         self.previous = None;
         let mut events = Vec::new();
-        self.account.on_unread(now, messages, more, &mut events);
+        self.account.on_page(now, page, &mut events);
         events.into_iter().for_each(|event| self.on_event(now, event));
     }
 

@@ -36,6 +36,7 @@ use reachability::{ReachNews, Reachability};
 use stablechat_protocol::answer::{Answer, Refusal};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::command::Command;
+use stablechat_protocol::conversation::{Conversation, Message};
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::session::ClientId;
@@ -151,12 +152,10 @@ impl Controller {
         ));
     }
 
-    /// Everything that was to be shown is written: messages among it are acknowledged.
+    /// Everything that was to be shown is written: messages among it are read.
     pub fn on_shown(&mut self, now: Timestamp) {
-        if !self.reach.is_lost()
-            && let Some(acknowledgement) = self.account.acknowledge(now)
-        {
-            self.send(acknowledgement);
+        if !self.reach.is_lost() {
+            self.account.read(now).into_iter().for_each(|frame| self.send(frame));
         }
     }
 
@@ -198,7 +197,7 @@ impl Controller {
 
     /// The exit code, once everything is over.
     pub fn ending(&self) -> Option<u8> {
-        // Messages that cannot be shown are neither fetched nor acknowledged.
+        // Messages that cannot be shown are neither fetched nor read.
         let is_settled = match self.is_output_lost {
             true => self.account.session().is_idle(),
             false => self.account.is_quiet() && !self.account.is_fetching(),
@@ -270,7 +269,10 @@ impl Controller {
             message @ (ToClient::Status { .. } | ToClient::PublicStatus { .. }) => {
                 Report::of(message).into_iter().for_each(|report| self.status.on_report(link, report));
             }
-            ToClient::LoggedIn { .. } => self.forget_refusal(link),
+            ToClient::LoggedIn { .. } => {
+                self.forget_refusal(link);
+                self.account.on_message(now, link, message, &mut Vec::new());
+            }
             ToClient::LoggedOut { account, key } => self.on_logged_out(&account, key),
             ToClient::LoginRefused { account, reason } => self.on_login_refused(link, &account, reason),
             message => {
@@ -326,15 +328,30 @@ impl Controller {
                     job.on_reply(now, Reply { link, content: Content::Query(answer), metadata });
                 }
             }
-            AccountEvent::Message(message) => self.show(Item::Message(message), None),
+            AccountEvent::Message(message) => self.on_message_to_show(message),
+            AccountEvent::RoomNews(news) => {
+                if self.settings.mode == Mode::Prompt {
+                    self.show(Item::RoomNews(news), None);
+                }
+            }
             AccountEvent::FetchRejected(reason) => self.on_fetch_rejected(&reason),
-            // Nobody has asked for acknowledgements or seen what came of them.
-            AccountEvent::Changed { change, .. } if matches!(change.command, Command::Ack { .. }) => {}
+            // Nobody has asked for this, or seen what came of it.
+            AccountEvent::Changed { change, .. } if matches!(change.command, Command::Read { .. }) => {}
             AccountEvent::Changed { sequence, uid, change, after } => {
                 let (command, before) = (change.command, change.before);
                 self.show(Item::Changed { command, sequence, uid, before, after }, None);
             }
             AccountEvent::Refused { reason } => self.on_refused(reason),
+        }
+    }
+
+    /// A message has come. What the account itself has sent from elsewhere is for a person's eyes: a program would answer itself.
+    fn on_message_to_show(&mut self, message: Message) {
+        let is_own = self.account.name() == Some(&message.from);
+        let is_note = message.to == Conversation::with(&message.from);
+        if self.settings.mode == Mode::Prompt || !is_own || is_note {
+            let reader = self.account.name().cloned();
+            self.show(Item::Message { message, reader }, None);
         }
     }
 
@@ -435,7 +452,7 @@ impl Controller {
         };
 
         let failure = match (doubtful, undone) {
-            (None, None) if !self.account.is_acknowledging() => return,
+            (None, None) if !self.account.is_reading() => return,
             (None, None) => Failure::new(exit::UNKNOWN, format!("{reason}; the last messages may be shown again")),
             (None, Some(undone)) => Failure::new(exit::UNREACHABLE, format!("{reason}; not done: {undone}")),
             (Some(doubtful), undone) => {

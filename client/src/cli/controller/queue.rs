@@ -67,7 +67,7 @@ impl JobQueue {
         self.jobs.front_mut().filter(|job| job.stage == Stage::Password)
     }
 
-    /// The next job to start, unless a barrier holds it up. `is_quiet`: no command is in flight and no acknowledgement is due.
+    /// The next job to start, unless a barrier holds it up. `is_quiet`: no command is in flight and nothing is to be read.
     pub fn next(&mut self, is_quiet: bool) -> Option<&mut Job> {
         let is_held_up = self.started > 0 && self.jobs.front().is_some_and(Job::is_barrier);
         let job = self.jobs.get_mut(self.started).filter(|_| !is_held_up)?;
@@ -201,7 +201,7 @@ mod tests {
         queue.start_next(Stage::Command { sequence: 1 });
         assert!(queue.next(true).is_none() && queue.has_barrier(), "the command before it is in flight");
         assert!(queue.pop().is_some());
-        assert!(queue.next(false).is_none(), "something is to be acknowledged");
+        assert!(queue.next(false).is_none(), "something is to be read");
         assert!(queue.next(true).is_some());
         queue.start_next(Stage::Query { number: 4 });
         assert!(queue.next(true).is_none(), "the jobs after it are for the next account");

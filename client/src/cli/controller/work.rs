@@ -2,17 +2,18 @@
 
 use super::Controller;
 use super::job::{Content, Job, Reply, Stage};
-use crate::account::{recipient, unread};
+use crate::account::inbox;
 use crate::cli::exit::{self, Failure};
 use crate::cli::mode::Mode;
 use crate::cli::print::{Answerer, Item};
 use crate::cli::verb::Verb;
-use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
+use stablechat_protocol::answer::{Answer, QueryAnswer};
 use stablechat_protocol::command::{Command, PAGE_MAX, Query};
+use stablechat_protocol::conversation::{Conversation, Message, Page};
 use stablechat_protocol::message::ToReplica;
-use stablechat_protocol::name::AccountName;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How long to wait for the other replicas' answers after the first, beside one delivery bound.
@@ -104,9 +105,8 @@ impl Controller {
     /// Whether there is a replica, and room in the session or among the queries.
     fn can_start(&self, verb: &Verb) -> bool {
         let has_room = match verb {
-            Verb::List { .. } | Verb::Unread | Verb::History { .. } | Verb::Connect { .. } | Verb::Settings => {
-                self.account.can_ask()
-            }
+            Verb::Connect { .. } | Verb::Settings => self.account.can_ask(),
+            verb if first_query(verb).is_some() => self.account.can_ask(),
             _ => self.account.session().can_issue(),
         };
         has_room && self.reach.can_send()
@@ -115,17 +115,17 @@ impl Controller {
     /// Starts the next job, which is to do this. When it cannot even begin, that becomes its result.
     fn start(&mut self, now: Timestamp, verb: Verb) -> Stage {
         let started = match verb {
-            Verb::Send { to, text } => Ok(self.command(now, Command::Send { to: recipient(&to), text })),
+            Verb::Send { to, text } => Ok(self.command(now, Command::Send { to, text })),
+            Verb::Room { room, action } => Ok(self.command(now, Command::Room { room, action })),
+            Verb::Block { name, is_blocked } => Ok(self.command(now, Command::Block { name, is_blocked })),
+            Verb::Mute { conversation, is_muted } => Ok(self.command(now, Command::Mute { conversation, is_muted })),
             Verb::Create { name, invitation } => self.start_create(now, name, invitation),
             Verb::Settings => Ok(self.query(now, Query::Settings)),
             Verb::Operate { operation, .. } => Ok(self.command(now, Command::Operate { operation })),
             Verb::Connect { name } => self.start_connect(now, &name),
             Verb::SetKey { name } => self.start_set_key(now, &name),
             Verb::Delete { name } => self.start_delete(now, &name),
-            Verb::List { pattern } => Ok(self.query(now, Query::List { pattern, after: None, limit: PAGE_MAX })),
-            Verb::Unread => Ok(self.query(now, unread(None))),
-            Verb::History { with, limit } => Ok(self.query(now, history(&with, limit, None))),
-            Verb::Status | Verb::Help | Verb::Quit => Ok(Stage::Local),
+            verb => Ok(first_query(&verb).map_or(Stage::Local, |query| self.query(now, query))),
         };
         started.unwrap_or_else(|failure| {
             if let Some(job) = self.jobs.next(true) {
@@ -209,8 +209,22 @@ impl Controller {
                 self.show_each(&replies, |_| Item::Deleted { name: name.clone() });
                 self.finish_delete(&name, is_done);
             }
-            Verb::List { .. } | Verb::Unread => return self.finish_page(now, job, &verb, &replies),
+            Verb::Room { room, action } => {
+                self.show_each(&replies, |_| Item::RoomChanged { room: room.clone(), action: action.clone() });
+            }
+            Verb::Block { name, is_blocked } => {
+                self.show_each(&replies, |_| Item::Blocked { name: name.clone(), is_blocked });
+            }
+            Verb::Mute { conversation, is_muted } => {
+                self.show_each(&replies, |_| Item::Muted { conversation: conversation.clone(), is_muted });
+            }
             Verb::History { with, limit } => return self.finish_history(now, job, &with, limit, replies),
+            Verb::List { .. }
+            | Verb::Inbox { .. }
+            | Verb::Unread
+            | Verb::Rooms { .. }
+            | Verb::Members { .. }
+            | Verb::Blocked => return self.finish_page(now, job, &verb, replies),
             Verb::Quit => {}
         }
         Turn::Done
@@ -272,31 +286,51 @@ impl Controller {
         }
     }
 
-    /// Shows a page of names or unread messages, and asks for the next.
-    fn finish_page(&mut self, now: Timestamp, job: &mut Job, verb: &Verb, replies: &[Reply]) -> Turn {
+    /// Shows a page, and asks for the next, or for what else the verb needs.
+    fn finish_page(&mut self, now: Timestamp, job: &mut Job, verb: &Verb, replies: Vec<Reply>) -> Turn {
+        let asked = job.page.take().or_else(|| first_query(verb));
         let mut next = None;
         for reply in replies {
-            let by = self.answerer(reply);
-            match &reply.content {
-                Content::Query(QueryAnswer::Accounts { names, next: after }) => {
-                    job.has_results |= !names.is_empty();
-                    names.iter().for_each(|name| self.show(Item::Account { name: name.clone() }, Some(by.clone())));
-                    if let (Some(after), Verb::List { pattern }) = (after, verb) {
-                        let (pattern, after) = (pattern.clone(), Some(after.clone()));
-                        next = Some(Query::List { pattern, after, limit: PAGE_MAX });
-                    }
-                }
-                Content::Query(QueryAnswer::Messages { messages, more }) => {
-                    job.has_results |= !messages.is_empty();
-                    messages.iter().for_each(|message| self.show(Item::Message(message.clone()), Some(by.clone())));
-                    if let (true, Some(last)) = (*more, messages.last()) {
-                        next = Some(unread(Some(last.uid)));
-                    }
-                }
-                _ => job.has_results = true,
-            }
+            let by = self.answerer(&reply);
+            let Content::Query(answer) = reply.content else { continue };
+            let before = next.take();
+            next = asked.as_ref().and_then(|asked| page_after(asked, &answer)).or(before);
+            let items = self.items(verb, answer, &mut job.queries);
+            // The list of conversations is no result of a verb that shows their messages.
+            job.has_results |= !items.is_empty();
+            items.into_iter().for_each(|item| self.show(item, Some(by.clone())));
         }
+        let next = next.or_else(|| job.queries.pop_front());
+        job.page.clone_from(&next);
         self.next_page(now, job, next)
+    }
+
+    /// What is to be shown of a page; and for a verb that shows the messages of conversations, what is to be asked for each.
+    fn items(&self, verb: &Verb, answer: QueryAnswer, queries: &mut VecDeque<Query>) -> Vec<Item> {
+        match (verb, answer) {
+            (Verb::Unread, QueryAnswer::Inbox { entries, .. }) => {
+                for entry in entries.into_iter().filter(|entry| entry.unread > 0) {
+                    let page = Page::Unread { after: Uid::MIN };
+                    let query = Query::History { conversation: entry.conversation, page, limit: PAGE_MAX };
+                    if !queries.contains(&query) {
+                        queries.push_back(query);
+                    }
+                }
+                Vec::new()
+            }
+            (_, QueryAnswer::Inbox { entries, invitations, .. }) => {
+                let invitations = invitations.into_iter().map(Item::Invited);
+                entries.into_iter().map(Item::Conversation).chain(invitations).collect()
+            }
+            (_, QueryAnswer::Accounts { names, .. }) => names.into_iter().map(|name| Item::Account { name }).collect(),
+            (_, QueryAnswer::Messages { messages, .. }) => {
+                let reader = self.account.name().cloned();
+                messages.into_iter().map(|message| Item::Message { message, reader: reader.clone() }).collect()
+            }
+            (_, QueryAnswer::Rooms { rooms, .. }) => rooms.into_iter().map(Item::Room).collect(),
+            (_, QueryAnswer::Members { members, .. }) => members.into_iter().map(Item::Member).collect(),
+            (_, QueryAnswer::Settings { .. } | QueryAnswer::Rejected { .. }) => Vec::new(),
+        }
     }
 
     /// Gathers pages from the last to the first, and shows them in the other order.
@@ -304,7 +338,7 @@ impl Controller {
         &mut self,
         now: Timestamp,
         job: &mut Job,
-        with: &AccountName,
+        with: &Conversation,
         limit: u32,
         replies: Vec<Reply>,
     ) -> Turn {
@@ -315,12 +349,12 @@ impl Controller {
             let link = if self.settings.all_replies { reply.link } else { 0 };
             answerers.push((link, self.answerer(&reply)));
             job.has_results |= reply.content.rejection().is_some();
-            let Content::Query(QueryAnswer::Messages { messages, more }) = reply.content else { continue };
+            let Content::Query(QueryAnswer::Messages { messages, earlier, .. }) = reply.content else { continue };
             job.has_results |= !messages.is_empty();
             let gathered = gather(&mut job.gathered, link, messages);
             let missing = limit.saturating_sub(u32::try_from(gathered.len()).unwrap_or(u32::MAX));
-            if let (true, Some(first), 1..) = (more, gathered.first(), missing) {
-                next = Some(history(with, missing, Some(first.uid)));
+            if let (true, Some(first), 1..) = (earlier, gathered.first(), missing) {
+                next = Some(history(with, missing, Page::Before { uid: first.uid }));
             }
         }
         if next.is_none() {
@@ -367,10 +401,41 @@ enum Turn {
     Again,
 }
 
-/// A page of an exchange of messages.
-fn history(with: &AccountName, limit: u32, before: Option<Uid>) -> Query {
+/// The query that a verb begins with, if it shows what replicas answer.
+fn first_query(verb: &Verb) -> Option<Query> {
+    let (after, limit) = (None, PAGE_MAX);
+    Some(match verb {
+        Verb::List { pattern } => Query::List { pattern: pattern.clone(), after, limit },
+        Verb::Inbox { all } => Query::Inbox { all: *all, after: None, limit },
+        Verb::Unread => inbox(),
+        Verb::History { with, limit } => history(with, *limit, Page::Latest),
+        Verb::Rooms { pattern } => Query::Rooms { pattern: pattern.clone(), after: None, limit },
+        Verb::Members { room } => Query::Members { room: room.clone(), after: None, limit },
+        Verb::Blocked => Query::Blocked,
+        _ => return None,
+    })
+}
+
+/// The query for the page that comes after an answer to this one; none if it is the last.
+fn page_after(asked: &Query, answer: &QueryAnswer) -> Option<Query> {
+    let mut next = asked.clone();
+    match (&mut next, answer) {
+        (Query::List { after, .. }, QueryAnswer::Accounts { next: Some(last), .. }) => *after = Some(last.clone()),
+        (Query::Inbox { after, .. }, QueryAnswer::Inbox { next: Some(last), .. }) => *after = Some(last.clone()),
+        (Query::Rooms { after, .. }, QueryAnswer::Rooms { next: Some(last), .. }) => *after = Some(last.clone()),
+        (Query::Members { after, .. }, QueryAnswer::Members { next: Some(last), .. }) => *after = Some(*last),
+        (Query::History { page, .. }, QueryAnswer::Messages { messages, later: true, .. }) => {
+            *page = Page::Unread { after: messages.last()?.uid };
+        }
+        _ => return None,
+    }
+    Some(next)
+}
+
+/// A page of a conversation, of at most so many messages.
+fn history(with: &Conversation, limit: u32, page: Page) -> Query {
     let limit = u16::try_from(limit).map_or(PAGE_MAX, |limit| limit.min(PAGE_MAX));
-    Query::History { with: recipient(with), before, limit }
+    Query::History { conversation: with.clone(), page, limit }
 }
 
 /// Puts an earlier page before the messages that a link has sent so far. Returns all of them.

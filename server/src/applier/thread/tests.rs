@@ -47,9 +47,7 @@ fn events_of_a_wake_that_fails_are_not_lost() {
     assert!(halted.is_stopping);
     let mut sent = Vec::new();
     outbox.release(&mut |messages| sent.extend(messages));
-    let is_status = |sent: &NetCommand| {
-        matches!(sent, NetCommand::ToClient { to: ConnectionId(2), message: ToClient::PublicStatus { .. } })
-    };
+    let is_status = |sent: &NetCommand| matches!(sent, NetCommand::ToClients { to, message: ToClient::PublicStatus { .. } } if to[..] == [ConnectionId(2)]);
     assert_eq!(sent.iter().filter(|sent| is_status(sent)).count(), 1);
     let is_seen = |sent: &&NetCommand| matches!(sent, NetCommand::ConnectionSeen { peer: PeerId(2) });
     assert_eq!(sent.iter().filter(is_seen).count(), 2, "the poll loop waits for one for each connection");

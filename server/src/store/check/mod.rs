@@ -8,6 +8,7 @@
 //! of the log as far as it is applied, so everything is checked. Only while a snapshot replaces log and state is there nothing to
 //! compare; then it is only checked that all rows can be read.
 
+mod conversations;
 mod state;
 
 use super::ChatStore;
@@ -17,9 +18,10 @@ use super::log::boundaries::begin_of;
 use super::log::entries;
 use super::open::all_families;
 use super::schema::{self, LogEntry, StoreIdentity};
-use super::state::keys::{Column, UndoRecord};
+use super::state::keys::Column;
 use super::state::rows::{Row, Rows};
 use super::state::second_of;
+use super::state::values::UndoRecord;
 use rocksdb::{DB, IteratorMode, ReadOptions};
 use stablechat_protocol::digest::LogMark;
 use stablechat_protocol::operator::InitialSettings;
@@ -86,7 +88,7 @@ pub fn check(store: &ChatStore, tell: &mut dyn FnMut(Progress)) -> CheckReport {
     check.part(Check::check_boundaries);
     check.part(Check::check_digest);
     check.part(Check::check_settings);
-    check.part(Check::check_unread);
+    check.part(Check::check_members);
     check.part(Check::check_timelines);
     check.part(Check::check_sessions);
     check.part(Check::check_orphans);

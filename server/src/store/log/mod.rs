@@ -27,7 +27,7 @@ pub mod repair;
 use super::database::{Batch, decode, family, read_meta};
 use super::error::StoreError;
 use super::schema::{self, Applied, LogEntry, Undone};
-use super::state::keys::UndoRecord;
+use super::state::values::UndoRecord;
 use boundaries::BoundaryHistory;
 pub use entries::Bodies;
 use rocksdb::DB;

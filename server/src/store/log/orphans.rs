@@ -16,7 +16,7 @@
 //! 3. A session that has ended, or lacks an earlier request, cannot take the orphan. Then it is submitted in a session of its own,
 //!    whose id is derived from the request, so it is the same at all replicas. Should the client send the request after that in its
 //!    own session, it gets the answer that the orphan got ([`in_own_session`]). Other commands than messages may be executed twice:
-//!    a create or an acknowledgement does no harm then, but a deletion could end an account that was created again with the same
+//!    a create or a read does no harm then, but a deletion could end an account that was created again with the same
 //!    key.
 //!
 //! [`Rejection::DifferentCommand`]: stablechat_protocol::answer::Rejection::DifferentCommand
@@ -24,15 +24,17 @@
 use super::entries::{key_after, uid_of_key};
 use crate::store::database::{decode, family};
 use crate::store::error::StoreError;
-use crate::store::state::accounts;
 use crate::store::state::housekeeping::SESSION_LIFETIME;
-use crate::store::state::keys::{Column, Session, conversation_key, message_key, prefix_end, session_key, uid_at_end};
+use crate::store::state::keys::{Column, ConversationId, message_key, prefix_end, session_key, uid_at_end};
 use crate::store::state::rows::{Direction, Rows};
 use crate::store::state::session::in_own_session;
+use crate::store::state::values::Session;
+use crate::store::state::{accounts, rooms};
 use crate::store::{ChatStore, schema};
 use rocksdb::IteratorMode;
-use stablechat_protocol::command::{Command, Recipient};
-use stablechat_protocol::request::StampedRequest;
+use stablechat_protocol::command::Command;
+use stablechat_protocol::conversation::Conversation;
+use stablechat_protocol::request::{Actor, StampedRequest};
 use stablechat_protocol::uid::Uid;
 
 /// The most messages of a conversation that are looked at for the one of an orphan: some 20 ms. If there are more since the day
@@ -93,15 +95,11 @@ impl ChatStore {
 /// Looks for the message that an orphan sent, under its own uid or when it was submitted again.
 fn find_message(rows: &Rows, StampedRequest { uid, request }: &StampedRequest) -> Result<OrphanEffect, StoreError> {
     let mut effect = OrphanEffect { is_there: false, is_next: false, rows_read: 0 };
-    let (Some(from), Command::Send { to: Recipient::Account { name }, .. }) = (&request.actor, &request.command) else {
-        return Ok(effect);
-    };
-    let (from, to) = (accounts::find(rows, &from.account)?, accounts::find(rows, name)?);
-    let (Some(from), Some(to)) = (from, to) else { return Ok(effect) };
+    let (Some(actor), Command::Send { to, .. }) = (&request.actor, &request.command) else { return Ok(effect) };
+    let Some(conversation) = conversation_of(rows, actor, to)? else { return Ok(effect) };
 
     // Attempts at one request have different timestamps, and one digest.
     let digests = [uid.digest, in_own_session(request).uid(uid.timestamp).digest];
-    let conversation = conversation_key(from.id, to.id);
     let first = Uid { timestamp: uid.timestamp.before(SESSION_LIFETIME), digest: [0; 16] };
     let (begin, end) = (message_key(&conversation, first), prefix_end(&conversation));
     for row in rows.scan(Column::Timelines, &begin, &end, Direction::Forward).take(MESSAGES_MAX) {
@@ -115,11 +113,24 @@ fn find_message(rows: &Rows, StampedRequest { uid, request }: &StampedRequest) -
     Ok(effect)
 }
 
+/// The key of the conversation of an actor, if there is one.
+fn conversation_of(rows: &Rows, actor: &Actor, to: &Conversation) -> Result<Option<Vec<u8>>, StoreError> {
+    let id = match to {
+        Conversation::Account { name } => {
+            let ids = accounts::find(rows, &actor.account)?.zip(accounts::find(rows, name)?);
+            ids.map(|(from, to)| ConversationId::of_two(from.id, to.id))
+        }
+        Conversation::Room { name } => rooms::find(rows, name)?.map(|room| ConversationId::Room { id: room.id }),
+        Conversation::Former { .. } => None,
+    };
+    Ok(id.map(ConversationId::key))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::testing::{actor, apply, create, held, send, store};
-    use stablechat_protocol::request::Actor;
+    use stablechat_protocol::name::AccountName;
     use stablechat_protocol::time::Timestamp;
 
     /// In milliseconds.
@@ -140,15 +151,16 @@ mod tests {
         apply(store, &StampedRequest { uid, request });
     }
 
+    /// A command that changes nothing.
+    fn idle() -> Command {
+        Command::Block { name: AccountName::parse("nobody").expect("a name"), is_blocked: false }
+    }
+
     /// Applies requests that change nothing, in a new session of ann: the first in each second ends old sessions.
     fn let_time_pass(store: &mut ChatStore, milliseconds: u64) {
         let ann = actor("ann", 1);
         for sequence in 1..=5 {
-            let acknowledgement = Command::Ack { uids: Vec::new() };
-            apply(
-                store,
-                &held(milliseconds + 1000 * sequence, (milliseconds / HOUR) as u8, sequence, &ann, acknowledgement),
-            );
+            apply(store, &held(milliseconds + 1000 * sequence, (milliseconds / HOUR) as u8, sequence, &ann, idle()));
         }
     }
 
@@ -171,8 +183,8 @@ mod tests {
     #[test]
     fn an_orphan_that_was_executed_in_its_own_session_has_had_its_effect() {
         let (mut store, ann, _) = with_accounts();
-        // Nothing but the session tells of an acknowledgement.
-        let orphan = held(HOUR + 10, 1, 3, &ann, Command::Ack { uids: Vec::new() });
+        // Nothing but the session tells of it.
+        let orphan = held(HOUR + 10, 1, 3, &ann, idle());
         assert!(!is_there(&store, &orphan));
         apply_in_own_session(&mut store, &orphan, HOUR + 20);
         assert!(is_there(&store, &orphan));
@@ -201,7 +213,7 @@ mod tests {
         let (mut store, ann, bob) = with_accounts();
         let orphan = held(10 * HOUR, 1, 4, &ann, send(&bob, "hi"));
         apply_in_own_session(&mut store, &orphan, 11 * HOUR);
-        apply(&mut store, &held(20 * HOUR, 1, 2, &ann, Command::Ack { uids: Vec::new() }));
+        apply(&mut store, &held(20 * HOUR, 1, 2, &ann, idle()));
         let_time_pass(&mut store, 36 * HOUR);
         assert!(is_there(&store, &orphan), "the session lives, lacks an earlier request and does not know it");
     }

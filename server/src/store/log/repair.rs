@@ -22,19 +22,20 @@ use crate::store::ChatStore;
 use crate::store::database::{decode, family};
 use crate::store::error::StoreError;
 use crate::store::schema::{self, Undone};
-use crate::store::state::keys::{Column, UndoRecord, uid_at_end};
-use crate::store::state::rows::Rows;
-use crate::store::state::{Delivery, Outcome, accounts, session};
+use crate::store::state::{Delivery, Outcome, session};
 use stablechat_protocol::answer::Answer;
-use stablechat_protocol::command::{Command, Recipient};
+use stablechat_protocol::command::Command;
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::operator::Operation;
 use stablechat_protocol::request::{Actor, Request, StampedRequest};
+use stablechat_protocol::room::RoomAction;
 use stablechat_protocol::uid::Uid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A batch of a repair is committed when it has about so many bytes. Much less than [`crate::store::BATCH_BYTES_MAX`]: a replica
 /// that catches up does a batch in each wake. Clients and peers wait for the wake to end, and one that lasts longer than half of
 /// the delivery bound counts as a pause, after which the replica rejoins and begins to catch up anew. On the machine that this was
-/// measured on, a batch takes some 16 ms when it undoes, which is 750 short messages, and 8 ms when it applies, which is 300.
+/// measured on, a batch takes some 16 ms when it undoes, which is some 480 short messages, and 8 ms when it applies, which is some 200.
 const REPAIR_BATCH_BYTES: usize = 256 * 1024;
 /// Applying a short message writes four times as many bytes as it has in the log: rows and an undo record, too. A batch reads no
 /// more of the log than it is going to apply.
@@ -51,6 +52,9 @@ pub struct Repair {
     pub changed: Vec<Changed>,
     /// Whose logins requests that were applied again have ended, perhaps as before.
     pub ended: Vec<Actor>,
+    /// The accounts whose conversations, or what they have read of them, may be other ones now: those that were named by undone and
+    /// inserted commands about accounts and rooms, and by reads that came out differently.
+    pub touched: BTreeSet<AccountName>,
     /// Requests that are not in the log and cannot be put there any more, since it is settled beyond them.
     pub unplaceable: Vec<StampedRequest>,
 }
@@ -60,9 +64,9 @@ pub struct Repair {
 pub struct Changed {
     pub uid: Uid,
     pub request: Request,
-    /// Its answer now. It is the former one if only the delivery is new.
+    /// Its answer now.
     pub answer: Answer,
-    /// A message that it did not send before, or not to these owners.
+    /// The message that it sends now and did not send before.
     pub delivery: Option<Delivery>,
 }
 
@@ -103,7 +107,7 @@ impl PendingRepair {
     /// Does a batch of the step that is next. Everything before it is committed.
     fn advance(&mut self, store: &mut ChatStore, repair: &mut Repair) -> Result<(), StoreError> {
         if let Some(bound) = self.undo_to {
-            undo_batch(store, bound)?;
+            undo_batch(store, bound, repair)?;
             self.undo_to = self.undo_to.filter(|bound| store.log.applied().uid > *bound);
         } else if !self.below.is_empty() {
             self.insert_batch(store);
@@ -129,6 +133,7 @@ impl PendingRepair {
             && let Some(held) = self.above.pop()
         {
             let outcome = store.apply(held.uid, &held.request)?;
+            touch(&mut repair.touched, &held.request);
             repair.inserted.push((held, outcome));
         }
         Ok(())
@@ -214,33 +219,33 @@ fn is_batch_full(store: &ChatStore) -> bool {
 }
 
 /// Undoes a batch of the requests above this uid, newest first.
-fn undo_batch(store: &mut ChatStore, bound: Uid) -> Result<(), StoreError> {
+fn undo_batch(store: &mut ChatStore, bound: Uid, repair: &mut Repair) -> Result<(), StoreError> {
     while store.log.applied().uid > bound && !is_batch_full(store) {
         let LastApplied { entry, undo, before } = store.log.last_applied()?;
-        // The answer and the delivery are read from the state that the request has left, so before its rows are put back.
-        let undone = outcome_of(&store.rows, store.log.applied().uid, &entry.request, &undo)?;
+        touch(&mut repair.touched, &entry.request);
+        // The answer is read from the state that the request has left, so before its rows are put back.
+        let undone = Undone { answer: session::given_answer(&store.rows, &entry.request)? };
         store.rows.undo(undo)?;
         store.log.take_back(&mut store.batch, &entry, before, &undone, store.rows.digest())?;
     }
     Ok(())
 }
 
-/// The answer and the delivery of the last applied request.
-fn outcome_of(rows: &Rows, uid: Uid, request: &Request, undo: &UndoRecord) -> Result<Undone, StoreError> {
-    let answer = session::given_answer(rows, request)?;
-    let delivered_to = match &request.command {
-        Command::Send { to: Recipient::Account { name }, .. } if has_sent(uid, undo) => {
-            accounts::find(rows, name)?.map(|user| Actor { account: name.clone(), key: user.key })
+/// Adds the accounts that a command names if it can change who takes part in a conversation.
+fn touch(touched: &mut BTreeSet<AccountName>, Request { actor, command, .. }: &Request) {
+    let named = match command {
+        Command::Send { .. } | Command::Read { .. } | Command::Block { .. } | Command::Mute { .. } => return,
+        Command::Create { name, .. } => Some(name),
+        Command::Delete | Command::SetKey { .. } => None,
+        Command::Room { action: RoomAction::Invite { name } | RoomAction::Remove { name }, .. } => Some(name),
+        Command::Room { .. } => None,
+        Command::Operate { operation: Operation::RemoveAccount { name } | Operation::ReplaceKey { name, .. } } => {
+            Some(name)
         }
-        _ => None,
+        Command::Operate { .. } => None,
     };
-    Ok(Undone { answer, delivered_to })
-}
-
-/// Whether a request wrote a message. It did not if it was rejected, or repeated an earlier request. (Its housekeeping may have
-/// removed other messages.)
-fn has_sent(uid: Uid, undo: &UndoRecord) -> bool {
-    undo.rows.iter().any(|row| row.column == Column::Timelines as u8 && uid_at_end(&row.key.0) == Some(uid))
+    let actor = actor.as_ref().map(|actor| &actor.account);
+    touched.extend(actor.into_iter().chain(named).cloned());
 }
 
 /// Applies a batch of the entries after the last applied one. Returns whether none is left.
@@ -264,18 +269,20 @@ fn apply_again(store: &mut ChatStore, held: StampedRequest, repair: &mut Repair)
     let undone = undone.map_err(|error| StoreError::Rocks("reading former answers", error))?;
     let outcome = store.apply(uid, &held.request)?;
     let Some(undone) = undone else {
+        touch(&mut repair.touched, &held.request);
         repair.inserted.push((held, outcome));
         return Ok(());
     };
 
     store.batch.delete(schema::UNDONE, uid.to_bytes());
     let undone: Undone = decode(schema::UNDONE, &undone)?;
-    let Outcome { answer, delivery, ended } = outcome;
-    // Connections of the same owner have the message already.
-    let delivery = delivery.filter(|delivery| undone.delivered_to.as_ref() != Some(&delivery.to));
+    let Outcome { answer, delivery, ended, .. } = outcome;
     repair.undone += 1;
     repair.ended.extend(ended);
-    if answer != undone.answer || delivery.is_some() {
+    if answer != undone.answer {
+        if let (Command::Read { .. }, Some(actor)) = (&held.request.command, &held.request.actor) {
+            repair.touched.insert(actor.account.clone());
+        }
         repair.changed.push(Changed { uid, request: held.request, answer, delivery });
     }
     Ok(())

@@ -3,7 +3,8 @@
 use super::*;
 use crate::random::Random;
 use crate::store::ChatStore;
-use crate::store::state::keys::{Column, session_answer_key, unread_count_key};
+use crate::store::state::keys::{Column, ConversationId, session_answer_key};
+use crate::store::state::values::{Head, Point};
 use crate::store::testing::{actor, apply, create, held, send, store, store_of, stream, uids};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
@@ -133,7 +134,7 @@ fn violated_invariants_are_found() {
 fn a_violated_invariant_stops_the_store() {
     let mut store = truncated();
     store.log.settled = Uid::MAX;
-    let next = stream(&mut Random(10), 50).pop().expect("there are 50");
+    let next = stream(&mut Random(10), 200).pop().expect("there are many");
     apply(&mut store, &next);
 }
 
@@ -142,11 +143,13 @@ fn counts_that_differ_from_their_rows_are_found() {
     let ann = actor("ann", 1);
     let mut store = store_of(&[held(1, 1, 1, &ann, create(&ann)), held(2, 1, 2, &ann, send(&ann, "a note"))]);
     let id = store.log().entries(Uid::MIN).next().expect("an entry").expect("it reads").0;
-    let count = 2_u64.to_be_bytes().to_vec();
-    store.rows.write(Column::Unread, unread_count_key(id), Some(count)).expect("memory does not fail");
+    let key = ConversationId::of_two(id, id).key();
+    let head: Head = store.rows.read(Column::Heads, &key).expect("memory does not fail").expect("there is one");
+    let end = Point { position: 2, ..head.end };
+    store.rows.put(Column::Heads, key, &Head { end, ..head }).expect("memory does not fail");
     let forgotten = session_answer_key(ClientId([1; 16]), 1);
     store.rows.remove(Column::Sessions, forgotten).expect("memory does not fail");
     let faults = store.check().faults.join("; ");
-    assert!(faults.contains("has 1 unread messages, but its count says 2"), "{faults}");
+    assert!(faults.contains("but its head is Point"), "{faults}");
     assert!(faults.contains("has 1 answers, and should have 2"), "{faults}");
 }

@@ -4,7 +4,8 @@ use super::*;
 use crate::random::Random;
 use crate::store::log;
 use crate::store::schema::Applied;
-use crate::store::state::keys::{Column, Session, session_key};
+use crate::store::state::keys::{Column, session_key};
+use crate::store::state::values::Session;
 use crate::store::testing::{
     actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
 };
@@ -64,7 +65,7 @@ fn a_short_log_between_two_marks_of_a_long_one_is_found_by_its_own() {
 
 #[test]
 fn a_truncated_log_says_where_it_begins() {
-    let requests = stream(&mut Random(3), 60);
+    let requests = stream(&mut Random(5), 60);
     let all = store_of(&requests);
     let mut store = truncated(&requests, 40, 0);
     assert_sound(&store);

@@ -4,8 +4,9 @@
 //! another account, and sees nothing of the earlier one.
 
 use super::Abort;
-use super::keys::{Column, Tombstone, User, tombstone_key};
+use super::keys::{Column, tombstone_key, user_key};
 use super::rows::Rows;
+use super::values::{Bytes, Tombstone, User};
 use super::{Outcome, StoreError, settings};
 use stablechat_protocol::answer::Rejection;
 use stablechat_protocol::login::PublicKey;
@@ -16,7 +17,12 @@ use stablechat_protocol::uid::Uid;
 
 /// The account with this name, if there is one.
 pub fn find(rows: &Rows, name: &AccountName) -> Result<Option<User>, StoreError> {
-    rows.read(Column::Users, name.as_str().as_bytes())
+    rows.read(Column::Users, &user_key(name))
+}
+
+/// Writes an account.
+pub fn write(rows: &mut Rows, name: &AccountName, user: &User) -> Result<(), StoreError> {
+    rows.put(Column::Users, user_key(name), user)
 }
 
 /// The account with this name; a rejection when there is none.
@@ -48,7 +54,7 @@ pub fn create(
         return Err(Rejection::AlreadyExists { name: name.clone() }.into());
     }
     settings::admit(rows, admission)?;
-    rows.put(Column::Users, name.as_str().into(), &User { id: uid, key, earlier_key: None })?;
+    write(rows, name, &User { id: uid, key, earlier_key: None, rooms: 0, requests: 0, blocked: 0 })?;
     Ok(Outcome::done())
 }
 
@@ -75,7 +81,7 @@ pub fn replace_key(
         return Ok(Outcome::done());
     }
     let ended = Some(Actor { account: name.clone(), key: user.key });
-    rows.put(Column::Users, name.as_str().into(), &User { key, earlier_key, ..user })?;
+    write(rows, name, &User { key, earlier_key, ..user })?;
     Ok(Outcome { ended, ..Outcome::done() })
 }
 
@@ -87,12 +93,12 @@ pub fn delete(rows: &mut Rows, actor: Option<&Actor>) -> Result<Outcome, Abort> 
 
 /// Removes an account.
 ///
-/// Its unread messages and timelines can be many, so they are not removed here. A tombstone marks them, and housekeeping removes
-/// them a bounded number at a time. Nobody can read them meanwhile, since no name leads to this account any more. Only messages
-/// that other accounts have not read yet stay with those accounts.
+/// Its memberships can be many, so they are not ended here. A tombstone marks them, and housekeeping ends them a bounded number at a
+/// time. Nobody acts as this account meanwhile, since no name leads to it any more. What it has sent stays with those it was sent to.
 pub fn remove(rows: &mut Rows, name: &AccountName, user: User) -> Result<Outcome, StoreError> {
-    rows.remove(Column::Users, name.as_str().into())?;
-    rows.put(Column::Unread, tombstone_key(user.id), &Tombstone::Unread { from: Uid::MIN })?;
+    rows.remove(Column::Users, user_key(name))?;
+    let tombstone = Tombstone::Memberships { conversation: Bytes(Vec::new()), from: Uid::MIN };
+    rows.put(Column::Members, tombstone_key(user.id), &tombstone)?;
     settings::count_down_accounts(rows)?;
     let ended = Some(Actor { account: name.clone(), key: user.key });
     Ok(Outcome { ended, ..Outcome::done() })

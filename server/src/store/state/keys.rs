@@ -1,51 +1,55 @@
-//! The rows of the state: columns, keys and values.
+//! The keys of the rows of the state. Their values are in [`super::values`].
 //!
 //! Keys are made so that rows that are read together lie together, in the order in which they are read. Integers in keys are
-//! big-endian. An account is named in keys by its id, the uid of the request that created it.
+//! big-endian. An account or a room is named in keys by its id, the uid of the request that created it.
 
-use stablechat_protocol::answer::{Answer, Message};
-use stablechat_protocol::command::Recipient;
+use super::StoreError;
 use stablechat_protocol::digest::Digest;
-use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
-use stablechat_protocol::operator::Registration;
-use stablechat_protocol::request::Actor;
+use stablechat_protocol::room::RoomName;
 use stablechat_protocol::session::ClientId;
-use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
-pub use stablechat_protocol::wire::Bytes;
-use stablechat_protocol::{wire_enum, wire_struct};
 
 /// A column family of the replicated state: every row of it counts for the state digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Column {
-    /// [`User`] by account name.
+    /// [`super::values::User`] by account name.
     Users = 0,
-    /// [`StoredMessage`] by conversation and uid.
+    /// [`super::values::StoredMessage`] by conversation and uid.
     Timelines = 1,
-    /// Messages that accounts have not acknowledged, and counts of them: see [`unread_key`], [`unread_count_key`],
-    /// [`partner_key`] and [`tombstone_key`].
-    Unread = 2,
-    /// Empty: rooms do not exist yet.
-    Rooms = 3,
-    /// [`Session`]s, their answers, and their order of last use.
-    Sessions = 4,
-    /// What operators have set: [`SETTINGS`] and [`invitation_key`].
-    Settings = 5,
+    /// [`super::values::Head`] by conversation.
+    Heads = 2,
+    /// What accounts take part in, and other facts about them: see [`membership_key`], [`invitations_key`], [`blocked_key`] and
+    /// [`tombstone_key`].
+    Members = 3,
+    /// Rooms by name, and their members: see [`room_key`] and [`room_member_key`].
+    Rooms = 4,
+    /// [`super::values::Session`]s, their answers, and their order of last use.
+    Sessions = 5,
+    /// What operators have set, and how far it is carried out: [`SETTINGS`], [`SWEEP`] and [`invitation_key`].
+    Settings = 6,
 }
 
 impl Column {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Column; 6] =
-        [Column::Users, Column::Timelines, Column::Unread, Column::Rooms, Column::Sessions, Column::Settings];
+    pub const ALL: [Column; 7] = [
+        Column::Users,
+        Column::Timelines,
+        Column::Heads,
+        Column::Members,
+        Column::Rooms,
+        Column::Sessions,
+        Column::Settings,
+    ];
 
     /// The name of the column family.
     pub fn name(self) -> &'static str {
         match self {
             Column::Users => "users",
             Column::Timelines => "timelines",
-            Column::Unread => "unread",
+            Column::Heads => "heads",
+            Column::Members => "members",
             Column::Rooms => "rooms",
             Column::Sessions => "sessions",
             Column::Settings => "settings",
@@ -58,160 +62,140 @@ impl Column {
     }
 }
 
-wire_struct! {
-    /// An account; its name is its key.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct User {
-        /// The uid of the request that created it, which tells it from other accounts of this name, before and after it.
-        pub id: Uid,
-        /// The key that owns it.
-        pub key: PublicKey,
-        /// The one that it has replaced, unless an operator has replaced it.
-        pub earlier_key: Option<PublicKey>,
+/// A conversation, by the ids of those who take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConversationId {
+    /// Of two accounts, the lesser id first. Both may be the same.
+    Pair { low: Uid, high: Uid },
+    /// In the room with this id.
+    Room { id: Uid },
+}
+
+impl ConversationId {
+    /// The conversation of two accounts. It is the same for both.
+    pub fn of_two(one: Uid, other: Uid) -> ConversationId {
+        ConversationId::Pair { low: one.min(other), high: one.max(other) }
+    }
+
+    /// The key of its head, and the beginning of the keys of its messages.
+    pub fn key(self) -> Vec<u8> {
+        match self {
+            ConversationId::Pair { low, high } => concat(&[b"d", &low.to_bytes(), &high.to_bytes()]),
+            ConversationId::Room { id } => concat(&[ROOM, &id.to_bytes()]),
+        }
+    }
+
+    /// The inverse of [`ConversationId::key`].
+    ///
+    /// # Errors
+    /// It is no such key.
+    pub fn from_key(key: &[u8]) -> Result<ConversationId, StoreError> {
+        let id = match key.split_first() {
+            Some((b'd', ids)) => ids.split_at_checked(Uid::LENGTH).and_then(|(low, high)| {
+                Some(ConversationId::Pair { low: Uid::from_bytes(low)?, high: Uid::from_bytes(high)? })
+            }),
+            Some((b'r', id)) => Uid::from_bytes(id).map(|id| ConversationId::Room { id }),
+            _ => None,
+        };
+        id.ok_or_else(|| StoreError::Corrupt(format!("the key {key:02x?} names no conversation")))
+    }
+
+    /// The other account of a conversation of two, which may be the same; none of a room.
+    pub fn partner_of(self, account: Uid) -> Option<Uid> {
+        match self {
+            ConversationId::Pair { low, high } => Some(if low == account { high } else { low }),
+            ConversationId::Room { .. } => None,
+        }
     }
 }
 
-wire_struct! {
-    /// A message in a timeline; its uid is in its key.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct StoredMessage {
-        pub from: AccountName,
-        pub to: Recipient,
-        pub text: MessageText,
-    }
-}
-
-impl StoredMessage {
-    /// The message with this uid, as clients get it.
-    pub fn with_uid(self, uid: Uid) -> Message {
-        Message { uid, from: self.from, to: self.to, text: self.text }
-    }
-}
-
-wire_enum! {
-    /// An unread message of an account; its uid is in its key.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub enum UnreadMessage {
-        /// The message is in the timeline of the conversation with this [`conversation_key`].
-        0 => InTimeline { conversation: Bytes },
-        /// The timeline has gone with the account of the other side. This is the message that it had.
-        1 => Whole { message: StoredMessage },
-    }
-}
-
-wire_enum! {
-    /// How far the rows of a deleted account have been removed. Rows are removed in the order of their keys. Each step begins
-    /// where the last one ended, since looking for the first row again would pass over all the removed ones, which the database
-    /// keeps until it compacts them.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub enum Tombstone {
-        /// Its unread messages are being removed. Those below this uid are gone.
-        0 => Unread { from: Uid },
-        /// Its unread messages are gone. Its conversations are being removed: those with partners below this one are gone, and
-        /// of the one with this partner the messages below `from`.
-        1 => Timelines { partner: Uid, from: Uid },
-    }
-}
-
-wire_struct! {
-    /// A session, which makes a request take effect once, however often it comes.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Session {
-        /// The actor of its first request; requests of any other actor are rejected.
-        pub actor: Option<Actor>,
-        /// The sequence number of the last request that was executed in it.
-        pub sequence: u64,
-        /// The timestamp of that request.
-        pub used: Timestamp,
-        /// The first request whose answer is kept. The answers from here up to `sequence` are, at most
-        /// [`stablechat_protocol::session::WINDOW`].
-        pub kept_from: u64,
-    }
-}
-
-wire_struct! {
-    /// The answer to a request of a session.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct KeptAnswer {
-        /// The digest of the request's command: another command under the same sequence number is no repetition.
-        pub command: Digest,
-        pub answer: Answer,
-    }
-}
-
-wire_struct! {
-    /// What operators have set, and the number that one of the quotas limits.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct StoredSettings {
-        pub registration: Registration,
-        /// How many accounts there are.
-        pub accounts: u64,
-        /// How many there may be.
-        pub accounts_max: u64,
-        /// How many unread messages an account may have.
-        pub unread_max: u64,
-    }
-}
-
-wire_enum! {
-    /// An invitation; the digest of its code is in its key.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub enum Invitation {
-        0 => Open {
-            /// The timestamp of the operator's request.
-            opened: Timestamp,
-        },
-        /// The invitation of the initial settings, used or revoked. Others leave no row.
-        1 => Closed,
-    }
-}
+/// The beginning of the keys of all conversations in rooms.
+const ROOM: &[u8] = b"r";
 
 /// Nanoseconds in the step by which sessions are ordered by last use. One hour: a session in use moves rarely, and ends at most
 /// an hour later than it could.
 const USE_STEP: u64 = 3_600_000_000_000;
 
-/// In [`Column::Timelines`]: the beginning of the keys of all messages between two accounts. It is the same for both.
-pub fn conversation_key(one: Uid, other: Uid) -> Vec<u8> {
-    let (low, high) = if one <= other { (one, other) } else { (other, one) };
-    concat(&[b"d", &low.to_bytes(), &high.to_bytes()])
+/// In [`Column::Users`]: the account with this name.
+pub fn user_key(name: &AccountName) -> Vec<u8> {
+    name.as_str().into()
 }
 
-/// The two accounts in a [`conversation_key`], the lesser first; `None` when it is none.
-pub fn sides_of(conversation: &[u8]) -> Option<(Uid, Uid)> {
-    let (low, high) = conversation.strip_prefix(b"d")?.split_at_checked(Uid::LENGTH)?;
-    Some((Uid::from_bytes(low)?, Uid::from_bytes(high)?))
-}
-
-/// In [`Column::Timelines`]: the [`StoredMessage`] with this uid in a conversation.
+/// In [`Column::Timelines`]: the message with this uid in the conversation with this key.
 pub fn message_key(conversation: &[u8], uid: Uid) -> Vec<u8> {
     concat(&[conversation, &uid.to_bytes()])
 }
 
-/// In [`Column::Unread`]: an [`UnreadMessage`] of an account.
-pub fn unread_key(account: Uid, uid: Uid) -> Vec<u8> {
-    concat(&[b"m", &account.to_bytes(), &uid.to_bytes()])
+/// In [`Column::Members`]: the part of an account in a conversation.
+pub fn membership_key(account: Uid, conversation: ConversationId) -> Vec<u8> {
+    concat(&[b"m", &account.to_bytes(), &conversation.key()])
 }
 
-/// In [`Column::Unread`]: the number of unread messages of an account, in eight bytes. Zero has no row.
-pub fn unread_count_key(account: Uid) -> Vec<u8> {
-    concat(&[b"c", &account.to_bytes()])
+/// The beginning of all [`membership_key`]s of an account.
+pub fn memberships(account: Uid) -> Vec<u8> {
+    concat(&[b"m", &account.to_bytes()])
 }
 
-/// In [`Column::Unread`]: that an account has a conversation with another, and how many unread messages in that timeline it has
-/// from the other, in eight bytes. There is one such row for each side of a conversation, and none without a timeline.
-pub fn partner_key(account: Uid, partner: Uid) -> Vec<u8> {
-    concat(&[b"p", &account.to_bytes(), &partner.to_bytes()])
+/// The beginning of all [`membership_key`]s of an account in rooms.
+pub fn room_memberships(account: Uid) -> Vec<u8> {
+    concat(&[b"m", &account.to_bytes(), ROOM])
 }
 
-/// In [`Column::Unread`]: the [`Tombstone`] of a deleted account, some of whose rows are still to be removed.
-pub fn tombstone_key(account: Uid) -> Vec<u8> {
-    concat(&[TOMBSTONE, &account.to_bytes()])
+/// The account and the conversation in a [`membership_key`].
+///
+/// # Errors
+/// It is no such key.
+pub fn member_of(key: &[u8]) -> Result<(Uid, ConversationId), StoreError> {
+    let (account, conversation) =
+        key.strip_prefix(b"m").and_then(|rest| rest.split_at_checked(Uid::LENGTH)).ok_or_else(no_membership(key))?;
+    let account = Uid::from_bytes(account).ok_or_else(no_membership(key))?;
+    Ok((account, ConversationId::from_key(conversation)?))
+}
+
+fn no_membership(key: &[u8]) -> impl Fn() -> StoreError + '_ {
+    move || StoreError::Corrupt(format!("the key {key:02x?} names no membership"))
+}
+
+/// In [`Column::Members`]: the invitations of an account.
+pub fn invitations_key(account: Uid) -> Vec<u8> {
+    concat(&[b"i", &account.to_bytes()])
+}
+
+/// In [`Column::Members`]: the name of an account that this one blocks.
+pub fn blocked_key(account: Uid, blocked: Uid) -> Vec<u8> {
+    concat(&[b"b", &account.to_bytes(), &blocked.to_bytes()])
+}
+
+/// The beginning of all [`blocked_key`]s of an account.
+pub fn all_blocked(account: Uid) -> Vec<u8> {
+    concat(&[b"b", &account.to_bytes()])
+}
+
+/// In [`Column::Members`]: the [`super::values::Tombstone`] of a deleted account or a closed room, some of whose rows are still to be
+/// removed.
+pub fn tombstone_key(id: Uid) -> Vec<u8> {
+    concat(&[TOMBSTONE, &id.to_bytes()])
 }
 
 /// The beginning of all [`tombstone_key`]s.
 pub const TOMBSTONE: &[u8] = b"t";
 
-/// In [`Column::Sessions`]: the [`Session`] with this id.
+/// In [`Column::Rooms`]: the room with this name.
+pub fn room_key(name: &RoomName) -> Vec<u8> {
+    name.as_str().into()
+}
+
+/// In [`Column::Rooms`]: the member of a room who joined with this request.
+pub fn room_member_key(room: Uid, joined: Uid) -> Vec<u8> {
+    concat(&[b"m", &room.to_bytes(), &joined.to_bytes()])
+}
+
+/// The beginning of all [`room_member_key`]s of a room.
+pub fn room_members(room: Uid) -> Vec<u8> {
+    concat(&[b"m", &room.to_bytes()])
+}
+
+/// In [`Column::Sessions`]: the session with this id.
 pub fn session_key(client: ClientId) -> Vec<u8> {
     concat(&[b"s", &client.0])
 }
@@ -222,7 +206,7 @@ pub const ORPHAN_SESSION_ID: [u8; 4] = *b"own ";
 /// The beginning of the [`session_key`]s of orphans' sessions.
 pub const ORPHAN_SESSION: &[u8] = b"sown ";
 
-/// In [`Column::Sessions`]: the [`KeptAnswer`] to a request of a session.
+/// In [`Column::Sessions`]: the answer to a request of a session.
 pub fn session_answer_key(client: ClientId, sequence: u64) -> Vec<u8> {
     concat(&[b"a", &client.0, &sequence.to_be_bytes()])
 }
@@ -240,10 +224,13 @@ pub fn session_use_bound(used: Timestamp) -> Vec<u8> {
 /// The beginning of all [`session_use_key`]s.
 pub const SESSION_USE: &[u8] = b"t";
 
-/// In [`Column::Settings`]: the [`StoredSettings`].
+/// In [`Column::Settings`]: the settings.
 pub const SETTINGS: &[u8] = b"s";
 
-/// In [`Column::Settings`]: the [`Invitation`] whose code has this digest.
+/// In [`Column::Settings`]: how far old messages have been looked for; no row while none are.
+pub const SWEEP: &[u8] = b"r";
+
+/// In [`Column::Settings`]: the invitation whose code has this digest.
 pub fn invitation_key(invitation: Digest) -> Vec<u8> {
     concat(&[b"i", &invitation.0])
 }
@@ -258,6 +245,14 @@ pub fn uid_at_end(key: &[u8]) -> Option<Uid> {
     key.last_chunk::<{ Uid::LENGTH }>().and_then(|bytes| Uid::from_bytes(bytes))
 }
 
+/// The uid at the end of a key that has one.
+///
+/// # Errors
+/// The key is too short.
+pub fn uid_of(key: &[u8]) -> Result<Uid, StoreError> {
+    uid_at_end(key).ok_or_else(|| StoreError::Corrupt(format!("the key {key:02x?} does not end with a uid")))
+}
+
 /// The least key after all that begin with `prefix`, which must not be all `0xff`.
 pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
@@ -270,35 +265,23 @@ pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     end
 }
 
+/// The least key after this one.
+pub fn key_after(key: &[u8]) -> Vec<u8> {
+    concat(&[key, b"\0"])
+}
+
 /// The parts, one after the other.
 fn concat(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
 
-wire_struct! {
-    /// The record for undoing a request.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct UndoRecord {
-        /// The rows that it wrote, each once, as they were before.
-        pub rows: Vec<OldRow>,
-    }
-}
-
-wire_struct! {
-    /// A row before it was written.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct OldRow {
-        /// The number of its [`Column`].
-        pub column: u8,
-        pub key: Bytes,
-        /// `None` when the row was not there.
-        pub value: Option<Bytes>,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn uid(number: u64) -> Uid {
+        Uid::new(Timestamp(number), b"")
+    }
 
     #[test]
     fn a_prefix_ends_before_the_next_key() {
@@ -308,8 +291,23 @@ mod tests {
 
     #[test]
     fn both_sides_of_a_conversation_have_one_key() {
-        let (one, other) = (Uid::new(Timestamp(1), b""), Uid::new(Timestamp(2), b""));
-        assert_eq!(conversation_key(one, other), conversation_key(other, one));
+        let (one, other) = (uid(1), uid(2));
+        let conversation = ConversationId::of_two(one, other);
+        assert_eq!(conversation, ConversationId::of_two(other, one));
+        assert_eq!((conversation.partner_of(one), conversation.partner_of(other)), (Some(other), Some(one)));
+        assert_eq!(ConversationId::of_two(one, one).partner_of(one), Some(one));
+    }
+
+    #[test]
+    fn keys_tell_what_they_name() {
+        for conversation in [ConversationId::of_two(uid(1), uid(2)), ConversationId::Room { id: uid(3) }] {
+            assert_eq!(ConversationId::from_key(&conversation.key()).ok(), Some(conversation));
+            assert_eq!(member_of(&membership_key(uid(4), conversation)).ok(), Some((uid(4), conversation)));
+        }
+        for bad in [&b""[..], b"d", b"r", b"x", &[b'd'; 50], &[b'r'; 26]] {
+            assert!(ConversationId::from_key(bad).is_err() && member_of(bad).is_err(), "{bad:?}");
+        }
+        assert!(membership_key(uid(1), ConversationId::Room { id: uid(2) }).starts_with(&room_memberships(uid(1))));
     }
 
     #[test]
@@ -318,6 +316,6 @@ mod tests {
             assert_eq!(column as usize, number);
             assert_eq!(Column::from_number(number as u8), Some(column));
         }
-        assert_eq!(Column::from_number(6), None);
+        assert_eq!(Column::from_number(7), None);
     }
 }

@@ -7,31 +7,40 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`rows`] | the rows of the state, over RocksDB; every write goes through it |
-//! | [`keys`] | which rows there are and how their keys are made |
+//! | [`keys`], [`values`] | which rows there are, how their keys are made, what they hold |
 //! | [`session`] | exactly once, in the order of the session |
 //! | [`accounts`] | accounts: create, delete, ownership, other keys |
-//! | [`settings`] | the settings of operators: registration, invitations, quotas |
-//! | [`messages`] | messages: send, acknowledge, count the unread |
+//! | [`people`] | whom an account blocks, what it has muted |
+//! | [`settings`] | the settings of operators: registration, invitations, quotas, retention |
+//! | [`conversations`] | timelines and their members: send |
+//! | [`reading`] | what is read: read |
+//! | [`rooms`] | rooms: create, join, leave, invite, remove, topic, owner, close |
 //! | [`query`] | reads, in pages |
-//! | [`housekeeping`] | removing unreachable rows, a bounded number with each request |
+//! | [`housekeeping`] | removing what is too old or cannot be reached, a bounded number of rows with each request |
 //!
 //! A command is refused in the middle of its work with [`Abort::Rejected`] and `?`; [`Abort::rejection`] is the one place that
 //! tells a rejection, which is an answer, from a failure of the storage, which ends the process.
 
 pub mod accounts;
+pub mod conversations;
 pub mod housekeeping;
 pub mod keys;
-pub mod messages;
+pub mod people;
 pub mod query;
+pub mod reading;
+pub mod rooms;
 pub mod rows;
 pub mod session;
 pub mod settings;
+pub mod values;
 
 use super::error::StoreError;
 use rows::Rows;
-use stablechat_protocol::answer::{Answer, Message, Rejection};
+use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::command::Command;
+use stablechat_protocol::conversation::Message;
 use stablechat_protocol::request::{Actor, Request};
+use stablechat_protocol::room::RoomNews;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 
@@ -39,8 +48,10 @@ use stablechat_protocol::uid::Uid;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub answer: Answer,
-    /// A message that the request sent, to be pushed to the connections of its recipient.
+    /// A message that the request sent, to be pushed to the connections of the members of its conversation.
     pub delivery: Option<Delivery>,
+    /// What the request has changed in a room.
+    pub room: Option<RoomOutcome>,
     /// Whose logins are good for nothing any more: the account has another key, or is gone.
     pub ended: Option<Actor>,
 }
@@ -53,16 +64,34 @@ impl Outcome {
 
     /// This answer, and nothing else to tell.
     pub fn of(answer: Answer) -> Outcome {
-        Outcome { answer, delivery: None, ended: None }
+        Outcome { answer, delivery: None, room: None, ended: None }
     }
 }
 
-/// A message for the connections of an account.
+/// A message for the connections of the members of its conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// The account and the key that owns it. A connection that holds another key for this name belongs to another owner.
-    pub to: Actor,
     pub message: Message,
+    pub audience: Audience,
+}
+
+/// Those who take part in a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Two accounts, each with the key that owns it. A connection that holds another key for the name belongs to another owner.
+    Pair { sender: Actor, recipient: Actor },
+    /// The members of the room with this id.
+    Room { id: Uid },
+}
+
+/// A change in a room, for the connections of its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomOutcome {
+    /// The room's id.
+    pub id: Uid,
+    pub news: RoomNews,
+    /// The account that was invited or removed.
+    pub other: Option<Actor>,
 }
 
 /// Why a command or a query ended early.
@@ -115,10 +144,13 @@ fn execute(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, Stor
     let outcome = match &request.command {
         Command::Create { name, key, invitation } => accounts::create(rows, uid, name, *key, invitation.as_ref()),
         Command::Delete => accounts::delete(rows, actor),
-        Command::Send { to, text } => messages::send(rows, uid, actor, to, text),
-        Command::Ack { uids } => messages::acknowledge(rows, actor, uids),
+        Command::Send { to, text } => conversations::send(rows, uid, actor, to, text),
+        Command::Read { conversation, range } => reading::read(rows, uid, actor, conversation, range),
         Command::SetKey { key } => accounts::set_key(rows, actor, *key),
         Command::Operate { operation } => settings::operate(rows, uid, actor, operation),
+        Command::Room { room, action } => rooms::act(rows, uid, actor, room, action),
+        Command::Block { name, is_blocked } => people::block(rows, actor, name, *is_blocked),
+        Command::Mute { conversation, is_muted } => people::mute(rows, actor, conversation, *is_muted),
     };
     outcome.or_else(|abort| Ok(Outcome::of(Answer::Rejected { reason: abort.rejection()? })))
 }

@@ -4,9 +4,8 @@
 //! command can change the state without either.
 
 use super::StoreError;
-use super::keys::{
-    Bytes, Column, ORPHAN_SESSION, OldRow, SESSION_USE, SETTINGS, StoredSettings, TOMBSTONE, UndoRecord,
-};
+use super::keys::{Column, ORPHAN_SESSION, SESSION_USE, SETTINGS, TOMBSTONE};
+use super::values::{Bytes, OldRow, StoredSettings, UndoRecord};
 use crate::store::database::{decode, family};
 use rocksdb::{DB, DBIteratorWithThreadMode, IteratorMode, ReadOptions, WriteBatch};
 use stablechat_protocol::digest::Digest;
@@ -41,7 +40,7 @@ pub enum Direction {
 pub enum Queue {
     /// Sessions in the order of their last use.
     SessionUse = 0,
-    /// The tombstones of deleted accounts.
+    /// The tombstones of deleted accounts and closed rooms.
     Tombstones = 1,
     /// Sessions of orphans.
     OrphanSessions = 2,
@@ -54,7 +53,7 @@ impl Queue {
     fn place(self) -> (Column, &'static [u8]) {
         match self {
             Queue::SessionUse => (Column::Sessions, SESSION_USE),
-            Queue::Tombstones => (Column::Unread, TOMBSTONE),
+            Queue::Tombstones => (Column::Members, TOMBSTONE),
             Queue::OrphanSessions => (Column::Sessions, ORPHAN_SESSION),
         }
     }

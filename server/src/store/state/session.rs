@@ -9,10 +9,10 @@
 //! can take the request after all, the request is not executed a second time.
 
 use super::keys::{
-    Column, KeptAnswer, ORPHAN_SESSION, ORPHAN_SESSION_ID, Session, UndoRecord, prefix_end, session_answer_key,
-    session_key, session_use_key,
+    Column, ORPHAN_SESSION, ORPHAN_SESSION_ID, prefix_end, session_answer_key, session_key, session_use_key,
 };
 use super::rows::{Queue, Rows};
+use super::values::{KeptAnswer, Session, UndoRecord};
 use super::{Outcome, StoreError};
 use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::command::Command;

@@ -2,17 +2,21 @@
 //!
 //! Where no row says otherwise, the settings are those that the store was made with ([`Rows::initial`]), the same on all replicas.
 
-use super::keys::{Column, Invitation, SETTINGS, StoredSettings, invitation_key, invitations};
+use super::keys::{Column, SETTINGS, invitation_key, invitations};
 use super::rows::{Direction, Rows};
-use super::{Abort, Outcome, StoreError, accounts};
+use super::values::{Invitation, StoredSettings};
+use super::{Abort, Outcome, RoomOutcome, StoreError, accounts, rooms};
 use crate::store::database::decode;
 use stablechat_protocol::answer::{QueryAnswer, Rejection};
-use stablechat_protocol::command::MAILBOX_MAX;
+use stablechat_protocol::command::UNREAD_MAX;
 use stablechat_protocol::digest::Digest;
+use stablechat_protocol::name::AccountName;
 use stablechat_protocol::operator::{
-    ACCOUNTS_DEFAULT, INVITATIONS_MAX, InvitationCode, OpenInvitation, Operation, Quota, Registration, Settings,
+    ACCOUNTS_DEFAULT, INVITATIONS_MAX, InvitationCode, OpenInvitation, Operation, Quota, REQUESTS_DEFAULT,
+    Registration, Settings,
 };
 use stablechat_protocol::request::Actor;
+use stablechat_protocol::room::{RoomAction, RoomNews};
 use stablechat_protocol::uid::Uid;
 
 /// The settings.
@@ -21,7 +25,9 @@ pub fn read(rows: &Rows) -> Result<StoredSettings, StoreError> {
         registration: rows.initial().registration,
         accounts: 0,
         accounts_max: ACCOUNTS_DEFAULT,
-        unread_max: MAILBOX_MAX,
+        unread_max: UNREAD_MAX,
+        requests_max: REQUESTS_DEFAULT,
+        retention_seconds: 0,
     };
     Ok(rows.settings()?.unwrap_or(initial))
 }
@@ -81,10 +87,18 @@ pub fn operate(rows: &mut Rows, uid: Uid, actor: Option<&Actor>, operation: &Ope
             write(rows, &settings)?;
         }
         Operation::SetQuota { quota: Quota::Unread, limit } => {
-            if *limit > MAILBOX_MAX {
+            if *limit > UNREAD_MAX {
                 return Err(Rejection::TooMany.into());
             }
             let settings = StoredSettings { unread_max: *limit, ..read(rows)? };
+            write(rows, &settings)?;
+        }
+        Operation::SetQuota { quota: Quota::Requests, limit } => {
+            let settings = StoredSettings { requests_max: *limit, ..read(rows)? };
+            write(rows, &settings)?;
+        }
+        Operation::SetRetention { seconds } => {
+            let settings = StoredSettings { retention_seconds: *seconds, ..read(rows)? };
             write(rows, &settings)?;
         }
         Operation::Invite { invitation } => {
@@ -110,6 +124,13 @@ pub fn operate(rows: &mut Rows, uid: Uid, actor: Option<&Actor>, operation: &Ope
             let user = accounts::existing(rows, name)?;
             return Ok(accounts::replace_key(rows, name, user, *key, None)?);
         }
+        Operation::CloseRoom { room: name } => {
+            let room = rooms::find(rows, name)?.ok_or_else(|| Rejection::NoSuchRoom { room: name.clone() })?;
+            let news = RoomNews { room: name.clone(), uid, by: AccountName::operator(), action: RoomAction::Close };
+            let closed = RoomOutcome { id: room.id, news, other: None };
+            rooms::close(rows, name, room)?;
+            return Ok(Outcome { room: Some(closed), ..Outcome::done() });
+        }
     }
     Ok(Outcome::done())
 }
@@ -117,9 +138,11 @@ pub fn operate(rows: &mut Rows, uid: Uid, actor: Option<&Actor>, operation: &Ope
 /// Answers [`stablechat_protocol::command::Query::Settings`].
 pub fn answer(rows: &Rows, actor: Option<&Actor>) -> Result<QueryAnswer, Abort> {
     check_operator(actor)?;
-    let StoredSettings { registration, accounts, accounts_max, unread_max } = read(rows)?;
+    let StoredSettings { registration, accounts, accounts_max, unread_max, requests_max, retention_seconds } =
+        read(rows)?;
     let invitations = open_invitations(rows)?;
-    let settings = Settings { registration, accounts, accounts_max, unread_max, invitations };
+    let settings =
+        Settings { registration, accounts, accounts_max, unread_max, requests_max, retention_seconds, invitations };
     Ok(QueryAnswer::Settings { settings })
 }
 

@@ -1,7 +1,8 @@
 use crate::store::testing::{actor, apply, assert_sound, create, held, memory};
 use crate::store::{ChatStore, schema::StoreIdentity};
 use stablechat_protocol::answer::{Answer, QueryAnswer, Rejection};
-use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::conversation::Conversation;
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::operator::{
@@ -164,13 +165,13 @@ fn registration_and_quotas_are_what_the_operators_say() {
     assert_eq!(service.operate(Operation::SetQuota { quota: Quota::Unread, limit: 2 }), Ok(()));
     let too_many = Operation::SetQuota { quota: Quota::Unread, limit: 200_001 };
     assert_eq!(service.operate(too_many), Err(Rejection::TooMany));
-    let to = Recipient::Account { name: actor("cid", 1).account };
+    let to = Conversation::with(&actor("cid", 1).account);
     let mut send = || {
         let text = MessageText::parse("hello").expect("a text");
         service.execute(&actor("ann", 1), Command::Send { to: to.clone(), text })
     };
-    assert_eq!(send(), Ok(()));
-    assert_eq!(send(), Err(Rejection::MailboxFull { name: actor("cid", 1).account }), "the rest is for other senders");
+    assert_eq!((send(), send()), (Ok(()), Ok(())));
+    assert_eq!(send(), Err(Rejection::TooManyUnread { name: actor("cid", 1).account }));
 
     let settings = service.settings(Some(actor(OPERATOR, 9))).expect("an operator may see them");
     let Settings { registration, accounts, accounts_max, unread_max, .. } = settings;

@@ -1,0 +1,237 @@
+//! Conversations: the timeline of two accounts or of a room, and who takes part.
+//!
+//! A message has a row in the timeline, and the conversation has a head, which a `send` writes. The other members have nothing to be
+//! written: what one of them has not read lies between its marker and the head. So a send costs the same however many they are.
+//!
+//! A message that a repair inserts moves those after it. That needs nothing here: the repair has undone them, and applies them again.
+
+use super::keys::{Column, ConversationId, key_after, membership_key, message_key, uid_of};
+use super::rows::{Direction, Rows};
+use super::values::{Head, Mark, Membership, Point, StoredMessage, User};
+use super::{Abort, Audience, Delivery, Outcome, StoreError, accounts, people, rooms, settings};
+use crate::store::database::decode;
+use stablechat_protocol::answer::Rejection;
+use stablechat_protocol::conversation::{Conversation, Message};
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::request::Actor;
+use stablechat_protocol::room::RoomName;
+use stablechat_protocol::text::MessageText;
+use stablechat_protocol::uid::Uid;
+
+/// An account's part in a conversation, and the ends of its timeline.
+pub struct Part {
+    pub id: ConversationId,
+    pub membership: Membership,
+    pub head: Head,
+}
+
+impl Part {
+    /// The point up to which nothing concerns this account: what lies before was removed, or said before it joined the room.
+    pub fn start(&self) -> Point {
+        match self.head.removed.position > self.membership.joined.position {
+            true => self.head.removed,
+            false => self.membership.joined,
+        }
+    }
+
+    /// How many messages of the timeline the account has read up to its marker, removed ones included.
+    pub fn read_to(&self) -> u64 {
+        self.membership.marker.position.max(self.start().position)
+    }
+
+    /// How many messages the account has not read.
+    pub fn unread(&self) -> u64 {
+        let read_to = self.read_to();
+        let beyond = |mark: Mark| mark.position.max(read_to);
+        let ahead: u64 = self.membership.ahead.iter().map(|range| beyond(range.up_to) - beyond(range.after)).sum();
+        self.head.end.position - read_to - ahead
+    }
+
+    /// Writes the account's part.
+    pub fn write(&self, rows: &mut Rows, account: Uid) -> Result<(), StoreError> {
+        rows.put(Column::Members, membership_key(account, self.id), &self.membership)
+    }
+}
+
+/// The part of this account in a conversation; none if it has no part.
+pub fn part(rows: &Rows, account: Uid, id: ConversationId) -> Result<Option<Part>, StoreError> {
+    let Some(membership) = membership(rows, account, id)? else { return Ok(None) };
+    Ok(head(rows, id)?.map(|head| Part { id, membership, head }))
+}
+
+/// The row of this account's part in a conversation.
+fn membership(rows: &Rows, account: Uid, id: ConversationId) -> Result<Option<Membership>, StoreError> {
+    rows.read(Column::Members, &membership_key(account, id))
+}
+
+/// The head of a conversation; none if it has not begun, or is over.
+pub fn head(rows: &Rows, id: ConversationId) -> Result<Option<Head>, StoreError> {
+    rows.read(Column::Heads, &id.key())
+}
+
+/// The conversation with an account or in a room, as this account names it. None of two accounts that have not said anything.
+///
+/// # Errors
+/// A rejection if there is no such account or room, or the account is no member of the room.
+pub fn named(rows: &Rows, user: &User, conversation: &Conversation) -> Result<Option<Part>, Abort> {
+    match conversation {
+        Conversation::Account { name } => {
+            let other = accounts::existing(rows, name)?;
+            Ok(part(rows, user.id, ConversationId::of_two(user.id, other.id))?)
+        }
+        Conversation::Room { name } => Ok(Some(rooms::part_of_member(rows, user, name)?.1)),
+        Conversation::Former { name, account } => {
+            let part = part(rows, user.id, ConversationId::of_two(user.id, *account))?;
+            Ok(Some(part.ok_or_else(|| Rejection::NoSuchUser { name: name.clone() })?))
+        }
+    }
+}
+
+/// The point of a uid: after the last message up to it, whether or not this is still there.
+pub fn point_at(rows: &Rows, id: ConversationId, head: &Head, uid: Uid) -> Result<Point, StoreError> {
+    if uid >= head.end.uid {
+        return Ok(head.end);
+    }
+    if uid <= head.removed.uid {
+        return Ok(head.removed);
+    }
+    let key = id.key();
+    let (from, to) = (message_key(&key, head.removed.uid), key_after(&message_key(&key, uid)));
+    let Some(row) = rows.scan(Column::Timelines, &from, &to, Direction::Backward).next() else {
+        return Ok(head.removed);
+    };
+    let (key, value) = row?;
+    message_point(&key, &decode(Column::Timelines.name(), &value)?)
+}
+
+/// The point after a message in a timeline.
+pub fn message_point(key: &[u8], message: &StoredMessage) -> Result<Point, StoreError> {
+    Ok(Point { uid: uid_of(key)?, position: message.position, sum: message.sum })
+}
+
+/// Sends a message of the actor.
+pub fn send(
+    rows: &mut Rows,
+    uid: Uid,
+    actor: Option<&Actor>,
+    to: &Conversation,
+    text: &MessageText,
+) -> Result<Outcome, Abort> {
+    let (from, sender) = accounts::owned(rows, actor)?;
+    let (message, audience) = match to {
+        Conversation::Account { name } => send_to_account(rows, uid, (from, sender), name, text)?,
+        Conversation::Room { name } => send_to_room(rows, uid, (from, sender), name, text)?,
+        Conversation::Former { name, .. } => return Err(Rejection::NoSuchUser { name: name.clone() }.into()),
+    };
+    let message = Message { uid, position: message.position, from: message.from, to: to.clone(), text: message.text };
+    Ok(Outcome { delivery: Some(Delivery { message, audience }), ..Outcome::done() })
+}
+
+/// Puts a message into the conversation of two accounts, which it may begin.
+fn send_to_account(
+    rows: &mut Rows,
+    uid: Uid,
+    (from, sender): (&AccountName, User),
+    name: &AccountName,
+    text: &MessageText,
+) -> Result<(StoredMessage, Audience), Abort> {
+    let recipient = accounts::existing(rows, name)?;
+    let is_monologue = sender.id == recipient.id;
+    let id = ConversationId::of_two(sender.id, recipient.id);
+    let actor = |account: &AccountName, user: &User| Actor { account: account.clone(), key: user.key };
+    let audience = Audience::Pair { sender: actor(from, &sender), recipient: actor(name, &recipient) };
+
+    let theirs = part(rows, recipient.id, id)?;
+    let unread = theirs.as_ref().map_or(0, Part::unread);
+    let is_full = !is_monologue && unread >= settings::read(rows)?.unread_max;
+    if is_full || people::is_blocked(rows, &recipient, sender.id)? {
+        return Err(Rejection::TooManyUnread { name: name.clone() }.into());
+    }
+
+    let mut head = match theirs {
+        Some(theirs) => theirs.head,
+        None => begin(rows, id, (from, &sender), (name, &recipient))?,
+    };
+    if head.unanswered == Some(recipient.id) {
+        head.unanswered = None;
+        let requests = recipient.requests.saturating_sub(1);
+        accounts::write(rows, name, &User { requests, ..recipient })?;
+    }
+    let membership = membership(rows, sender.id, id)?.ok_or_else(|| no_part(id, sender.id))?;
+    let message = append(rows, uid, Part { id, membership, head }, sender.id, from, text)?;
+    Ok((message, audience))
+}
+
+/// Begins the conversation of two accounts. Until the recipient answers, it counts among those that the sender has begun.
+fn begin(
+    rows: &mut Rows,
+    id: ConversationId,
+    (from, sender): (&AccountName, &User),
+    (name, recipient): (&AccountName, &User),
+) -> Result<Head, Abort> {
+    let part_with = |name: &AccountName| Membership {
+        of: Conversation::with(name),
+        joined: Point::START,
+        marker: Point::START.into(),
+        ahead: Vec::new(),
+        is_muted: false,
+    };
+    if sender.id == recipient.id {
+        rows.put(Column::Members, membership_key(sender.id, id), &part_with(name))?;
+        rows.put(Column::Heads, id.key(), &Head::NEW)?;
+        return Ok(Head::NEW);
+    }
+
+    if u64::from(sender.requests) >= settings::read(rows)?.requests_max {
+        return Err(Rejection::TooManyRequests.into());
+    }
+    accounts::write(rows, from, &User { requests: sender.requests + 1, ..sender.clone() })?;
+    rows.put(Column::Members, membership_key(sender.id, id), &part_with(name))?;
+    rows.put(Column::Members, membership_key(recipient.id, id), &part_with(from))?;
+    let head = Head { unanswered: Some(sender.id), ..Head::NEW };
+    rows.put(Column::Heads, id.key(), &head)?;
+    Ok(head)
+}
+
+/// Puts a message into a room's timeline.
+fn send_to_room(
+    rows: &mut Rows,
+    uid: Uid,
+    (from, sender): (&AccountName, User),
+    name: &RoomName,
+    text: &MessageText,
+) -> Result<(StoredMessage, Audience), Abort> {
+    let (room, part) = rooms::part_of_member(rows, &sender, name)?;
+    let message = append(rows, uid, part, sender.id, from, text)?;
+    Ok((message, Audience::Room { id: room.id }))
+}
+
+/// Appends a message to a timeline. Its author has read it, if it had read everything before; else it is unread with the rest.
+fn append(
+    rows: &mut Rows,
+    uid: Uid,
+    mut part: Part,
+    author: Uid,
+    from: &AccountName,
+    text: &MessageText,
+) -> Result<StoredMessage, StoreError> {
+    let before = part.head.end;
+    let end = Point { uid, position: before.position + 1, sum: before.sum.with(uid) };
+    let has_read_all = part.read_to() == before.position;
+    let message = StoredMessage { position: end.position, sum: end.sum, from: from.clone(), text: text.clone() };
+
+    let key = part.id.key();
+    rows.put(Column::Timelines, message_key(&key, uid), &message)?;
+    part.head.end = end;
+    rows.put(Column::Heads, key, &part.head)?;
+    if has_read_all {
+        part.membership.marker = end.into();
+        part.write(rows, author)?;
+    }
+    Ok(message)
+}
+
+/// An account that should have a part in a conversation has none.
+fn no_part(id: ConversationId, account: Uid) -> StoreError {
+    StoreError::Corrupt(format!("account {account} has no part in its conversation {id:?}"))
+}

@@ -1,0 +1,173 @@
+//! What deleted accounts and closed rooms have left is removed.
+//!
+//! A deleted account leaves its rooms, and its conversations with others. Those others keep what was said; a conversation whose last
+//! account goes is removed with all its messages.
+
+use super::super::keys::{
+    Column, ConversationId, TOMBSTONE, all_blocked, blocked_key, invitations_key, member_of, membership_key,
+    memberships, message_key, prefix_end, room_member_key, room_members, tombstone_key, uid_of,
+};
+use super::super::rows::{Queue, Rows};
+use super::super::values::{Bytes, Head, Membership, Tombstone, User};
+use super::super::{StoreError, accounts, conversations, rooms};
+use super::some_rows;
+use crate::store::database::decode;
+use stablechat_protocol::conversation::Conversation;
+use stablechat_protocol::uid::Uid;
+
+/// Removes rows of the first account or room with a tombstone, and goes on with the next when none is left.
+pub fn empty(rows: &mut Rows, removed_max: usize) -> Result<(), StoreError> {
+    let mut left = removed_max;
+    while left > 0
+        && let Some((key, tombstone)) = rows.first(Queue::Tombstones, &prefix_end(TOMBSTONE))?
+    {
+        let id = uid_of(&key)?;
+        let next = match decode(Column::Members.name(), &tombstone)? {
+            Tombstone::Memberships { conversation: Bytes(conversation), from } => {
+                end_membership(rows, id, &conversation, from, &mut left)?
+            }
+            Tombstone::Blocked { from } => forget_blocked(rows, id, from, &mut left)?,
+            Tombstone::Members { from } => remove_members(rows, id, from, &mut left)?,
+            Tombstone::Messages { from } => {
+                let conversation = ConversationId::Room { id }.key();
+                remove_messages(rows, &conversation, from, &mut left)?.map(|from| Tombstone::Messages { from })
+            }
+        };
+        match next {
+            Some(next) => rows.put(Column::Members, key, &next)?,
+            None => rows.remove(Column::Members, tombstone_key(id))?,
+        }
+    }
+    Ok(())
+}
+
+/// Ends the first membership of a deleted account from this conversation on.
+fn end_membership(
+    rows: &mut Rows,
+    account: Uid,
+    conversation: &[u8],
+    from: Uid,
+    left: &mut usize,
+) -> Result<Option<Tombstone>, StoreError> {
+    let all = memberships(account);
+    let found = some_rows(rows, Column::Members, &[&all, conversation].concat(), &prefix_end(&all), 1)?;
+    let Some((key, membership)) = found.into_iter().next() else {
+        rows.remove(Column::Members, invitations_key(account))?;
+        return Ok(Some(Tombstone::Blocked { from: Uid::MIN }));
+    };
+    let (_, id) = member_of(&key)?;
+    let membership: Membership = decode(Column::Members.name(), &membership)?;
+
+    match &membership.of {
+        Conversation::Room { name } => {
+            // A room that was closed meanwhile has a tombstone of its own.
+            if let Some(room) = rooms::find(rows, name)?.filter(|room| id == ConversationId::Room { id: room.id }) {
+                rooms::remove_member(rows, name, room, membership.joined.uid)?;
+            } else {
+                rows.remove(Column::Members, key)?;
+            }
+            *left -= 1;
+        }
+        Conversation::Account { .. } | Conversation::Former { .. } => {
+            let is_same = id.key() == conversation;
+            let from = if is_same { from } else { Uid::MIN };
+            if let Some(from) = leave_pair(rows, account, id, &membership, from, left)? {
+                return Ok(Some(Tombstone::Memberships { conversation: Bytes(id.key()), from }));
+            }
+        }
+    }
+    Ok(Some(Tombstone::Memberships { conversation: Bytes(id.key()), from: Uid::MIN }))
+}
+
+/// Ends the part of a deleted account in a conversation of two. If the other account is gone as well, its messages are removed from
+/// this uid on. Returns from where on some are left.
+fn leave_pair(
+    rows: &mut Rows,
+    account: Uid,
+    id: ConversationId,
+    membership: &Membership,
+    from: Uid,
+    left: &mut usize,
+) -> Result<Option<Uid>, StoreError> {
+    let partner = id.partner_of(account).filter(|partner| *partner != account);
+    let is_shared = match partner {
+        Some(partner) => rows.get(Column::Members, &membership_key(partner, id))?.is_some(),
+        None => false,
+    };
+    if !is_shared {
+        if let Some(from) = remove_messages(rows, &id.key(), from, left)? {
+            return Ok(Some(from));
+        }
+        rows.remove(Column::Heads, id.key())?;
+        return rows.remove(Column::Members, membership_key(account, id)).map(|()| None);
+    }
+
+    // What nobody can answer any more is no longer counted as unanswered.
+    let head = conversations::head(rows, id)?;
+    if let (Some(head), Conversation::Account { name }) =
+        (head.filter(|head| head.unanswered == partner), &membership.of)
+    {
+        rows.put(Column::Heads, id.key(), &Head { unanswered: None, ..head })?;
+        if let Some(user) = accounts::find(rows, name)?.filter(|user| Some(user.id) == partner) {
+            accounts::write(rows, name, &User { requests: user.requests.saturating_sub(1), ..user })?;
+        }
+    }
+    rows.remove(Column::Members, membership_key(account, id))?;
+    *left -= 1;
+    Ok(None)
+}
+
+/// Forgets whom a deleted account blocks.
+fn forget_blocked(rows: &mut Rows, account: Uid, from: Uid, left: &mut usize) -> Result<Option<Tombstone>, StoreError> {
+    let to = prefix_end(&all_blocked(account));
+    let blocked = some_rows(rows, Column::Members, &blocked_key(account, from), &to, *left)?;
+    *left -= blocked.len();
+    let mut last = from;
+    for (key, _) in blocked {
+        last = uid_of(&key)?;
+        rows.remove(Column::Members, key)?;
+    }
+    if *left == 0 {
+        return Ok(Some(Tombstone::Blocked { from: last }));
+    }
+    *left -= 1;
+    Ok(None)
+}
+
+/// Ends memberships in a closed room.
+fn remove_members(rows: &mut Rows, room: Uid, from: Uid, left: &mut usize) -> Result<Option<Tombstone>, StoreError> {
+    let to = prefix_end(&room_members(room));
+    let members = some_rows(rows, Column::Rooms, &room_member_key(room, from), &to, *left)?;
+    *left -= members.len();
+    let mut last = from;
+    for (key, _) in members {
+        last = uid_of(&key)?;
+        rooms::forget_member(rows, room, last)?;
+    }
+    match *left {
+        0 => Ok(Some(Tombstone::Members { from: last })),
+        _ => Ok(Some(Tombstone::Messages { from: Uid::MIN })),
+    }
+}
+
+/// Removes messages of a conversation that is over, from this uid on. Returns from where on some are left.
+fn remove_messages(
+    rows: &mut Rows,
+    conversation: &[u8],
+    from: Uid,
+    left: &mut usize,
+) -> Result<Option<Uid>, StoreError> {
+    let to = prefix_end(conversation);
+    let messages = some_rows(rows, Column::Timelines, &message_key(conversation, from), &to, *left)?;
+    *left -= messages.len();
+    let mut last = from;
+    for (key, _) in messages {
+        last = uid_of(&key)?;
+        rows.remove(Column::Timelines, key)?;
+    }
+    if *left == 0 {
+        return Ok(Some(last));
+    }
+    *left -= 1;
+    Ok(None)
+}

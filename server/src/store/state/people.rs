@@ -1,0 +1,82 @@
+//! What an account wants of others: whom it blocks, and in which conversations it wants no notice.
+
+use super::conversations;
+use super::keys::{Column, all_blocked, blocked_key, prefix_end, uid_of};
+use super::rows::{Direction, Rows};
+use super::values::User;
+use super::{Abort, Outcome, StoreError, accounts};
+use crate::store::database::decode;
+use stablechat_protocol::answer::{QueryAnswer, Rejection};
+use stablechat_protocol::command::BLOCKED_MAX;
+use stablechat_protocol::conversation::Conversation;
+use stablechat_protocol::name::AccountName;
+use stablechat_protocol::request::Actor;
+use stablechat_protocol::uid::Uid;
+
+/// Whether an account blocks another. Most block nobody, and then nothing is read.
+pub fn is_blocked(rows: &Rows, user: &User, other: Uid) -> Result<bool, StoreError> {
+    Ok(user.blocked > 0 && rows.get(Column::Members, &blocked_key(user.id, other))?.is_some())
+}
+
+/// Blocks an account for the actor, or does so no longer. Accounts of this name that were deleted are no longer blocked, too: their
+/// messages have nobody to come from.
+pub fn block(rows: &mut Rows, actor: Option<&Actor>, name: &AccountName, is_blocked: bool) -> Result<Outcome, Abort> {
+    let (own_name, user) = accounts::owned(rows, actor)?;
+    let mut blocked = blocked(rows, user.id)?;
+    if is_blocked {
+        let other = accounts::existing(rows, name)?;
+        if blocked.iter().any(|(id, _)| *id == other.id) {
+            return Ok(Outcome::done());
+        }
+        if user.blocked >= BLOCKED_MAX {
+            return Err(Rejection::TooMany.into());
+        }
+        rows.put(Column::Members, blocked_key(user.id, other.id), name)?;
+        accounts::write(rows, own_name, &User { blocked: user.blocked + 1, ..user })?;
+        return Ok(Outcome::done());
+    }
+
+    blocked.retain(|(_, blocked)| blocked == name);
+    for (id, _) in &blocked {
+        rows.remove(Column::Members, blocked_key(user.id, *id))?;
+    }
+    accounts::write(rows, own_name, &User { blocked: user.blocked.saturating_sub(blocked.len() as u32), ..user })?;
+    Ok(Outcome::done())
+}
+
+/// The accounts that an account blocks.
+fn blocked(rows: &Rows, account: Uid) -> Result<Vec<(Uid, AccountName)>, StoreError> {
+    let from = all_blocked(account);
+    let blocked = rows.scan(Column::Members, &from, &prefix_end(&from), Direction::Forward).map(|row| {
+        let (key, name) = row?;
+        Ok((uid_of(&key)?, decode(Column::Members.name(), &name)?))
+    });
+    blocked.collect()
+}
+
+/// Answers [`stablechat_protocol::command::Query::Blocked`].
+pub fn answer(rows: &Rows, actor: Option<&Actor>) -> Result<QueryAnswer, Abort> {
+    let (_, user) = accounts::owned(rows, actor)?;
+    let mut names: Vec<AccountName> = blocked(rows, user.id)?.into_iter().map(|(_, name)| name).collect();
+    names.sort();
+    names.dedup();
+    Ok(QueryAnswer::Accounts { names, next: None })
+}
+
+/// Says whether the actor wants notice of messages in a conversation.
+pub fn mute(
+    rows: &mut Rows,
+    actor: Option<&Actor>,
+    conversation: &Conversation,
+    is_muted: bool,
+) -> Result<Outcome, Abort> {
+    let (_, user) = accounts::owned(rows, actor)?;
+    let Some(mut part) = conversations::named(rows, &user, conversation)? else {
+        return Err(Rejection::NoConversation { conversation: conversation.clone() }.into());
+    };
+    if part.membership.is_muted != is_muted {
+        part.membership.is_muted = is_muted;
+        part.write(rows, user.id)?;
+    }
+    Ok(Outcome::done())
+}
