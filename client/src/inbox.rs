@@ -250,8 +250,10 @@ impl Inbox {
         Some(message).filter(|message| !self.was_sent_here(message))
     }
 
+    /// Whether it need not be shown because whoever looks here has written it. A note to oneself is shown: it has arrived.
     fn was_sent_here(&self, message: &Message) -> bool {
-        message.from == self.reader && self.sent.contains(&message.uid.digest)
+        let is_note = message.to == Conversation::with(&self.reader);
+        message.from == self.reader && !is_note && self.sent.contains(&message.uid.digest)
     }
 
     /// Whether a message was not seen before. From now on it was.

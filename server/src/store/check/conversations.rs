@@ -5,7 +5,9 @@ use super::state::all;
 use crate::store::database::decode;
 use crate::store::error::StoreError;
 use crate::store::state::conversations::Part;
-use crate::store::state::keys::{Column, ConversationId, TOMBSTONE, member_of, tombstone_key, uid_at_end, uid_of};
+use crate::store::state::keys::{
+    Column, ConversationId, LISTED_ROOM, TOMBSTONE, member_of, tombstone_key, uid_at_end, uid_of,
+};
 use crate::store::state::values::{
     Head, Invitations, Membership, Point, Room, RoomMember, StoredMessage, Tombstone, User,
 };
@@ -70,7 +72,16 @@ impl Check<'_> {
             match key.first() {
                 Some(b'#') => {
                     let room: Room = decode(Column::Rooms.name(), &value)?;
+                    let listed = [LISTED_ROOM, &key].concat();
+                    if self.rows.get(Column::Rooms, &listed)?.is_some() == room.is_private {
+                        self.fault(format!("the room {} is listed and private, or neither", room.id));
+                    }
                     found.rooms.insert(room.id, room);
+                }
+                Some(b'l') => {
+                    if self.rows.get(Column::Rooms, &key[1..])?.is_none() {
+                        self.fault(format!("the key {key:02x?} in rooms lists a room that is not there"));
+                    }
                 }
                 Some(b'm') if key.len() == 1 + 2 * Uid::LENGTH => {
                     let member: RoomMember = decode(Column::Rooms.name(), &value)?;

@@ -7,7 +7,7 @@ use super::Abort;
 use super::keys::{Column, tombstone_key, user_key};
 use super::rows::Rows;
 use super::values::{Bytes, Tombstone, User};
-use super::{Outcome, StoreError, settings};
+use super::{Outcome, StoreError, rooms, settings};
 use stablechat_protocol::answer::Rejection;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
@@ -91,13 +91,14 @@ pub fn delete(rows: &mut Rows, actor: Option<&Actor>) -> Result<Outcome, Abort> 
     Ok(remove(rows, name, user)?)
 }
 
-/// Removes an account.
+/// Removes an account. It leaves its rooms. What it has sent stays with those it was sent to.
 ///
-/// Its memberships can be many, so they are not ended here. A tombstone marks them, and housekeeping ends them a bounded number at a
-/// time. Nobody acts as this account meanwhile, since no name leads to it any more. What it has sent stays with those it was sent to.
+/// Its conversations with others can be any number, so its part in them is not ended here. A tombstone marks them, and housekeeping
+/// ends them a bounded number at a time. Nobody acts as this account meanwhile, since no name leads to it any more.
 pub fn remove(rows: &mut Rows, name: &AccountName, user: User) -> Result<Outcome, StoreError> {
     rows.remove(Column::Users, user_key(name))?;
-    let tombstone = Tombstone::Memberships { conversation: Bytes(Vec::new()), from: Uid::MIN };
+    rooms::leave_all(rows, user.id)?;
+    let tombstone = Tombstone::Conversations { conversation: Bytes(Vec::new()), from: Uid::MIN };
     rows.put(Column::Members, tombstone_key(user.id), &tombstone)?;
     settings::count_down_accounts(rows)?;
     let ended = Some(Actor { account: name.clone(), key: user.key });

@@ -23,7 +23,7 @@ pub enum Column {
     /// What accounts take part in, and other facts about them: see [`membership_key`], [`invitations_key`], [`blocked_key`] and
     /// [`tombstone_key`].
     Members = 3,
-    /// Rooms by name, and their members: see [`room_key`] and [`room_member_key`].
+    /// Rooms by name, and their members: see [`room_key`], [`listed_room_key`] and [`room_member_key`].
     Rooms = 4,
     /// [`super::values::Session`]s, their answers, and their order of last use.
     Sessions = 5,
@@ -80,7 +80,7 @@ impl ConversationId {
     /// The key of its head, and the beginning of the keys of its messages.
     pub fn key(self) -> Vec<u8> {
         match self {
-            ConversationId::Pair { low, high } => concat(&[b"d", &low.to_bytes(), &high.to_bytes()]),
+            ConversationId::Pair { low, high } => concat(&[PAIR, &low.to_bytes(), &high.to_bytes()]),
             ConversationId::Room { id } => concat(&[ROOM, &id.to_bytes()]),
         }
     }
@@ -109,6 +109,8 @@ impl ConversationId {
     }
 }
 
+/// The beginning of the keys of all conversations of two.
+const PAIR: &[u8] = b"d";
 /// The beginning of the keys of all conversations in rooms.
 const ROOM: &[u8] = b"r";
 
@@ -129,6 +131,11 @@ pub fn message_key(conversation: &[u8], uid: Uid) -> Vec<u8> {
 /// In [`Column::Members`]: the part of an account in a conversation.
 pub fn membership_key(account: Uid, conversation: ConversationId) -> Vec<u8> {
     concat(&[b"m", &account.to_bytes(), &conversation.key()])
+}
+
+/// The beginning of all [`membership_key`]s of an account in conversations of two.
+pub fn pair_memberships(account: Uid) -> Vec<u8> {
+    concat(&[b"m", &account.to_bytes(), PAIR])
 }
 
 /// The beginning of all [`membership_key`]s of an account.
@@ -184,6 +191,15 @@ pub const TOMBSTONE: &[u8] = b"t";
 pub fn room_key(name: &RoomName) -> Vec<u8> {
     name.as_str().into()
 }
+
+/// In [`Column::Rooms`]: that there is a public room of this name. The row is empty. Private rooms have none, so that a search passes
+/// over no names that are to be kept secret.
+pub fn listed_room_key(name: &RoomName) -> Vec<u8> {
+    concat(&[LISTED_ROOM, name.as_str().as_bytes()])
+}
+
+/// The beginning of all [`listed_room_key`]s.
+pub const LISTED_ROOM: &[u8] = b"l";
 
 /// In [`Column::Rooms`]: the member of a room who joined with this request.
 pub fn room_member_key(room: Uid, joined: Uid) -> Vec<u8> {

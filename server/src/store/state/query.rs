@@ -4,7 +4,7 @@ mod history;
 mod inbox;
 mod room_pages;
 
-use super::keys::{Column, prefix_end};
+use super::keys::{Column, key_after, prefix_end};
 use super::rows::{Direction, Rows};
 use super::{Abort, StoreError, accounts, people, settings};
 use stablechat_protocol::answer::QueryAnswer;
@@ -51,7 +51,9 @@ fn list(
     if !actor.is_some_and(|actor| actor.account.is_operator()) {
         accounts::owned(rows, actor)?;
     }
-    let (from, to) = names_between("", pattern, after.map(AccountName::as_str));
+    let prefix = pattern.literal_prefix().as_bytes();
+    let from = after.map_or(Vec::new(), |name| key_after(name.as_str().as_bytes())).max(prefix.to_vec());
+    let to = if prefix.is_empty() { vec![0xff] } else { prefix_end(prefix) };
 
     let mut names = Vec::new();
     let mut last_seen = None;
@@ -66,15 +68,6 @@ fn list(
         last_seen = Some(name);
     }
     Ok(QueryAnswer::Accounts { names, next: None })
-}
-
-/// The keys of all names that have this before them and may match the pattern after that, from `after` on.
-fn names_between(before: &str, pattern: &Pattern, after: Option<&str>) -> (Vec<u8>, Vec<u8>) {
-    let prefix = [before, pattern.literal_prefix()].concat().into_bytes();
-    // The least key after a name is the name with a zero byte behind it.
-    let after = after.map_or(Vec::new(), |name| [name.as_bytes(), b"\0"].concat());
-    let to = if prefix.is_empty() { vec![0xff] } else { prefix_end(&prefix) };
-    (prefix.max(after), to)
 }
 
 /// The account name in a key of [`Column::Users`].

@@ -6,10 +6,10 @@
 
 use super::conversations::{self, Part, part};
 use super::keys::{
-    Column, ConversationId, invitations_key, membership_key, prefix_end, room_key, room_member_key, room_members,
-    room_memberships, tombstone_key, uid_of,
+    Column, ConversationId, invitations_key, listed_room_key, member_of, membership_key, prefix_end, room_key,
+    room_member_key, room_members, room_memberships, tombstone_key, uid_of,
 };
-use super::rows::{Direction, Rows};
+use super::rows::{Direction, Row, Rows};
 use super::values::{Head, Invitations, Membership, PendingInvitation, Point, Room, RoomMember, Tombstone, User};
 use super::{Abort, Outcome, RoomOutcome, StoreError, accounts, people};
 use crate::store::database::decode;
@@ -130,6 +130,9 @@ fn create(
     let owner = RoomMember { account: user.id, name: by.clone() };
     let room = Room { id: uid, is_private, owner, topic: Topic::none(), members: 0 };
     rows.put(Column::Heads, ConversationId::Room { id: uid }.key(), &Head::NEW)?;
+    if !is_private {
+        rows.write(Column::Rooms, listed_room_key(name), Some(Vec::new()))?;
+    }
     add_member(rows, uid, (by, user), name, room)?;
     Ok(Some(Effect { id: uid, other: None }))
 }
@@ -205,6 +208,24 @@ pub fn remove_member(rows: &mut Rows, name: &RoomName, room: Room, joined: Uid) 
     rows.put(Column::Rooms, room_key(name), &Room { members, owner, ..room })
 }
 
+/// Ends all memberships of an account.
+pub fn leave_all(rows: &mut Rows, account: Uid) -> Result<(), StoreError> {
+    let from = room_memberships(account);
+    let memberships: Result<Vec<Row>, _> =
+        rows.scan(Column::Members, &from, &prefix_end(&from), Direction::Forward).collect();
+    for (key, membership) in memberships? {
+        let (_, id) = member_of(&key)?;
+        let membership: Membership = decode(Column::Members.name(), &membership)?;
+        let Conversation::Room { name } = &membership.of else { continue };
+        match find(rows, name)?.filter(|room| id == ConversationId::Room { id: room.id }) {
+            Some(room) => remove_member(rows, name, room, membership.joined.uid)?,
+            // It was closed, and its tombstone is being emptied.
+            None => rows.remove(Column::Members, key)?,
+        }
+    }
+    Ok(())
+}
+
 /// Removes both rows of the member who joined with this request.
 pub fn forget_member(rows: &mut Rows, room: Uid, joined: Uid) -> Result<RoomMember, StoreError> {
     let key = room_member_key(room, joined);
@@ -230,6 +251,7 @@ fn first_member(rows: &Rows, room: Uid) -> Result<RoomMember, StoreError> {
 /// Ends a room.
 pub fn close(rows: &mut Rows, name: &RoomName, room: Room) -> Result<(), StoreError> {
     rows.remove(Column::Rooms, room_key(name))?;
+    rows.remove(Column::Rooms, listed_room_key(name))?;
     rows.remove(Column::Heads, ConversationId::Room { id: room.id }.key())?;
     rows.put(Column::Members, tombstone_key(room.id), &Tombstone::Members { from: Uid::MIN })
 }

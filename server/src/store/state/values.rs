@@ -172,10 +172,10 @@ wire_enum! {
     /// database keeps until it compacts them.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum Tombstone {
-        /// The memberships of an account are being removed: those before this conversation are gone, and of its messages, if
-        /// nobody else takes part in it, those below `from`.
-        0 => Memberships { conversation: Bytes, from: Uid },
-        /// Its memberships are gone. The names of those that it blocks are being removed.
+        /// The part of an account in its conversations with others is being ended: in those before this one it is, and of this one's
+        /// messages, if nobody else takes part in it, those below `from` are gone.
+        0 => Conversations { conversation: Bytes, from: Uid },
+        /// It has no conversations any more. The names of those that it blocks are being removed.
         1 => Blocked { from: Uid },
         /// The members of a room are being removed: those who joined before this uid are gone.
         2 => Members { from: Uid },

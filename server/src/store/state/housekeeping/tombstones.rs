@@ -1,11 +1,11 @@
 //! What deleted accounts and closed rooms have left is removed.
 //!
-//! A deleted account leaves its rooms, and its conversations with others. Those others keep what was said; a conversation whose last
+//! A deleted account takes part in its conversations with others no more. Those others keep what was said; a conversation whose last
 //! account goes is removed with all its messages.
 
 use super::super::keys::{
     Column, ConversationId, TOMBSTONE, all_blocked, blocked_key, invitations_key, member_of, membership_key,
-    memberships, message_key, prefix_end, room_member_key, room_members, tombstone_key, uid_of,
+    memberships, message_key, pair_memberships, prefix_end, room_member_key, room_members, tombstone_key, uid_of,
 };
 use super::super::rows::{Queue, Rows};
 use super::super::values::{Bytes, Head, Membership, Tombstone, User};
@@ -23,8 +23,8 @@ pub fn empty(rows: &mut Rows, removed_max: usize) -> Result<(), StoreError> {
     {
         let id = uid_of(&key)?;
         let next = match decode(Column::Members.name(), &tombstone)? {
-            Tombstone::Memberships { conversation: Bytes(conversation), from } => {
-                end_membership(rows, id, &conversation, from, &mut left)?
+            Tombstone::Conversations { conversation: Bytes(conversation), from } => {
+                end_part(rows, id, &conversation, from, &mut left)?
             }
             Tombstone::Blocked { from } => forget_blocked(rows, id, from, &mut left)?,
             Tombstone::Members { from } => remove_members(rows, id, from, &mut left)?,
@@ -41,16 +41,19 @@ pub fn empty(rows: &mut Rows, removed_max: usize) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Ends the first membership of a deleted account from this conversation on.
-fn end_membership(
+/// Ends the part of a deleted account in the first of its conversations from this one on.
+fn end_part(
     rows: &mut Rows,
     account: Uid,
     conversation: &[u8],
     from: Uid,
     left: &mut usize,
 ) -> Result<Option<Tombstone>, StoreError> {
-    let all = memberships(account);
-    let found = some_rows(rows, Column::Members, &[&all, conversation].concat(), &prefix_end(&all), 1)?;
+    let first = match conversation.is_empty() {
+        true => pair_memberships(account),
+        false => [&memberships(account)[..], conversation].concat(),
+    };
+    let found = some_rows(rows, Column::Members, &first, &prefix_end(&pair_memberships(account)), 1)?;
     let Some((key, membership)) = found.into_iter().next() else {
         rows.remove(Column::Members, invitations_key(account))?;
         return Ok(Some(Tombstone::Blocked { from: Uid::MIN }));
@@ -58,25 +61,9 @@ fn end_membership(
     let (_, id) = member_of(&key)?;
     let membership: Membership = decode(Column::Members.name(), &membership)?;
 
-    match &membership.of {
-        Conversation::Room { name } => {
-            // A room that was closed meanwhile has a tombstone of its own.
-            if let Some(room) = rooms::find(rows, name)?.filter(|room| id == ConversationId::Room { id: room.id }) {
-                rooms::remove_member(rows, name, room, membership.joined.uid)?;
-            } else {
-                rows.remove(Column::Members, key)?;
-            }
-            *left -= 1;
-        }
-        Conversation::Account { .. } | Conversation::Former { .. } => {
-            let is_same = id.key() == conversation;
-            let from = if is_same { from } else { Uid::MIN };
-            if let Some(from) = leave_pair(rows, account, id, &membership, from, left)? {
-                return Ok(Some(Tombstone::Memberships { conversation: Bytes(id.key()), from }));
-            }
-        }
-    }
-    Ok(Some(Tombstone::Memberships { conversation: Bytes(id.key()), from: Uid::MIN }))
+    let from = if id.key() == conversation { from } else { Uid::MIN };
+    let left_from = leave_pair(rows, account, id, &membership, from, left)?;
+    Ok(Some(Tombstone::Conversations { conversation: Bytes(id.key()), from: left_from.unwrap_or(Uid::MIN) }))
 }
 
 /// Ends the part of a deleted account in a conversation of two. If the other account is gone as well, its messages are removed from
