@@ -1,10 +1,9 @@
 //! The stores of stopped replicas: compared with each other, and with the answers that clients got.
 
 use crate::cluster::{CLUSTER, Cluster};
-use crate::session::Person;
+use crate::session::{Person, unread};
 use crate::talker::Transcript;
-use stablechat_protocol::answer::{Message, QueryAnswer};
-use stablechat_protocol::command::Query;
+use stablechat_protocol::conversation::Message;
 use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_protocol::session::ClientId;
@@ -45,23 +44,14 @@ impl Ledger {
         place.collect()
     }
 
-    /// All unread messages of an account.
+    /// All unread messages of an account, oldest first.
     pub fn unread(&self, person: &Person) -> Vec<Message> {
         let actor = Some(Actor { account: person.account.clone(), key: person.secret.public() });
-        let mut all: Vec<Message> = Vec::new();
-        loop {
-            let query = Query::Unread { after: all.last().map(|message| message.uid), limit: 1000 };
-            match self.store.query(&QueryRequest { id: 0, actor: actor.clone(), query }).expect("the store can be read")
-            {
-                QueryAnswer::Messages { messages, more } => {
-                    all.extend(messages);
-                    if !more {
-                        return all;
-                    }
-                }
-                other => panic!("the answer to a query for unread messages is {other:?}"),
-            }
-        }
+        let ask = |query| {
+            let query = QueryRequest { id: 0, actor: actor.clone(), query };
+            self.store.query(&query).expect("the store can be read")
+        };
+        unread(ask)
     }
 }
 

@@ -4,19 +4,20 @@
 //! its answer.
 
 use crate::pipeline::{Meaning, Pipeline, Settled};
-use crate::session::{Person, Session, send, stamp};
+use crate::session::{Person, Session, send, stamp, unread};
 use crate::wait::{SOON, wait_until};
 use rustix::net::{AddressFamily, SocketType};
 use rustls::{ClientConnection, Connection, StreamOwned};
 use stablechat_client::session::BACKOFF_MIN;
-use stablechat_protocol::answer::{Answer, AnswerMetadata, Message, QueryAnswer, Refusal};
+use stablechat_protocol::answer::{Answer, AnswerMetadata, QueryAnswer, Refusal};
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::conversation::{Conversation, Message};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
 use stablechat_protocol::login::{Challenge, ChannelBinding};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
-use stablechat_protocol::name::{ClusterName, Pattern, ReplicaName};
+use stablechat_protocol::name::{AccountName, ClusterName, Pattern, ReplicaName};
 use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -41,6 +42,8 @@ pub struct RawClient {
     welcome: Option<(ReplicaName, Challenge)>,
     /// Deliveries that came before the message that the test waited for.
     deliveries: VecDeque<Message>,
+    /// The account of the last login, whose own messages to others are not counted as deliveries.
+    account: Option<AccountName>,
     /// The session of [`RawClient::call`].
     session: Session,
     /// The id of the last query.
@@ -105,7 +108,7 @@ impl RawClient {
             stream.conn.complete_io(&mut stream.sock)?;
         }
         let (inbox, session) = (FrameBuffer::default(), Session::default());
-        Ok(RawClient { stream, inbox, welcome: None, deliveries: VecDeque::new(), session, query: 0 })
+        Ok(RawClient { stream, inbox, welcome: None, deliveries: VecDeque::new(), account: None, session, query: 0 })
     }
 
     pub fn stream(&self) -> &TcpStream {
@@ -169,6 +172,9 @@ impl RawClient {
         let deadline = Instant::now() + limit;
         loop {
             if let Decoded::Frame(message) = self.inbox.decode().expect("replicas send good frames") {
+                if self.is_own(&message) {
+                    continue;
+                }
                 return Received::Message(message);
             }
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -184,6 +190,16 @@ impl RawClient {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Received::End,
             }
+        }
+    }
+
+    /// Whether it is a delivery of what the account itself has sent to others.
+    fn is_own(&self, message: &ToClient) -> bool {
+        match (message, &self.account) {
+            (ToClient::Delivery { message: Message { from, to, .. } }, Some(account)) => {
+                from == account && *to != Conversation::with(account)
+            }
+            _ => false,
         }
     }
 
@@ -304,6 +320,7 @@ impl RawClient {
     /// Tries to log in, begins a session, and returns the answer.
     pub fn try_login(&mut self, person: &Person, receive: bool) -> ToClient {
         self.session = Session::default();
+        self.account = Some(person.account.clone());
         self.send(&self.login_message(person, receive)).expect("the connection stands");
         self.receive_other()
     }
@@ -420,21 +437,9 @@ impl RawClient {
         }
     }
 
-    /// All unread messages, page by page.
+    /// All unread messages, oldest first.
     pub fn unread(&mut self) -> Vec<Message> {
-        let mut all: Vec<Message> = Vec::new();
-        loop {
-            let after = all.last().map(|message| message.uid);
-            match self.ask(Query::Unread { after, limit: 1000 }) {
-                QueryAnswer::Messages { messages, more } => {
-                    all.extend(messages);
-                    if !more {
-                        return all;
-                    }
-                }
-                other => panic!("the answer to a query for unread messages is {other:?}"),
-            }
-        }
+        unread(|query| self.ask(query))
     }
 
     /// Checks that the replica serves this connection: pings, and waits for the pong.

@@ -1,13 +1,16 @@
 //! The accounts and sessions of the tests' clients: people with keys, and sessions that number requests.
 
 use crate::cluster::{CLUSTER, CLUSTER_ID};
-use stablechat_protocol::command::{Command, Recipient};
+use stablechat_protocol::answer::QueryAnswer;
+use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::conversation::{Conversation, Message, Page};
 use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement, SecretKey};
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::name::{AccountName, ClusterId, ClusterName, ReplicaName};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -81,14 +84,54 @@ pub fn account(name: &str) -> AccountName {
     AccountName::parse(name).expect("a name by the rules")
 }
 
-/// The command that sends a message to an account.
+/// The command that sends a message to an account, or to a room.
 pub fn send(to: &str, text: impl Into<String>) -> Command {
-    Command::Send { to: recipient(to), text: MessageText::parse(text).expect("a text by the rules") }
+    Command::Send { to: conversation(to), text: MessageText::parse(text).expect("a text by the rules") }
 }
 
-/// An account as the recipient of messages.
-pub fn recipient(name: &str) -> Recipient {
-    Recipient::Account { name: account(name) }
+/// The conversation with an account, or in a room.
+pub fn conversation(name: &str) -> Conversation {
+    name.parse().expect("a name by the rules")
+}
+
+/// All unread messages of an account, oldest first, by the answers to queries.
+///
+/// # Panics
+/// An answer is none.
+pub fn unread(mut ask: impl FnMut(Query) -> QueryAnswer) -> Vec<Message> {
+    let (mut conversations, mut after) = (Vec::new(), None);
+    loop {
+        match ask(Query::Inbox { all: false, after, limit: 1000 }) {
+            QueryAnswer::Inbox { entries, next, .. } => {
+                conversations.extend(entries.into_iter().map(|entry| entry.conversation));
+                after = next;
+            }
+            other => panic!("the answer to a query for the inbox is {other:?}"),
+        }
+        if after.is_none() {
+            break;
+        }
+    }
+
+    let mut all = Vec::new();
+    for conversation in conversations {
+        let mut after = Uid::MIN;
+        loop {
+            let page = Page::Unread { after };
+            match ask(Query::History { conversation: conversation.clone(), page, limit: 1000 }) {
+                QueryAnswer::Messages { messages, later, .. } => {
+                    after = messages.last().map_or(after, |message| message.uid);
+                    all.extend(messages);
+                    if !later {
+                        break;
+                    }
+                }
+                other => panic!("the answer to a query for unread messages is {other:?}"),
+            }
+        }
+    }
+    all.sort_by_key(|message| message.uid);
+    all
 }
 
 /// A session, which numbers its requests.

@@ -252,7 +252,7 @@ fn a_thousand_connections_that_ask_for_the_largest_pages_hold_nobody_up() {
         let unread = |id| ToReplica::Query {
             id,
             timestamp: stamp_ahead(),
-            query: Query::Unread { after: None, limit: PAGE_MAX },
+            query: Query::Inbox { all: true, after: None, limit: PAGE_MAX },
         };
         (0..20)
             .flat_map(|id| {

@@ -102,7 +102,7 @@ fn name_and_pattern(input: &[u8]) {
             return;
         }
     };
-    let matches = pattern.matches(&name);
+    let matches = pattern.matches(name.as_str());
     assert_eq!(matches, matches_by_definition(pattern.as_str().as_bytes(), name.as_str().as_bytes()));
     assert!(!matches || name.as_str().starts_with(pattern.literal_prefix()));
 }

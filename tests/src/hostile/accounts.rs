@@ -2,12 +2,14 @@
 
 use super::attack::{Attack, By, Login, Opening, Over, Rates, Reading, Step, Then, Turn};
 use super::targets::Hostile;
-use crate::session::{send, wall_clock};
+use crate::session::{conversation, send, wall_clock};
 use fastrand::Rng;
-use stablechat_protocol::command::{ACK_MAX, Command};
+use stablechat_protocol::command::Command;
+use stablechat_protocol::conversation::{ReadRange, UidSum};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::operator::{OPERATOR, Operation, Registration};
+use stablechat_protocol::room::{RoomAction, RoomName, TOPIC_MAX, Topic};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -93,14 +95,24 @@ pub static ATTACKS: &[Attack] = &[
         next: odd_sequences,
     },
     Attack {
-        name: "large-acks",
+        name: "odd-ranges",
         by: By::Account,
-        summary: "acknowledges 1,024 messages that do not exist",
+        summary: "says that it has read ranges that do not exist, overlap, or have other messages",
         rates: Rates { connections: 30, opens: 30, bytes: 3_000_000 },
         over: Over::Tls,
         reading: Reading::Half,
         opening: Opening::AS_MORDRED,
-        next: large_ack,
+        next: odd_range,
+    },
+    Attack {
+        name: "room-floods",
+        by: By::Account,
+        summary: "makes and closes rooms, joins and leaves them, invites everybody, and talks there",
+        rates: Rates { connections: 30, opens: 30, bytes: 1_000_000 },
+        over: Over::Tls,
+        reading: Reading::Half,
+        opening: Opening::AS_MORDRED,
+        next: room_flood,
     },
     Attack {
         name: "repeated-requests",
@@ -223,10 +235,35 @@ fn odd_sequences(turn: &mut Turn) -> Step {
     Step::message(&ToReplica::Request { client, sequence, timestamp: wall_clock(), command })
 }
 
-fn large_ack(turn: &mut Turn) -> Step {
-    let uid = || Uid::new(wall_clock(), &turn.random.u64(..).to_be_bytes());
-    let uids = std::iter::repeat_with(uid).take(ACK_MAX).collect();
-    Step::message(&turn.lone_request(Command::Ack { uids }))
+fn odd_range(turn: &mut Turn) -> Step {
+    let mut uid = || match turn.random.u8(0..4) {
+        0 => Uid::MIN,
+        1 => Uid::MAX,
+        _ => {
+            Uid::new(wall_clock().before(Duration::from_micros(turn.random.u64(0..10_000_000))), &[turn.random.u8(..)])
+        }
+    };
+    let (after, up_to) = (uid(), uid());
+    let count = turn.random.choice([0, 1, 2, u64::MAX]).expect("there are four");
+    let name = turn.random.choice(["mordred", "vera", "nobody"]).expect("there are three");
+    let (conversation, sum) = (conversation(name), UidSum::ZERO);
+    let range = ReadRange { after, up_to, count, sum };
+    Step::message(&turn.lone_request(Command::Read { conversation, range }))
+}
+
+fn room_flood(turn: &mut Turn) -> Step {
+    let room = RoomName::parse(format!("#r{}", turn.random.u8(0..200))).expect("a name by the rules");
+    let name = turn.targets.hostile[1].account.clone();
+    let action = match turn.random.u8(0..8) {
+        0 => RoomAction::Create { is_private: turn.random.bool() },
+        1 | 2 => RoomAction::Join,
+        3 => RoomAction::Leave,
+        4 => RoomAction::Invite { name },
+        5 => RoomAction::SetTopic { topic: Topic::parse("x".repeat(TOPIC_MAX)).expect("short enough") },
+        6 => RoomAction::Close,
+        _ => return Step::message(&turn.lone_request(send(room.as_str(), "x".repeat(4096)))),
+    };
+    Step::message(&turn.lone_request(Command::Room { room, action }))
 }
 
 /// One request of the group many times: its copies are the same for all its connections.

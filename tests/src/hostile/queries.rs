@@ -2,11 +2,13 @@
 
 use super::attack::{Attack, By, Login, Opening, Over, Rates, Reading, Step, Then, Turn};
 use crate::raw::frame;
-use crate::session::{recipient, wall_clock};
+use crate::session::{conversation, wall_clock};
 use stablechat_protocol::command::Query;
+use stablechat_protocol::conversation::Page;
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::name::Pattern;
 use stablechat_protocol::time::Timestamp;
+use stablechat_protocol::uid::Uid;
 use std::time::Duration;
 
 /// How many queries one burst has: 1.4 MB.
@@ -119,8 +121,13 @@ fn fresh(turn: &mut Turn) -> Timestamp {
 }
 
 fn message_pages(turn: &mut Turn) -> Step {
-    let with = recipient(turn.targets.hostile[1].account.as_str());
-    let queries = [Query::Unread { after: None, limit: 1000 }, Query::History { with, before: None, limit: 1000 }];
-    let query = turn.random.choice(queries).expect("there are two");
+    let conversation = conversation(turn.targets.hostile[1].account.as_str());
+    let page = turn.random.choice([Page::Latest, Page::Unread { after: Uid::MIN }]).expect("there are two");
+    let queries = [
+        Query::Inbox { all: true, after: None, limit: 1000 },
+        Query::Rooms { pattern: Pattern::all(), after: None, limit: 1000 },
+        Query::History { conversation, page, limit: 1000 },
+    ];
+    let query = turn.random.choice(queries).expect("there are three");
     few(turn, |_| wall_clock(), &query)
 }

@@ -7,7 +7,8 @@
 
 use super::{Check, Mode, Violation};
 use stablechat_protocol::answer::{Answer, QueryAnswer, Rejection};
-use stablechat_protocol::command::{Command, Recipient};
+use stablechat_protocol::command::Command;
+use stablechat_protocol::conversation::Conversation;
 use stablechat_protocol::digest::{Digest, LogMark};
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::AccountName;
@@ -36,7 +37,7 @@ pub struct Checks {
     /// The queries that replicas have read, with their places in the order, by client and number.
     queries: BTreeMap<(usize, u64), (Uid, QueryRequest)>,
     /// The first answer of any replica to each query, by the query's place.
-    pub pages: BTreeMap<Uid, Page>,
+    pub pages: BTreeMap<Uid, AnsweredQuery>,
     /// The log digest and the state digest at each position, the same at all replicas.
     digests: BTreeMap<u64, (Digest, Digest)>,
     /// The requests for which a client has an answer.
@@ -55,6 +56,8 @@ pub struct Checks {
     own_sessions: BTreeMap<ClientId, RequestDigest>,
     /// The frontier when each query was first sent: its place is above it.
     asked: BTreeMap<(usize, u64), Uid>,
+    /// The messages that were delivered, each with the client that got it.
+    pub delivered: BTreeSet<(usize, Uid)>,
     /// The number of snapshots that were read to their end.
     pub snapshots: u64,
     pub seen: Vec<Seen>,
@@ -62,7 +65,7 @@ pub struct Checks {
 
 /// A query and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct AnsweredQuery {
     pub query: QueryRequest,
     pub answer: QueryAnswer,
     /// The length of the log that it was answered from.
@@ -110,8 +113,8 @@ pub enum Place {
 /// A request that took effect.
 pub struct Effect {
     pub uid: Uid,
-    /// The sender and the recipient, if it is a message.
-    pub message: Option<(AccountName, AccountName)>,
+    /// The sender and the conversation, if it is a message.
+    pub message: Option<(AccountName, Conversation)>,
     /// The first answer that the replica gave, if it gave one.
     pub answer: Option<Answer>,
 }
@@ -135,6 +138,7 @@ impl Checks {
             executed: BTreeSet::new(),
             own_sessions: BTreeMap::new(),
             asked: BTreeMap::new(),
+            delivered: BTreeSet::new(),
             snapshots: 0,
             seen: (0..replicas).map(|_| Seen::default()).collect(),
         }
@@ -195,22 +199,34 @@ impl Checks {
     /// A replica has sent these messages.
     pub fn on_sent(&mut self, node: usize, sent: &[NetCommand], client_of: impl Fn(ConnectionId) -> usize) -> Check {
         for sent in sent {
-            let NetCommand::ToClient { to, message } = sent else { continue };
-            match message {
-                ToClient::Answer { uid, answer, .. } => self.seen[node].answered.push((*uid, answer.clone())),
-                ToClient::QueryAnswer { id, answer, metadata } if self.is_strict() => {
-                    self.check_page((client_of(*to), *id), answer, metadata.position)?;
-                }
-                ToClient::Delivery { message } => {
-                    let seen = &mut self.seen[node];
-                    seen.delivered.push(message.uid);
-                    let before = seen.last_delivered.insert(*to, message.uid);
-                    if self.mode == Mode::Bounds && before.is_some_and(|before| before >= message.uid) {
-                        return Err(Violation::at(node, format!("message {} comes after a later one", message.uid)));
-                    }
-                }
-                _ => {}
+            let NetCommand::ToClients { to, message } = sent else { continue };
+            to.iter().try_for_each(|to| self.on_sent_to_client(node, *to, message, &client_of))?;
+        }
+        Ok(())
+    }
+
+    fn on_sent_to_client(
+        &mut self,
+        node: usize,
+        to: ConnectionId,
+        message: &ToClient,
+        client_of: &impl Fn(ConnectionId) -> usize,
+    ) -> Check {
+        match message {
+            ToClient::Answer { uid, answer, .. } => self.seen[node].answered.push((*uid, answer.clone())),
+            ToClient::QueryAnswer { id, answer, metadata } if self.is_strict() => {
+                self.check_page((client_of(to), *id), answer, metadata.position)?;
             }
+            ToClient::Delivery { message } => {
+                let seen = &mut self.seen[node];
+                seen.delivered.push(message.uid);
+                self.delivered.insert((client_of(to), message.uid));
+                let before = seen.last_delivered.insert(to, message.uid);
+                if self.mode == Mode::Bounds && before.is_some_and(|before| before >= message.uid) {
+                    return Err(Violation::at(node, format!("message {} comes after a later one", message.uid)));
+                }
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -262,7 +278,7 @@ impl Checks {
     /// Checks that all replicas answer a query alike.
     fn check_page(&mut self, query: (usize, u64), answer: &QueryAnswer, position: u64) -> Check {
         let (uid, query) = self.queries.get(&query).expect("a replica that answers a query has read it");
-        let page = Page { query: query.clone(), answer: answer.clone(), position };
+        let page = AnsweredQuery { query: query.clone(), answer: answer.clone(), position };
         let first = self.pages.entry(*uid).or_insert_with(|| page.clone());
         if *first != page {
             return Err(Violation::among_all(format!("{page:?} was answered otherwise: {first:?}")));
@@ -514,12 +530,10 @@ pub fn check_store(node: usize, store: &ChatStore) -> Check {
     }
 }
 
-/// The sender and the recipient of a message, if the request is one.
-fn parties(request: &Request) -> Option<(AccountName, AccountName)> {
+/// The sender and the conversation of a message, if the request is one.
+fn parties(request: &Request) -> Option<(AccountName, Conversation)> {
     match (&request.actor, &request.command) {
-        (Some(actor), Command::Send { to: Recipient::Account { name }, .. }) => {
-            Some((actor.account.clone(), name.clone()))
-        }
+        (Some(actor), Command::Send { to, .. }) => Some((actor.account.clone(), to.clone())),
         _ => None,
     }
 }

@@ -6,15 +6,18 @@
 
 use super::DELIVERY_BOUND;
 use super::label::{Label, label, other_label};
-use super::plan::{OPERATOR_KEY, Stage, draw_plan, operators_plan, some_operation};
+use super::plan::{
+    OPERATOR_KEY, Stage, devices_plan, draw_plan, operators_plan, room_names, some_action, some_operation,
+};
 use fastrand::Rng;
 use stablechat_client::clock::Offsets;
 use stablechat_client::inbox::Inbox;
 use stablechat_client::queries::{OpenQueries, OutgoingQuery};
 use stablechat_client::session::{AnswerKind, Outgoing, Session};
-use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
+use stablechat_protocol::answer::{Answer, QueryAnswer};
 use stablechat_protocol::clock_offset::Exchange;
-use stablechat_protocol::command::{Command, Query, Recipient};
+use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::conversation::{Conversation, Message, Page, ReadRange};
 use stablechat_protocol::login::{LoginProof, PublicKey, Signature};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterName, Pattern};
@@ -25,7 +28,7 @@ use stablechat_protocol::uid::Uid;
 use stablechat_protocol::version::{VERSION_MAX, VERSION_MIN};
 use stablechat_server::replica::ConnectionId;
 use stablechat_server::store::{ChatStore, StoreError};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// How far a client's clock is off at most, in nanoseconds: it is corrected.
@@ -71,9 +74,11 @@ pub struct Client {
     offsets: Offsets,
     session: Session,
     queries: OpenQueries,
-    /// The page of unread messages that is asked for, by query number.
+    /// The page that the inbox has asked for, by query number.
     page: Option<u64>,
     inbox: Inbox,
+    /// The ranges that are being read, by the sequence numbers of the commands.
+    reading: BTreeMap<u64, (Conversation, ReadRange)>,
     stage: Stage,
     plan: VecDeque<Stage>,
     /// The commands that were issued in the stage.
@@ -82,9 +87,11 @@ pub struct Client {
     others: Vec<AccountName>,
     /// Messages that were shown.
     pub shown: BTreeSet<Uid>,
+    /// The last message that was shown of each conversation.
+    last_shown: BTreeMap<Conversation, Uid>,
     /// The requests that sent them. One that took effect under two uids is shown twice.
     senders: BTreeSet<Label>,
-    /// The number of messages that were shown after later ones.
+    /// The number of messages that were shown after later ones of their conversation.
     pub misplaced: u64,
     /// The number of messages whose request was shown before under another uid, perhaps with another text.
     pub doubled: u64,
@@ -111,6 +118,14 @@ impl Client {
         Client::of(random, actor, plan, Vec::new(), replicas, now)
     }
 
+    /// One more device of the account of the first client among so many.
+    pub fn device(random: &mut Rng, clients: usize, replicas: usize, now: Timestamp) -> Client {
+        let plan = devices_plan(random, now);
+        let actor = Actor { account: account(0), key: PublicKey([0; 32]) };
+        let others = (1..clients).map(account).collect();
+        Client::of(random, actor, plan, others, replicas, now)
+    }
+
     fn of(
         random: &mut Rng,
         actor: Actor,
@@ -119,6 +134,7 @@ impl Client {
         replicas: usize,
         now: Timestamp,
     ) -> Client {
+        let inbox = Inbox::new(actor.account.clone());
         let mut client = Client {
             actor,
             other: None,
@@ -130,12 +146,14 @@ impl Client {
             session: Session::new(ClientId(random.u128(..).to_be_bytes()), None, DELIVERY_BOUND),
             queries: OpenQueries::new(DELIVERY_BOUND),
             page: None,
-            inbox: Inbox::default(),
+            inbox,
+            reading: BTreeMap::new(),
             stage: Stage::Over,
             plan,
             issued: VecDeque::new(),
             others,
             shown: BTreeSet::new(),
+            last_shown: BTreeMap::new(),
             senders: BTreeSet::new(),
             misplaced: 0,
             doubled: 0,
@@ -199,6 +217,9 @@ impl Client {
         }
         if self.next_burst <= now {
             self.next_burst = now.after(Duration::from_millis(random.u64(1..PAUSE_MAX_MS)));
+            if let Stage::Away(until) = self.stage {
+                self.next_burst = self.next_burst.max(until);
+            }
             self.burst(random, clock);
         }
     }
@@ -253,15 +274,15 @@ impl Client {
                 *left -= 1;
                 Some(some_operation(random))
             }
-            Stage::Speak(0) if self.inbox.has_acknowledgements() && random.bool() => Some(self.acknowledge(random)),
+            Stage::Speak(0) if random.bool() => self.read(random),
             Stage::Speak(left) if *left > 0 => {
                 *left -= 1;
-                if self.inbox.has_acknowledgements() && random.u8(..4) == 0 {
-                    return Some(self.acknowledge(random));
+                if random.u8(..3) == 0
+                    && let Some(read) = self.read(random)
+                {
+                    return Some(read);
                 }
-                let name = random.choice(&self.others)?.clone();
-                let text = label(self.session.client(), self.session.next_sequence());
-                Some(Command::Send { to: Recipient::Account { name }, text })
+                Some(self.some_command(random))
             }
             Stage::Repeat(commands) => match commands.pop_front()? {
                 Command::Send { to, .. } if random.u8(..8) == 0 => {
@@ -274,12 +295,43 @@ impl Client {
         }
     }
 
-    /// Acknowledges some of the messages that were shown, so that others stay unread between them.
-    fn acknowledge(&mut self, random: &mut Rng) -> Command {
-        let (uids, later): (Vec<Uid>, Vec<Uid>) =
-            self.inbox.take_acknowledgements().into_iter().partition(|_| random.u8(..4) > 0);
-        later.into_iter().for_each(|uid| self.inbox.on_shown(uid));
-        Command::Ack { uids }
+    /// Something that one does in a chat: most often, a message to another account or a room.
+    fn some_command(&mut self, random: &mut Rng) -> Command {
+        let name = random.choice(&self.others).expect("there are some").clone();
+        match random.u8(..40) {
+            0..8 => return some_action(random, name),
+            8 => return Command::Block { name, is_blocked: random.u8(..3) == 0 },
+            9 => return Command::Mute { conversation: self.some_conversation(random), is_muted: random.bool() },
+            _ => {}
+        }
+        let to = match random.u8(..5) {
+            0..2 => Conversation::Room { name: random.choice(room_names().collect::<Vec<_>>()).expect("some") },
+            _ => Conversation::Account { name },
+        };
+        let text = label(self.session.client(), self.session.next_sequence());
+        Command::Send { to, text }
+    }
+
+    /// A conversation with another account, or in a room.
+    fn some_conversation(&self, random: &mut Rng) -> Conversation {
+        match random.choice(&self.others).filter(|_| random.bool()) {
+            Some(name) => Conversation::with(name),
+            None => Conversation::Room { name: random.choice(room_names().collect::<Vec<_>>()).expect("some") },
+        }
+    }
+
+    /// Reads a range of messages that were shown; now and then only the last of them, so that others stay unread before it, or a range
+    /// that is not there.
+    fn read(&mut self, random: &mut Rng) -> Option<Command> {
+        let (conversation, mut range) = self.inbox.next_range()?;
+        match random.u8(..16) {
+            0..3 => range = ReadRange::of(&[range.up_to])?,
+            3 => range.count += 1,
+            4 => range.after = range.up_to,
+            _ => {}
+        }
+        self.reading.insert(self.session.next_sequence(), (conversation.clone(), range));
+        Some(Command::Read { conversation, range })
     }
 
     /// Whether all commands of the stage have been issued.
@@ -288,7 +340,7 @@ impl Client {
             Stage::Create | Stage::Delete | Stage::Rekey(_) => !self.issued.is_empty(),
             Stage::Speak(left) | Stage::Operate(left) => *left == 0,
             Stage::Repeat(commands) => commands.is_empty(),
-            Stage::Over => true,
+            Stage::Away(_) | Stage::Over => true,
         }
     }
 
@@ -313,6 +365,10 @@ impl Client {
             stage => (stage, fresh),
         };
         self.stage = stage;
+        if !matches!(self.stage, Stage::Repeat(_)) {
+            self.reading.clear();
+            self.inbox.forget_reading();
+        }
         let highest = self.session.highest();
         self.session = Session::new(client, self.actor_of_stage(), DELIVERY_BOUND);
         self.session.set_clock_offset(self.offsets.offset());
@@ -338,7 +394,7 @@ impl Client {
 
     /// The actor of the commands of this stage.
     pub fn actor_of_stage(&self) -> Option<Actor> {
-        (!matches!(self.stage, Stage::Create)).then(|| self.actor.clone())
+        (!matches!(self.stage, Stage::Create | Stage::Away(_))).then(|| self.actor.clone())
     }
 
     /// The request of this stage with this number.
@@ -357,7 +413,11 @@ impl Client {
     /// Issues a command, to all links that are ready.
     fn issue(&mut self, clock: Timestamp, command: Command) {
         self.issued.push_back(command.clone());
+        let is_message = matches!(command, Command::Send { .. });
         let outgoing = self.session.issue(clock, command);
+        if let (true, Some(digest)) = (is_message, self.session.digest(outgoing.sequence)) {
+            self.inbox.on_sent(digest);
+        }
         self.send(None, vec![outgoing]);
     }
 
@@ -369,16 +429,28 @@ impl Client {
         }));
     }
 
-    /// A query about any account, from any place on, with any small page size.
+    /// A query about any account or room, from any place on, with any small page size.
     fn some_query(&self, random: &mut Rng) -> Query {
         let limit = random.u16(1..=PAGE);
-        let name = random.choice(&self.others).filter(|_| random.bool()).cloned();
-        match name {
-            Some(name) if random.bool() => {
-                let before = random.choice(&self.shown).filter(|_| random.bool()).copied();
-                Query::History { with: Recipient::Account { name }, before, limit }
+        let uid = random.choice(&self.shown).copied();
+        let room = random.choice(room_names().collect::<Vec<_>>()).expect("there are some");
+        match random.u8(..12) {
+            0..5 => {
+                let page = match (random.u8(..5), uid) {
+                    (0, Some(uid)) => Page::Before { uid },
+                    (1, Some(uid)) => Page::After { uid },
+                    (2, Some(uid)) => Page::Around { uid },
+                    (3, uid) => Page::Unread { after: uid.unwrap_or(Uid::MIN) },
+                    _ => Page::Latest,
+                };
+                Query::History { conversation: self.some_conversation(random), page, limit }
             }
-            after => {
+            5 => Query::Rooms { pattern: Pattern::all(), after: random.bool().then_some(room), limit },
+            6 => Query::Members { room, after: uid.filter(|_| random.bool()), limit },
+            7 => Query::Blocked,
+            8 => Query::Inbox { all: true, after: None, limit },
+            _ => {
+                let after = random.choice(&self.others).filter(|_| random.bool()).cloned();
                 let pattern = random.choice(PATTERNS).expect("there are some");
                 Query::List { pattern: Pattern::parse(pattern).expect("a pattern"), after, limit }
             }
@@ -401,13 +473,24 @@ impl Client {
         }
     }
 
-    /// Begins to fetch unread messages, or asks for the next page.
+    /// Begins to fetch what is unread.
     fn fetch(&mut self, clock: Timestamp) {
         self.inbox.begin();
-        if self.page.is_none() && self.queries.can_ask() {
-            let query = Query::Unread { after: self.inbox.cursor(), limit: PAGE };
-            self.page = Some(self.ask(clock, query));
+        self.fetch_page(clock);
+    }
+
+    /// Asks for the next page of what the inbox fetches, unless one is on its way. Pages are small, so that they are turned.
+    fn fetch_page(&mut self, clock: Timestamp) {
+        if self.page.is_some() || !self.queries.can_ask() {
+            return;
         }
+        let query = match self.inbox.query() {
+            None => return,
+            Some(Query::Inbox { all, after, .. }) => Query::Inbox { all, after, limit: PAGE },
+            Some(Query::History { conversation, page, .. }) => Query::History { conversation, page, limit: PAGE },
+            Some(other) => other,
+        };
+        self.page = Some(self.ask(clock, query));
     }
 
     /// A connection was made.
@@ -443,6 +526,9 @@ impl Client {
                 if matches!((&self.stage, &kind), (Stage::Rekey(_), AnswerKind::Answered)) {
                     self.is_rekeyed = answer == Answer::Done;
                 }
+                if kind == AnswerKind::Answered {
+                    self.on_range_answered(clock, sequence, &answer);
+                }
                 return Some(kind);
             }
             ToClient::QueryAnswer { id, answer, .. } => self.on_query_answer(clock, id, answer),
@@ -452,15 +538,32 @@ impl Client {
                 self.session.on_refused(clock, link, sequence, timestamp, reason.wait());
             }
             ToClient::Refused { request: RequestId::Query { id }, .. } => self.queries.on_refused(clock, link, id),
-            ToClient::Delivery { message } => {
+            ToClient::Delivery { message } if self.actor_of_stage().is_some() => {
                 self.session.observe(clock, message.uid.timestamp);
                 if let Some(message) = self.inbox.on_push(message) {
                     self.show(message);
                 }
             }
+            ToClient::InboxChanged => self.fetch_if_listening(clock),
+            ToClient::Changed { client, sequence, uid, answer } if client == self.session.client() => {
+                let change = self.session.on_changed(clock, sequence, uid, &answer);
+                if change.is_some_and(|change| matches!(change.command, Command::Read { .. })) {
+                    self.fetch_if_listening(clock);
+                }
+            }
             _ => {}
         }
         None
+    }
+
+    /// A command is answered: if it reads a range, that is read, or not.
+    fn on_range_answered(&mut self, clock: Timestamp, sequence: u64, answer: &Answer) {
+        let Some((conversation, range)) = self.reading.remove(&sequence) else { return };
+        match answer {
+            Answer::Done => self.inbox.on_read(&conversation, &range),
+            Answer::Rejected { reason } => drop(self.inbox.on_rejected(&conversation, reason)),
+        }
+        self.fetch_page(clock);
     }
 
     /// A replica welcomes us: corrects the clock, logs in, and sends everything that is not answered.
@@ -478,7 +581,7 @@ impl Client {
         self.fetch_if_listening(clock);
     }
 
-    /// An answer to a query: only pages of unread messages are of interest to it.
+    /// An answer to a query: only pages that the inbox fetches are of interest.
     fn on_query_answer(&mut self, clock: Timestamp, id: u64, answer: QueryAnswer) {
         let Some(number) = self.queries.on_answer(id) else { return };
         self.queries.close(number);
@@ -486,25 +589,23 @@ impl Client {
             return;
         }
         self.page = None;
-        let (messages, more) = match answer {
-            QueryAnswer::Messages { messages, more } => (messages, more),
-            _ => (Vec::new(), false),
+        let news = match answer {
+            QueryAnswer::Inbox { entries, next, .. } => self.inbox.on_list(entries, next),
+            QueryAnswer::Messages { messages, later, .. } => self.inbox.on_page(messages, later),
+            _ if matches!(self.inbox.query(), Some(Query::Inbox { .. })) => self.inbox.on_list(Vec::new(), None),
+            _ => self.inbox.on_page_rejected(),
         };
-        for message in self.inbox.on_page(messages, more) {
-            self.show(message);
-        }
-        if self.inbox.is_fetching() {
-            self.fetch(clock);
-        }
+        news.into_iter().for_each(|message| self.show(message));
+        self.fetch_page(clock);
     }
 
     /// Shows a message to the user.
     fn show(&mut self, message: Message) {
         let uid = message.uid;
-        self.misplaced += u64::from(self.shown.last().is_some_and(|last| *last > uid));
+        let before = self.last_shown.insert(message.conversation(&self.actor.account), uid);
+        self.misplaced += u64::from(before.is_some_and(|last| last > uid));
         self.doubled += u64::from(!self.senders.insert(Label::of(&message.text)));
         assert!(self.shown.insert(uid), "message {uid} is shown twice");
-        self.inbox.on_shown(uid);
     }
 }
 
@@ -513,7 +614,7 @@ pub fn speech(from: &Client, to: &Client, client: ClientId, timestamp: Timestamp
     let actor = from.actor.clone();
     let proof = LoginProof::Signature { signature: Signature([0; 64]) };
     let login = ToReplica::Login { account: actor.account.clone(), key: actor.key, receive: false, proof };
-    let to = Recipient::Account { name: to.actor.account.clone() };
+    let to = Conversation::with(&to.actor.account);
     let command = Command::Send { to, text: label(client, 1) };
     let request = ToReplica::Request { client, sequence: 1, timestamp, command: command.clone() };
     let uid = Request { client, sequence: 1, actor: Some(actor), command }.uid(timestamp);

@@ -20,20 +20,26 @@
 //!
 //! Beyond bounds this is claimed of the last log only: answers given when nothing goes wrong any more are right.
 
-use super::checks::{Checks, Page};
-use super::plan::OPERATOR_KEY;
+use super::checks::{AnsweredQuery, Checks};
+use super::plan::{OPERATOR_KEY, room_names};
 use super::specification::Specification;
 use super::{Check, Violation};
-use stablechat_protocol::command::{PAGE_MAX, Query, Recipient};
+use stablechat_protocol::command::{Command, PAGE_MAX, Query};
+use stablechat_protocol::conversation::{Conversation, Page};
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::name::Pattern;
 use stablechat_protocol::request::{Actor, QueryRequest};
+use stablechat_protocol::uid::Uid;
 use stablechat_server::store::ChatStore;
+use std::collections::BTreeMap;
+
+/// Who was to get each message: those who took part in its conversation at its place in the log.
+pub type Audiences = BTreeMap<Uid, Vec<AccountName>>;
 
 /// Checks all answers against the specification, executing the log, which all replicas agree on in the end. Returns it as it
-/// is after that.
-pub fn check(checks: &Checks) -> Check<Specification> {
-    let mut specification = Specification::default();
+/// is after that, and who was to get each message.
+pub fn check(checks: &Checks) -> Check<(Specification, Audiences)> {
+    let (mut specification, mut audiences) = (Specification::default(), Audiences::new());
     let mut pages = checks.pages.iter().peekable();
     let mut position = 0;
     for uid in &checks.seen[0].log {
@@ -43,22 +49,25 @@ pub fn check(checks: &Checks) -> Check<Specification> {
         let request = &checks.requests[uid];
         let expected = specification.execute(*uid, request);
         position += 1;
+        if let (Some(actor), Command::Send { to, .. }) = (&request.actor, &request.command) {
+            audiences.insert(*uid, specification.audience(&actor.account, to));
+        }
         if let Some(answer) = checks.answers.get(uid).filter(|answer| **answer != expected) {
             let what = format!("{request:?} ({uid}) is answered {answer:?}, and should be {expected:?}");
             return Err(Violation::among_all(what));
         }
     }
     pages.try_for_each(|(_, page)| check_page(&specification, position, page))?;
-    Ok(specification)
+    Ok((specification, audiences))
 }
 
 /// A query was answered as at its place.
-fn check_page(specification: &Specification, position: u64, page: &Page) -> Check {
+fn check_page(specification: &Specification, position: u64, page: &AnsweredQuery) -> Check {
     let expected = specification.answer(&page.query);
     if (&page.answer, page.position) == (&expected, position) {
         return Ok(());
     }
-    let Page { query, answer, position: given } = page;
+    let AnsweredQuery { query, answer, position: given } = page;
     let what = format!("{query:?} is answered {answer:?} as of {given}, and should be {expected:?} as of {position}");
     Err(Violation::among_all(what))
 }
@@ -80,11 +89,22 @@ pub fn check_state(node: usize, store: &ChatStore, specification: &Specification
     let operator = Actor { account: AccountName::operator(), key: OPERATOR_KEY };
     ask(Some(&operator), Query::Settings)?;
     ask(Some(&operator), Query::List { pattern: Pattern::all(), after: None, limit: PAGE_MAX })?;
+    let rooms = Query::Rooms { pattern: Pattern::all(), after: None, limit: PAGE_MAX };
+    ask(Some(&operator), rooms.clone())?;
     for one in &everyone {
-        ask(Some(one), Query::Unread { after: None, limit: PAGE_MAX })?;
-        for other in &everyone {
-            let with = Recipient::Account { name: other.account.clone() };
-            ask(Some(one), Query::History { with, before: None, limit: PAGE_MAX })?;
+        ask(Some(one), Query::Inbox { all: true, after: None, limit: PAGE_MAX })?;
+        ask(Some(one), Query::Blocked)?;
+        ask(Some(one), rooms.clone())?;
+        let others = everyone.iter().map(|other| Conversation::with(&other.account));
+        let names = room_names();
+        for room in names.clone() {
+            ask(Some(one), Query::Members { room, after: None, limit: PAGE_MAX })?;
+        }
+        for conversation in others.chain(names.map(|name| Conversation::Room { name })) {
+            for page in [Page::Latest, Page::Unread { after: Uid::MIN }] {
+                let conversation = conversation.clone();
+                ask(Some(one), Query::History { conversation, page, limit: PAGE_MAX })?;
+            }
         }
     }
     Ok(())

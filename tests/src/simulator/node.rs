@@ -389,7 +389,7 @@ impl Node {
         let Some(message) = message else {
             return self.actors.remove(&connection).map(|_| NetEvent::Closed { connection });
         };
-        let mut reply = |message| sent.push(NetCommand::ToClient { to: connection, message });
+        let mut reply = |message| sent.push(NetCommand::ToClients { to: vec![connection], message });
         match message {
             ToReplica::Hello { .. } => {
                 self.actors.insert(connection, None);

@@ -1,36 +1,49 @@
 //! A second implementation of the service, as simple as possible: a chat in memory that executes one request after the other.
 //!
 //! It shares no code with the store and has none of its concerns: no disk, no undo, no pages cut by bytes, no housekeeping.
-//! It leaves out what no run reaches: sessions that expire after a day, passwords. Only the id of the session in which a replica
-//! executes an orphan is computed by the store's code.
+//! It leaves out what no run reaches: sessions that expire after a day, passwords, messages that are too old. Only the id of the
+//! session in which a replica executes an orphan is computed by the store's code.
+//!
+//! Conversations are in [`talks`], rooms in [`rooms`].
+
+mod rooms;
+mod talks;
 
 use super::plan::first_code;
-use stablechat_protocol::answer::{Answer, Message, QueryAnswer, Rejection};
-use stablechat_protocol::command::{ACK_MAX, Command, MAILBOX_MAX, PAGE_MAX, Query, Recipient};
+use rooms::Rooms;
+use stablechat_protocol::answer::{Answer, QueryAnswer, Rejection};
+use stablechat_protocol::command::{BLOCKED_MAX, Command, PAGE_MAX, Query, UNREAD_MAX};
+use stablechat_protocol::conversation::Conversation;
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::operator::{
-    ACCOUNTS_DEFAULT, InvitationCode, OpenInvitation, Operation, Quota, Registration, Settings,
+    ACCOUNTS_DEFAULT, InvitationCode, OpenInvitation, Operation, Quota, REQUESTS_DEFAULT, Registration, Settings,
 };
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
+use stablechat_protocol::room::{RoomAction, RoomName};
 use stablechat_protocol::session::{ClientId, WINDOW};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_server::store::in_own_session;
 use std::collections::BTreeMap;
+use talks::{Id, Talks};
 
 /// A chat service in which anybody may create an account until operators change that.
 pub struct Specification {
     accounts: BTreeMap<AccountName, Account>,
     registration: Registration,
-    /// How many accounts there may be, and how many unread messages of each.
+    /// How many accounts there may be, how many messages one may have unread from another, and how many conversations one may have
+    /// begun without an answer.
     accounts_max: u64,
     unread_max: u64,
+    requests_max: u64,
     /// The open invitations, each with the time when it was opened; none for the one that was open in the beginning.
     invitations: BTreeMap<Digest, Option<Timestamp>>,
-    /// All messages that were ever sent, oldest first.
-    messages: Vec<Sent>,
+    talks: Talks,
+    rooms: Rooms,
+    /// The names of blocked accounts, by who blocks them and by themselves.
+    blocked: BTreeMap<(Uid, Uid), AccountName>,
     sessions: BTreeMap<ClientId, Session>,
 }
 
@@ -41,17 +54,6 @@ struct Account {
     key: PublicKey,
     /// The key that it had before, if its owner has changed it.
     earlier_key: Option<PublicKey>,
-    /// The messages that it has not acknowledged, each with the request that made its sender's account.
-    unread: BTreeMap<Uid, (Uid, Message)>,
-}
-
-/// A message, and between which accounts.
-struct Sent {
-    /// The request that made the sender's account.
-    from: Uid,
-    /// The request that made the recipient's account.
-    to: Uid,
-    message: Message,
 }
 
 /// A session.
@@ -70,9 +72,12 @@ impl Default for Specification {
             accounts: BTreeMap::new(),
             registration: Registration::Open,
             accounts_max: ACCOUNTS_DEFAULT,
-            unread_max: MAILBOX_MAX,
+            unread_max: UNREAD_MAX,
+            requests_max: REQUESTS_DEFAULT,
             invitations: BTreeMap::from([(first_code().digest(), None)]),
-            messages: Vec::new(),
+            talks: Talks::default(),
+            rooms: Rooms::default(),
+            blocked: BTreeMap::new(),
             sessions: BTreeMap::new(),
         }
     }
@@ -118,36 +123,139 @@ impl Specification {
         match command {
             Command::Create { name, key, invitation } => self.create(uid, name, *key, invitation.as_ref()),
             Command::Delete => {
-                let (name, _) = self.own(actor)?;
-                self.accounts.remove(name);
+                let (name, account) = self.own(actor)?;
+                let account = account.made_by;
+                self.delete(name, account);
                 Ok(())
             }
             Command::SetKey { key } => self.set_key(actor, *key),
             Command::Operate { operation } => self.operate(uid, actor, operation),
             Command::Send { to, text } => {
                 let (name, sender) = self.own(actor)?;
-                let from = sender.made_by;
-                let message = Message { uid, from: name.clone(), to: to.clone(), text: text.clone() };
-                let Recipient::Account { name } = to;
-                let recipient = self.accounts.get_mut(name).ok_or_else(|| no_such_user(name))?;
-                let from_sender = recipient.unread.values().filter(|(sender, _)| *sender == from).count();
-                if (recipient.unread.len() + from_sender) as u64 >= self.unread_max {
-                    return Err(Rejection::MailboxFull { name: name.clone() });
-                }
-                recipient.unread.insert(uid, (from, message.clone()));
-                self.messages.push(Sent { from, to: recipient.made_by, message });
+                let sender = sender.made_by;
+                let id = match to {
+                    Conversation::Account { name: other } => self.begin(name, sender, other)?,
+                    Conversation::Room { name } => Id::Room(self.rooms.of_member(sender, name)?.made_by),
+                    Conversation::Former { name, .. } => return Err(no_such_user(name)),
+                };
+                self.talks.say(id, sender, uid, name, text);
                 Ok(())
             }
-            Command::Ack { uids } => {
-                let (name, _) = self.own(actor)?;
-                if uids.len() > ACK_MAX {
-                    return Err(Rejection::TooMany);
+            Command::Read { conversation, range } => {
+                let (_, account) = self.own(actor)?;
+                let account = account.made_by;
+                let (id, _) = self.named(account, conversation)?;
+                if range.after >= range.up_to || range.up_to > uid {
+                    return Err(Rejection::NoRange);
                 }
-                let account = self.accounts.get_mut(name).expect("it was there a moment ago");
-                account.unread.retain(|uid, _| !uids.contains(uid));
-                Ok(())
+                self.talks.read(account, id, range)
+            }
+            Command::Room { room, action } => self.act(uid, actor, room, action),
+            Command::Block { name, is_blocked } => self.block(actor, name, *is_blocked),
+            Command::Mute { conversation, is_muted } => {
+                let (_, account) = self.own(actor)?;
+                let account = account.made_by;
+                let (id, _) = self.named(account, conversation)?;
+                self.talks.mute(account, id, conversation, *is_muted)
             }
         }
+    }
+
+    /// The conversation with another account, which begins with this message if it has not yet.
+    fn begin(&mut self, name: &AccountName, sender: Uid, other: &AccountName) -> Outcome<Id> {
+        let recipient = self.accounts.get(other).ok_or_else(|| no_such_user(other))?.made_by;
+        let id = Id::of_two(sender, recipient);
+        let is_full = sender != recipient && self.talks.unread(recipient, id) >= self.unread_max;
+        if is_full || self.blocked.contains_key(&(recipient, sender)) {
+            return Err(Rejection::TooManyUnread { name: other.clone() });
+        }
+        if !self.talks.takes_part(recipient, id) {
+            if sender != recipient && self.talks.requests(sender) >= self.requests_max {
+                return Err(Rejection::TooManyRequests);
+            }
+            self.talks.begin(id, sender, recipient);
+            self.talks.join(sender, id, Conversation::with(other), Uid::MIN);
+            self.talks.join(
+                recipient,
+                id,
+                Conversation::with(if sender == recipient { other } else { name }),
+                Uid::MIN,
+            );
+        }
+        Ok(id)
+    }
+
+    /// The conversation that an account names so, and whether it is in a private room. The account need not take part in one of two.
+    fn named(&self, account: Uid, conversation: &Conversation) -> Outcome<(Id, bool)> {
+        match conversation {
+            Conversation::Account { name } => {
+                let other = self.accounts.get(name).ok_or_else(|| no_such_user(name))?;
+                Ok((Id::of_two(account, other.made_by), false))
+            }
+            Conversation::Room { name } => {
+                let room = self.rooms.of_member(account, name)?;
+                Ok((Id::Room(room.made_by), room.is_private))
+            }
+            Conversation::Former { name, account: former } => Ok((self.talks.former(account, name, *former)?, false)),
+        }
+    }
+
+    /// Executes a command about a room.
+    fn act(&mut self, uid: Uid, actor: Option<&Actor>, room: &RoomName, action: &RoomAction) -> Outcome<()> {
+        let (by, account) = self.own(actor)?;
+        let account = account.made_by;
+        let id_of = |name: &AccountName| self.accounts.get(name).map(|other| other.made_by);
+        let (rooms, talks) = (&mut self.rooms, &mut self.talks);
+        match action {
+            RoomAction::Create { is_private } => rooms.create(talks, uid, (by, account), room, *is_private),
+            RoomAction::Join => rooms.join(talks, uid, (by, account), room),
+            RoomAction::Leave => {
+                rooms.of_member(account, room)?;
+                rooms.take(talks, account, room);
+                Ok(())
+            }
+            RoomAction::Invite { name } => {
+                rooms.of_member(account, room)?;
+                let guest = id_of(name).ok_or_else(|| no_such_user(name))?;
+                if !self.blocked.contains_key(&(guest, account)) {
+                    rooms.invite(uid, by, room, guest);
+                }
+                Ok(())
+            }
+            RoomAction::Remove { name } => rooms.remove(talks, account, room, name, id_of(name)),
+            RoomAction::SetTopic { topic } => {
+                rooms.of_owner(account, room)?.topic = topic.clone();
+                Ok(())
+            }
+            RoomAction::GiveTo { name } => rooms.give_to(account, room, name, id_of(name)),
+            RoomAction::Close => {
+                rooms.of_owner(account, room)?;
+                rooms.close(talks, room)
+            }
+        }
+    }
+
+    /// Blocks an account for the actor, or does so no longer.
+    fn block(&mut self, actor: Option<&Actor>, name: &AccountName, is_blocked: bool) -> Outcome<()> {
+        let (_, account) = self.own(actor)?;
+        let account = account.made_by;
+        if !is_blocked {
+            self.blocked.retain(|(by, _), blocked| *by != account || blocked != name);
+            return Ok(());
+        }
+        let other = self.accounts.get(name).ok_or_else(|| no_such_user(name))?.made_by;
+        let count = self.blocked.keys().filter(|(by, _)| *by == account).count();
+        if !self.blocked.contains_key(&(account, other)) && count >= BLOCKED_MAX as usize {
+            return Err(Rejection::TooMany);
+        }
+        self.blocked.insert((account, other), name.clone());
+        Ok(())
+    }
+
+    /// Deletes an account.
+    fn delete(&mut self, name: &AccountName, account: Uid) {
+        self.accounts.remove(name);
+        self.rooms.take_everywhere(&mut self.talks, account);
     }
 
     /// Creates an account.
@@ -177,7 +285,7 @@ impl Specification {
         if let (Registration::ByInvitation, Some(code)) = (self.registration, invitation) {
             self.invitations.remove(&code);
         }
-        let account = Account { made_by: uid, key, earlier_key: None, unread: BTreeMap::new() };
+        let account = Account { made_by: uid, key, earlier_key: None };
         self.accounts.insert(name.clone(), account);
         Ok(())
     }
@@ -203,10 +311,13 @@ impl Specification {
         match operation {
             Operation::SetRegistration { registration } => self.registration = *registration,
             Operation::SetQuota { quota: Quota::Accounts, limit } => self.accounts_max = *limit,
-            Operation::SetQuota { quota: Quota::Unread, limit } if *limit > MAILBOX_MAX => {
+            Operation::SetQuota { quota: Quota::Unread, limit } if *limit > UNREAD_MAX => {
                 return Err(Rejection::TooMany);
             }
             Operation::SetQuota { quota: Quota::Unread, limit } => self.unread_max = *limit,
+            Operation::SetQuota { quota: Quota::Requests, limit } => self.requests_max = *limit,
+            Operation::CloseRoom { room } => self.rooms.close(&mut self.talks, room)?,
+            Operation::SetRetention { .. } => unreachable!("no operator of the simulation sets it"),
             Operation::Invite { invitation } => {
                 self.invitations.entry(*invitation).or_insert(Some(uid.timestamp));
             }
@@ -214,7 +325,8 @@ impl Specification {
                 self.invitations.remove(invitation).ok_or(Rejection::NoSuchInvitation)?;
             }
             Operation::RemoveAccount { name } => {
-                self.accounts.remove(name).ok_or_else(|| no_such_user(name))?;
+                let account = self.accounts.get(name).ok_or_else(|| no_such_user(name))?.made_by;
+                self.delete(name, account);
             }
             Operation::ReplaceKey { name, key } => {
                 let account = self.accounts.get_mut(name).ok_or_else(|| no_such_user(name))?;
@@ -234,8 +346,34 @@ impl Specification {
                 .or_else(|_| self.own(actor.as_ref()).map(drop))
                 .map(|()| self.list(pattern, after.as_ref(), page_size(*limit))),
             Query::Settings => operator(actor.as_ref()).map(|()| self.settings()),
-            Query::Unread { after, limit } => self.unread(actor.as_ref(), *after, page_size(*limit)),
-            Query::History { with, before, limit } => self.history(actor.as_ref(), with, *before, page_size(*limit)),
+            Query::Inbox { all, after, limit } => self.own(actor.as_ref()).map(|(_, account)| {
+                let invitations = match after {
+                    Some(_) => Vec::new(),
+                    None => self.rooms.invitations(account.made_by),
+                };
+                self.talks.inbox(account.made_by, &self.ids(), (*all, after.as_ref(), *limit), invitations)
+            }),
+            Query::History { conversation, page, limit } => self.own(actor.as_ref()).and_then(|(name, account)| {
+                let (id, is_private) = self.named(account.made_by, conversation)?;
+                Ok(self.talks.page(name, account.made_by, id, is_private, *page, *limit))
+            }),
+            Query::Rooms { pattern, after, limit } => {
+                let account = match operator(actor.as_ref()) {
+                    Ok(()) => Ok(None),
+                    Err(_) => self.own(actor.as_ref()).map(|(_, account)| Some(account.made_by)),
+                };
+                account.map(|account| self.rooms.page(account, pattern, after.as_ref(), *limit, &self.ids()))
+            }
+            Query::Members { room, after, limit } => self
+                .own(actor.as_ref())
+                .and_then(|(_, account)| self.rooms.members_page(account.made_by, room, *after, *limit)),
+            Query::Blocked => self.own(actor.as_ref()).map(|(_, account)| {
+                let all = self.blocked.iter().filter(|((by, _), _)| *by == account.made_by);
+                let mut names: Vec<AccountName> = all.map(|(_, name)| name.clone()).collect();
+                names.sort();
+                names.dedup();
+                QueryAnswer::Accounts { names, next: None }
+            }),
         };
         page.unwrap_or_else(|reason| QueryAnswer::Rejected { reason })
     }
@@ -245,8 +383,12 @@ impl Specification {
         let is_ahead = |name: &&AccountName| after.is_none_or(|after| *name > after);
         let begins_well = |name: &&AccountName| name.as_str().starts_with(pattern.literal_prefix());
         let ahead: Vec<&AccountName> = self.accounts.keys().filter(is_ahead).filter(begins_well).collect();
-        let names: Vec<AccountName> =
-            ahead.iter().filter(|name| pattern.matches(name)).take(limit).map(|name| (*name).clone()).collect();
+        let names: Vec<AccountName> = ahead
+            .iter()
+            .filter(|name| pattern.matches(name.as_str()))
+            .take(limit)
+            .map(|name| (*name).clone())
+            .collect();
         let is_cut = names.len() == limit && names.last() != ahead.last().copied();
         QueryAnswer::Accounts { next: names.last().filter(|_| is_cut).cloned(), names }
     }
@@ -261,36 +403,25 @@ impl Specification {
             accounts: self.accounts.len() as u64,
             accounts_max: self.accounts_max,
             unread_max: self.unread_max,
+            requests_max: self.requests_max,
+            retention_seconds: 0,
             invitations: self.invitations.iter().map(open).collect(),
         };
         QueryAnswer::Settings { settings }
     }
 
-    fn unread(&self, actor: Option<&Actor>, after: Option<Uid>, limit: usize) -> Outcome<QueryAnswer> {
-        let (_, account) = self.own(actor)?;
-        let all = account.unread.values().map(|(_, message)| message);
-        let all = all.filter(|message| after.is_none_or(|after| message.uid > after));
-        let all: Vec<Message> = all.cloned().collect();
-        let messages = all[..limit.min(all.len())].to_vec();
-        Ok(QueryAnswer::Messages { more: messages.len() < all.len(), messages })
+    /// The accounts by name.
+    fn ids(&self) -> BTreeMap<AccountName, Uid> {
+        self.accounts.iter().map(|(name, account)| (name.clone(), account.made_by)).collect()
     }
 
-    fn history(
-        &self,
-        actor: Option<&Actor>,
-        with: &Recipient,
-        before: Option<Uid>,
-        limit: usize,
-    ) -> Outcome<QueryAnswer> {
-        let one = self.own(actor)?.1.made_by;
-        let Recipient::Account { name } = with;
-        let other = self.accounts.get(name).ok_or_else(|| no_such_user(name))?.made_by;
-        let is_between = |sent: &&Sent| (sent.from, sent.to) == (one, other) || (sent.from, sent.to) == (other, one);
-        let is_before = |sent: &&Sent| before.is_none_or(|before| sent.message.uid < before);
-        let all = self.messages.iter().filter(is_between).filter(is_before);
-        let all: Vec<Message> = all.map(|sent| sent.message.clone()).collect();
-        let messages = all[all.len().saturating_sub(limit)..].to_vec();
-        Ok(QueryAnswer::Messages { more: messages.len() < all.len(), messages })
+    /// The accounts that get a message: those that take part in its conversation.
+    pub fn audience(&self, from: &AccountName, to: &Conversation) -> Vec<AccountName> {
+        match to {
+            Conversation::Account { name } => vec![from.clone(), name.clone()],
+            Conversation::Room { name } => self.rooms.members(name),
+            Conversation::Former { .. } => Vec::new(),
+        }
     }
 
     /// The account of the actor, if it exists and has the actor's key.

@@ -2,13 +2,16 @@
 
 use super::checks::{Checks, Place, check_store};
 use super::client::Client;
-use super::history;
+use super::history::{self, Audiences};
 use super::label::Label;
 use super::node::{self, Node};
 use super::{Check, Mode, Violation};
-use stablechat_protocol::answer::{Answer, Message, QueryAnswer};
-use stablechat_protocol::command::{PAGE_MAX, Query, Recipient};
+use stablechat_protocol::answer::{Answer, QueryAnswer};
+use stablechat_protocol::command::{PAGE_MAX, Query};
+use stablechat_protocol::conversation::{Conversation, Message, Page};
+use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
+use stablechat_protocol::room::RoomName;
 use stablechat_protocol::uid::Uid;
 use stablechat_server::store::{ChatStore, in_own_session};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +31,7 @@ pub fn check(checks: &Checks, nodes: &[Node], clients: &[Client], mode: Mode) ->
         return Err(Violation::among_all("the replicas end with different digests"));
     }
     let stores = nodes.iter().filter_map(Node::store).enumerate();
-    let specification = history::check(checks)?;
+    let (specification, audiences) = history::check(checks)?;
     for (node, store) in stores {
         check_store(node, store)?;
         history::check_state(node, store, &specification)?;
@@ -37,7 +40,10 @@ pub fn check(checks: &Checks, nodes: &[Node], clients: &[Client], mode: Mode) ->
                 check_timeline(checks, node, store, &owner(node, store, one)?, &owner(node, store, other)?)?;
             }
         }
-        lasting.iter().try_for_each(|client| check_messages_of(checks, node, store, client))?;
+        lasting.iter().try_for_each(|client| check_messages_of(node, store, client, clients))?;
+    }
+    if mode == Mode::Bounds {
+        check_audiences(checks, clients, &audiences)?;
     }
     if mode == Mode::Bounds { checks.check_order() } else { Ok(()) }
 }
@@ -94,10 +100,13 @@ fn check_timeline(checks: &Checks, node: usize, store: &ChatStore, one: &Actor, 
         }
     }
     let uids: BTreeSet<Uid> = timeline.iter().map(|message| message.uid).collect();
-    let both = [&one.account, &other.account];
+    let between = |from: &AccountName, to: &Conversation| {
+        let is = |one: &Actor, other: &Actor| *from == one.account && *to == Conversation::with(&other.account);
+        is(one, other) || is(other, one)
+    };
     for ((client, sequence), effect) in &seen.effects {
-        let is_between = |parties: &(_, _)| both.contains(&&parties.0) && both.contains(&&parties.1);
-        let is_sent = effect.answer == Some(Answer::Done) && effect.message.as_ref().is_some_and(is_between);
+        let is_between = effect.message.as_ref().is_some_and(|(from, to)| between(from, to));
+        let is_sent = effect.answer == Some(Answer::Done) && is_between;
         if is_sent && !uids.contains(&effect.uid) {
             return Err(Violation::at(node, format!("message {client} {sequence} is answered, but not there")));
         }
@@ -105,16 +114,40 @@ fn check_timeline(checks: &Checks, node: usize, store: &ChatStore, one: &Actor, 
     Ok(())
 }
 
-/// Checks that every message to a client was shown, or is unread and so will be.
-fn check_messages_of(checks: &Checks, node: usize, store: &ChatStore, client: &Client) -> Check {
-    let seen = &checks.seen[node];
-    let unread: BTreeSet<Uid> =
-        unread(node, store, &owner(node, store, client)?)?.iter().map(|message| message.uid).collect();
-    for effect in seen.effects.values().filter(|effect| effect.answer == Some(Answer::Done)) {
-        let is_to_it = effect.message.as_ref().is_some_and(|(_, to)| *to == client.actor.account);
-        if is_to_it && !client.shown.contains(&effect.uid) && !unread.contains(&effect.uid) {
-            let what = format!("message {} to {} is neither shown nor unread", effect.uid, client.actor.account);
-            return Err(Violation::at(node, what));
+/// Checks that every message of the conversations of a client's account was shown on one of its devices, or is unread and so will be.
+/// What was said in a room before it (last) joined does not concern it.
+fn check_messages_of(node: usize, store: &ChatStore, client: &Client, clients: &[Client]) -> Check {
+    let owner = owner(node, store, client)?;
+    let devices: Vec<&Client> = clients.iter().filter(|other| other.actor.account == owner.account).collect();
+    for conversation in conversations(node, store, &owner)? {
+        let joined = match &conversation {
+            Conversation::Room { name } => joined(node, store, &owner, name)?,
+            _ => Uid::MIN,
+        };
+        let page = |page| Query::History { conversation: conversation.clone(), page, limit: PAGE_MAX };
+        let unread = self::page(node, store, &owner, page(Page::Unread { after: Uid::MIN }))?;
+        let is_unread = |message: &Message| unread.iter().any(|unread| unread.uid == message.uid);
+        let is_shown = |message: &Message| devices.iter().any(|device| device.shown.contains(&message.uid));
+        for message in self::page(node, store, &owner, page(Page::Latest))? {
+            let is_of_another = message.from != owner.account && message.uid > joined;
+            if is_of_another && !is_shown(&message) && !is_unread(&message) {
+                let (uid, account) = (message.uid, &owner.account);
+                let what = format!("message {uid} to {account} in {conversation} is neither shown nor unread");
+                return Err(Violation::at(node, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that each message was delivered to none but those who took part in its conversation.
+fn check_audiences(checks: &Checks, clients: &[Client], audiences: &Audiences) -> Check {
+    for (client, uid) in &checks.delivered {
+        let Some(client) = clients.get(*client) else { continue };
+        let account = &client.actor.account;
+        if audiences.get(uid).is_some_and(|audience| !audience.contains(account)) {
+            let what = format!("message {uid} was delivered to {account}, who takes no part in its conversation");
+            return Err(Violation::among_all(what));
         }
     }
     Ok(())
@@ -127,24 +160,46 @@ fn owner(node: usize, store: &ChatStore, client: &Client) -> Check<Actor> {
 
 /// All messages between two accounts, oldest first; none where one of them is missing.
 fn timeline(node: usize, store: &ChatStore, one: &Actor, other: &Actor) -> Check<Vec<Message>> {
-    let with = Recipient::Account { name: other.account.clone() };
-    let query = Query::History { with, before: None, limit: PAGE_MAX };
-    page(node, store, one, query)
+    let conversation = Conversation::with(&other.account);
+    page(node, store, one, Query::History { conversation, page: Page::Latest, limit: PAGE_MAX })
 }
 
-/// An account's unread messages.
-fn unread(node: usize, store: &ChatStore, actor: &Actor) -> Check<Vec<Message>> {
-    page(node, store, actor, Query::Unread { after: None, limit: PAGE_MAX })
+/// The conversations of an account.
+fn conversations(node: usize, store: &ChatStore, actor: &Actor) -> Check<Vec<Conversation>> {
+    match ask(node, store, actor, Query::Inbox { all: true, after: None, limit: PAGE_MAX })? {
+        QueryAnswer::Inbox { entries, next: None, .. } => {
+            Ok(entries.into_iter().map(|entry| entry.conversation).collect())
+        }
+        QueryAnswer::Rejected { .. } => Ok(Vec::new()),
+        answer => Err(Violation::at(node, format!("{} gets {answer:?}", actor.account))),
+    }
+}
+
+/// The request by which an account joined a room.
+fn joined(node: usize, store: &ChatStore, actor: &Actor, room: &RoomName) -> Check<Uid> {
+    let query = Query::Members { room: room.clone(), after: None, limit: PAGE_MAX };
+    let answer = ask(node, store, actor, query)?;
+    let member = match &answer {
+        QueryAnswer::Members { members, .. } => members.iter().find(|member| member.name == actor.account),
+        _ => None,
+    };
+    let joined = member.map(|member| member.joined);
+    joined.ok_or_else(|| Violation::at(node, format!("{} is no member of {room}: {answer:?}", actor.account)))
 }
 
 /// The messages that answer a query. Runs are short enough for one page.
 fn page(node: usize, store: &ChatStore, actor: &Actor, query: Query) -> Check<Vec<Message>> {
-    let query = QueryRequest { id: 0, actor: Some(actor.clone()), query };
-    match store.query(&query).map_err(|error| Violation::at(node, error.to_string()))? {
-        QueryAnswer::Messages { messages, more: false } => Ok(messages),
+    match ask(node, store, actor, query)? {
+        QueryAnswer::Messages { messages, earlier: false, later: false } => Ok(messages),
         QueryAnswer::Rejected { .. } => Ok(Vec::new()),
         answer => Err(Violation::at(node, format!("{} gets {answer:?}", actor.account))),
     }
+}
+
+/// The answer to a query of an account.
+fn ask(node: usize, store: &ChatStore, actor: &Actor, query: Query) -> Check<QueryAnswer> {
+    let query = QueryRequest { id: 0, actor: Some(actor.clone()), query };
+    store.query(&query).map_err(|error| Violation::at(node, error.to_string()))
 }
 
 /// The replicas' digests, as text.

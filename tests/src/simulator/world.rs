@@ -165,6 +165,9 @@ impl World {
         if random.bool() {
             clients.push(Client::operator(&mut random, replicas, START));
         }
+        if random.bool() {
+            clients.push(Client::device(&mut random, count, replicas, START));
+        }
         let network = Network::new(&mut random, bounds);
         let mut links = Links::new(replicas, bounds, network.usual_delay);
         let setup = Setup::choose(&mut random, scenario);

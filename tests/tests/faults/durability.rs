@@ -1,7 +1,7 @@
 //! SIGKILL at random moments under load: every answered request is in the log once and in order, and the store is sound.
 
 use stablechat_protocol::answer::Answer;
-use stablechat_protocol::command::MAILBOX_MAX;
+use stablechat_protocol::command::UNREAD_MAX;
 use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::uid::Uid;
 use stablechat_server::store::schema::StoreIdentity;
@@ -24,7 +24,7 @@ const KILL_DELAY_MAX: Duration = Duration::from_millis(20);
 /// How many requests are in flight.
 const WINDOW: usize = 64;
 // Nobody reads the messages before the end. In each life the awaited answers and two windows of requests are issued at most.
-const _: () = assert!(((KILLS * (ANSWERS_MAX + 2 * WINDOW)) as u64) < MAILBOX_MAX / 2);
+const _: () = assert!(((KILLS * (ANSWERS_MAX + 2 * WINDOW)) as u64) < UNREAD_MAX);
 
 /// A client that sends numbered messages and keeps the answers.
 struct Sender {

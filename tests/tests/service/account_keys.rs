@@ -29,7 +29,7 @@ fn await_applier(client: &mut RawClient) {
 }
 
 fn unread(client: &mut RawClient) -> QueryAnswer {
-    client.ask(Query::Unread { after: None, limit: 10 })
+    client.ask(Query::Inbox { all: false, after: None, limit: 10 })
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use stablechat_client::session::AnswerKind;
 use stablechat_protocol::answer::{Answer, QueryAnswer, Refusal, Rejection};
-use stablechat_protocol::command::{ACK_MAX, Command, PAGE_BYTES, Query};
+use stablechat_protocol::command::{Command, PAGE_BYTES, Query};
+use stablechat_protocol::conversation::{Message, Page, ReadRange};
 use stablechat_protocol::login::LoginProof;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::Pattern;
@@ -13,7 +14,7 @@ use stablechat_protocol::uid::Uid;
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::pipeline::Pipeline;
 use stablechat_tests::raw::{Answered, RawClient, create_accounts, send_message};
-use stablechat_tests::session::{Person, Session, account, recipient, send, stamp_ahead, wall_clock};
+use stablechat_tests::session::{Person, Session, account, conversation, send, stamp_ahead, wall_clock};
 use std::time::Duration;
 
 const DELIVERY_BOUND: Duration = Duration::from_millis(200);
@@ -37,7 +38,17 @@ fn rejected(reason: Rejection) -> Answer {
     Answer::Rejected { reason }
 }
 
-fn texts<'a>(messages: impl IntoIterator<Item = &'a stablechat_protocol::answer::Message>) -> Vec<&'a str> {
+/// The command that reads these messages of a conversation.
+fn read(with: &str, uids: &[Uid]) -> Command {
+    let range = ReadRange::of(uids).expect("there are some");
+    Command::Read { conversation: conversation(with), range }
+}
+
+fn history(with: &str, page: Page, limit: u16) -> Query {
+    Query::History { conversation: conversation(with), page, limit }
+}
+
+fn texts<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<&'a str> {
     messages.into_iter().map(|message| message.text.as_str()).collect()
 }
 
@@ -52,17 +63,17 @@ fn only_its_owner_speaks_for_an_account() {
     let impostor = Person::new("alice");
     let mut client = logged_in(&cluster, &impostor);
     let not_owner = || Rejection::NotOwner { name: account("alice") };
-    for command in [send("bob", "as alice"), Command::Delete, Command::Ack { uids: vec![Uid::MIN] }] {
+    for command in [send("bob", "as alice"), Command::Delete, read("bob", &[Uid::MAX.before()])] {
         assert_eq!(client.call(command), rejected(not_owner()));
     }
-    let history = || Query::History { with: recipient("bob"), before: None, limit: 10 };
-    for query in [Query::Unread { after: None, limit: 10 }, history()] {
+    let history = || history("bob", Page::Latest, 10);
+    for query in [Query::Inbox { all: false, after: None, limit: 10 }, history()] {
         assert_eq!(client.ask(query), QueryAnswer::Rejected { reason: not_owner() });
     }
 
     // Without a login.
     let mut client = cluster.greet("a");
-    for command in [send("bob", "as nobody"), Command::Delete, Command::Ack { uids: vec![] }] {
+    for command in [send("bob", "as nobody"), Command::Delete, read("bob", &[Uid::MAX.before()])] {
         assert_eq!(client.call(command), rejected(Rejection::LoginRequired));
     }
     assert_eq!(client.ask(history()), QueryAnswer::Rejected { reason: Rejection::LoginRequired });
@@ -123,10 +134,9 @@ fn names_are_taken_and_recipients_have_to_exist() {
     assert_eq!(client.call(Person::new("alice").create()), rejected(taken.clone()));
     assert_eq!(client.call(alice.create()), rejected(taken));
     assert_eq!(client.call(send("bob", "x")), rejected(Rejection::NoSuchUser { name: account("bob") }));
-    let history = Query::History { with: recipient("bob"), before: None, limit: 1 };
+    let history = history("bob", Page::Latest, 1);
     let missing = Rejection::NoSuchUser { name: account("bob") };
     assert_eq!(client.ask(history), QueryAnswer::Rejected { reason: missing });
-    assert_eq!(client.call(Command::Ack { uids: vec![Uid::MIN; ACK_MAX] }), Answer::Done);
 }
 
 #[test]
@@ -159,7 +169,7 @@ fn timestamps_far_from_the_clock_are_refused_with_the_clock() {
         let before = wall_clock();
         let attempts = [
             Session::default().attempt(1, timestamp, send("alice", "x")),
-            ToReplica::Query { id: 7, timestamp, query: Query::Unread { after: None, limit: 1 } },
+            ToReplica::Query { id: 7, timestamp, query: Query::Blocked },
         ];
         for attempt in attempts {
             client.send(&attempt).expect("the connection stands");
@@ -224,40 +234,43 @@ fn names_are_listed_in_pages() {
 }
 
 #[test]
-fn messages_are_read_in_pages_and_acknowledged_one_by_one() {
+fn messages_are_read_in_pages_and_ranges() {
     let (alice, bob) = (Person::new("alice"), Person::new("bob"));
     let (_cluster, [mut alice_client, mut bob_client]) = with_accounts([&alice, &bob]);
     let long = "x".repeat(4000);
     let settled = alice_client.call_all((0..200).map(|number| send("bob", format!("{number} {long}"))));
     let uids: Vec<Uid> = settled.iter().map(|settled| settled.uid).collect();
 
-    let mut page = |query: Query| match bob_client.ask(query) {
-        QueryAnswer::Messages { messages, more } => {
-            (messages.iter().map(|message| message.uid).collect::<Vec<_>>(), more)
+    let mut page = |page: Page, limit: u16| match bob_client.ask(history("alice", page, limit)) {
+        QueryAnswer::Messages { messages, earlier, later } => {
+            (messages.iter().map(|message| message.uid).collect::<Vec<_>>(), earlier, later)
         }
         other => panic!("{other:?}"),
     };
-    let with = || recipient("alice");
-    assert_eq!(page(Query::Unread { after: None, limit: 30 }), (uids[..30].to_vec(), true));
-    assert_eq!(page(Query::Unread { after: Some(uids[29]), limit: 30 }), (uids[30..60].to_vec(), true));
-    assert_eq!(page(Query::Unread { after: Some(uids[189]), limit: 30 }), (uids[190..].to_vec(), false));
-    assert_eq!(page(Query::Unread { after: None, limit: 0 }), (uids[..1].to_vec(), true));
-    assert_eq!(page(Query::History { with: with(), before: None, limit: 30 }), (uids[170..].to_vec(), true));
-    assert_eq!(page(Query::History { with: with(), before: Some(uids[30]), limit: 60 }), (uids[..30].to_vec(), false));
+    let unread = |after| Page::Unread { after };
+    assert_eq!(page(unread(Uid::MIN), 30), (uids[..30].to_vec(), false, true));
+    assert_eq!(page(unread(uids[29]), 30), (uids[30..60].to_vec(), false, true));
+    assert_eq!(page(unread(uids[189]), 30), (uids[190..].to_vec(), false, false));
+    assert_eq!(page(unread(Uid::MIN), 0), (uids[..1].to_vec(), false, true));
+    assert_eq!(page(Page::Latest, 30), (uids[170..].to_vec(), true, false));
+    assert_eq!(page(Page::Before { uid: uids[30] }, 60), (uids[..30].to_vec(), false, true));
+    assert_eq!(page(Page::After { uid: uids[30] }, 5), (uids[31..36].to_vec(), true, true));
+    assert_eq!(page(Page::Around { uid: uids[30] }, 4), (uids[28..32].to_vec(), true, true));
     // A page has a limit in bytes as well.
-    let (greatest, more) = page(Query::Unread { after: None, limit: u16::MAX });
+    let (greatest, _, more) = page(unread(Uid::MIN), u16::MAX);
     assert!(more && greatest.len() * 4000 <= PAGE_BYTES && greatest.len() > 100, "{} messages", greatest.len());
     assert_eq!(greatest, uids[..greatest.len()]);
 
-    // Exactly these are acknowledged, wherever they are in the mailbox; unknown uids are ignored.
-    let some = vec![uids[5], uids[100], uids[199], Uid::MAX];
-    for _ in 0..2 {
-        assert_eq!(bob_client.call(Command::Ack { uids: some.clone() }), Answer::Done);
+    // Exactly these are read, wherever they are, once or twice.
+    for range in [5..6, 100..103, 199..200, 100..103] {
+        assert_eq!(bob_client.call(read("alice", &uids[range])), Answer::Done);
     }
-    let left: Vec<Uid> = uids.iter().copied().filter(|uid| !some.contains(uid)).collect();
+    let left: Vec<Uid> = [&uids[..5], &uids[6..100], &uids[103..199]].concat();
     assert_eq!(bob_client.unread().iter().map(|message| message.uid).collect::<Vec<_>>(), left);
-    // Another account cannot acknowledge them.
-    assert_eq!(alice_client.call(Command::Ack { uids: left.clone() }), Answer::Done);
+    // Those of a range that is not as it was shown, are not.
+    assert_eq!(bob_client.call(read("alice", &[uids[6], uids[8]])), rejected(Rejection::Outdated));
+    // Another account reads nothing for him.
+    assert_eq!(alice_client.call(read("bob", &uids)), Answer::Done);
     assert_eq!(bob_client.unread().len(), left.len());
 }
 
@@ -313,8 +326,8 @@ fn a_new_account_of_a_name_sees_nothing_of_the_old() {
     send_message(&mut sender, "bob", "one more");
     assert_eq!(new_client.delivery().text.as_str(), "one more");
     assert_eq!(texts(&new_client.unread()), ["to the new", "one more"]);
-    let history = Query::History { with: recipient("alice"), before: None, limit: 10 };
-    let QueryAnswer::Messages { messages, more: false } = new_client.ask(history) else { panic!("not a page") };
+    let history = history("alice", Page::Latest, 10);
+    let QueryAnswer::Messages { messages, earlier: false, .. } = new_client.ask(history) else { panic!("not a page") };
     assert_eq!(texts(&messages), ["to the new", "one more"]);
 
     old_client.ping();
@@ -341,7 +354,7 @@ fn a_request_takes_effect_once_however_often_it_is_sent() {
         let client = if repetition % 2 == 0 { &mut first } else { &mut second };
         assert_eq!(client.attempt(&session, 1, &send("alice", "once")), Answer::Done);
         if repetition == 5 {
-            assert_eq!(client.call(Command::Ack { uids: vec![message.uid] }), Answer::Done);
+            assert_eq!(client.call(read("alice", &[message.uid])), Answer::Done);
         }
     }
     // Another command under the same number does nothing, and is told so.

@@ -4,13 +4,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stablechat_protocol::answer::{Answer, Refusal};
 use stablechat_protocol::close::CloseReason;
 use stablechat_protocol::command::Query;
+use stablechat_protocol::conversation::Page;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::request::RequestId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_tests::cluster::{CLUSTER, Cluster};
 use stablechat_tests::process::{Program, run_to_end};
 use stablechat_tests::raw::{RawClient, Received, create_accounts, frame, hello};
-use stablechat_tests::session::{Person, Session, recipient, send, stamp, stamp_ahead};
+use stablechat_tests::session::{Person, Session, conversation, send, stamp, stamp_ahead};
 use stablechat_tests::wait::{SOON, wait_for, wait_until};
 use std::io::ErrorKind;
 use std::process::Command;
@@ -107,7 +108,8 @@ fn a_connection_that_asks_and_does_not_read_is_ended() {
     deaf.login(&bob, false);
     // Half a gigabyte of answers, far more than the buffers of the sockets hold. The replica answers a few, and waits for the
     // connection to read them.
-    let query = |id| ToReplica::Query { id, timestamp: stamp(), query: Query::Unread { after: None, limit: 1000 } };
+    let history = || Query::History { conversation: conversation("alice"), page: Page::Latest, limit: 1000 };
+    let query = |id| ToReplica::Query { id, timestamp: stamp(), query: history() };
     let queries: Vec<ToReplica> = (0..1000).map(query).collect();
     deaf.send_all(&queries).expect("the connection stands");
     wait_until_dropped(&mut deaf, &mut witness);
@@ -270,7 +272,7 @@ fn a_history_can_be_asked_for_by_many_at_once() {
     fill_mailbox(&cluster, &alice);
     let mut clients: Vec<RawClient> = (0..20).map(|_| cluster.greet("a")).collect();
     let ask = |client: &mut RawClient, id| {
-        let query = Query::History { with: recipient("bob"), before: None, limit: 1000 };
+        let query = Query::History { conversation: conversation("bob"), page: Page::Latest, limit: 1000 };
         let query = ToReplica::Query { id, timestamp: stamp_ahead(), query };
         client.send(&query).expect("the connection stands");
     };

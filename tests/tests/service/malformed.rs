@@ -3,7 +3,6 @@
 
 use stablechat_protocol::answer::Answer;
 use stablechat_protocol::close::CloseReason;
-use stablechat_protocol::command::ACK_MAX;
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::frame::CLIENT_FRAME_MAX;
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
@@ -155,10 +154,23 @@ fn send_item(to: &[u8], words: &[u8]) -> Vec<u8> {
     array(&[number(3), bytes(&[7; 16]), number(1), number(stamp().0), command])
 }
 
-/// A request that acknowledges so many messages.
-fn ack_item(messages: usize) -> Vec<u8> {
-    let command = array(&[number(3), array(&vec![bytes(&[7; 24]); messages])]);
+/// A request that reads a range of the conversation with bob, with a sum of so many bytes.
+fn read_item(sum: usize) -> Vec<u8> {
+    let range = array(&[bytes(&[7; 24]), bytes(&[8; 24]), number(1), bytes(&vec![9; sum])]);
+    let command = array(&[number(3), array(&[number(0), text(b"bob")]), range]);
     array(&[number(3), bytes(&[7; 16]), number(1), number(stamp().0), command])
+}
+
+/// A request that does something with a room of this name.
+fn room_item(name: &[u8], action: Vec<u8>) -> Vec<u8> {
+    let command = array(&[number(6), text(name), action]);
+    array(&[number(3), bytes(&[7; 16]), number(1), number(stamp().0), command])
+}
+
+/// A query for the conversations after a place of so many bytes.
+fn inbox_item(place: usize) -> Vec<u8> {
+    let query = array(&[number(1), vec![0xf4], bytes(&vec![7; place]), number(10)]);
+    array(&[number(4), number(1), number(stamp().0), query])
 }
 
 /// A query for names.
@@ -209,7 +221,16 @@ fn malformed_frames_end_the_connection() {
         list_item(b""),
         list_item(&[b'*'; 65]),
         list_item(b"[a]"),
-        ack_item(ACK_MAX + 1),
+        read_item(23),
+        read_item(25),
+        room_item(b"ops", array(&[number(1)])),
+        room_item(b"#", array(&[number(1)])),
+        room_item(b"#Ops", array(&[number(1)])),
+        room_item(b"#0ps", array(&[number(1)])),
+        room_item(b"#ops", array(&[number(99)])),
+        room_item(b"#ops", array(&[number(5), text(b"two\nlines")])),
+        room_item(b"#ops", array(&[number(5), text(&[b'x'; 513])])),
+        inbox_item(65),
     ];
     for item in malformed {
         let mut client = cluster.greet("a");
@@ -222,7 +243,9 @@ fn malformed_frames_end_the_connection() {
     // The same items without the faults are valid, also with fields that a later version may append.
     let mut client = cluster.greet("a");
     let longer = array(&[number(5), number(1), text(b"more"), vec![0xf6]]);
-    for item in [ping, longer, send_item(b"bob", b"x"), list_item(b"*"), ack_item(ACK_MAX)] {
+    let topic = array(&[number(5), text(&[b'x'; 512])]);
+    let rooms = [room_item(b"#ops", array(&[number(1)])), room_item(b"#ops", topic), inbox_item(64)];
+    for item in [ping, longer, send_item(b"bob", b"x"), list_item(b"*"), read_item(24)].into_iter().chain(rooms) {
         client.send_bytes(&frame_of(&item)).expect("the connection stands");
         let answer = client.receive();
         assert!(!matches!(answer, ToClient::Closing { .. }), "{answer:?} after {item:02x?}");

@@ -127,6 +127,7 @@ fn create(
     if find(rows, name)?.is_some() {
         return Err(Rejection::RoomExists { room: name.clone() }.into());
     }
+    check_memberships(&user)?;
     let owner = RoomMember { account: user.id, name: by.clone() };
     let room = Room { id: uid, is_private, owner, topic: Topic::none(), members: 0 };
     rows.put(Column::Heads, ConversationId::Room { id: uid }.key(), &Head::NEW)?;
@@ -150,6 +151,7 @@ fn join(rows: &mut Rows, uid: Uid, (by, user): (&AccountName, User), name: &Room
     if room.members >= MEMBERS_MAX {
         return Err(Rejection::RoomFull { room: name.clone() }.into());
     }
+    check_memberships(&user)?;
     add_member(rows, uid, (by, user), name, room)?;
     Ok(Some(Effect { id, other: None }))
 }
@@ -161,10 +163,7 @@ fn add_member(
     (by, user): (&AccountName, User),
     name: &RoomName,
     room: Room,
-) -> Result<(), Abort> {
-    if user.rooms >= MEMBERSHIPS_MAX {
-        return Err(Rejection::TooManyRooms.into());
-    }
+) -> Result<(), StoreError> {
     let id = ConversationId::Room { id: room.id };
     let head = conversations::head(rows, id)?.ok_or_else(|| no_head(name))?;
     let joined = Point { uid, ..head.end };
@@ -182,7 +181,15 @@ fn add_member(
     invitations.retain(|invitation| invitation.id != room.id);
     write_invitations(rows, user.id, invitations)?;
     rows.put(Column::Rooms, room_key(name), &Room { members: room.members + 1, ..room })?;
-    Ok(accounts::write(rows, by, &User { rooms: user.rooms + 1, ..user })?)
+    accounts::write(rows, by, &User { rooms: user.rooms + 1, ..user })
+}
+
+/// A rejection if an account can be a member of no other room.
+fn check_memberships(user: &User) -> Result<(), Rejection> {
+    match user.rooms < MEMBERSHIPS_MAX {
+        true => Ok(()),
+        false => Err(Rejection::TooManyRooms),
+    }
 }
 
 fn leave(rows: &mut Rows, user: User, name: &RoomName) -> Result<Option<Effect>, Abort> {

@@ -102,7 +102,9 @@ impl World {
         for sent in sent {
             self.note(Some(node), || describe_sent(&sent));
             match sent {
-                NetCommand::ToClient { to, message } => self.send_to_client(to, message),
+                NetCommand::ToClients { to, message } => {
+                    to.into_iter().for_each(|to| self.send_to_client(to, message.clone()));
+                }
                 NetCommand::ToPeer { to, message } => self.send_to_peer(node, to, message)?,
                 NetCommand::ConnectionSeen { peer } => self.nodes[node].links.on_seen(usize::from(peer.0)),
                 NetCommand::Disconnect { peer } => self.disconnect(node, peer),
@@ -185,7 +187,7 @@ fn describe(event: &NetEvent) -> String {
 /// What is sent, for the trace.
 fn describe_sent(sent: &NetCommand) -> String {
     match sent {
-        NetCommand::ToClient { to, message } => format!("sends {message:?} on {}", to.0),
+        NetCommand::ToClients { to, message } => format!("sends {message:?} on {to:?}"),
         NetCommand::ToPeer { to, message } => format!("sends {} {message:?}", node::name(usize::from(to.0))),
         other => format!("{other:?}"),
     }
