@@ -1,11 +1,13 @@
 //! The values that the vectors are made of.
 
-use stablechat_protocol::answer::{AnswerMetadata, Message, Stability};
-use stablechat_protocol::command::{Command, Recipient};
+use stablechat_protocol::answer::{AnswerMetadata, Stability};
+use stablechat_protocol::command::Command;
+use stablechat_protocol::conversation::{Conversation, Message};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::{Challenge, ChannelBinding, LoginStatement, PublicKey, SecretKey};
 use stablechat_protocol::name::{AccountName, ClusterId, ClusterName, ReplicaName};
 use stablechat_protocol::operator::InvitationCode;
+use stablechat_protocol::room::RoomName;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::time::Timestamp;
@@ -31,8 +33,12 @@ pub fn replica(name: &str) -> ReplicaName {
     ReplicaName::parse(name).expect("a name")
 }
 
-pub fn bob() -> Recipient {
-    Recipient::Account { name: account("bob") }
+pub fn bob() -> Conversation {
+    Conversation::with(&account("bob"))
+}
+
+pub fn room(name: &str) -> RoomName {
+    RoomName::parse(name).expect("a name")
 }
 
 pub fn send(text: &str) -> Command {
@@ -45,7 +51,8 @@ pub fn uid(number: u8) -> Uid {
 }
 
 pub fn message(number: u8, text: &str) -> Message {
-    Message { uid: uid(number), from: account("alice"), to: bob(), text: MessageText::parse(text).expect("a text") }
+    let text = MessageText::parse(text).expect("a text");
+    Message { uid: uid(number), position: number.into(), from: account("alice"), to: bob(), text }
 }
 
 pub fn metadata(stability: Stability) -> AnswerMetadata {
