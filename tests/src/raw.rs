@@ -4,7 +4,7 @@
 //! its answer.
 
 use crate::pipeline::{Meaning, Pipeline, Settled};
-use crate::session::{Person, Session, send, stamp, unread};
+use crate::session::{self, Person, Session, send, stamp, timeline, unread};
 use crate::wait::{SOON, wait_until};
 use rustix::net::{AddressFamily, SocketType};
 use rustls::{ClientConnection, Connection, StreamOwned};
@@ -19,6 +19,7 @@ use stablechat_protocol::login::{Challenge, ChannelBinding};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterName, Pattern, ReplicaName};
 use stablechat_protocol::request::RequestId;
+use stablechat_protocol::room::RoomNews;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_transport::TlsDialer;
@@ -42,6 +43,8 @@ pub struct RawClient {
     welcome: Option<(ReplicaName, Challenge)>,
     /// Deliveries that came before the message that the test waited for.
     deliveries: VecDeque<Message>,
+    /// What has happened in rooms.
+    news: VecDeque<RoomNews>,
     /// The account of the last login, whose own messages to others are not counted as deliveries.
     account: Option<AccountName>,
     /// The session of [`RawClient::call`].
@@ -108,7 +111,16 @@ impl RawClient {
             stream.conn.complete_io(&mut stream.sock)?;
         }
         let (inbox, session) = (FrameBuffer::default(), Session::default());
-        Ok(RawClient { stream, inbox, welcome: None, deliveries: VecDeque::new(), account: None, session, query: 0 })
+        Ok(RawClient {
+            stream,
+            inbox,
+            welcome: None,
+            deliveries: VecDeque::new(),
+            news: VecDeque::new(),
+            account: None,
+            session,
+            query: 0,
+        })
     }
 
     pub fn stream(&self) -> &TcpStream {
@@ -442,6 +454,11 @@ impl RawClient {
         unread(|query| self.ask(query))
     }
 
+    /// All messages of a conversation, oldest first.
+    pub fn timeline(&mut self, conversation: &str) -> Vec<Message> {
+        timeline(&session::conversation(conversation), |query| self.ask(query))
+    }
+
     /// Checks that the replica serves this connection: pings, and waits for the pong.
     pub fn ping(&mut self) {
         let sent = Timestamp(fastrand::u64(..));
@@ -455,9 +472,12 @@ impl RawClient {
         if let Some(message) = self.deliveries.pop_front() {
             return message;
         }
-        match self.receive() {
-            ToClient::Delivery { message } => message,
-            other => panic!("waited for a delivery, but got {other:?}"),
+        loop {
+            match self.receive() {
+                ToClient::Delivery { message } => return message,
+                ToClient::RoomNews { news } => self.news.push_back(news),
+                other => panic!("waited for a delivery, but got {other:?}"),
+            }
         }
     }
 
@@ -471,9 +491,26 @@ impl RawClient {
         loop {
             match self.receive() {
                 ToClient::Delivery { message } => self.deliveries.push_back(message),
+                ToClient::RoomNews { news } => self.news.push_back(news),
                 other => return other,
             }
         }
+    }
+
+    /// The next thing that has happened in a room.
+    pub fn news(&mut self) -> RoomNews {
+        if let Some(news) = self.news.pop_front() {
+            return news;
+        }
+        match self.receive() {
+            ToClient::RoomNews { news } => news,
+            other => panic!("waited for news of a room, but got {other:?}"),
+        }
+    }
+
+    /// The number of news that came and were not taken with [`RawClient::news`].
+    pub fn news_left(&self) -> usize {
+        self.news.len()
     }
 }
 

@@ -113,25 +113,40 @@ pub fn unread(mut ask: impl FnMut(Query) -> QueryAnswer) -> Vec<Message> {
         }
     }
 
-    let mut all = Vec::new();
-    for conversation in conversations {
-        let mut after = Uid::MIN;
-        loop {
-            let page = Page::Unread { after };
-            match ask(Query::History { conversation: conversation.clone(), page, limit: 1000 }) {
-                QueryAnswer::Messages { messages, later, .. } => {
-                    after = messages.last().map_or(after, |message| message.uid);
-                    all.extend(messages);
-                    if !later {
-                        break;
-                    }
-                }
-                other => panic!("the answer to a query for unread messages is {other:?}"),
-            }
-        }
-    }
+    let pages = |conversation| pages(&conversation, |after| Page::Unread { after }, &mut ask);
+    let mut all: Vec<Message> = conversations.into_iter().flat_map(pages).collect();
     all.sort_by_key(|message| message.uid);
     all
+}
+
+/// All messages of a conversation, oldest first, by the answers to queries.
+///
+/// # Panics
+/// An answer is none.
+pub fn timeline(conversation: &Conversation, mut ask: impl FnMut(Query) -> QueryAnswer) -> Vec<Message> {
+    pages(conversation, |uid| Page::After { uid }, &mut ask)
+}
+
+/// The messages of a conversation that pages have, each after the last message of the one before.
+fn pages(
+    conversation: &Conversation,
+    page_after: fn(Uid) -> Page,
+    ask: &mut impl FnMut(Query) -> QueryAnswer,
+) -> Vec<Message> {
+    let (mut all, mut after) = (Vec::new(), Uid::MIN);
+    loop {
+        let (conversation, page) = (conversation.clone(), page_after(after));
+        match ask(Query::History { conversation, page, limit: 1000 }) {
+            QueryAnswer::Messages { messages, later, .. } => {
+                after = messages.last().map_or(after, |message| message.uid);
+                all.extend(messages);
+                if !later {
+                    return all;
+                }
+            }
+            other => panic!("the answer to a query for messages is {other:?}"),
+        }
+    }
 }
 
 /// A session, which numbers its requests.

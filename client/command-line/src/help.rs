@@ -12,12 +12,17 @@ pub const LINES: usize = 24;
 /// How the section of exit codes begins.
 const EXIT_CODES: &str = "Exit codes:";
 
+/// How the section of commands begins.
+const COMMANDS: &str = "Commands:";
+/// How it begins if there is only room for their names.
+pub const COMMAND_NAMES: &str = "Commands, each with a --help of its own:";
+
 /// How the line of the option begins by which this help is shown.
 const HELP_OPTION: &str = "  --help, help";
 
 /// A help of `argh`'s in which no line is longer than a screen is wide, and exit codes are one paragraph. Blank lines are left out
-/// when there is no room for them, then exit codes, which the manual page has as well, and then the option that the reader has
-/// found already. `common` is a section that follows the options. Ends with a line's end.
+/// when there is no room for them, then exit codes, which the manual page has as well, then the option that the reader has
+/// found already, and then what each command does. `common` is a section that follows the options. Ends with a line's end.
 pub fn fit(help: &str, common: Option<&str>) -> String {
     let mut sections = Vec::new();
     for text in help.trim_end().split("\n\n") {
@@ -35,10 +40,26 @@ pub fn fit(help: &str, common: Option<&str>) -> String {
         sections.retain(|section| !section.starts_with(EXIT_CODES));
         text = sections.join("\n");
     }
+    let without_help_option =
+        |text: &str| text.lines().filter(|line| !line.starts_with(HELP_OPTION)).collect::<Vec<&str>>().join("\n");
     if !fits(&text) {
-        text = text.lines().filter(|line| !line.starts_with(HELP_OPTION)).collect::<Vec<&str>>().join("\n");
+        text = without_help_option(&text);
+    }
+    if !fits(&text) {
+        sections
+            .iter_mut()
+            .filter(|section| section.starts_with(COMMANDS))
+            .for_each(|section| *section = names(section));
+        text = without_help_option(&sections.join("\n"));
     }
     text + "\n"
+}
+
+/// The section of commands with nothing but their names.
+fn names(commands: &str) -> String {
+    let is_command = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
+    let names = commands.lines().filter(is_command).filter_map(|line| line.split_whitespace().next());
+    format!("{COMMAND_NAMES}\n{}", wrap(&format!("  {}", names.collect::<Vec<&str>>().join(" ")), "  "))
 }
 
 /// A section for the help of a subcommand, with the options of the program; none when it has no options.
@@ -144,5 +165,16 @@ mod tests {
         };
         assert!(help(21).contains("--help"));
         assert_eq!((help(22).lines().count(), help(22).contains("--help")), (24, false));
+    }
+
+    #[test]
+    fn many_commands_are_named_only() {
+        let commands: String = (0..30).map(|number| format!("\n  command-{number}   Does this.")).collect();
+        let fitted = fit(&format!("Usage: x\n\nCommands:{commands}\n"), None);
+        assert!(
+            fitted.starts_with("Usage: x\nCommands, each with a --help of its own:\n  command-0 command-1 "),
+            "{fitted}"
+        );
+        assert!(fitted.ends_with(" command-29\n") && !fitted.contains("Does this"), "{fitted}");
     }
 }

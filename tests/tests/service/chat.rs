@@ -149,7 +149,7 @@ fn texts_are_kept_as_they_are() {
         send_message(&mut client, "alice", text);
         assert_eq!(client.delivery().text.as_str(), text);
     }
-    assert_eq!(texts(&client.unread()), kept);
+    assert_eq!(texts(&client.timeline("alice")), kept);
 }
 
 #[test]
@@ -411,5 +411,5 @@ fn sessions_keep_their_order_their_owner_and_the_last_answers() {
     assert_eq!(attempt(&mut client, 1), rejected(Rejection::AnswerForgotten));
     assert_eq!(attempt(&mut client, 2), Answer::Done);
     let numbers: Vec<String> = (1..=WINDOW + 1).map(|number| number.to_string()).collect();
-    assert_eq!(texts(&client.unread()), numbers);
+    assert_eq!(texts(&client.timeline("alice")), numbers);
 }

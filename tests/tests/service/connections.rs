@@ -230,7 +230,7 @@ fn a_replica_without_free_file_descriptors_serves_its_connections() {
     }
     drop(crowd);
     cluster.greet("a").ping();
-    assert_eq!(client.unread().len(), 10);
+    assert_eq!(client.timeline("alice").len(), 10);
     assert_eq!(replica.ended(), None);
 }
 

@@ -15,5 +15,6 @@ mod metrics;
 mod operators;
 mod process;
 mod restarts;
+mod rooms;
 mod setup;
 mod upgrade;

@@ -1,5 +1,6 @@
 //! Manual pages and completions are complete and can be loaded.
 
+use stablechat_command_line::help::COMMAND_NAMES;
 use stablechat_tests::process::{built, run_to_end};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,11 +28,12 @@ fn options(text: &str) -> BTreeSet<&str> {
 
 /// The commands that a help lists.
 fn commands(help: &str) -> Vec<&str> {
-    let list = help
-        .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| line.starts_with(char::is_whitespace));
+    let mut list = help.lines().skip_while(|line| !line.starts_with("Commands"));
+    let are_only_named = list.next() == Some(COMMAND_NAMES);
+    let list = list.take_while(|line| line.starts_with(char::is_whitespace));
+    if are_only_named {
+        return list.flat_map(str::split_whitespace).collect();
+    }
     // The continuation lines of a description are indented further.
     list.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()).collect()
 }

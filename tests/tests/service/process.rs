@@ -106,7 +106,7 @@ fn a_stop_answers_what_was_accepted_and_says_goodbye() {
         cluster.start_replica("a");
         let mut client = cluster.greet("a");
         client.login(&alice, true);
-        assert_eq!(client.unread().len(), answers);
+        assert_eq!(client.timeline("alice").len(), answers);
     }
 }
 

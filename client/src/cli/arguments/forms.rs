@@ -437,14 +437,13 @@ pub struct Probe {
   invite              a code with which one account can be created
   revoke CODE         close an invitation, by its code or its digest
   quota accounts N    how many accounts there may be
-  quota unread N      how many messages may be unread in a conversation of two
+  quota unread N      how many messages one may have unread from another
   quota requests N    how many conversations one may begin without an answer
   retention TIME      remove messages that are older: 12h, 90d; or for-ever
   remove NAME         end an account
   close ROOM          end a room, with all that was said there
   reset NAME          a new password, if the owner has lost the key
-It speaks as operator, with the key that stablechatd init has made.
-Each replica notes each request in its log."
+It speaks as operator. Each replica notes each request in its log."
 )]
 pub struct Admin {
     /// one of those below
