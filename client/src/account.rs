@@ -10,7 +10,7 @@
 //! Left out: which answers somebody waits for. The driver keeps the sequence numbers and query numbers that it was given.
 
 use crate::greeting::Credentials;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Scope};
 use crate::queries::{OpenQueries, OutgoingQuery};
 use crate::reach::LinkSet;
 use crate::session::{AnswerKind, Change, Outgoing, Session};
@@ -206,6 +206,27 @@ impl ActiveAccount {
         self.queries.can_ask()
     }
 
+    /// Shows the messages of these conversations from here on, and fetches what is unread there.
+    pub fn set_scope(&mut self, scope: Scope) {
+        self.inbox.iter_mut().for_each(|inbox| inbox.set_scope(scope.clone()));
+        self.begin_fetch();
+    }
+
+    /// Leaves messages unread until [`ActiveAccount::on_handled`] is called for them.
+    pub fn read_by_hand(&mut self) {
+        self.inbox.iter_mut().for_each(Inbox::read_by_hand);
+    }
+
+    /// A message was handled, so that it may be read.
+    pub fn on_handled(&mut self, uid: Uid) {
+        self.inbox.iter_mut().for_each(|inbox| inbox.on_handled(uid));
+    }
+
+    /// How many messages are unread in conversations that are neither shown nor muted, about.
+    pub fn unread_elsewhere(&self) -> u64 {
+        self.inbox.as_ref().map_or(0, Inbox::unread_elsewhere)
+    }
+
     /// Since when no replica in reach can take the commands in flight, if that is so: they will get no answer.
     pub fn stranded_since(&self) -> Option<Timestamp> {
         self.session.is_stranded().then(|| self.session.progress().max(self.issued_at))
@@ -345,6 +366,8 @@ impl ActiveAccount {
                 events.push(AccountEvent::FetchRejected(reason));
                 inbox.on_list(Vec::new(), None)
             }
+            QueryAnswer::Accounts { names, .. } => inbox.on_blocked(names),
+            _ if inbox.query() == Some(Query::Blocked) => inbox.on_blocked(Vec::new()),
             _ => inbox.on_page_rejected(),
         };
         for message in news {

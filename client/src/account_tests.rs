@@ -33,6 +33,8 @@ fn bob() -> ActiveAccount {
     let Some(ToReplica::Query { id, .. }) = bob.fetch(START) else { panic!("what came before the login is fetched") };
     assert!(bob.fetch(START).is_none(), "one page at a time");
     assert!(told(&mut bob, list(id, &[])).is_empty());
+    let id = fetched(&mut bob);
+    assert!(told(&mut bob, nobody_blocked(id)).is_empty());
     assert!(told(&mut bob, ToClient::LoggedIn { account: name("bob") }).is_empty());
     assert!(!bob.is_fetching());
     bob
@@ -60,6 +62,11 @@ fn list(id: u64, others: &[&str]) -> ToClient {
     };
     let entries = others.iter().map(entry).collect();
     let answer = QueryAnswer::Inbox { entries, invitations: Vec::new(), next: None };
+    ToClient::QueryAnswer { id, answer, metadata: METADATA }
+}
+
+fn nobody_blocked(id: u64) -> ToClient {
+    let answer = QueryAnswer::Accounts { names: Vec::new(), next: None };
     ToClient::QueryAnswer { id, answer, metadata: METADATA }
 }
 
@@ -136,6 +143,8 @@ fn what_is_pushed_before_the_login_is_accepted_is_left_unread() {
     let mut carol = bob.successor(Some(Rc::new(Credentials { account: name("carol"), ..bob_credentials() })), true);
     let id = fetched(&mut carol);
     told(&mut carol, list(id, &[]));
+    let id = fetched(&mut carol);
+    told(&mut carol, nobody_blocked(id));
     assert!(told(&mut carol, push(1)).is_empty(), "it was on its way to bob");
     told(&mut carol, ToClient::LoggedIn { account: name("bob") });
     assert!(told(&mut carol, push(2)).is_empty());
@@ -154,6 +163,8 @@ fn an_account_that_is_resumed_fetches_what_came_meanwhile() {
     let id = fetched(&mut bob);
     assert_ne!(id, asked, "an answer to the other account's query must not be taken for this one's");
     told(&mut bob, list(id, &["alice"]));
+    let id = fetched(&mut bob);
+    told(&mut bob, nobody_blocked(id));
     let id = fetched(&mut bob);
     assert_eq!(told(&mut bob, page(id, vec![message(5)])), [5]);
 }
@@ -196,6 +207,8 @@ fn a_change_in_the_inbox_or_of_what_was_read_has_it_fetched() {
     assert!(bob.is_fetching());
     let id = fetched(&mut bob);
     told(&mut bob, list(id, &[]));
+    let id = fetched(&mut bob);
+    told(&mut bob, nobody_blocked(id));
     told(&mut bob, push(1));
     let (sequence, timestamp, range) = read(&mut bob).expect("it is read");
     told(&mut bob, answer(sequence, timestamp, of_alice(range), Answer::Done));

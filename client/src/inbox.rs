@@ -8,6 +8,9 @@
 //! conversation has other messages there, because a repair has inserted or removed some. Then what is unread in this conversation is
 //! fetched again: what was not shown yet is shown, and all of it is read in new ranges.
 //!
+//! Not everything is shown: [`Scope`] says which conversations are. What comes in others is counted, unless they are muted, and stays
+//! unread. In rooms, what blocked accounts say is not shown, and is read with the rest.
+//!
 //! Pure: what is to be asked, shown and read are return values.
 
 use stablechat_protocol::answer::Rejection;
@@ -25,6 +28,17 @@ const SENT_MAX: usize = 4096;
 /// How many pushed messages wait while others are fetched. Those beyond are dropped and fetched, being unread.
 const WAITING_MAX: usize = 4096;
 
+/// How many messages of a conversation that is not shown are counted one by one.
+const COUNTED_MAX: usize = 10_000;
+
+/// The conversations whose messages are shown as they come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All but the muted ones.
+    All,
+    Only(BTreeSet<Conversation>),
+}
+
 /// The messages of one account, while one is connected as it.
 #[derive(Debug)]
 pub struct Inbox {
@@ -38,15 +52,41 @@ pub struct Inbox {
     /// While others are fetched: pushed messages, at most [`WAITING_MAX`].
     waiting: BTreeMap<Uid, Message>,
     fetch: Fetch,
+    scope: Scope,
+    /// Whether a message is read only when [`Inbox::on_handled`] was called for it.
+    is_by_hand: bool,
+    muted: BTreeSet<Conversation>,
+    /// The accounts whose messages in rooms are not shown.
+    blocked: BTreeSet<AccountName>,
+    /// What is unread in conversations that are not shown, and not muted.
+    elsewhere: BTreeMap<Conversation, Elsewhere>,
+}
+
+/// What is unread in a conversation that is not shown.
+#[derive(Debug)]
+struct Elsewhere {
+    /// The number when the conversations were listed.
+    listed: u64,
+    /// The last message by then.
+    last: Uid,
+    /// Later ones, at most [`COUNTED_MAX`].
+    pushed: BTreeSet<Uid>,
 }
 
 /// The messages of a conversation that were shown and are not known to be read.
 #[derive(Debug, Default)]
 struct Unread {
-    /// With their positions.
-    messages: BTreeMap<Uid, u64>,
+    messages: BTreeMap<Uid, Shown>,
     /// The range that is being read.
     reading: Option<ReadRange>,
+}
+
+/// A message that was shown, or is about to be.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    position: u64,
+    /// Whether it may be read.
+    is_handled: bool,
 }
 
 /// What has to be fetched.
@@ -54,6 +94,8 @@ struct Unread {
 struct Fetch {
     /// Whether the list of conversations is to be asked for, and after which place it goes on.
     list: Option<Option<InboxPlace>>,
+    /// Whether those who are blocked are to be asked for.
+    blocked: bool,
     /// Whether the list has to be asked for from its beginning, when all of this has come.
     again: bool,
     /// The conversations whose unread messages are to be asked for.
@@ -71,21 +113,45 @@ impl Inbox {
             sent: VecDeque::new(),
             unread: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            fetch: Fetch { list: None, again: false, conversations: VecDeque::new(), cursor: Uid::MIN },
+            fetch: Fetch { list: None, blocked: false, again: false, conversations: VecDeque::new(), cursor: Uid::MIN },
+            scope: Scope::All,
+            is_by_hand: false,
+            muted: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            elsewhere: BTreeMap::new(),
         }
+    }
+
+    /// Shows the messages of other conversations from here on. What is unread there has to be fetched.
+    pub fn set_scope(&mut self, scope: Scope) {
+        self.scope = scope;
+    }
+
+    /// Leaves messages unread until [`Inbox::on_handled`] is called for them.
+    pub fn read_by_hand(&mut self) {
+        self.is_by_hand = true;
+    }
+
+    /// How many messages are unread in conversations that are neither shown nor muted, about.
+    pub fn unread_elsewhere(&self) -> u64 {
+        self.elsewhere.values().map(|elsewhere| elsewhere.listed + elsewhere.pushed.len() as u64).sum()
     }
 
     /// Begins to fetch everything that is unread; again, if that is under way.
     pub fn begin(&mut self) {
         match self.is_fetching() {
             true => self.fetch.again = true,
-            false => self.fetch.list = Some(None),
+            false => self.start(),
         }
+    }
+
+    fn start(&mut self) {
+        (self.fetch.list, self.fetch.blocked) = (Some(None), true);
     }
 
     /// Whether something is to be fetched.
     pub fn is_fetching(&self) -> bool {
-        self.fetch.list.is_some() || !self.fetch.conversations.is_empty()
+        self.fetch.list.is_some() || self.fetch.blocked || !self.fetch.conversations.is_empty()
     }
 
     /// What has to be asked for now.
@@ -93,14 +159,37 @@ impl Inbox {
         if let Some(after) = &self.fetch.list {
             return Some(Query::Inbox { all: false, after: after.clone(), limit: PAGE_MAX });
         }
+        if self.fetch.blocked {
+            return Some(Query::Blocked);
+        }
         let conversation = self.fetch.conversations.front()?.clone();
         Some(Query::History { conversation, page: Page::Unread { after: self.fetch.cursor }, limit: PAGE_MAX })
     }
 
     /// Takes a page of the list of conversations, and where it goes on. Returns what is to be shown.
     pub fn on_list(&mut self, entries: Vec<InboxEntry>, next: Option<InboxPlace>) -> Vec<Message> {
-        entries.into_iter().for_each(|entry| self.fetch_conversation(entry.conversation));
+        if self.fetch.list == Some(None) {
+            self.elsewhere.clear();
+            self.muted.clear();
+        }
+        for InboxEntry { conversation, unread, last, is_muted, .. } in entries {
+            if is_muted {
+                self.muted.insert(conversation.clone());
+            }
+            if self.is_shown(&conversation) && unread > 0 {
+                self.fetch_conversation(conversation);
+            } else if !is_muted {
+                self.elsewhere.insert(conversation, Elsewhere { listed: unread, last, pushed: BTreeSet::new() });
+            }
+        }
         self.fetch.list = next.map(Some);
+        self.end_fetch()
+    }
+
+    /// Takes the names of those who are blocked. Returns what is to be shown.
+    pub fn on_blocked(&mut self, names: Vec<AccountName>) -> Vec<Message> {
+        self.fetch.blocked = false;
+        self.blocked = names.into_iter().collect();
         self.end_fetch()
     }
 
@@ -108,15 +197,17 @@ impl Inbox {
     /// shown, in order.
     pub fn on_page(&mut self, page: Vec<Message>, later: bool) -> Vec<Message> {
         let Some(conversation) = self.fetch.conversations.front().cloned() else { return Vec::new() };
-        if self.fetch.cursor == Uid::MIN {
-            // Only what comes now is unread.
-            self.unread.entry(conversation.clone()).or_default().messages.clear();
-        }
+        let known = &mut self.unread.entry(conversation.clone()).or_default().messages;
+        // Only what comes now is unread.
+        let before = if self.fetch.cursor == Uid::MIN { std::mem::take(known) } else { BTreeMap::new() };
         let last = page.last().map(|message| message.uid);
         let mut news = Vec::new();
         for message in page {
-            self.unread.entry(conversation.clone()).or_default().messages.insert(message.uid, message.position);
-            if self.is_news(message.uid) && !self.was_sent_here(&message) {
+            let is_news = self.is_news(message.uid) && self.is_to_be_shown(&message);
+            let is_handled = before.get(&message.uid).map_or(!self.is_by_hand || !is_news, |shown| shown.is_handled);
+            let shown = Shown { position: message.position, is_handled };
+            self.unread.entry(conversation.clone()).or_default().messages.insert(message.uid, shown);
+            if is_news {
                 news.push(message);
             }
         }
@@ -156,6 +247,12 @@ impl Inbox {
         self.sent.push_back(digest);
     }
 
+    /// A message was handled, so that it may be read.
+    pub fn on_handled(&mut self, uid: Uid) {
+        let shown = self.unread.values_mut().find_map(|unread| unread.messages.get_mut(&uid));
+        shown.into_iter().for_each(|shown| shown.is_handled = true);
+    }
+
     /// Whether shown messages are to be read.
     pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()
@@ -165,12 +262,13 @@ impl Inbox {
     pub fn next_range(&mut self) -> Option<(Conversation, ReadRange)> {
         let fetched = &self.fetch.conversations;
         let ready = self.unread.iter_mut().find(|(conversation, unread)| {
-            unread.reading.is_none() && !unread.messages.is_empty() && !fetched.contains(conversation)
+            let is_handled = unread.messages.values().next().is_some_and(|first| first.is_handled);
+            unread.reading.is_none() && is_handled && !fetched.contains(conversation)
         });
         let (conversation, unread) = ready?;
-        let first = *unread.messages.values().next()?;
-        let consecutive =
-            unread.messages.iter().zip(first..).take_while(|((_, position), expected)| *position == expected);
+        let first = unread.messages.values().next()?.position;
+        let consecutive = unread.messages.iter().zip(first..);
+        let consecutive = consecutive.take_while(|((_, shown), at)| shown.position == *at && shown.is_handled);
         let uids: Vec<Uid> = consecutive.map(|((uid, _), _)| *uid).collect();
         unread.reading = ReadRange::of(&uids);
         Some((conversation.clone(), unread.reading?))
@@ -230,7 +328,7 @@ impl Inbox {
             return Vec::new();
         }
         if std::mem::take(&mut self.fetch.again) {
-            self.fetch.list = Some(None);
+            self.start();
             return Vec::new();
         }
         let waiting = std::mem::take(&mut self.waiting);
@@ -239,15 +337,47 @@ impl Inbox {
 
     /// Takes a message that is not part of a page. Returns it if it is to be shown.
     fn take_pushed(&mut self, message: Message) -> Option<Message> {
+        let conversation = message.conversation(&self.reader);
+        let is_own = message.from == self.reader;
+        if !self.is_shown(&conversation) {
+            if !is_own && !self.muted.contains(&conversation) {
+                self.count_elsewhere(conversation, message.uid);
+            }
+            return None;
+        }
         if !self.is_news(message.uid) {
             return None;
         }
-        let conversation = message.conversation(&self.reader);
+
+        let is_to_be_shown = self.is_to_be_shown(&message);
         // One's own message is read already, unless others before it are not.
-        if message.from != self.reader || self.unread.contains_key(&conversation) {
-            self.unread.entry(conversation).or_default().messages.insert(message.uid, message.position);
+        if !is_own || self.unread.contains_key(&conversation) {
+            let shown = Shown { position: message.position, is_handled: !self.is_by_hand || !is_to_be_shown };
+            self.unread.entry(conversation).or_default().messages.insert(message.uid, shown);
         }
-        Some(message).filter(|message| !self.was_sent_here(message))
+        Some(message).filter(|_| is_to_be_shown)
+    }
+
+    fn count_elsewhere(&mut self, conversation: Conversation, uid: Uid) {
+        let new = Elsewhere { listed: 0, last: Uid::MIN, pushed: BTreeSet::new() };
+        let elsewhere = self.elsewhere.entry(conversation).or_insert(new);
+        if uid > elsewhere.last && elsewhere.pushed.len() < COUNTED_MAX {
+            elsewhere.pushed.insert(uid);
+        }
+    }
+
+    /// Whether messages of a conversation are shown as they come.
+    fn is_shown(&self, conversation: &Conversation) -> bool {
+        match &self.scope {
+            Scope::All => !self.muted.contains(conversation),
+            Scope::Only(conversations) => conversations.contains(conversation),
+        }
+    }
+
+    /// Whether a message that is new here is shown: what was sent from here is not, nor what a blocked account says in a room.
+    fn is_to_be_shown(&self, message: &Message) -> bool {
+        let is_of_blocked = matches!(message.to, Conversation::Room { .. }) && self.blocked.contains(&message.from);
+        !is_of_blocked && !self.was_sent_here(message)
     }
 
     /// Whether it need not be shown because whoever looks here has written it. A note to oneself is shown: it has arrived.

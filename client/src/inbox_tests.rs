@@ -67,6 +67,8 @@ fn conversations_are_fetched_one_after_the_other_while_pushes_wait() {
     assert!(inbox.on_list(vec![entry("ann")], Some(place.clone())).is_empty());
     assert_eq!(inbox.query(), Some(Query::Inbox { all: false, after: Some(place), limit: PAGE_MAX }));
     assert!(inbox.on_list(vec![entry("dan")], None).is_empty());
+    assert_eq!(inbox.query(), Some(Query::Blocked));
+    assert!(inbox.on_blocked(vec![]).is_empty());
 
     let page = |conversation, after| Query::History { conversation, page: Page::Unread { after }, limit: PAGE_MAX };
     assert_eq!(inbox.query(), Some(page(with("ann"), Uid::MIN)));
@@ -83,9 +85,9 @@ fn messages_beyond_the_limit_are_fetched() {
     let mut inbox = inbox();
     inbox.begin();
     (1..=WAITING_MAX as u64 + 1).for_each(|time| assert!(inbox.on_push(message("ann", time)).is_none()));
-    assert!(inbox.on_list(vec![], None).is_empty());
+    assert!(inbox.on_list(vec![], None).is_empty() && inbox.on_blocked(vec![]).is_empty());
     assert_eq!(inbox.query(), Some(Query::Inbox { all: false, after: None, limit: PAGE_MAX }), "once more");
-    assert!(inbox.on_list(vec![entry("ann")], None).is_empty());
+    assert!(inbox.on_list(vec![entry("ann")], None).is_empty() && inbox.on_blocked(vec![]).is_empty());
     let last = WAITING_MAX as u64 + 1;
     assert_eq!(
         times(&inbox.on_page((1..=last).map(|time| message("ann", time)).collect(), false)).len(),
@@ -157,8 +159,85 @@ fn a_conversation_that_is_over_is_let_go_and_looked_for_under_another_name() {
     assert!(!inbox.has_unread() && inbox.is_fetching());
     let former = Conversation::Former { name: name("ann"), account: Uid::MIN };
     inbox.on_list(vec![InboxEntry { conversation: former.clone(), ..entry("ann") }], None);
+    inbox.on_blocked(vec![]);
     assert!(inbox.on_page(vec![message("ann", 1)], false).is_empty(), "it was shown");
     assert_eq!(next(&mut inbox), Some((former, 1, 1)));
+}
+
+/// Has bob's inbox listed with these entries.
+fn list(inbox: &mut Inbox, entries: Vec<InboxEntry>) {
+    inbox.begin();
+    inbox.on_list(entries, None);
+    inbox.on_blocked(vec![]);
+}
+
+#[test]
+fn conversations_that_are_not_shown_are_counted_and_stay_unread() {
+    let mut inbox = inbox();
+    inbox.set_scope(Scope::Only(BTreeSet::from([with("ann")])));
+    let listed = InboxEntry { unread: 5, last: message("cid", 3).uid, ..entry("cid") };
+    list(&mut inbox, vec![listed, InboxEntry { unread: 0, ..entry("dan") }]);
+    assert!(!inbox.is_fetching());
+    assert!(inbox.on_push(message("ann", 7)).is_some());
+    for again in [message("cid", 3), message("cid", 8), message("cid", 8), message("dan", 9)] {
+        assert!(inbox.on_push(again).is_none());
+    }
+    assert_eq!(inbox.unread_elsewhere(), 7);
+    assert_eq!(read(&mut inbox), Some(1));
+    assert!(!inbox.has_unread());
+
+    // Then they are shown after all.
+    inbox.set_scope(Scope::All);
+    list(&mut inbox, vec![entry("cid"), entry("dan")]);
+    assert_eq!(times(&inbox.on_page((4..9).map(|time| message("cid", time)).collect(), false)), [4, 5, 6, 7, 8]);
+    assert_eq!(times(&inbox.on_page(vec![message("dan", 9)], false)), [9]);
+    assert_eq!(inbox.unread_elsewhere(), 0);
+}
+
+#[test]
+fn muted_conversations_are_neither_shown_nor_counted() {
+    let mut inbox = inbox();
+    list(&mut inbox, vec![InboxEntry { is_muted: true, ..entry("ann") }]);
+    assert!(inbox.on_push(message("ann", 1)).is_none());
+    assert_eq!((inbox.unread_elsewhere(), inbox.has_unread(), inbox.is_fetching()), (0, false, false));
+    // Whoever asks for it sees it.
+    inbox.set_scope(Scope::Only(BTreeSet::from([with("ann")])));
+    assert!(inbox.on_push(message("ann", 2)).is_some());
+}
+
+#[test]
+fn what_blocked_accounts_say_in_rooms_is_read_unseen() {
+    let mut inbox = inbox();
+    inbox.begin();
+    inbox.on_list(vec![], None);
+    inbox.on_blocked(vec![name("mallory")]);
+    let room: Conversation = "#ops".parse().expect("a name");
+    let says = |from, time| Message { to: room.clone(), ..message(from, time) };
+    assert!(inbox.on_push(says("ann", 1)).is_some());
+    assert!(inbox.on_push(says("mallory", 2)).is_none());
+    assert_eq!(next(&mut inbox), Some((room, 2, 2)));
+}
+
+#[test]
+fn messages_that_are_handled_one_by_one_are_read_one_by_one() {
+    let mut inbox = inbox();
+    inbox.read_by_hand();
+    for time in 1..4 {
+        assert!(inbox.on_push(message("ann", time)).is_some());
+    }
+    assert_eq!(next(&mut inbox), None);
+    inbox.on_handled(message("ann", 2).uid);
+    assert_eq!(next(&mut inbox), None, "the one before is not");
+    inbox.on_handled(message("ann", 1).uid);
+    let (conversation, range) = inbox.next_range().expect("two");
+    assert_eq!((range.up_to, range.count), (message("ann", 2).uid, 2));
+
+    // It is fetched again: what was handled is, and what was not is not.
+    assert!(inbox.on_rejected(&conversation, &Rejection::Outdated));
+    let unread = (1..5).map(|time| message("ann", time)).collect();
+    assert_eq!(times(&inbox.on_page(unread, false)), [4]);
+    assert_eq!(read(&mut inbox), Some(2));
+    assert!(next(&mut inbox).is_none() && inbox.has_unread());
 }
 
 #[test]

@@ -67,7 +67,7 @@ wire_enum! {
         },
         /// The actor's conversations, in an order that stays, and its invitations to rooms.
         1 => Inbox {
-            /// Whether conversations of which everything is read are among them.
+            /// Whether conversations of which everything is read, and that are not muted, are among them.
             all: bool,
             /// Only conversations after this place: the `next` of the previous page.
             after: Option<InboxPlace>,

@@ -4,9 +4,12 @@
 //! returns, before anything is received: a client that was suspended reads the frames that came meanwhile before it believes that
 //! time has passed.
 
+use crate::cli::completion::Names;
 use crate::cli::controller::{Controller, ControllerSettings, Effect};
+use crate::cli::execution::Execution;
 use crate::cli::exit::{self, Failure};
 use crate::cli::input::Input;
+use crate::cli::messages::MessageStyle;
 use crate::cli::mode::Mode;
 use crate::cli::places;
 use crate::cli::print::{Item, Output, Printer};
@@ -17,16 +20,19 @@ use crate::cli::signals::Signals;
 use crate::cli::verb::Verb;
 use crate::clock::{LocalClock, Offsets};
 use crate::greeting::Credentials;
+use crate::inbox::Scope;
 use crate::keys::Keys;
 use crate::link::LinkEvent;
 use crate::links::Links;
 use mio::{Events, Interest, Poll, Token, Waker};
 use stablechat_protocol::cluster::{Cluster, REPLICAS_MAX};
+use stablechat_protocol::conversation::Conversation;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_transport::TlsDialer;
-use std::io;
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +57,17 @@ pub struct AppSettings {
     pub cluster: Cluster,
     pub tls: TlsDialer,
     pub keys: Keys,
+    pub colours: Colours,
     pub start: Start,
+}
+
+/// When names and times have colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colours {
+    /// At a terminal, unless the environment has `NO_COLOR` (<https://no-color.org>).
+    Auto,
+    Always,
+    Never,
 }
 
 /// The first action, and whether anything follows.
@@ -69,6 +85,10 @@ pub struct Start {
     pub ends: bool,
     /// Whether lines are read from standard input.
     pub reads_lines: bool,
+    /// The conversations to listen to; all if there are none.
+    pub listens_to: BTreeSet<Conversation>,
+    /// The command that is run for each message.
+    pub executes: Option<String>,
 }
 
 /// Runs the command line. Returns the exit code.
@@ -97,6 +117,10 @@ struct App {
     input: Option<Input>,
     /// The prompt, at a terminal.
     prompt: Option<Prompt>,
+    /// Runs the command for each message, if there is one.
+    execution: Option<Execution>,
+    /// The names that the prompt completes.
+    names: Names,
     /// Caught signals, when they mean an orderly end.
     signals: Option<Signals>,
     /// The cluster, for its names.
@@ -113,12 +137,20 @@ struct App {
 
 impl App {
     fn new(settings: AppSettings) -> io::Result<App> {
-        let AppSettings { mode, json, all_replies, cluster, tls, keys, start } = settings;
+        let AppSettings { mode, json, all_replies, cluster, tls, keys, colours, start } = settings;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let clock = LocalClock::start();
         let began = clock.now();
-        let settings = ControllerSettings { mode, all_replies, cluster: cluster.clone(), keys, new_client };
+        let scope = match start.listens_to.is_empty() {
+            true => Scope::All,
+            false => Scope::Only(start.listens_to),
+        };
+        let executes = start.executes.is_some();
+        let settings =
+            ControllerSettings { mode, all_replies, cluster: cluster.clone(), keys, scope, executes, new_client };
+        let execution = start.executes.map(|command| Execution::start(command, waker.clone())).transpose()?;
+        let names = Names::default();
         let mut controller = Controller::new(settings, began);
         if let Some((credentials, client)) = start.account {
             controller.use_account(credentials, client);
@@ -133,7 +165,7 @@ impl App {
         }
         let (mut input, mut prompt, mut signals) = (None, None, None);
         if start.reads_lines && mode == Mode::Prompt {
-            prompt = Some(Prompt::open(waker.clone(), places::history_file())?);
+            prompt = Some(Prompt::open(waker.clone(), places::history_file(), names.clone())?);
         } else if start.reads_lines {
             input = Some(Input::open(poll.registry().try_clone()?, INPUT)?);
         }
@@ -145,12 +177,19 @@ impl App {
         Ok(App {
             offsets: Offsets::new(cluster.replicas.len()),
             links: Links::new(&cluster, tls, poll.registry().try_clone()?, waker),
-            screen: Screen::new(Printer { json, all_replies, name_remarks: mode != Mode::Prompt }),
+            screen: Screen::new(Printer {
+                json,
+                all_replies,
+                name_remarks: mode != Mode::Prompt,
+                messages: message_style(colours, began),
+            }),
             poll,
             clock,
             controller,
             input,
             prompt,
+            execution,
+            names,
             signals,
             cluster,
             asked: None,
@@ -265,6 +304,9 @@ impl App {
                 }
             }
         }
+        if let Some(result) = self.execution.as_ref().and_then(Execution::take) {
+            self.controller.on_executed(result);
+        }
         while let Some(typed) = self.prompt.as_mut().and_then(Prompt::take) {
             match typed {
                 Typed::Line(line) => {
@@ -297,7 +339,14 @@ impl App {
                 Effect::Send { link, message } => self.links.send(link, &message),
                 Effect::LogIn { credentials, receive } => self.links.log_in(credentials, receive),
                 Effect::AskPassword { account } => self.asked = Some(account),
-                Effect::Show(output) => self.screen.show(&output, self.prompt.as_mut()),
+                Effect::Show(output) => {
+                    self.names.learn_from(&output.item);
+                    self.screen.show(&output, self.prompt.as_mut());
+                }
+                Effect::Execute { message, conversation } => {
+                    self.execution.iter().for_each(|execution| execution.run(message.clone(), conversation.clone()));
+                }
+                Effect::Learn(name) => self.names.learn(&name),
             }
         }
     }
@@ -321,8 +370,7 @@ impl App {
             && is_turn
             && self.controller.has_room()
         {
-            let name = self.controller.name().map_or("stablechat", |name| name.as_str());
-            prompt.give_turn(format!("{name}> "));
+            prompt.give_turn(prompt_of(&self.controller));
         }
     }
 
@@ -373,6 +421,31 @@ impl App {
             (is_kept_waiting && self.controller.is_changing() && self.controller.has_room()).then(|| self.turn_at());
         let deadlines = [self.links.deadline(), self.controller.deadline(), gathering, turn];
         deadlines.into_iter().flatten().min().map(|deadline| deadline.since(now))
+    }
+}
+
+/// The prompt: whose messages are sent, where to, and how much is unread elsewhere.
+fn prompt_of(controller: &Controller) -> String {
+    let name = controller.name().map_or("stablechat", |name| name.as_str());
+    let to = controller.talk().map(|talk| format!(" to {talk}")).unwrap_or_default();
+    let unread = match controller.unread_elsewhere() {
+        0 => String::new(),
+        unread => format!(" ({unread} unread elsewhere)"),
+    };
+    format!("{name}{to}{unread}> ")
+}
+
+/// How messages are written to standard output.
+fn message_style(colours: Colours, now: Timestamp) -> MessageStyle {
+    let is_terminal = io::stdout().is_terminal();
+    let is_colourful = match colours {
+        Colours::Always => true,
+        Colours::Never => false,
+        Colours::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    };
+    match is_terminal {
+        true => MessageStyle::at_terminal(is_colourful, now),
+        false => MessageStyle::plain().coloured(is_colourful),
     }
 }
 

@@ -16,9 +16,9 @@ use crate::greeting::Credentials;
 use crate::keys::Keys;
 use argh::{ArgsInfo, CommandInfoWithArgs};
 use forms::{
-    Admin, Arguments, Block, Blocked, Create, Delete, History, Inbox, Invite, Join, Key, KeyAction, Leave, List,
-    Listen, Members, Mute, Password, Probe, Replies, Room, Rooms, Send, SetTopic, Status, Subcommand, Unblock, Unmute,
-    Unread,
+    Admin, Arguments, Block, Blocked, Create, Delete, Export, History, Inbox, Invite, Join, Key, KeyAction, Leave,
+    List, Listen, Members, Mute, Password, Probe, Replies, Room, Rooms, Send, SetTopic, Status, Subcommand, Unblock,
+    Unmute, Unread,
 };
 use stablechat_command_line::Early;
 use stablechat_protocol::cluster::Cluster;
@@ -60,7 +60,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Fa
 }
 
 fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
-    let Arguments { cluster, keys, account, password_file, json, replies, command } = arguments;
+    let Arguments { cluster, keys, account, password_file, json, replies, color, command } = arguments;
+    // An export is for programs.
+    let json = json || matches!(command, Some(Subcommand::Export(_)));
     // Faults of the command itself are reported before anything is read.
     if let (Some(name), Some(Subcommand::Admin(_))) = (&account, &command)
         && !name.is_operator()
@@ -104,11 +106,12 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
             let verb = admin::read(&words, &cluster.id)?;
             (Mode::Once, speaking(operator(&secrets)?, None, verb))
         }
-        Some(Subcommand::Listen(Listen { once })) => {
+        Some(Subcommand::Listen(Listen { once, exec, conversations })) => {
             let mode = if once { Mode::Once } else { Mode::Listen };
             let name = required(account, "listen", &keys)?;
             let typed = secrets.typed(&name)?;
-            (mode, Start { first: Some(Verb::Connect { name }), typed, ends: once, ..Start::default() })
+            let (first, listens_to) = (Some(Verb::Connect { name }), conversations.into_iter().collect());
+            (mode, Start { first, typed, ends: once, listens_to, executes: exec, ..Start::default() })
         }
         Some(Subcommand::Send(Send { id, to, text })) => {
             let verb = Verb::Send { to, text: message_text(&text)? };
@@ -122,7 +125,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
         }
     };
     let all_replies = replies == Replies::All;
-    Ok(Parsed::Run(Box::new(AppSettings { mode, json, all_replies, cluster, tls, keys, start })))
+    Ok(Parsed::Run(Box::new(AppSettings { mode, json, all_replies, cluster, tls, keys, colours: color.0, start })))
 }
 
 /// The verb of a command that does nothing else.
@@ -131,6 +134,7 @@ fn verb_of(command: Subcommand) -> Result<Verb, Failure> {
     Ok(match command {
         Subcommand::Inbox(Inbox { all }) => Verb::Inbox { all },
         Subcommand::Unread(Unread {}) => Verb::Unread,
+        Subcommand::Export(Export {}) => Verb::Export,
         Subcommand::History(History { with, count }) => Verb::History { with, limit: count },
         Subcommand::Rooms(Rooms { glob }) => Verb::Rooms { pattern: glob.unwrap_or_else(Pattern::all) },
         Subcommand::Room(Room { words }) => {

@@ -2,6 +2,7 @@
 
 use crate::cli::admin;
 use crate::cli::exit::Failure;
+use crate::cli::messages::MessageStyle;
 use crate::cli::rooms;
 use crate::cli::status::ClusterStatus;
 use crate::cli::verb::{HELP, word_for};
@@ -134,7 +135,7 @@ pub enum Written {
 }
 
 /// Makes text of items.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Printer {
     /// JSON rather than text for people.
     pub json: bool,
@@ -142,11 +143,12 @@ pub struct Printer {
     pub all_replies: bool,
     /// Remarks begin with the program's name, which is needed where many programs share standard error.
     pub name_remarks: bool,
+    pub messages: MessageStyle,
 }
 
 impl Printer {
     /// Writes an item: one text for each stream that gets one.
-    pub fn write(&self, output: &Output) -> Vec<Written> {
+    pub fn write(&mut self, output: &Output) -> Vec<Written> {
         let mut written = Vec::new();
         match &output.item {
             Item::Notice(text) => written.push(self.remark(text)),
@@ -195,7 +197,7 @@ impl Printer {
     }
 
     /// A result for people, without the end of its line.
-    fn text(&self, output: &Output) -> String {
+    fn text(&mut self, output: &Output) -> String {
         let stored = match &output.by {
             Some(by) if self.all_replies => format!(" (stored on {} of {})", by.copies, by.replicas),
             _ => String::new(),
@@ -204,14 +206,13 @@ impl Printer {
             Item::Created { name } => format!("created {name}{stored}"),
             Item::Connected { name } => format!("connected as {name}"),
             Item::KeySet { name } => format!("{name} has another key{stored}"),
-            Item::Deleted { name } => format!("deleted {name}{stored}"),
+            Item::Deleted { name } => {
+                format!("deleted {name}{stored}; what it has sent stays with those it was sent to")
+            }
             Item::Sent { to, .. } => format!("sent to {to}{stored}"),
             Item::Account { name } => name.to_string(),
-            Item::Message { message, reader } => message_line(message, reader.as_ref()),
-            Item::Exchanged(message) => {
-                let (time, text) = (utc(message.uid.timestamp), visible(message.text.as_str()));
-                format!("[{time}] {} -> {}: {text}", message.from, message.to)
-            }
+            Item::Message { message, reader } => self.messages.line(message, reader.as_ref()),
+            Item::Exchanged(message) => self.messages.exchanged(message),
             Item::Conversation(InboxEntry { conversation, unread, is_muted, is_request, .. }) => {
                 let muted = if *is_muted { ", muted" } else { "" };
                 let request = if *is_request { ", not answered yet" } else { "" };
@@ -349,17 +350,6 @@ fn subject(command: &Command) -> String {
     }
 }
 
-/// A message as a line. Between two accounts, one reads only who speaks, unless it is oneself.
-fn message_line(message: &Message, reader: Option<&AccountName>) -> String {
-    let (time, text) = (utc(message.uid.timestamp), visible(message.text.as_str()));
-    let Message { from, to, .. } = message;
-    match to {
-        Conversation::Room { name } => format!("[{time}] {name} {from}: {text}"),
-        _ if reader == Some(from) && *to != Conversation::with(from) => format!("[{time}] {from} -> {to}: {text}"),
-        _ => format!("[{time}] {from}: {text}"),
-    }
-}
-
 /// An answer in a sentence.
 fn in_words(answer: &Answer) -> String {
     match answer {
@@ -394,7 +384,7 @@ mod tests {
     }
 
     fn write(json: bool, all_replies: bool, item: Item, by: Option<Answerer>) -> Vec<Written> {
-        Printer { json, all_replies, name_remarks: true }.write(&Output { item, by })
+        Printer { json, all_replies, name_remarks: true, messages: MessageStyle::plain() }.write(&Output { item, by })
     }
 
     fn result(text: &str) -> Vec<Written> {
@@ -409,11 +399,6 @@ mod tests {
         let to_bob = |text| Item::Message { message: message(text), reader: Some(name("bob")) };
         let incoming = to_bob("hi\x07");
         assert_eq!(write(false, true, incoming, None), result("[2026-11-22 08:30:05] alice: hi\u{2407}"));
-        let own = Item::Message { message: message("hi"), reader: Some(name("alice")) };
-        assert_eq!(write(false, false, own, None), result("[2026-11-22 08:30:05] alice -> bob: hi"));
-        let room = Conversation::Room { name: RoomName::parse("#ops").expect("a name") };
-        let in_room = Item::Message { message: Message { to: room, ..message("hi") }, reader: Some(name("bob")) };
-        assert_eq!(write(false, false, in_room, None), result("[2026-11-22 08:30:05] #ops alice: hi"));
         let exchanged = Item::Exchanged(message("hi"));
         assert_eq!(write(false, false, exchanged, by_a()), result("[2026-11-22 08:30:05] alice -> bob: hi"));
         let failed = Item::Failed { line: Some(3), verb: Some("send"), failure: Failure::new(1, "no\x1b") };

@@ -4,13 +4,14 @@
 //! Text that is printed while a line is being read goes through rustyline's external printer. That printer has a thread of
 //! its own, because it blocks if the line is finished at that very moment, until the next line is begun.
 
+use crate::cli::completion::{LineCompleter, Names};
 use crate::cli::exit::Failure;
 use crate::cli::secrets;
 use crate::greeting::Credentials;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use mio::Waker;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use rustyline::config::Config;
+use rustyline::config::{CompletionType, Config};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Editor, ExternalPrinter};
@@ -69,12 +70,13 @@ impl Prompt {
     ///
     /// # Errors
     /// The terminal cannot be used, or a thread cannot be started.
-    pub fn open(waker: Arc<Waker>, history: Option<PathBuf>) -> io::Result<Prompt> {
+    pub fn open(waker: Arc<Waker>, history: Option<PathBuf>, names: Names) -> io::Result<Prompt> {
         ORIGINAL.get_or_init(|| tcgetattr(io::stdin()).expect("standard input was found to be a terminal"));
         let config = Config::builder().max_history_size(HISTORY_LINES).map_err(io::Error::other)?;
         // Without bracketed paste, pasted lines are commands like any others, and a killed client cannot leave that mode on.
-        let mut editor: Editor<(), FileHistory> =
-            Editor::with_config(config.bracketed_paste(false).build()).map_err(io::Error::other)?;
+        let config = config.bracketed_paste(false).completion_type(CompletionType::List).build();
+        let mut editor: Editor<LineCompleter, FileHistory> = Editor::with_config(config).map_err(io::Error::other)?;
+        editor.set_helper(Some(LineCompleter::new(names)));
         let printer = editor.create_external_printer().ok();
         let (send_typed, typed) = bounded(4);
         let (turns, take_turn) = bounded(1);
@@ -174,7 +176,7 @@ fn start_printer(
 
 /// The prompt's thread.
 struct Reader {
-    editor: Editor<(), FileHistory>,
+    editor: Editor<LineCompleter, FileHistory>,
     history: Option<PathBuf>,
     turns: Receiver<Turn>,
     typed: Sender<Typed>,

@@ -18,6 +18,7 @@ connect NAME              speak as NAME, and get its messages
 delete NAME               end the account NAME, and set its key aside
 list [GLOB]               the accounts, or those that match: list a*
 send WHERE TEXT...        send a message to an account, or to a #room; the text is sent as typed
+to WHERE                  what you type goes there, and verbs have a / before them; /to ends it
 inbox [all]               conversations with something unread, and invitations
 unread                    show unread messages, and leave them unread
 history WHERE [N]         the last N messages exchanged there (20)
@@ -52,6 +53,10 @@ pub enum Verb {
     List { pattern: Pattern },
     /// Send a message.
     Send { to: Conversation, text: MessageText },
+    /// Send what is typed to a conversation, or take it as verbs again. Only at the prompt.
+    To { conversation: Option<Conversation> },
+    /// Write all messages that the account may read. There is no such verb at the prompt.
+    Export,
     /// Show the conversations with something unread, or all.
     Inbox { all: bool },
     /// Show unread messages, which leaves them unread.
@@ -107,6 +112,8 @@ impl Verb {
             ("list", []) => Ok(Some(Verb::List { pattern: Pattern::all() })),
             ("list", [glob]) => Ok(Some(Verb::List { pattern: pattern(glob)? })),
             ("send", [_, ..]) => parse_send(rest).map(Some),
+            ("to", []) => Ok(Some(Verb::To { conversation: None })),
+            ("to", [place]) => Ok(Some(Verb::To { conversation: Some(conversation(place)?) })),
             ("inbox", []) => Ok(Some(Verb::Inbox { all: false })),
             ("inbox", ["all"]) => Ok(Some(Verb::Inbox { all: true })),
             ("unread", []) => Ok(Some(Verb::Unread)),
@@ -145,6 +152,8 @@ impl Verb {
             Verb::Delete { .. } => "delete",
             Verb::List { .. } => "list",
             Verb::Send { .. } => "send",
+            Verb::To { .. } => "to",
+            Verb::Export => "export",
             Verb::Inbox { .. } => "inbox",
             Verb::Unread => "unread",
             Verb::History { .. } => "history",
@@ -300,6 +309,8 @@ mod tests {
         assert_eq!((parse("inbox"), parse("inbox all")), (Verb::Inbox { all: false }, Verb::Inbox { all: true }));
         assert_eq!(parse("rooms"), Verb::Rooms { pattern: Pattern::all() });
         assert_eq!(parse("rooms #o*"), Verb::Rooms { pattern: Pattern::parse("o*").expect("a pattern") });
+        assert_eq!(parse("to #ops"), Verb::To { conversation: Some(with("#ops")) });
+        assert_eq!(parse("to"), Verb::To { conversation: None });
         assert_eq!(parse("block bob"), Verb::Block { name: name("bob"), is_blocked: true });
         assert_eq!(parse("unmute #ops"), Verb::Mute { conversation: with("#ops"), is_muted: false });
         assert_eq!(parse("help me"), Verb::Help);

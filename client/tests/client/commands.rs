@@ -19,7 +19,7 @@ fn accounts_are_created_listed_and_deleted() {
     cluster.run(&["list"]).says("alice\nbob\n");
     cluster.run(&["list", "a*"]).says("alice\n");
     cluster.run(&["list", "z*"]).says("");
-    cluster.run(&["delete", "alice"]).says("deleted alice\n");
+    cluster.run(&["delete", "alice"]).says("deleted alice; what it has sent stays with those it was sent to\n");
     assert!(!cluster.key("alice").exists());
     cluster.run(&["list"]).says("bob\n");
     let said = cluster.run(&["delete", "alice"]);

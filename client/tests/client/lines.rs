@@ -32,9 +32,9 @@ fn a_conversation_over_a_pipe_is_answered_line_by_line() {
         ("", "sent to bob"),
         ("", "bob: 2"),
         ("history alice", "alice -> bob: 1"),
-        ("delete alice", "deleted alice"),
+        ("delete alice", "deleted alice; what it has sent stays with those it was sent to"),
         ("list", "bob"),
-        ("delete bob", "deleted bob"),
+        ("delete bob", "deleted bob; what it has sent stays with those it was sent to"),
     ] {
         talk.type_line(line);
         let got = talk.line();

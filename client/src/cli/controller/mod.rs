@@ -7,6 +7,7 @@
 //! The controller has no socket, terminal or clock. Its owner calls it with lines, frames and the time, and performs the effects
 //! that [`Controller::take_effects`] returns. It does read and write key files.
 
+mod execution;
 mod input;
 pub mod job;
 mod logins;
@@ -25,15 +26,17 @@ use crate::cli::print::{Answerer, Item, Output};
 use crate::cli::status::Report;
 use crate::cli::verb::Verb;
 use crate::greeting::Credentials;
+use crate::inbox::Scope;
 use crate::keys::Keys;
 use crate::session::AnswerKind;
+use execution::Executions;
 use input::LineInput;
 use job::{Content, Job, Reply, Stage};
 use logins::Logins;
 use outcome::Outcome;
 use queue::JobQueue;
 use reachability::{ReachNews, Reachability};
-use stablechat_protocol::answer::{Answer, Refusal};
+use stablechat_protocol::answer::{Answer, QueryAnswer, Refusal};
 use stablechat_protocol::cluster::Cluster;
 use stablechat_protocol::command::Command;
 use stablechat_protocol::conversation::{Conversation, Message};
@@ -42,6 +45,7 @@ use stablechat_protocol::name::AccountName;
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use status_collection::StatusCollection;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use timeouts::Timeouts;
 
@@ -52,6 +56,10 @@ pub struct ControllerSettings {
     pub all_replies: bool,
     pub cluster: Cluster,
     pub keys: Keys,
+    /// The conversations whose messages are shown as they come, until the user says otherwise.
+    pub scope: Scope,
+    /// Whether a command is run for each message, instead of showing it.
+    pub executes: bool,
     /// Makes client ids, which nobody may have used before.
     pub new_client: fn() -> ClientId,
 }
@@ -74,6 +82,13 @@ pub enum Effect {
         account: AccountName,
     },
     Show(Output),
+    /// Run the command for a message, and call [`Controller::on_executed`].
+    Execute {
+        message: Message,
+        conversation: Conversation,
+    },
+    /// Complete this name at the prompt.
+    Learn(String),
 }
 
 pub struct Controller {
@@ -84,6 +99,9 @@ pub struct Controller {
     previous: Option<ActiveAccount>,
     logins: Logins,
     jobs: JobQueue,
+    executions: Executions,
+    /// The queries for names that the prompt can complete.
+    learning: BTreeSet<u64>,
     status: StatusCollection,
     reach: Reachability,
     timeouts: Timeouts,
@@ -104,6 +122,8 @@ impl Controller {
             previous: None,
             logins: Logins::default(),
             jobs: JobQueue::default(),
+            executions: Executions::default(),
+            learning: BTreeSet::new(),
             status: StatusCollection::default(),
             reach: Reachability::new(now),
             timeouts: Timeouts::new(settings.mode, bound, now),
@@ -193,6 +213,16 @@ impl Controller {
     /// The name of the account in use.
     pub fn name(&self) -> Option<&AccountName> {
         self.previous.as_ref().unwrap_or(&self.account).name()
+    }
+
+    /// The conversation that lines are sent to, if they are no verbs.
+    pub fn talk(&self) -> Option<&Conversation> {
+        self.input.talk()
+    }
+
+    /// How many messages are unread in conversations that are not shown, about.
+    pub fn unread_elsewhere(&self) -> u64 {
+        self.account.unread_elsewhere()
     }
 
     /// The exit code, once everything is over.
@@ -293,6 +323,10 @@ impl Controller {
         self.work(now);
         self.tell_reach(now);
 
+        if self.executions.are_running() {
+            // A command takes as long as it takes.
+            self.timeouts.on_progress(now);
+        }
         self.timeouts.on_time(now, self.is_waiting(), self.input.has_ended());
         let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         if is_due(self.timeouts.give_up_at(self.is_waiting())) {
@@ -323,6 +357,11 @@ impl Controller {
             AccountEvent::Answer(answer) => self.on_answer(now, answer),
             AccountEvent::QueryAnswer { link, number, answer, metadata } => {
                 self.timeouts.on_progress(now);
+                if self.learning.remove(&number) {
+                    self.account.close(number);
+                    self.learn(answer);
+                    return;
+                }
                 let Some(job) = self.jobs.of_query(number) else { return };
                 if job.replies.is_empty() || self.settings.all_replies {
                     job.on_reply(now, Reply { link, content: Content::Query(answer), metadata });
@@ -349,10 +388,30 @@ impl Controller {
     fn on_message_to_show(&mut self, message: Message) {
         let is_own = self.account.name() == Some(&message.from);
         let is_note = message.to == Conversation::with(&message.from);
-        if self.settings.mode == Mode::Prompt || !is_own || is_note {
-            let reader = self.account.name().cloned();
-            self.show(Item::Message { message, reader }, None);
+        let is_wanted = self.settings.mode == Mode::Prompt || !is_own || is_note;
+        match (is_wanted, self.settings.executes) {
+            (true, true) => self.execute(message),
+            (true, false) => {
+                let reader = self.account.name().cloned();
+                self.show(Item::Message { message, reader }, None);
+            }
+            (false, _) => self.account.on_handled(message.uid),
         }
+    }
+
+    /// The conversation of a message, as the account in use names it.
+    fn conversation_of(&self, message: &Message) -> Conversation {
+        self.account.name().map_or_else(|| message.to.clone(), |name| message.conversation(name))
+    }
+
+    /// Learns the names in an answer.
+    fn learn(&mut self, answer: QueryAnswer) {
+        let names: Vec<String> = match answer {
+            QueryAnswer::Accounts { names, .. } => names.iter().map(ToString::to_string).collect(),
+            QueryAnswer::Rooms { rooms, .. } => rooms.iter().map(|room| room.name.to_string()).collect(),
+            _ => Vec::new(),
+        };
+        self.effects.extend(names.into_iter().map(Effect::Learn));
     }
 
     fn on_answer(&mut self, now: Timestamp, answer: CommandAnswer) {

@@ -7,13 +7,14 @@ use crate::cli::exit::{self, Failure};
 use crate::cli::mode::Mode;
 use crate::cli::print::{Answerer, Item};
 use crate::cli::verb::Verb;
+use crate::inbox::Scope;
 use stablechat_protocol::answer::{Answer, QueryAnswer};
 use stablechat_protocol::command::{Command, PAGE_MAX, Query};
 use stablechat_protocol::conversation::{Conversation, Message, Page};
 use stablechat_protocol::message::ToReplica;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// How long to wait for the other replicas' answers after the first, beside one delivery bound.
@@ -41,7 +42,8 @@ impl Controller {
     /// Fetches the next page of unread messages.
     fn receive(&mut self, now: Timestamp) {
         // The first page of an account that is being connected is asked for by the connect itself.
-        let can_fetch = self.previous.is_none() && self.reach.can_send() && !self.is_output_lost;
+        let can_fetch =
+            self.previous.is_none() && self.reach.can_send() && !self.is_output_lost && !self.executions.are_many();
         if let Some(page) = can_fetch.then(|| self.account.fetch(now)).flatten() {
             self.send(page);
         }
@@ -89,7 +91,7 @@ impl Controller {
             && let Some(job) = self.jobs.next(self.account.is_quiet())
         {
             let stage = match job.task.clone() {
-                Ok(Verb::Help | Verb::Quit) | Err(_) => Some(Stage::Local),
+                Ok(Verb::Help | Verb::Quit | Verb::To { conversation: None }) | Err(_) => Some(Stage::Local),
                 // It needs neither a replica to begin with, nor a place in the order.
                 Ok(Verb::Status) => self.start_status(now),
                 Ok(verb) if self.can_start(&verb) => Some(self.start(now, verb)),
@@ -214,12 +216,16 @@ impl Controller {
             }
             Verb::Block { name, is_blocked } => {
                 self.show_each(&replies, |_| Item::Blocked { name: name.clone(), is_blocked });
+                self.account.on_reach_regained();
             }
             Verb::Mute { conversation, is_muted } => {
                 self.show_each(&replies, |_| Item::Muted { conversation: conversation.clone(), is_muted });
+                self.account.on_reach_regained();
             }
+            Verb::To { conversation } => self.finish_to(conversation, &replies),
             Verb::History { with, limit } => return self.finish_history(now, job, &with, limit, replies),
             Verb::List { .. }
+            | Verb::Export
             | Verb::Inbox { .. }
             | Verb::Unread
             | Verb::Rooms { .. }
@@ -286,6 +292,24 @@ impl Controller {
         }
     }
 
+    /// Sends what is typed to a conversation from here on and shows nothing else, unless there is no such conversation.
+    fn finish_to(&mut self, conversation: Option<Conversation>, replies: &[Reply]) {
+        let is_there = replies.iter().any(|reply| reply.content.rejection().is_none());
+        match conversation {
+            Some(conversation) if is_there => {
+                self.notice(format!(
+                    "what you type goes to {conversation}; verbs have a / before them, and /to ends it"
+                ));
+                self.account.set_scope(Scope::Only(BTreeSet::from([conversation])));
+            }
+            Some(_) => self.input.end_talk(),
+            None => {
+                self.notice("what you type are verbs".into());
+                self.account.set_scope(self.settings.scope.clone());
+            }
+        }
+    }
+
     /// Shows a page, and asks for the next, or for what else the verb needs.
     fn finish_page(&mut self, now: Timestamp, job: &mut Job, verb: &Verb, replies: Vec<Reply>) -> Turn {
         let asked = job.page.take().or_else(|| first_query(verb));
@@ -308,9 +332,13 @@ impl Controller {
     /// What is to be shown of a page; and for a verb that shows the messages of conversations, what is to be asked for each.
     fn items(&self, verb: &Verb, answer: QueryAnswer, queries: &mut VecDeque<Query>) -> Vec<Item> {
         match (verb, answer) {
-            (Verb::Unread, QueryAnswer::Inbox { entries, .. }) => {
-                for entry in entries.into_iter().filter(|entry| entry.unread > 0) {
-                    let page = Page::Unread { after: Uid::MIN };
+            (Verb::Unread | Verb::Export, QueryAnswer::Inbox { entries, .. }) => {
+                let is_export = *verb == Verb::Export;
+                let page = match is_export {
+                    true => Page::After { uid: Uid::MIN },
+                    false => Page::Unread { after: Uid::MIN },
+                };
+                for entry in entries.into_iter().filter(|entry| is_export || entry.unread > 0) {
                     let query = Query::History { conversation: entry.conversation, page, limit: PAGE_MAX };
                     if !queries.contains(&query) {
                         queries.push_back(query);
@@ -407,6 +435,9 @@ fn first_query(verb: &Verb) -> Option<Query> {
     Some(match verb {
         Verb::List { pattern } => Query::List { pattern: pattern.clone(), after, limit },
         Verb::Inbox { all } => Query::Inbox { all: *all, after: None, limit },
+        Verb::Export => Query::Inbox { all: true, after: None, limit },
+        // Whether there is such a conversation.
+        Verb::To { conversation: Some(conversation) } => history(conversation, 1, Page::Latest),
         Verb::Unread => inbox(),
         Verb::History { with, limit } => history(with, *limit, Page::Latest),
         Verb::Rooms { pattern } => Query::Rooms { pattern: pattern.clone(), after: None, limit },
@@ -425,7 +456,11 @@ fn page_after(asked: &Query, answer: &QueryAnswer) -> Option<Query> {
         (Query::Rooms { after, .. }, QueryAnswer::Rooms { next: Some(last), .. }) => *after = Some(last.clone()),
         (Query::Members { after, .. }, QueryAnswer::Members { next: Some(last), .. }) => *after = Some(*last),
         (Query::History { page, .. }, QueryAnswer::Messages { messages, later: true, .. }) => {
-            *page = Page::Unread { after: messages.last()?.uid };
+            let last = messages.last()?.uid;
+            *page = match page {
+                Page::Unread { .. } => Page::Unread { after: last },
+                _ => Page::After { uid: last },
+            };
         }
         _ => return None,
     }

@@ -230,7 +230,7 @@ impl Talks {
                 break;
             }
             let unread = self.unread(account, *id);
-            if !all && unread == 0 {
+            if !all && unread == 0 && !part.is_muted {
                 continue;
             }
             let talk = &self.talks[id];

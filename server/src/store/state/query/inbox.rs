@@ -45,7 +45,7 @@ pub fn page(
         let Some(head) = conversations::head(rows, id)? else { continue };
         let membership: Membership = decode(Column::Members.name(), &membership)?;
         let part = Part { id, membership, head };
-        if all || part.unread() > 0 {
+        if all || part.unread() > 0 || part.membership.is_muted {
             entries.push(entry(rows, user.id, part)?);
         }
     }

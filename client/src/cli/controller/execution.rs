@@ -1,0 +1,65 @@
+//! Messages that a command is run for (`listen --exec`), one after the other. A message is read when its command has succeeded.
+
+use super::{Controller, Effect};
+use crate::cli::execution;
+use crate::cli::exit::{self, Failure};
+use crate::cli::print::Item;
+use stablechat_protocol::conversation::Message;
+use std::collections::VecDeque;
+
+/// How many messages wait for their commands at most before no more are fetched.
+const WAITING_MAX: usize = 2000;
+
+/// The messages that wait for their commands.
+#[derive(Default)]
+pub(super) struct Executions {
+    /// The one whose command runs is the first.
+    waiting: VecDeque<Message>,
+    is_running: bool,
+}
+
+impl Executions {
+    /// Whether so many wait that no more are to be fetched.
+    pub fn are_many(&self) -> bool {
+        self.waiting.len() > WAITING_MAX
+    }
+
+    /// Whether a command runs.
+    pub fn are_running(&self) -> bool {
+        self.is_running
+    }
+}
+
+impl Controller {
+    /// Has the command run for a message when those before have theirs.
+    pub(super) fn execute(&mut self, message: Message) {
+        self.executions.waiting.push_back(message);
+        self.run_next();
+    }
+
+    /// The command that ran has ended. If it has failed, so has this program: whoever starts it again gets the message again.
+    pub fn on_executed(&mut self, result: Result<(), String>) {
+        self.executions.is_running = false;
+        let Some(message) = self.executions.waiting.pop_front() else { return };
+        match result {
+            Ok(()) => {
+                self.account.on_handled(message.uid);
+                self.run_next();
+            }
+            Err(fault) => {
+                let conversation = self.conversation_of(&message);
+                let failure = Failure::new(exit::REFUSED, execution::failure(&message, &conversation, &fault));
+                self.outcome.end(failure.code);
+                self.show(Item::Failed { line: None, verb: None, failure }, None);
+            }
+        }
+    }
+
+    fn run_next(&mut self) {
+        let is_free = !self.executions.is_running && !self.outcome.is_over();
+        let Some(message) = self.executions.waiting.front().filter(|_| is_free).cloned() else { return };
+        self.executions.is_running = true;
+        let conversation = self.conversation_of(&message);
+        self.effects.push(Effect::Execute { message, conversation });
+    }
+}
