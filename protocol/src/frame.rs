@@ -11,8 +11,9 @@ use std::fmt;
 
 /// The most bytes of an item: 1 MiB. A sender splits longer content over several messages.
 pub const FRAME_MAX: usize = 1024 * 1024;
-/// The most bytes of an item from a client to a replica: 48 KiB. The longest is an ack of [`crate::command::ACK_MAX`] messages.
-pub const CLIENT_FRAME_MAX: usize = 48 * 1024;
+/// The most bytes of an item from a client to a replica: 16 KiB. The longest is a message of 4,096 bytes with the rest of its
+/// request, less than 5 KiB.
+pub const CLIENT_FRAME_MAX: usize = 16 * 1024;
 /// A buffer that has grown larger than this, 4 KiB, is given back as soon as it is empty.
 const KEPT_MAX: usize = 4 * 1024;
 /// The bytes of a frame before its item: the length.
