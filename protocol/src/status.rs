@@ -53,6 +53,20 @@ wire_struct! {
         /// None while no log or snapshot is being transferred to it.
         pub catching_up: Option<CatchUpProgress>,
         pub counters: Counters,
+        pub contents: StateContents,
+    }
+}
+
+wire_struct! {
+    /// How much there is in the replicated state. It is equal at all replicas that have applied the same requests.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct StateContents {
+        pub accounts: u64,
+        /// Conversations, of two accounts and in rooms.
+        pub conversations: u64,
+        pub messages: u64,
+        /// The bytes of all messages as they are stored, before compression: text, sender and key.
+        pub message_bytes: u64,
     }
 }
 

@@ -5,7 +5,8 @@
 //! - [`talker`] is a client that keeps sending while replicas fail, over the links and sessions of the command line; [`ledger`]
 //!   compares the answers that it got with the replicas' stores.
 //! - [`hostile`] attacks replicas while honest people chat.
-//! - [`load`] keeps replicas busy and measures throughput and latency.
+//! - [`load`] keeps replicas busy and measures throughput and latency; [`fan_out`] measures what members of a room cost, and
+//!   [`store_costs`] what a message costs in the store.
 //! - [`metrics`] reads what running replicas count.
 //! - [`manual`] makes manual pages from the command lines' own descriptions.
 //! - [`network`] gives each replica a host of its own. Its cables can be pulled, and can delay and lose frames.
@@ -14,6 +15,7 @@
 //! - [`wait`] waits for conditions.
 
 pub mod cluster;
+pub mod fan_out;
 pub mod hostile;
 pub mod ledger;
 pub mod load;
@@ -27,6 +29,7 @@ pub mod process;
 pub mod raw;
 pub mod session;
 pub mod simulator;
+pub mod store_costs;
 pub mod story;
 pub mod talker;
 pub mod wait;

@@ -2,6 +2,7 @@
 //! messages at a given pace, and records the answer to each.
 
 use crate::network::enter;
+use crate::raw::{RawClient, call_everywhere};
 use crate::session::Person;
 use mio::{Events, Poll, Token, Waker};
 use stablechat_client::clock::{LocalClock, Offsets};
@@ -16,6 +17,7 @@ use stablechat_protocol::login::SecretKey;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::RequestId;
+use stablechat_protocol::room::{RoomAction, RoomName};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -55,6 +57,32 @@ pub struct Plan {
     pub messages_max: u64,
     /// The request of this number, from 1.
     pub command: fn(&AccountName, u64) -> Command,
+}
+
+/// The room to which [`to_bob_and_room`] sends.
+const ROOM: &str = "#talkers";
+
+/// Creates bob's account at all replicas, and his room.
+pub fn create_bob(clients: &mut [RawClient], bob: &Person) {
+    create_and_act(clients, bob, RoomAction::Create { is_private: false });
+}
+
+/// Creates a talker's account at all replicas, and makes it a member of bob's room.
+pub fn create_talker(clients: &mut [RawClient], person: &Person) {
+    create_and_act(clients, person, RoomAction::Join);
+}
+
+fn create_and_act(clients: &mut [RawClient], person: &Person, action: RoomAction) {
+    call_everywhere(clients, &person.create());
+    clients.iter_mut().for_each(|client| client.login(person, false));
+    let room = RoomName::parse(ROOM).expect("a name by the rules");
+    call_everywhere(clients, &Command::Room { room, action });
+}
+
+/// Sends "account number" to bob and, every other time, to the room in which he is: either way it reaches him.
+pub fn to_bob_and_room(account: &AccountName, number: u64) -> Command {
+    let to = if number.is_multiple_of(2) { ROOM } else { "bob" };
+    crate::session::send(to, format!("{account} {number}"))
 }
 
 /// The next turn after `now` of a client that calls at a steady pace, at `first` for the first time. The turns stay where they are,

@@ -2,7 +2,7 @@
 //!
 //! Both are declared with `argh`, which reads options of the program only before the subcommand, knows no `--option=value`, and
 //! leaves its help as long and as wide as it comes. [`parse`] stands between: it puts the words in the order that `argh` reads
-//! ([`order`]) and makes the help fit a screen ([`help`]). [`completion`] tells the shells the same.
+//! ([`order`]) and makes the help fit a screen ([`help`]). [`completion`] tells the shells the same. [`size`] writes sizes.
 //!
 //! Left out: what the words mean. Nothing here knows an option or a subcommand of either program; all of it comes from
 //! `argh`'s description of the command line.
@@ -12,6 +12,7 @@
 pub mod completion;
 pub mod help;
 pub mod order;
+pub mod size;
 
 use argh::{ArgsInfo, FromArgs};
 use order::Ordered;

@@ -7,10 +7,11 @@ mod json;
 mod table;
 
 use crate::cli::exit;
+use stablechat_command_line::size::size;
 use stablechat_protocol::digest::BoundaryDigests;
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::ReplicaName;
-use stablechat_protocol::status::{PublicStatus, ReportedPhase, StatusReport};
+use stablechat_protocol::status::{PublicStatus, ReportedPhase, StateContents, StatusReport};
 use stablechat_protocol::time::{Timestamp, utc};
 use std::fmt;
 use std::time::Duration;
@@ -132,7 +133,7 @@ impl ClusterStatus {
 
     /// For people: a table of at most 80 columns, and the comparison. Ends without a line's end.
     pub fn to_text(&self) -> String {
-        format!("{}{}{}", table::table(self), self.clock_lines(), self.comparison_line())
+        format!("{}{}{}{}", table::table(self), self.clock_lines(), self.contents_line(), self.comparison_line())
     }
 
     /// A line for each clock that differs too much from another, or nothing.
@@ -146,6 +147,14 @@ impl ClusterStatus {
             ))
         });
         lines.collect()
+    }
+
+    /// A line about what is stored, by the replica that has applied the most; or nothing.
+    fn contents_line(&self) -> String {
+        let Some(report) = self.reports().max_by_key(|report| report.applied.position) else { return String::new() };
+        let StateContents { accounts, conversations, messages, message_bytes } = report.contents;
+        let size = size(message_bytes);
+        format!("stored: {accounts} accounts, {conversations} conversations, {messages} messages of {size}\n")
     }
 
     /// One JSON object a line: one for each replica, and the comparison. Ends with a line's end.

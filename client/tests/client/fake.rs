@@ -18,7 +18,7 @@ use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::{AccountName, ClusterId, ClusterName, ReplicaName};
 use stablechat_protocol::request::{Actor, Request, RequestId};
 use stablechat_protocol::session::ClientId;
-use stablechat_protocol::status::{Counters, ReportedPhase, StatusReport};
+use stablechat_protocol::status::{Counters, ReportedPhase, StateContents, StatusReport};
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
 use stablechat_transport::{Identity, TlsAcceptor};
@@ -348,6 +348,7 @@ impl Replica {
             peers: Vec::new(),
             catching_up: None,
             counters: Counters { closed: position, ..Counters::default() },
+            contents: StateContents::default(),
         }
     }
 }

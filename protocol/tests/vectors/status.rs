@@ -7,7 +7,7 @@ use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::status::{
     CatchUpProgress, Counters, LossCounts, PeerReport, RefusalCounts, ReportedLoss, ReportedPeerState, ReportedPhase,
-    StatusReport,
+    StateContents, StatusReport,
 };
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -68,6 +68,7 @@ fn started() -> StatusReport {
         peers: vec![],
         catching_up: Some(catching_up()),
         counters: Counters::default(),
+        contents: StateContents::default(),
     }
 }
 
@@ -121,6 +122,7 @@ fn serving() -> StatusReport {
             rejoins: 2,
             state_disagreements: 0,
         },
+        contents: StateContents { accounts: 24, conversations: 256, messages: 65_536, message_bytes: 16_777_216 },
         ..started()
     }
 }

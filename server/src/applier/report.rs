@@ -34,6 +34,7 @@ impl Applier {
             peers: peers(&self.identity, &overview),
             catching_up: self.progress.report(overview.now, |peer| self.identity.name_of(peer)),
             counters: self.executor.measurements.counters(),
+            contents: self.executor.store.contents(),
         }
     }
 }

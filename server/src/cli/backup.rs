@@ -1,12 +1,13 @@
 //! `stablechatd backup`.
 
 use super::Failure;
-use super::data::{keep_private, size, with_store};
+use super::data::{keep_private, with_store};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::exit;
 use crate::store::{Backups, DataDirectory, DatabaseView, OpenError, applied_of, open_copy, owner_of};
 use argh::{ArgsInfo, FromArgs};
 use rocksdb::DB;
+use stablechat_command_line::size::size;
 use stablechat_protocol::time::utc;
 use std::fs::File;
 use std::path::{Path, PathBuf, absolute};

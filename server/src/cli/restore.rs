@@ -1,9 +1,10 @@
 //! `stablechatd restore`.
 
 use super::Failure;
-use super::data::{keep_private, size};
+use super::data::keep_private;
 use crate::store::{Backups, DataDirectory, Restored};
 use argh::{ArgsInfo, FromArgs};
+use stablechat_command_line::size::size;
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::time::utc;
 use std::path::PathBuf;

@@ -16,7 +16,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::histogram::Histogram;
 use stablechat_protocol::name::ClusterName;
-use stablechat_protocol::status::{Counters, PeerReport, ReportedPeerState, ReportedPhase, StatusReport};
+use stablechat_protocol::status::{
+    Counters, PeerReport, ReportedPeerState, ReportedPhase, StateContents, StatusReport,
+};
 use std::fmt;
 use std::time::Duration;
 
@@ -316,6 +318,14 @@ impl MetricsSnapshot {
         page.counters("stablechat_snapshots_total", "Snapshots that were transferred completely.", directions)
     }
 
+    fn write_contents(&self, page: &mut Page) -> fmt::Result {
+        let StateContents { accounts, conversations, messages, message_bytes } = self.report.contents;
+        page.gauge("stablechat_accounts", "Accounts that exist.", accounts)?;
+        page.gauge("stablechat_conversations", "Conversations, of two accounts and in rooms.", conversations)?;
+        page.gauge("stablechat_messages", "Messages that are stored.", messages)?;
+        page.gauge("stablechat_message_bytes", "Bytes of all messages as stored, before compression.", message_bytes)
+    }
+
     fn write_sizes(&self, page: &mut Page) -> fmt::Result {
         let Some(sizes) = &self.sizes else { return Ok(()) };
         page.gauge("stablechat_log_bytes", "Size of the log that is kept, uncompressed.", sizes.log)?;
@@ -342,6 +352,7 @@ impl Collector for MetricsSnapshot {
         self.write_peers(&mut page)?;
         self.write_answers(&mut page)?;
         self.write_repairs(&mut page)?;
+        self.write_contents(&mut page)?;
         self.write_sizes(&mut page)?;
         process::write(&mut page)
     }

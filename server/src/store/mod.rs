@@ -55,6 +55,7 @@ use stablechat_protocol::answer::QueryAnswer;
 use stablechat_protocol::digest::BoundaryDigests;
 use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
+use stablechat_protocol::status::StateContents;
 use stablechat_protocol::uid::Uid;
 use state::rows::Rows;
 use std::sync::Arc;
@@ -112,6 +113,11 @@ impl ChatStore {
     /// How far the log has been applied, uncommitted requests included.
     pub fn applied(&self) -> &Applied {
         self.log.applied()
+    }
+
+    /// How much there is in the state, uncommitted requests included.
+    pub fn contents(&self) -> StateContents {
+        self.rows.contents()
     }
 
     /// The number of this replica's incarnation, increased at every open.
@@ -238,6 +244,7 @@ impl ChatStore {
             return Ok(());
         }
         self.log.put_applied(&mut self.batch);
+        self.batch.put(schema::META, schema::META_CONTENTS, &self.rows.contents());
         let mut writes = self.batch.take();
         self.rows.drain_into(&mut writes);
         self.database.write("writing the applied requests", writes)?;

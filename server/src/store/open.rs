@@ -121,8 +121,9 @@ fn load(db: Arc<DB>, incarnation: Incarnation, lock: Option<File>) -> Result<Cha
     let log = Log::load(Arc::clone(&db))?;
     let initial = read_meta(&db, schema::META_INITIAL)?
         .ok_or_else(|| StoreError::Corrupt("it does not say with which settings it was made".into()))?;
+    let contents = read_meta(&db, schema::META_CONTENTS)?.unwrap_or_default();
     Ok(ChatStore {
-        rows: Rows::new(Arc::clone(&db), log.applied().state_digest, initial),
+        rows: Rows::new(Arc::clone(&db), log.applied().state_digest, contents, initial),
         log,
         repairs: Repairs::default(),
         batch: Batch::new(Arc::clone(&db)),

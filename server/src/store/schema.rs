@@ -43,6 +43,8 @@ pub const META_EPOCH: &[u8] = b"epoch";
 pub const META_RESTARTS: &[u8] = b"restarts";
 /// In [`META`]: how far the log has been applied, [`Applied`].
 pub const META_APPLIED: &[u8] = b"applied";
+/// In [`META`]: the [`stablechat_protocol::status::StateContents`] after the last applied request; absent when there is none.
+pub const META_CONTENTS: &[u8] = b"contents";
 /// In [`META`]: the uid up to which the log is settled, so that nothing is undone any more; [`Uid::MIN`] when nothing is.
 pub const META_SETTLED: &[u8] = b"settled";
 /// In [`META`]: the [`LogMark`] of the last request that was truncated, after which the log begins; absent when the log is whole.

@@ -2,10 +2,12 @@
 
 use argh::FromArgs;
 use stablechat_tests::cluster::Cluster;
+use stablechat_tests::fan_out;
 use stablechat_tests::load::{Load, LoadResult};
 use stablechat_tests::process::Usage;
 use stablechat_tests::raw::{RawClient, call_everywhere};
 use stablechat_tests::session::{Person, send};
+use stablechat_tests::store_costs::{self, Recipients};
 use std::fs::File;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 #[argh(
     example = "{command_name} --seconds 10",
     example = "TMPDIR=/var/tmp {command_name} --replicas 3 --delivery-bound-ms 200",
+    example = "{command_name} --members 10000 --connected 1000",
     note = "A request is a `send` to an account that is not connected. The latency goes from the request's timestamp to its
 first answer. Build with `cargo build --workspace` first."
 )]
@@ -32,6 +35,14 @@ struct Arguments {
     /// the bytes in a message's text (100)
     #[argh(option, default = "100")]
     text_bytes: usize,
+    /// the members of the largest room whose messages are measured in a store without a network, 2 to 10,000; 0 for none of
+    /// this (10000)
+    #[argh(option, default = "10_000")]
+    members: usize,
+    /// the members of a room that are connected to one replica while messages are sent to it, up to 1,000; 0 for none of this
+    /// (1000)
+    #[argh(option, default = "1000")]
+    connected: usize,
 }
 
 /// The names of replicas.
@@ -48,6 +59,7 @@ fn main() -> io::Result<()> {
     let names = NAMES.get(..arguments.replicas).filter(|names| !names.is_empty());
     let names = names.ok_or_else(|| io::Error::other("there can be 1 to 9 replicas"))?;
     print_sync_times()?;
+    print_store_costs(&arguments)?;
     let cluster = Cluster::start(names, Duration::from_millis(arguments.delivery_bound_ms));
     cluster.wait_until_same(WHOLE);
     let mut clients: Vec<RawClient> = names.iter().map(|name| cluster.greet(name)).collect();
@@ -83,6 +95,52 @@ fn main() -> io::Result<()> {
         let before = cluster.usage(names[0]);
         let measured = load.run(Duration::from_secs(arguments.seconds))?;
         print_row((sessions, window), &measured, before, cluster.usage(names[0]));
+    }
+    print_fan_out(&arguments, &cluster, names[0])
+}
+
+/// Prints what a message costs in a store.
+fn print_store_costs(arguments: &Arguments) -> io::Result<()> {
+    let rooms = [2, 100, arguments.members].into_iter().filter(|members| *members <= arguments.members);
+    let mut rooms: Vec<Recipients> = rooms.map(Recipients::Room).collect();
+    rooms.dedup();
+    if rooms.is_empty() {
+        return Ok(());
+    }
+    println!(
+        "\nin the store, without a network; each message is committed alone, and the time is that before the commit"
+    );
+    println!("{:>16} {:>10} {:>11} {:>9}", "a message to", "rows/send", "bytes/send", "us/send");
+    for recipients in std::iter::once(Recipients::Person).chain(rooms) {
+        let cost = store_costs::measure(recipients, arguments.text_bytes).map_err(io::Error::other)?;
+        let micros = cost.time.as_secs_f64() * 1e6;
+        println!("{recipients:>16} {:>10.1} {:>11.0} {micros:>9.1}", cost.rows, cost.bytes);
+    }
+    println!();
+    Ok(())
+}
+
+/// Prints what a message costs that goes to many connections.
+fn print_fan_out(arguments: &Arguments, cluster: &Cluster, name: &str) -> io::Result<()> {
+    println!("\na room with members connected to replica {name}, one message after the other");
+    println!(
+        "{:>9} {:>11} {:>10} {:>12} {:>10} {:>7} {:>9}",
+        "connected", "messages/s", "bytes each", "replica us", "writes us", "ratio", "p50"
+    );
+    let time = Duration::from_secs(arguments.seconds);
+    for connected in [1, arguments.connected / 10, arguments.connected] {
+        if connected == 0 {
+            continue;
+        }
+        let cost = fan_out::measure(cluster, name, connected, arguments.text_bytes, time)?;
+        let [replica, writes] = [cost.replica, cost.writes].map(|time| time.as_secs_f64() * 1e6);
+        println!(
+            "{connected:>9} {:>11.0} {:>10} {replica:>12.0} {writes:>10.0} {:>7.2} {:>6.2} ms",
+            cost.messages as f64 / time.as_secs_f64(),
+            cost.bytes,
+            replica / writes,
+            cost.median.as_secs_f64() * 1e3,
+        );
     }
     Ok(())
 }

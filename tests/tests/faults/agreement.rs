@@ -11,7 +11,7 @@ use stablechat_tests::cluster::{CLUSTER, Cluster};
 use stablechat_tests::ledger::{assert_kept, assert_same};
 use stablechat_tests::raw::{RawClient, call_everywhere};
 use stablechat_tests::session::{Person, Session, send};
-use stablechat_tests::talker::{Plan, Talker};
+use stablechat_tests::talker::{Plan, Talker, create_bob, create_talker, to_bob_and_room};
 use std::time::{Duration, Instant};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -76,11 +76,13 @@ fn a_request_sent_to_one_replica_is_applied_by_all_or_none() {
     cluster.wait_until_same(WHOLE);
     let mut clients: Vec<RawClient> = NAMES.iter().map(|name| cluster.greet(name)).collect();
     let [alice, bob, carol, dave, mallory] = ["alice", "bob", "carol", "dave", "mallory"].map(Person::new);
-    for person in [&alice, &bob, &carol, &dave, &mallory] {
-        call_everywhere(&mut clients, &person.create());
-    }
-    let talker =
-        |person: &Person| Plan { window: 4, pace: Duration::from_millis(2), ..Plan::new(&cluster, person) }.start();
+    create_bob(&mut clients, &bob);
+    [&alice, &carol].into_iter().for_each(|person| create_talker(&mut clients, person));
+    [&dave, &mallory].into_iter().for_each(|person| call_everywhere(&mut clients, &person.create()));
+    let talker = |person: &Person| {
+        let plan = Plan { window: 4, pace: Duration::from_millis(2), ..Plan::new(&cluster, person) };
+        Plan { command: to_bob_and_room, ..plan }.start()
+    };
     let talkers: Vec<Talker> = [&alice, &carol].map(talker).into();
 
     let (mut kills, mut said) = (0, 0);

@@ -4,9 +4,9 @@
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::ledger::{assert_kept, assert_same};
 use stablechat_tests::network::{Network, PathMeasurement, Wire};
-use stablechat_tests::raw::{RawClient, call_everywhere};
+use stablechat_tests::raw::RawClient;
 use stablechat_tests::session::Person;
-use stablechat_tests::talker::{Plan, Talker, Transcript};
+use stablechat_tests::talker::{Plan, Talker, Transcript, create_bob, create_talker, to_bob_and_room};
 use stablechat_tests::wait::wait_until;
 use std::time::{Duration, Instant};
 
@@ -31,15 +31,15 @@ impl Scene {
         cluster.wait_until_same(WHOLE);
         let mut clients: Vec<RawClient> = NAMES.iter().map(|name| cluster.greet(name)).collect();
         let bob = Person::new("bob");
-        call_everywhere(&mut clients, &bob.create());
+        create_bob(&mut clients, &bob);
         let talkers = NAMES
             .iter()
             .flat_map(|host| [(*host, 1, 5), (host, 8, 10)])
             .map(|(host, window, pace)| {
                 let person = Person::new(&format!("on-{host}-{window}"));
-                call_everywhere(&mut clients, &person.create());
-                let namespace = Some(cluster.network().path(host));
-                Plan { namespace, window, pace: Duration::from_millis(pace), ..Plan::new(&cluster, &person) }.start()
+                create_talker(&mut clients, &person);
+                let (namespace, pace) = (Some(cluster.network().path(host)), Duration::from_millis(pace));
+                Plan { namespace, window, pace, command: to_bob_and_room, ..Plan::new(&cluster, &person) }.start()
             })
             .collect();
         Scene { cluster, bob, talkers }

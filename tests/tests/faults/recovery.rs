@@ -9,7 +9,7 @@ use stablechat_tests::cluster::Cluster;
 use stablechat_tests::ledger::{Ledger, assert_kept, assert_received, assert_same};
 use stablechat_tests::raw::{RawClient, call_everywhere};
 use stablechat_tests::session::{Person, send};
-use stablechat_tests::talker::{Plan, Talker, Transcript};
+use stablechat_tests::talker::{Plan, Talker, Transcript, create_bob, create_talker, to_bob_and_room};
 use stablechat_tests::wait::wait_until;
 use std::time::{Duration, Instant};
 
@@ -38,11 +38,12 @@ impl Scene {
         cluster.wait_until_same(WHOLE);
         let mut clients: Vec<RawClient> = NAMES.iter().map(|name| cluster.greet(name)).collect();
         let bob = Person::new("bob");
-        call_everywhere(&mut clients, &bob.create());
+        create_bob(&mut clients, &bob);
         let plan = |name: &str, window: usize, pace: u64| {
             let person = Person::new(name);
-            call_everywhere(&mut clients, &person.create());
-            Plan { window, pace: Duration::from_millis(pace), ..Plan::new(&cluster, &person) }
+            create_talker(&mut clients, &person);
+            let pace = Duration::from_millis(pace);
+            Plan { window, pace, command: to_bob_and_room, ..Plan::new(&cluster, &person) }
         };
         let plans = [("alice", 1, 1), ("carol", 16, 2)].map(|(name, window, pace)| (name, window, pace));
         let mut plan = plan;

@@ -76,6 +76,10 @@ fn replica(report: &StatusReport) -> Value {
             "done_percent": progress.done_percent,
         })),
         "counters": counters(&report.counters),
+        "accounts": report.contents.accounts,
+        "conversations": report.contents.conversations,
+        "messages": report.contents.messages,
+        "message_bytes": report.contents.message_bytes,
     })
 }
 

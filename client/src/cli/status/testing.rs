@@ -4,7 +4,7 @@ use super::{ClusterStatus, Report};
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::name::ReplicaName;
 use stablechat_protocol::status::{
-    CatchUpProgress, Counters, PeerReport, RefusalCounts, ReportedPeerState, ReportedPhase, StatusReport,
+    CatchUpProgress, Counters, PeerReport, RefusalCounts, ReportedPeerState, ReportedPhase, StateContents, StatusReport,
 };
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -63,6 +63,7 @@ pub fn report(replica: &str, peers: &[&str]) -> StatusReport {
             refused: RefusalCounts { late: 1, ahead: 0, not_serving: 3, overloaded: 0, no_room: 0, too_fast: 0 },
             ..Counters::default()
         },
+        contents: StateContents { accounts: 3, conversations: 2, messages: 24, message_bytes: 65_536 },
     }
 }
 

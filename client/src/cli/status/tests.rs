@@ -125,6 +125,7 @@ c        not in reach
 replica     lag   clock  links  answers  refused  repairs
 a        0.4 ms  0.0 ms  b -c      45/2        4        0
 b        0.4 ms       ?  a -c      45/2        4        0
+stored: 3 accounts, 2 conversations, 24 messages of 64.0 KiB
 state: unknown: only a serves, and there is none to compare it with";
     assert_eq!(cluster_status.to_text(), expected);
 }
@@ -181,6 +182,7 @@ fn json_is_a_line_for_each_replica_and_one_for_the_comparison() {
     assert_eq!(lines[0]["counters"]["refused"]["not_serving"], json!(3));
     assert_eq!((&lines[0]["settled"], &lines[0]["clock_offset_ns"]), (&json!(38), &json!(1500)));
     assert_eq!(lines[0]["catching_up"], Value::Null);
+    assert_eq!((&lines[0]["messages"], &lines[0]["message_bytes"]), (&json!(24), &json!(65_536)));
     assert_eq!((&lines[1]["catching_up"]["done_percent"], &lines[1]["catching_up"]["from"]), (&json!(24), &json!("a")));
     assert_eq!(lines[2], json!({"type": "status", "replica": "c", "in_reach": false}));
     assert_eq!((&lines[0]["restarts"], &lines[0]["join_wait_ns"]), (&json!(0), &Value::Null));

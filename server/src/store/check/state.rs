@@ -4,22 +4,24 @@ use super::Check;
 use crate::store::database::decode;
 use crate::store::error::StoreError;
 use crate::store::state::keys::{Column, SETTINGS, SWEEP, session_use_key};
-use crate::store::state::rows::{Direction, Row, Rows, row_digest};
+use crate::store::state::rows::{Direction, Row, Rows, row_digest, with_row};
 use crate::store::state::settings;
 use crate::store::state::values::{Invitation, KeptAnswer, Session, Sweep};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::session::{ClientId, WINDOW};
+use stablechat_protocol::status::StateContents;
 use std::collections::BTreeMap;
 
 impl Check<'_> {
-    /// The state digest is the one that the rows give.
+    /// The state digest and the contents are those that the rows give.
     pub(super) fn check_digest(&mut self) -> Result<(), StoreError> {
         self.begin("the state digest", &Column::ALL.map(Column::name));
-        let mut digest = Digest::ZERO;
+        let (mut digest, mut contents) = (Digest::ZERO, StateContents::default());
         for column in Column::ALL {
             for row in all(self.rows, column) {
                 let (key, value) = row?;
                 digest.toggle(row_digest(column, &key, &value));
+                contents = with_row(contents, column, &key, &value, u64::wrapping_add);
                 self.report.rows += 1;
                 self.count();
             }
@@ -28,6 +30,10 @@ impl Check<'_> {
         let said = self.store.applied().state_digest;
         if digest != said {
             self.fault(format!("the state digest is {said}, but the rows give {digest}"));
+        }
+        let counted = self.store.contents();
+        if contents != counted {
+            self.fault(format!("{counted:?} are counted, but the rows give {contents:?}"));
         }
         Ok(())
     }

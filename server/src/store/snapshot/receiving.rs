@@ -8,13 +8,14 @@ use crate::store::log::{Log, entries};
 use crate::store::schema::{self, LogEntry};
 use crate::store::state::housekeeping::SESSION_LIFETIME;
 use crate::store::state::keys::{Column, session_key};
-use crate::store::state::rows::{Rows, row_digest};
+use crate::store::state::rows::{Rows, row_digest, with_row};
 use crate::store::state::session;
 use crate::store::state::values::{Bytes, Session, UndoRecord};
 use rocksdb::{DB, IteratorMode, WriteBatch};
 use stablechat_protocol::digest::{Digest, LogMark};
 use stablechat_protocol::peer::{SnapshotEnd, SnapshotRow};
 use stablechat_protocol::request::Request;
+use stablechat_protocol::status::StateContents;
 use stablechat_protocol::uid::Uid;
 use stablechat_protocol::wire::to_cbor;
 
@@ -169,16 +170,17 @@ impl ChatStore {
             self.keep_orphans(self.log.settled(), end.applied)?;
         }
         self.remove_all()?;
-        self.move_incoming()?;
+        let contents = self.move_incoming()?;
 
         let mut batch = self.new_batch();
         Log::put_snapshot(&mut batch, &end);
+        batch.put(schema::META, schema::META_CONTENTS, &contents);
         batch.delete(schema::META, schema::META_INSTALLING);
         batch.delete(schema::META, schema::META_ORPHANS_KEPT);
         batch.delete_range(schema::INCOMING, b"", AFTER_ALL);
         self.database.write(WRITING, batch.take())?;
 
-        self.rows = Rows::new(self.database.shared(), end.state_digest, self.rows.initial().clone());
+        self.rows = Rows::new(self.database.shared(), end.state_digest, contents, self.rows.initial().clone());
         self.log.reload()
     }
 
@@ -230,20 +232,25 @@ impl ChatStore {
     }
 
     /// Moves the rows of the snapshot to their places.
-    fn move_incoming(&mut self) -> Result<(), StoreError> {
+    fn move_incoming(&mut self) -> Result<StateContents, StoreError> {
         let db = self.database.shared();
+        let mut contents = StateContents::default();
         let mut batch = WriteBatch::default();
         for row in db.iterator_cf(family(&db, schema::INCOMING), IteratorMode::Start) {
             let (place, value) = row.map_err(|error| StoreError::Rocks("reading a received snapshot", error))?;
             let named = place.split_first().and_then(|(number, key)| Some((family_name(*number)?, key)));
             let unnamed = || StoreError::Corrupt(format!("the key {place:02x?} of a snapshot names no column family"));
             let (name, key) = named.ok_or_else(unnamed)?;
+            if let Some(column) = Column::from_number(place[0]) {
+                contents = with_row(contents, column, key, &value, u64::wrapping_add);
+            }
             batch.put_cf(family(&db, name), key, value);
             if batch.size_in_bytes() >= BATCH_BYTES {
                 self.database.write_unsynced(WRITING, std::mem::take(&mut batch))?;
             }
         }
-        self.database.write_unsynced(WRITING, batch)
+        self.database.write_unsynced(WRITING, batch)?;
+        Ok(contents)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The rows of the replicated state: RocksDB, overlaid with what has been written since the last commit.
 //!
-//! Every write goes through [`Rows::write`], which updates the state digest and keeps the old value for the undo record. So no
-//! command can change the state without either.
+//! Every write goes through [`Rows::write`], which updates the state digest and the [`StateContents`], and keeps the old value for
+//! the undo record. So no command can change the state without them.
 
 use super::StoreError;
 use super::keys::{Column, ORPHAN_SESSION, SESSION_USE, SETTINGS, TOMBSTONE};
@@ -10,6 +10,7 @@ use crate::store::database::{decode, family};
 use rocksdb::{DB, DBIteratorWithThreadMode, IteratorMode, ReadOptions, WriteBatch};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::operator::InitialSettings;
+use stablechat_protocol::status::StateContents;
 use stablechat_protocol::wire::to_cbor;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -67,6 +68,8 @@ pub struct Rows {
     overlay: [Overlay; Column::ALL.len()],
     /// The XOR of the [`row_digest`]s of all rows, the overlay included.
     digest: Digest,
+    /// How many rows there are of some kinds, the overlay included.
+    contents: StateContents,
     /// The settings that hold where no row says otherwise.
     initial: InitialSettings,
     /// The settings as they were last read, until they are written: each `send` asks for them.
@@ -80,11 +83,12 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// The rows of a database whose state has this digest, and which was made with these settings.
-    pub fn new(db: Arc<DB>, digest: Digest, initial: InitialSettings) -> Rows {
+    /// The rows of a database whose state has this digest and these contents, and which was made with these settings.
+    pub fn new(db: Arc<DB>, digest: Digest, contents: StateContents, initial: InitialSettings) -> Rows {
         let queue_fronts = Queue::ALL.map(|queue| queue.place().1.to_vec());
         let (overlay, replaced) = Default::default();
-        Rows { db, overlay, digest, initial, settings: OnceCell::new(), replaced, written_bytes: 0, queue_fronts }
+        let (settings, written_bytes) = (OnceCell::new(), 0);
+        Rows { db, overlay, digest, contents, initial, settings, replaced, written_bytes, queue_fronts }
     }
 
     /// The settings that the store was made with.
@@ -104,6 +108,11 @@ impl Rows {
     /// The digest over all rows.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// How much there is in the state.
+    pub fn contents(&self) -> StateContents {
+        self.contents
     }
 
     /// About how many bytes the rows take that wait for the next commit.
@@ -145,6 +154,12 @@ impl Rows {
         }
         // A row counts for the digest by XOR: toggling it twice takes it out again.
         [&old, &value].into_iter().flatten().for_each(|value| self.digest.toggle(row_digest(column, &key, value)));
+        if let Some(old) = &old {
+            self.contents = with_row(self.contents, column, &key, old, u64::wrapping_sub);
+        }
+        if let Some(value) = &value {
+            self.contents = with_row(self.contents, column, &key, value, u64::wrapping_add);
+        }
         if let Entry::Vacant(place) = self.replaced.entry((column, key.clone())) {
             place.insert(old);
         }
@@ -287,6 +302,27 @@ impl Iterator for Scan<'_> {
                 return Some(Ok((key.clone(), value.clone())));
             }
         }
+    }
+}
+
+/// The contents of a state, to which a row is added, or from which it is taken.
+pub fn with_row(
+    contents: StateContents,
+    column: Column,
+    key: &[u8],
+    value: &[u8],
+    change: fn(u64, u64) -> u64,
+) -> StateContents {
+    let StateContents { accounts, conversations, messages, message_bytes } = contents;
+    match column {
+        Column::Users => StateContents { accounts: change(accounts, 1), ..contents },
+        Column::Heads => StateContents { conversations: change(conversations, 1), ..contents },
+        Column::Timelines => StateContents {
+            messages: change(messages, 1),
+            message_bytes: change(message_bytes, (key.len() + value.len()) as u64),
+            ..contents
+        },
+        Column::Members | Column::Rooms | Column::Sessions | Column::Settings => contents,
     }
 }
 

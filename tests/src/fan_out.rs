@@ -1,0 +1,166 @@
+//! What it costs a replica to push a message to all members of a room who are connected.
+
+use crate::cluster::Cluster;
+use crate::load::Load;
+use crate::raw::create_accounts;
+use crate::session::{Person, send};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use rustix::time::{ClockId, clock_gettime};
+use stablechat_protocol::command::Command;
+use stablechat_protocol::room::{RoomAction, RoomName};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What one message costs.
+#[derive(Clone, Copy, Debug)]
+pub struct FanOutCost {
+    /// Connections that get each message.
+    pub connected: usize,
+    /// Messages that were sent.
+    pub messages: usize,
+    /// Bytes that a connection gets for a message, TLS records included.
+    pub bytes: u64,
+    /// Processor time of the replica for a message.
+    pub replica: Duration,
+    /// Processor time of writing so many bytes to so many sockets, and nothing else.
+    pub writes: Duration,
+    /// The median time from a message's timestamp to its answer.
+    pub median: Duration,
+}
+
+/// Rounds over which the cost of the writes alone is averaged.
+const ROUNDS: u32 = 100;
+
+/// Measures messages with texts of so many bytes to a room of which `connected` members are connected to the replica `name`, one
+/// message after the other for `time`.
+///
+/// # Errors
+/// A connection broke.
+pub fn measure(
+    cluster: &Cluster,
+    name: &str,
+    connected: usize,
+    text_bytes: usize,
+    time: Duration,
+) -> io::Result<FanOutCost> {
+    let room = RoomName::parse(format!("#fan-out-{connected}")).expect("a name by the rules");
+    let act = |action| Command::Room { room: room.clone(), action };
+    let owner = Person::new(&format!("owner-of-{connected}"));
+    let members: Vec<Person> =
+        (0..connected).map(|number| Person::new(&format!("member-{number}-of-{connected}"))).collect();
+    let mut client = cluster.greet(name);
+    create_accounts(&mut client, &[&owner]);
+    create_accounts(&mut client, &members.iter().collect::<Vec<&Person>>());
+    client.login(&owner, false);
+    client.call(act(RoomAction::Create { is_private: false }));
+    for member in &members {
+        client.login(member, false);
+        client.call(act(RoomAction::Join));
+    }
+
+    let mut sockets = Vec::new();
+    for member in &members {
+        let mut client = cluster.greet(name);
+        client.login(member, true);
+        sockets.push(TcpStream::from_std(client.into_stream()?.into_parts().1));
+    }
+    let drain = Drain::start(sockets)?;
+    client.login(&owner, false);
+    let commands = vec![send(room.as_str(), "x".repeat(text_bytes))];
+    let mut load = Load::new(vec![vec![client]], commands, 1)?;
+    let (usage, read) = (cluster.usage(name).processor, drain.bytes());
+    let measured = load.run(time)?;
+    let replica = cluster.usage(name).processor - usage;
+    let messages = measured.latencies.len().max(1);
+    let bytes = (drain.finish() - read) / (messages * connected.max(1)) as u64;
+    let replica = replica.div_f64(messages as f64);
+    Ok(FanOutCost {
+        connected,
+        messages,
+        bytes,
+        replica,
+        writes: writes(connected, bytes)?,
+        median: measured.quantile(0.5),
+    })
+}
+
+/// The processor time of writing so many bytes to each of so many sockets.
+fn writes(count: usize, bytes: u64) -> io::Result<Duration> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        theirs.push(std::net::TcpStream::connect(listener.local_addr()?)?);
+        let (socket, _) = listener.accept()?;
+        socket.set_nodelay(true)?;
+        ours.push(socket);
+    }
+    theirs.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
+    let drain = Drain::start(theirs.into_iter().map(TcpStream::from_std).collect())?;
+    let content = vec![b'x'; bytes as usize];
+    let before = thread_time();
+    for _ in 0..ROUNDS {
+        for socket in &mut ours {
+            socket.write_all(&content)?;
+        }
+    }
+    let took = thread_time() - before;
+    drain.finish();
+    Ok(took / ROUNDS)
+}
+
+/// The processor time of this thread so far.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+/// A thread that reads all that comes over some connections, and drops it.
+struct Drain {
+    bytes: Arc<AtomicU64>,
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Drain {
+    fn start(mut sockets: Vec<TcpStream>) -> io::Result<Drain> {
+        let mut poll = Poll::new()?;
+        for (number, socket) in sockets.iter_mut().enumerate() {
+            poll.registry().register(socket, Token(number), Interest::READABLE)?;
+        }
+        let (bytes, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counted, ends) = (Arc::clone(&bytes), Arc::clone(&is_over));
+        let run = move || {
+            let (mut events, mut scratch) = (Events::with_capacity(1024), vec![0; 64 * 1024]);
+            loop {
+                poll.poll(&mut events, Some(Duration::from_millis(50))).expect("the system reports events");
+                if events.is_empty() && ends.load(Ordering::Relaxed) {
+                    break;
+                }
+                for event in &events {
+                    let socket = &mut sockets[event.token().0];
+                    while let Ok(length @ 1..) = socket.read(&mut scratch) {
+                        counted.fetch_add(length as u64, Ordering::Relaxed);
+                    }
+                }
+            }
+        };
+        Ok(Drain { bytes, is_over, thread: std::thread::spawn(run) })
+    }
+
+    /// How many bytes have come so far.
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Ends once nothing more comes. Returns how many bytes have come.
+    fn finish(self) -> u64 {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the thread does not panic");
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
