@@ -7,6 +7,7 @@ use crate::session::{Person, send};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustix::time::{ClockId, clock_gettime};
+use stablechat_protocol::answer::Answer;
 use stablechat_protocol::command::Command;
 use stablechat_protocol::room::{RoomAction, RoomName};
 use std::io::{self, Read, Write};
@@ -33,6 +34,8 @@ pub struct FanOutCost {
     pub median: Duration,
 }
 
+/// Members from one address: replicas limit how many accounts one creates.
+const PER_ADDRESS: usize = 100;
 /// Rounds over which the cost of the writes alone is averaged.
 const ROUNDS: u32 = 100;
 
@@ -55,17 +58,20 @@ pub fn measure(
         (0..connected).map(|number| Person::new(&format!("member-{number}-of-{connected}"))).collect();
     let mut client = cluster.greet(name);
     create_accounts(&mut client, &[&owner]);
-    create_accounts(&mut client, &members.iter().collect::<Vec<&Person>>());
     client.login(&owner, false);
-    client.call(act(RoomAction::Create { is_private: false }));
-    for member in &members {
-        client.login(member, false);
-        client.call(act(RoomAction::Join));
+    assert_eq!(client.call(act(RoomAction::Create { is_private: false })), Answer::Done);
+    for (number, some) in members.chunks(PER_ADDRESS).enumerate() {
+        let mut client = cluster.greet_from(name, address(number));
+        create_accounts(&mut client, &some.iter().collect::<Vec<&Person>>());
+        for member in some {
+            client.login(member, false);
+            assert_eq!(client.call(act(RoomAction::Join)), Answer::Done);
+        }
     }
 
     let mut sockets = Vec::new();
-    for member in &members {
-        let mut client = cluster.greet(name);
+    for (number, member) in members.iter().enumerate() {
+        let mut client = cluster.greet_from(name, address(number / PER_ADDRESS));
         client.login(member, true);
         sockets.push(TcpStream::from_std(client.into_stream()?.into_parts().1));
     }
@@ -87,6 +93,11 @@ pub fn measure(
         writes: writes(connected, bytes)?,
         median: measured.quantile(0.5),
     })
+}
+
+/// An address of this machine.
+fn address(number: usize) -> [u8; 4] {
+    [127, 1, 1, u8::try_from(number + 1).expect("there are few addresses")]
 }
 
 /// The processor time of writing so many bytes to each of so many sockets.

@@ -101,7 +101,7 @@ fn main() -> io::Result<()> {
 
 /// Prints what a message costs in a store.
 fn print_store_costs(arguments: &Arguments) -> io::Result<()> {
-    let rooms = [2, 100, arguments.members].into_iter().filter(|members| *members <= arguments.members);
+    let rooms = [2, 100, arguments.members].into_iter().filter(|members| (2..=arguments.members).contains(members));
     let mut rooms: Vec<Recipients> = rooms.map(Recipients::Room).collect();
     rooms.dedup();
     if rooms.is_empty() {
