@@ -63,20 +63,23 @@ pub struct Plan {
 const ROOM: &str = "#talkers";
 
 /// Creates bob's account at all replicas, and his room.
-pub fn create_bob(clients: &mut [RawClient], bob: &Person) {
-    create_and_act(clients, bob, RoomAction::Create { is_private: false });
+pub fn create_bob(cluster: &crate::cluster::Cluster, names: &[&str], bob: &Person) {
+    create_and_act(cluster, names, bob, RoomAction::Create { is_private: false });
 }
 
 /// Creates a talker's account at all replicas, and makes it a member of bob's room.
-pub fn create_talker(clients: &mut [RawClient], person: &Person) {
-    create_and_act(clients, person, RoomAction::Join);
+pub fn create_talker(cluster: &crate::cluster::Cluster, names: &[&str], person: &Person) {
+    create_and_act(cluster, names, person, RoomAction::Join);
 }
 
-fn create_and_act(clients: &mut [RawClient], person: &Person, action: RoomAction) {
-    call_everywhere(clients, &person.create());
+fn create_and_act(cluster: &crate::cluster::Cluster, names: &[&str], person: &Person, action: RoomAction) {
+    let greet = || names.iter().map(|name| cluster.greet(name)).collect::<Vec<RawClient>>();
+    call_everywhere(&mut greet(), &person.create());
+    // Over connections of their own: on the others, answers to earlier attempts may follow.
+    let mut clients = greet();
     clients.iter_mut().for_each(|client| client.login(person, false));
     let room = RoomName::parse(ROOM).expect("a name by the rules");
-    call_everywhere(clients, &Command::Room { room, action });
+    call_everywhere(&mut clients, &Command::Room { room, action });
 }
 
 /// Sends "account number" to bob and, every other time, to the room in which he is: either way it reaches him.

@@ -20,7 +20,7 @@ fn replicas_that_serve_and_are_the_same_exit_0() {
     let said = cluster.run(&["status"]);
     assert!(said.code == 0 && said.err.is_empty() && said.out.contains("\nstate: same, as of "), "{said:?}");
     let rows: Vec<&str> = said.out.lines().collect();
-    assert!(rows.len() == 10 && rows[1].starts_with("a        serving ") && rows[1].contains(" d1d1d1d1 "), "{said:?}");
+    assert!(rows.len() == 11 && rows[1].starts_with("a        serving ") && rows[1].contains(" d1d1d1d1 "), "{said:?}");
     assert!(rows.iter().all(|row| row.chars().count() <= 80), "{said:?}");
 }
 

@@ -76,8 +76,8 @@ fn a_request_sent_to_one_replica_is_applied_by_all_or_none() {
     cluster.wait_until_same(WHOLE);
     let mut clients: Vec<RawClient> = NAMES.iter().map(|name| cluster.greet(name)).collect();
     let [alice, bob, carol, dave, mallory] = ["alice", "bob", "carol", "dave", "mallory"].map(Person::new);
-    create_bob(&mut clients, &bob);
-    [&alice, &carol].into_iter().for_each(|person| create_talker(&mut clients, person));
+    create_bob(&cluster, &NAMES, &bob);
+    [&alice, &carol].into_iter().for_each(|person| create_talker(&cluster, &NAMES, person));
     [&dave, &mallory].into_iter().for_each(|person| call_everywhere(&mut clients, &person.create()));
     let talker = |person: &Person| {
         let plan = Plan { window: 4, pace: Duration::from_millis(2), ..Plan::new(&cluster, person) };

@@ -4,7 +4,6 @@
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::ledger::{assert_kept, assert_same};
 use stablechat_tests::network::{Network, PathMeasurement, Wire};
-use stablechat_tests::raw::RawClient;
 use stablechat_tests::session::Person;
 use stablechat_tests::talker::{Plan, Talker, Transcript, create_bob, create_talker, to_bob_and_room};
 use stablechat_tests::wait::wait_until;
@@ -29,15 +28,14 @@ impl Scene {
     fn begin(network: Network, delivery_bound: Duration) -> Scene {
         let cluster = Cluster::start_on(network, &NAMES, delivery_bound);
         cluster.wait_until_same(WHOLE);
-        let mut clients: Vec<RawClient> = NAMES.iter().map(|name| cluster.greet(name)).collect();
         let bob = Person::new("bob");
-        create_bob(&mut clients, &bob);
+        create_bob(&cluster, &NAMES, &bob);
         let talkers = NAMES
             .iter()
             .flat_map(|host| [(*host, 1, 5), (host, 8, 10)])
             .map(|(host, window, pace)| {
                 let person = Person::new(&format!("on-{host}-{window}"));
-                create_talker(&mut clients, &person);
+                create_talker(&cluster, &NAMES, &person);
                 let (namespace, pace) = (Some(cluster.network().path(host)), Duration::from_millis(pace));
                 Plan { namespace, window, pace, command: to_bob_and_room, ..Plan::new(&cluster, &person) }.start()
             })

@@ -36,17 +36,15 @@ impl Scene {
     fn begin_in(mut cluster: Cluster) -> Scene {
         NAMES.iter().for_each(|name| cluster.start_replica(name));
         cluster.wait_until_same(WHOLE);
-        let mut clients: Vec<RawClient> = NAMES.iter().map(|name| cluster.greet(name)).collect();
         let bob = Person::new("bob");
-        create_bob(&mut clients, &bob);
+        create_bob(&cluster, &NAMES, &bob);
         let plan = |name: &str, window: usize, pace: u64| {
             let person = Person::new(name);
-            create_talker(&mut clients, &person);
+            create_talker(&cluster, &NAMES, &person);
             let pace = Duration::from_millis(pace);
             Plan { window, pace, command: to_bob_and_room, ..Plan::new(&cluster, &person) }
         };
         let plans = [("alice", 1, 1), ("carol", 16, 2)].map(|(name, window, pace)| (name, window, pace));
-        let mut plan = plan;
         let talkers = plans.into_iter().map(|(name, window, pace)| plan(name, window, pace).start()).collect();
         Scene { cluster, bob, talkers, began: Instant::now() }
     }
