@@ -10,7 +10,7 @@ use std::thread;
 /// about a minute.
 const SEEDS: u64 = 200;
 /// The first of them: from here on, so many draw each scene several times.
-const FIRST: u64 = 200;
+const FIRST: u64 = 600;
 
 /// Runs scenarios on all cores, and adds up what was counted in them.
 fn run_all(scenarios: &[Scenario]) -> Tally {
