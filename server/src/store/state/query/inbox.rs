@@ -32,17 +32,21 @@ pub fn page(
         None => rooms::open_invitations(rows, user.id)?,
     };
 
-    let (mut entries, mut last) = (Vec::new(), None);
+    let place = |last: Option<ConversationId>| last.map(|id| InboxPlace::new(id.key()));
+    let (mut entries, mut last_row, mut last_conversation) = (Vec::new(), None, None);
     for (looked_at, row) in rows.scan(Column::Members, &from, &prefix_end(&prefix), Direction::Forward).enumerate() {
-        if entries.len() == limit || looked_at == LOOKED_AT_MAX {
-            let next = last.map(|id: ConversationId| InboxPlace::new(id.key()));
-            return Ok(QueryAnswer::Inbox { entries, invitations, next });
+        if looked_at == LOOKED_AT_MAX {
+            return Ok(QueryAnswer::Inbox { entries, invitations, next: place(last_row) });
         }
         let (key, membership) = row?;
         let (_, id) = member_of(&key)?;
-        last = Some(id);
-        // A closed room has no head, and some of its memberships for a while.
+        last_row = Some(id);
+        // A closed room has no head, and some of its memberships for a while. They do not make another page.
         let Some(head) = conversations::head(rows, id)? else { continue };
+        if entries.len() == limit {
+            return Ok(QueryAnswer::Inbox { entries, invitations, next: place(last_conversation) });
+        }
+        last_conversation = last_row;
         let membership: Membership = decode(Column::Members.name(), &membership)?;
         let part = Part { id, membership, head };
         if all || part.unread() > 0 || part.membership.is_muted {
