@@ -1,5 +1,6 @@
 //! Tests of the state machine: golden scripts in `store/scripts`, one scenario per file, and tests that need more than a script.
 
+mod limits;
 mod script;
 
 use super::database::{decode, family};
