@@ -378,6 +378,11 @@ impl Applier {
                 );
                 self.clock_floor = Some(to);
             }
+            Effect::LogUnmendable => log::error!(
+                "the log ends in the future, other replicas serve with logs that lack requests of it, and nothing says which are \
+                 right: this replica waits; to go on with what the others have, stop this replica, move its data away, and start \
+                 it again; to go on with what this one has, do the same with the others"
+            ),
         }
         Ok(())
     }

@@ -75,13 +75,17 @@ impl BoundaryExchange {
     /// Settles the log up to the last boundary that is the same at all replicas. When the log is too long, replicas that are away are
     /// not waited for if it is the same at more than half of all. So when replicas are cut off from each other, at most one
     /// side truncates requests that another has not seen, and the other sides still have all of theirs when they meet again.
+    ///
+    /// All replicas are waited for as long as our clock shows log time. Then a log that ends at the time of the machines' clocks may
+    /// have to replace ours ([`Replica::mend_log_ahead`]), so ours has to keep the requests that it may have to submit again.
     pub fn settle(&mut self, replica: &Replica, store: &mut ChatStore) {
         let replicas = replica.settings().peers.len() + 1;
         let newest_first = self.reports.values().rev();
         let is_enough = |reports: &Reports| {
             let with_all_here = || replica.connected().all(|peer| reports.theirs.get(&peer) == reports.ours.as_ref());
             let agreeing = reports.agreeing();
-            agreeing == replicas || store.log().is_too_long() && 2 * agreeing > replicas && with_all_here()
+            let may_be_fewer = store.log().is_too_long() && !replica.is_log_time();
+            agreeing == replicas || may_be_fewer && 2 * agreeing > replicas && with_all_here()
         };
         let agreed = newest_first.filter(|reports| is_enough(reports)).find_map(|reports| reports.ours);
         if let Some(agreed) = agreed {

@@ -66,6 +66,8 @@ pub struct ClockCheck {
     is_behind_log_time: bool,
     /// How far the wall clock is ahead, if it is so far behind that our clock does not follow.
     unfollowed_ns: Option<i64>,
+    /// Whether the operator has been told that our log ends ahead and cannot be mended.
+    has_reported_log: bool,
 }
 
 impl ClockCheck {
@@ -203,6 +205,11 @@ impl Replica {
         self.clock_check.standing().ahead_ns().is_some()
     }
 
+    /// Whether our clock shows the time of our log: it is ahead of the machine's clock, and cannot go back.
+    pub fn is_log_time(&self) -> bool {
+        self.clock_check.is_log_time()
+    }
+
     /// Whether the process has to begin anew with the time of the machine's wall clock, which our clock did not follow: our clock is off,
     /// or the peers contradict it.
     pub fn has_to_start_again(&self) -> bool {
@@ -271,6 +278,10 @@ impl Replica {
     /// needs is that the clocks of the replicas agree, with each other and with the log. So the clock is raised: to the time of
     /// the replicas that go on, if those have outvoted us, or else to the end of the log.
     ///
+    /// But if a peer serves whose clock agrees with ours, and its log lacks requests that are settled in ours, we would have to stand
+    /// down for it once our clock is raised. Each of the two logs may have something that the other lacks, so this is left to the
+    /// operator, and we wait.
+    ///
     /// A replica whose log does not end ahead, as after the loss of its disk, could take nothing from logs that do. If the replicas
     /// that go on say that they show log time, it raises its clock to theirs as well, after giving them time to find that it
     /// contradicts them.
@@ -278,6 +289,7 @@ impl Replica {
         let credible = self.latest_credible();
         let has_yielded = self.clock_check.has_yielded_to_log_time(self.now, self.settings.memory());
         if self.applied.timestamp <= credible && !has_yielded {
+            self.clock_check.has_reported_log = false;
             return true;
         }
 
@@ -286,13 +298,18 @@ impl Replica {
             is_up && !self.is_clock_apart(peer) && peer.log_end.is_some_and(|end| end <= credible)
         };
         let better = self.peers.those(|_, peer| can_replace(peer));
-        if self.is_clock_off() || better.is_empty() {
+        let serves_without_it =
+            |peer: &Peer| peer.state == PeerState::Linked && !self.is_clock_apart(peer) && peer.log_end.is_none();
+        let is_unmendable = better.is_empty() && !self.peers.those(|_, peer| serves_without_it(peer)).is_empty();
+        if self.is_clock_off() || better.is_empty() && !is_unmendable {
             if let Some(to) = self.time_of_log_ahead() {
                 outputs.push(Output::Effect(Effect::RaiseClock { to }));
                 self.clock_check.forget();
             }
         } else if let Some(peer) = better.both(self.peers.connected()).iter().next() {
             self.on_outdated(peer, outputs);
+        } else if is_unmendable && !std::mem::replace(&mut self.clock_check.has_reported_log, true) {
+            outputs.push(Output::Effect(Effect::LogUnmendable));
         }
         false
     }

@@ -220,6 +220,9 @@ pub enum Effect {
     Stable,
     /// Let the clock show this time at least. Our log ends ahead of the clock, and no peer can say that the log is wrong.
     RaiseClock { to: Timestamp },
+    /// Tell the operator: our log ends ahead of the clock, other replicas serve at the time of the clock, and their logs cannot
+    /// replace ours because they lack requests that are settled in it.
+    LogUnmendable,
     /// After [`Input::Stop`]: everything that was accepted is applied or held by the peers.
     Stopped,
 }

@@ -135,6 +135,7 @@ impl Script {
             }
             Output::Effect(Effect::Stable) => "stable".into(),
             Output::Effect(Effect::RaiseClock { to }) => format!("raise the clock to {}", show(*to)),
+            Output::Effect(Effect::LogUnmendable) => "the log cannot be mended".into(),
             Output::Effect(Effect::Stopped) => "stopped".into(),
         })
     }

@@ -74,6 +74,27 @@ fn the_end_of_a_log_that_lacks_what_is_settled_does_not_count() {
     assert_eq!(end_with(None, other), None);
 }
 
+/// A log that is too long is settled without the replica that is away, but not in log time: it may have to give way to the log of that
+/// replica, and then everything that only it has is submitted again.
+#[test]
+fn a_long_log_is_not_settled_without_all_replicas_in_log_time() {
+    let mut cluster = Cluster::new(3);
+    cluster.issue(create(&actor("ann", 1)));
+    cluster.run(Duration::from_secs(4));
+    cluster.kill(2);
+    let before = cluster.applier(0).store().log().settled();
+    for (unfollowed_ns, is_settled) in [(Some(-3_600_000_000_000), false), (None, true)] {
+        for place in 0..2 {
+            let applier = cluster.nodes[place].applier.as_mut().expect("it is up");
+            applier.executor.store.retain(1_000);
+            applier.note_wall_clock(unfollowed_ns);
+        }
+        cluster.chat(20);
+        cluster.run(Duration::from_secs(4));
+        assert_eq!(cluster.applier(0).store().log().settled() > before, is_settled, "{unfollowed_ns:?}");
+    }
+}
+
 /// Only a replica whose clock is an hour ahead of its peers' clocks has to: not one whose peers have its time.
 #[test]
 fn a_replica_whose_clock_is_wrong_has_to_start_again_when_its_wall_clock_is_right() {
