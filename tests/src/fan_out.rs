@@ -35,27 +35,36 @@ pub struct FanOutCost {
 }
 
 /// Members from one address: replicas limit how many accounts one creates.
-const PER_ADDRESS: usize = 100;
+pub const PER_ADDRESS: usize = 100;
 /// Rounds over which the cost of the writes alone is averaged.
 const ROUNDS: u32 = 100;
 
-/// Measures messages with texts of so many bytes to a room of which `connected` members are connected to the replica `name`, one
-/// message after the other for `time`.
+/// A room, and how many of its members are connected.
+#[derive(Clone, Copy, Debug)]
+pub struct Audience {
+    /// The members, besides the one that sends.
+    pub members: usize,
+    /// The members, among these, that are connected to the replica.
+    pub connected: usize,
+}
+
+/// Measures messages with texts of so many bytes to a room with this audience at the replica `name`, one message after the other
+/// for `time`.
 ///
 /// # Errors
-/// A connection broke.
+/// A connection broke, or the replica ended one.
 pub fn measure(
     cluster: &Cluster,
     name: &str,
-    connected: usize,
+    Audience { members, connected }: Audience,
     text_bytes: usize,
     time: Duration,
 ) -> io::Result<FanOutCost> {
-    let room = RoomName::parse(format!("#fan-out-{connected}")).expect("a name by the rules");
+    let room = RoomName::parse(format!("#fan-out-{members}")).expect("a name by the rules");
     let act = |action| Command::Room { room: room.clone(), action };
-    let owner = Person::new(&format!("owner-of-{connected}"));
+    let owner = Person::new(&format!("owner-of-{members}"));
     let members: Vec<Person> =
-        (0..connected).map(|number| Person::new(&format!("member-{number}-of-{connected}"))).collect();
+        (0..members).map(|number| Person::new(&format!("member-{number}-of-{members}"))).collect();
     let mut client = cluster.greet(name);
     create_accounts(&mut client, &[&owner]);
     client.login(&owner, false);
@@ -70,7 +79,7 @@ pub fn measure(
     }
 
     let mut sockets = Vec::new();
-    for (number, member) in members.iter().enumerate() {
+    for (number, member) in members.iter().take(connected).enumerate() {
         let mut client = cluster.greet_from(name, address(number / PER_ADDRESS));
         client.login(member, true);
         sockets.push(TcpStream::from_std(client.into_stream()?.into_parts().1));
@@ -83,7 +92,7 @@ pub fn measure(
     let measured = load.run(time)?;
     let replica = cluster.usage(name).processor - usage;
     let messages = measured.latencies.len().max(1);
-    let bytes = (drain.finish() - read) / (messages * connected.max(1)) as u64;
+    let bytes = (drain.finish()? - read) / (messages * connected.max(1)) as u64;
     let replica = replica.div_f64(messages as f64);
     Ok(FanOutCost {
         connected,
@@ -95,8 +104,8 @@ pub fn measure(
     })
 }
 
-/// An address of this machine.
-fn address(number: usize) -> [u8; 4] {
+/// An address of this machine, up to 254.
+pub fn address(number: usize) -> [u8; 4] {
     [127, 1, 1, u8::try_from(number + 1).expect("there are few addresses")]
 }
 
@@ -120,7 +129,7 @@ fn writes(count: usize, bytes: u64) -> io::Result<Duration> {
         }
     }
     let took = thread_time() - before;
-    drain.finish();
+    drain.finish()?;
     Ok(took / ROUNDS)
 }
 
@@ -134,7 +143,8 @@ fn thread_time() -> Duration {
 struct Drain {
     bytes: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    /// Fails when a connection ends before the thread does.
+    thread: JoinHandle<io::Result<()>>,
 }
 
 impl Drain {
@@ -145,18 +155,15 @@ impl Drain {
         }
         let (bytes, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (counted, ends) = (Arc::clone(&bytes), Arc::clone(&is_over));
-        let run = move || {
+        let run = move || -> io::Result<()> {
             let (mut events, mut scratch) = (Events::with_capacity(1024), vec![0; 64 * 1024]);
             loop {
-                poll.poll(&mut events, Some(Duration::from_millis(50))).expect("the system reports events");
+                poll.poll(&mut events, Some(Duration::from_millis(50)))?;
                 if events.is_empty() && ends.load(Ordering::Relaxed) {
-                    break;
+                    return Ok(());
                 }
                 for event in &events {
-                    let socket = &mut sockets[event.token().0];
-                    while let Ok(length @ 1..) = socket.read(&mut scratch) {
-                        counted.fetch_add(length as u64, Ordering::Relaxed);
-                    }
+                    drain(&mut sockets[event.token().0], &mut scratch, &counted)?;
                 }
             }
         };
@@ -169,9 +176,21 @@ impl Drain {
     }
 
     /// Ends once nothing more comes. Returns how many bytes have come.
-    fn finish(self) -> u64 {
+    fn finish(self) -> io::Result<u64> {
         self.is_over.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the thread does not panic");
-        self.bytes.load(Ordering::Relaxed)
+        self.thread.join().expect("the thread does not panic")?;
+        Ok(self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// Reads all that has come on a connection, and adds up its bytes.
+fn drain(socket: &mut TcpStream, scratch: &mut [u8], bytes: &AtomicU64) -> io::Result<()> {
+    loop {
+        match socket.read(scratch) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection of a member was ended")),
+            Ok(length) => bytes.fetch_add(length as u64, Ordering::Relaxed),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        };
     }
 }

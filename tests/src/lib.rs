@@ -5,8 +5,8 @@
 //! - [`talker`] is a client that keeps sending while replicas fail, over the links and sessions of the command line; [`ledger`]
 //!   compares the answers that it got with the replicas' stores.
 //! - [`hostile`] attacks replicas while honest people chat.
-//! - [`load`] keeps replicas busy and measures throughput and latency; [`fan_out`] measures what members of a room cost, and
-//!   [`store_costs`] what a message costs in the store.
+//! - [`load`] keeps replicas busy and measures throughput and latency; [`fan_out`] measures what the members of a room cost,
+//!   [`crowd`] what many rooms cost, and [`store_costs`] what a message costs in the store.
 //! - [`metrics`] reads what running replicas count.
 //! - [`manual`] makes manual pages from the command lines' own descriptions.
 //! - [`network`] gives each replica a host of its own. Its cables can be pulled, and can delay and lose frames.
@@ -15,6 +15,7 @@
 //! - [`wait`] waits for conditions.
 
 pub mod cluster;
+pub mod crowd;
 pub mod fan_out;
 pub mod hostile;
 pub mod ledger;

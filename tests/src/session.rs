@@ -2,7 +2,7 @@
 
 use crate::cluster::{CLUSTER, CLUSTER_ID};
 use stablechat_protocol::answer::QueryAnswer;
-use stablechat_protocol::command::{Command, Query};
+use stablechat_protocol::command::{Command, PAGE_MAX, Query};
 use stablechat_protocol::conversation::{Conversation, Message, Page};
 use stablechat_protocol::login::{Challenge, ChannelBinding, LoginProof, LoginStatement, SecretKey};
 use stablechat_protocol::message::ToReplica;
@@ -94,14 +94,14 @@ pub fn conversation(name: &str) -> Conversation {
     name.parse().expect("a name by the rules")
 }
 
-/// All unread messages of an account, oldest first, by the answers to queries.
+/// The conversations of an account that have something unread, by the answers to queries.
 ///
 /// # Panics
 /// An answer is none.
-pub fn unread(mut ask: impl FnMut(Query) -> QueryAnswer) -> Vec<Message> {
+pub fn unread_conversations(mut ask: impl FnMut(Query) -> QueryAnswer) -> Vec<Conversation> {
     let (mut conversations, mut after) = (Vec::new(), None);
     loop {
-        match ask(Query::Inbox { all: false, after, limit: 1000 }) {
+        match ask(Query::Inbox { all: false, after, limit: PAGE_MAX }) {
             QueryAnswer::Inbox { entries, next, .. } => {
                 conversations.extend(entries.into_iter().map(|entry| entry.conversation));
                 after = next;
@@ -109,10 +109,17 @@ pub fn unread(mut ask: impl FnMut(Query) -> QueryAnswer) -> Vec<Message> {
             other => panic!("the answer to a query for the inbox is {other:?}"),
         }
         if after.is_none() {
-            break;
+            return conversations;
         }
     }
+}
 
+/// All unread messages of an account, oldest first, by the answers to queries.
+///
+/// # Panics
+/// An answer is none.
+pub fn unread(mut ask: impl FnMut(Query) -> QueryAnswer) -> Vec<Message> {
+    let conversations = unread_conversations(&mut ask);
     let pages = |conversation| pages(&conversation, |after| Page::Unread { after }, &mut ask);
     let mut all: Vec<Message> = conversations.into_iter().flat_map(pages).collect();
     all.sort_by_key(|message| message.uid);
@@ -136,7 +143,7 @@ fn pages(
     let (mut all, mut after) = (Vec::new(), Uid::MIN);
     loop {
         let (conversation, page) = (conversation.clone(), page_after(after));
-        match ask(Query::History { conversation, page, limit: 1000 }) {
+        match ask(Query::History { conversation, page, limit: PAGE_MAX }) {
             QueryAnswer::Messages { messages, later, .. } => {
                 after = messages.last().map_or(after, |message| message.uid);
                 all.extend(messages);

@@ -2,7 +2,8 @@
 
 use argh::FromArgs;
 use stablechat_tests::cluster::Cluster;
-use stablechat_tests::fan_out;
+use stablechat_tests::crowd::{self, Crowd, CrowdResult};
+use stablechat_tests::fan_out::{self, Audience};
 use stablechat_tests::load::{Load, LoadResult};
 use stablechat_tests::process::Usage;
 use stablechat_tests::raw::{RawClient, call_everywhere};
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 #[argh(
     example = "{command_name} --seconds 10",
     example = "TMPDIR=/var/tmp {command_name} --replicas 3 --delivery-bound-ms 200",
-    example = "{command_name} --members 10000 --connected 1000",
+    example = "{command_name} --members 10000 --connected 1000 --rooms 1000",
     note = "A request is a `send` to an account that is not connected. The latency goes from the request's timestamp to its
 first answer. Build with `cargo build --workspace` first."
 )]
@@ -35,14 +36,16 @@ struct Arguments {
     /// the bytes in a message's text (100)
     #[argh(option, default = "100")]
     text_bytes: usize,
-    /// the members of the largest room whose messages are measured in a store without a network, 2 to 10,000; 0 for none of
-    /// this (10000)
+    /// the members of the largest room, 2 to 10,000; 0 for none of what is measured in a store without a network (10000)
     #[argh(option, default = "10_000")]
     members: usize,
-    /// the members of a room that are connected to one replica while messages are sent to it, up to 1,000; 0 for none of this
-    /// (1000)
+    /// the members of the largest room that are connected to one replica while messages are sent to it, up to 1,000; 0 for
+    /// none of this (1000)
     #[argh(option, default = "1000")]
     connected: usize,
+    /// the rooms, of up to 100 members each, that get messages in turn, up to 1,000; 0 for none of this (1000)
+    #[argh(option, default = "1000")]
+    rooms: usize,
 }
 
 /// The names of replicas.
@@ -96,7 +99,8 @@ fn main() -> io::Result<()> {
         let measured = load.run(Duration::from_secs(arguments.seconds))?;
         print_row((sessions, window), &measured, before, cluster.usage(names[0]));
     }
-    print_fan_out(&arguments, &cluster, names[0])
+    print_fan_out(&arguments, &cluster, names[0])?;
+    print_crowd(&arguments, &cluster, names[0])
 }
 
 /// Prints what a message costs in a store.
@@ -124,24 +128,58 @@ fn print_store_costs(arguments: &Arguments) -> io::Result<()> {
 fn print_fan_out(arguments: &Arguments, cluster: &Cluster, name: &str) -> io::Result<()> {
     println!("\na room with members connected to replica {name}, one message after the other");
     println!(
-        "{:>9} {:>11} {:>10} {:>12} {:>10} {:>7} {:>9}",
-        "connected", "messages/s", "bytes each", "replica us", "writes us", "ratio", "p50"
+        "{:>9} {:>9} {:>11} {:>10} {:>12} {:>10} {:>7} {:>9}",
+        "members", "connected", "messages/s", "bytes each", "replica us", "writes us", "ratio", "p50"
     );
     let time = Duration::from_secs(arguments.seconds);
-    for connected in [1, arguments.connected / 10, arguments.connected] {
-        if connected == 0 {
-            continue;
-        }
-        let cost = fan_out::measure(cluster, name, connected, arguments.text_bytes, time)?;
+    // Besides the one that sends.
+    let most = arguments.members.saturating_sub(1).max(arguments.connected);
+    let [few, many] = [arguments.connected / 10, arguments.connected];
+    let mut audiences = vec![(1, 1), (few, few), (many, many), (most, many)];
+    audiences.retain(|(_, connected)| (1..=many).contains(connected));
+    audiences.dedup();
+    for (members, connected) in audiences {
+        let audience = Audience { members, connected };
+        let cost = fan_out::measure(cluster, name, audience, arguments.text_bytes, time)?;
         let [replica, writes] = [cost.replica, cost.writes].map(|time| time.as_secs_f64() * 1e6);
         println!(
-            "{connected:>9} {:>11.0} {:>10} {replica:>12.0} {writes:>10.0} {:>7.2} {:>6.2} ms",
+            "{:>9} {connected:>9} {:>11.0} {:>10} {replica:>12.0} {writes:>10.0} {:>7.2} {:>6.2} ms",
+            members + 1,
             cost.messages as f64 / time.as_secs_f64(),
             cost.bytes,
             replica / writes,
             cost.median.as_secs_f64() * 1e3,
         );
     }
+    Ok(())
+}
+
+/// Prints what messages to many rooms cost, and how an account gets what it has missed in them.
+fn print_crowd(arguments: &Arguments, cluster: &Cluster, name: &str) -> io::Result<()> {
+    if arguments.rooms == 0 {
+        return Ok(());
+    }
+    let crowd = Crowd { rooms: arguments.rooms, members: arguments.rooms.min(100) };
+    let time = Duration::from_secs(arguments.seconds);
+    let CrowdResult { joins, joining, load, processor, back } =
+        crowd::measure(cluster, name, crowd, arguments.text_bytes, time)?;
+    println!("\n{} rooms of {} members, and two accounts more that are in all of them", crowd.rooms, crowd.members);
+    println!("{joins} times an account joined a room, in {:.1} s", joining.as_secs_f64());
+    println!(
+        "messages to the rooms in turn, {} in flight: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms, {:.0} us of processor time each",
+        crowd::WINDOW,
+        load.throughput(),
+        load.quantile(0.5).as_secs_f64() * 1e3,
+        load.quantile(0.99).as_secs_f64() * 1e3,
+        processor.as_secs_f64() * 1e6 / load.latencies.len().max(1) as f64,
+    );
+    println!(
+        "an account that was away finds {} conversations in {:.0} ms, and fetches and reads their {} messages in {:.2} s",
+        back.conversations,
+        back.inbox.as_secs_f64() * 1e3,
+        back.messages,
+        back.reading.as_secs_f64()
+    );
     Ok(())
 }
 

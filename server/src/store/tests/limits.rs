@@ -111,8 +111,7 @@ fn steps_to_the_middle(count: usize) -> u64 {
     let mut counters = PerfContext::default();
     counters.reset();
     let answer = busy.store.query(&query).expect("memory does not fail");
-    let metrics =
-        [PerfMetric::SeekOnMemtableCount, PerfMetric::NextOnMemtableCount, PerfMetric::PrevOnMemtableCount];
+    let metrics = [PerfMetric::SeekOnMemtableCount, PerfMetric::NextOnMemtableCount, PerfMetric::PrevOnMemtableCount];
     let steps = metrics.into_iter().map(|metric| counters.metric(metric)).sum();
     set_perf_stats(PerfStatsLevel::Disable);
     let QueryAnswer::Messages { messages, earlier: true, later: true } = answer else { panic!("{answer:?}") };
