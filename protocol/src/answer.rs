@@ -3,7 +3,7 @@
 use crate::conversation::{Conversation, InboxEntry, InboxPlace, Message};
 use crate::digest::Digest;
 use crate::name::AccountName;
-use crate::operator::Settings;
+use crate::operator::{OpenInvitation, Settings};
 use crate::room::{Member, RoomInfo, RoomInvitation, RoomName};
 use crate::uid::Uid;
 use std::fmt;
@@ -43,7 +43,11 @@ wire_enum! {
             later: bool,
         },
         /// The answer to [`crate::command::Query::Settings`].
-        3 => Settings { settings: Settings },
+        3 => Settings {
+            settings: Settings,
+            /// The open invitations, in the order of their digests.
+            invitations: Vec<OpenInvitation>,
+        },
         /// The answer to [`crate::command::Query::Inbox`].
         4 => Inbox {
             /// May be empty although more pages follow.

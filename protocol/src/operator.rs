@@ -155,8 +155,8 @@ impl InitialSettings {
 }
 
 wire_struct! {
-    /// The settings of operators, and how much of the quotas is used.
-    #[derive(Clone, Debug, PartialEq, Eq)]
+    /// The settings of operators, and the number of accounts, which one of the quotas limits.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Settings {
         pub registration: Registration,
         /// How many accounts there are.
@@ -169,8 +169,6 @@ wire_struct! {
         pub requests_max: u64,
         /// After how many seconds messages are removed; zero: never.
         pub retention_seconds: u64,
-        /// The open invitations, in the order of their digests.
-        pub invitations: Vec<OpenInvitation>,
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::hex::bytes_from_hex;
 use stablechat_protocol::name::{AccountName, ClusterId};
-use stablechat_protocol::operator::{InvitationCode, Operation, Quota, Registration, Settings};
+use stablechat_protocol::operator::{InvitationCode, OpenInvitation, Operation, Quota, Registration, Settings};
 use stablechat_protocol::time::utc;
 
 /// Reads a request from the words of the command line. Some requests have a secret, which is made here and shown when they are done.
@@ -145,9 +145,8 @@ pub fn done_as_json(operation: &Operation, secret: Option<&str>) -> Value {
 }
 
 /// The settings, for people.
-pub fn settings(settings: &Settings) -> String {
-    let Settings { registration, accounts, accounts_max, unread_max, requests_max, retention_seconds, invitations } =
-        settings;
+pub fn settings(settings: &Settings, invitations: &[OpenInvitation]) -> String {
+    let Settings { registration, accounts, accounts_max, unread_max, requests_max, retention_seconds } = settings;
     let mut text = format!(
         "registration: {registration}\naccounts: {accounts} of at most {accounts_max}\n\
          unread messages in a conversation of two: at most {unread_max}\n\
@@ -173,9 +172,8 @@ fn kept_for(seconds: u64) -> String {
 }
 
 /// The same as JSON.
-pub fn settings_as_json(settings: &Settings) -> Value {
-    let Settings { registration, accounts, accounts_max, unread_max, requests_max, retention_seconds, invitations } =
-        settings;
+pub fn settings_as_json(settings: &Settings, invitations: &[OpenInvitation]) -> Value {
+    let Settings { registration, accounts, accounts_max, unread_max, requests_max, retention_seconds } = settings;
     json!({
         "type": "settings",
         "registration": registration.word(),

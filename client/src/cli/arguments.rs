@@ -73,89 +73,110 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     let (cluster, tls) = read_cluster(places::cluster_file(cluster)?)?;
     let keys = Keys::new(&places::key_directory(keys)?, &cluster);
     let secrets = Secrets { keys: &keys, cluster: &cluster.id, password_file: password_file.as_deref() };
-    let (mode, start) = match command {
-        None if io::stdin().is_terminal() && io::stdout().is_terminal() => (Mode::Prompt, lines(account, &secrets)?),
-        None => (Mode::Filter, lines(account, &secrets)?),
-        Some(Subcommand::Create(create)) => (Mode::Once, start_create(create, &secrets)?),
-        Some(Subcommand::Password(password)) => (Mode::Once, start_password(password, account, &secrets)?),
-        Some(Subcommand::Key(Key { action: KeyAction::Rotate })) => {
-            let account = required(account, "key rotate", &keys)?;
-            (Mode::Once, speaking(secrets.credentials(&account)?, None, Verb::SetKey { name: account }))
+    let task = match command {
+        None if io::stdin().is_terminal() && io::stdout().is_terminal() => {
+            Task::Run(Mode::Prompt, lines(account, &secrets)?)
         }
-        Some(Subcommand::Delete(Delete { name })) => {
-            let typed = secrets.typed(&name)?;
-            (Mode::Once, Start { typed, ..once(Verb::Delete { name }) })
-        }
-        Some(Subcommand::List(List { glob })) => {
-            let account = onlooker(account, &secrets)?.map(|credentials| (credentials, None));
-            (Mode::Once, Start { account, ..once(Verb::List { pattern: glob.unwrap_or_else(Pattern::all) }) })
-        }
-        Some(Subcommand::Status(Status { watch: false })) => {
-            let account = onlooker(account, &secrets)?.map(|credentials| (credentials, None));
-            (Mode::Once, Start { account, ..once(Verb::Status) })
-        }
-        Some(Subcommand::Status(Status { watch: true })) => {
-            let credentials = onlooker(account, &secrets)?;
-            return Ok(Parsed::Watch(WatchSettings { cluster, tls, credentials, json }));
-        }
-        Some(Subcommand::Probe(Probe { seconds })) => {
-            let credentials = onlooker(account, &secrets)?;
-            return Ok(Parsed::Probe(ProbeSettings { cluster, tls, credentials, seconds, json }));
-        }
-        Some(Subcommand::Admin(Admin { words })) => {
-            let verb = admin::read(&words, &cluster.id)?;
-            (Mode::Once, speaking(operator(&secrets)?, None, verb))
-        }
-        Some(Subcommand::Listen(Listen { once, exec, conversations })) => {
-            let mode = if once { Mode::Once } else { Mode::Listen };
-            let name = required(account, "listen", &keys)?;
-            let typed = secrets.typed(&name)?;
-            let (first, listens_to) = (Some(Verb::Connect { name }), conversations.into_iter().collect());
-            (mode, Start { first, typed, ends: once, listens_to, executes: exec, ..Start::default() })
-        }
-        Some(Subcommand::Send(Send { id, to, text })) => {
-            let verb = Verb::Send { to, text: message_text(&text)? };
-            let account = required(account, "send", &keys)?;
-            (Mode::Once, speaking(secrets.credentials(&account)?, id.as_deref(), verb))
-        }
-        Some(command) => {
-            let verb = verb_of(command)?;
-            let account = required(account, verb.word(), &keys)?;
-            (Mode::Once, speaking(secrets.credentials(&account)?, None, verb))
-        }
+        None => Task::Run(Mode::Filter, lines(account, &secrets)?),
+        Some(command) => task(command, account, &secrets)?,
     };
     let all_replies = replies == Replies::All;
-    Ok(Parsed::Run(Box::new(AppSettings { mode, json, all_replies, cluster, tls, keys, colours: color.0, start })))
+    Ok(match task {
+        Task::Run(mode, start) => {
+            let colours = color.0;
+            Parsed::Run(Box::new(AppSettings { mode, json, all_replies, cluster, tls, keys, colours, start }))
+        }
+        Task::Watch(credentials) => Parsed::Watch(WatchSettings { cluster, tls, credentials, json }),
+        Task::Probe(credentials, seconds) => Parsed::Probe(ProbeSettings { cluster, tls, credentials, seconds, json }),
+    })
 }
 
-/// The verb of a command that does nothing else.
-fn verb_of(command: Subcommand) -> Result<Verb, Failure> {
-    let usage = |fault: String| Failure::new(exit::USAGE, fault);
-    Ok(match command {
-        Subcommand::Inbox(Inbox { all }) => Verb::Inbox { all },
-        Subcommand::Unread(Unread {}) => Verb::Unread,
-        Subcommand::Export(Export {}) => Verb::Export,
-        Subcommand::History(History { with, count }) => Verb::History { with, limit: count },
-        Subcommand::Rooms(Rooms { glob }) => Verb::Rooms { pattern: glob.unwrap_or_else(Pattern::all) },
-        Subcommand::Room(Room { words }) => {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            verb::parse_room(&words).map_err(usage)?
+/// What a command line asks for.
+enum Task {
+    Run(Mode, Start),
+    Watch(Option<Credentials>),
+    /// For so many seconds.
+    Probe(Option<Credentials>, u32),
+}
+
+/// What a command asks for, in the name of the account that the command line or the environment names.
+fn task(command: Subcommand, account: Option<AccountName>, secrets: &Secrets) -> Result<Task, Failure> {
+    let all = |glob: Option<Pattern>| glob.unwrap_or_else(Pattern::all);
+    let look =
+        |account, verb| Ok(Start { account: onlooker(account, secrets)?.map(|found| (found, None)), ..once(verb) });
+    let speak = |account, verb: Verb| {
+        let account = required(account, verb.word(), secrets.keys)?;
+        Ok(speaking(secrets.credentials(&account)?, None, verb))
+    };
+    let room = |account, room, action| speak(account, Verb::Room { room, action });
+    let start = match command {
+        Subcommand::Status(Status { watch: true }) => return Ok(Task::Watch(onlooker(account, secrets)?)),
+        Subcommand::Probe(Probe { seconds }) => return Ok(Task::Probe(onlooker(account, secrets)?, seconds)),
+        Subcommand::Listen(listen) => return listening(listen, account, secrets),
+        Subcommand::Admin(Admin { words }) => {
+            admin::read(&words, secrets.cluster).and_then(|verb| Ok(speaking(operator(secrets)?, None, verb)))
         }
-        Subcommand::Join(Join { room }) => Verb::Room { room, action: RoomAction::Join },
-        Subcommand::Leave(Leave { room }) => Verb::Room { room, action: RoomAction::Leave },
-        Subcommand::Members(Members { room }) => Verb::Members { room },
-        Subcommand::Invite(Invite { room, name }) => Verb::Room { room, action: RoomAction::Invite { name } },
-        Subcommand::SetTopic(SetTopic { room, text }) => {
-            let topic = Topic::parse(text.join(" ")).map_err(|error| usage(error.to_string()))?;
-            Verb::Room { room, action: RoomAction::SetTopic { topic } }
+        Subcommand::Create(create) => start_create(create, secrets),
+        Subcommand::Password(password) => start_password(password, account, secrets),
+        Subcommand::Key(Key { action: KeyAction::Rotate }) => start_rotation(account, secrets),
+        Subcommand::Delete(Delete { name }) => {
+            secrets.typed(&name).map(|typed| Start { typed, ..once(Verb::Delete { name }) })
         }
-        Subcommand::Block(Block { name }) => Verb::Block { name, is_blocked: true },
-        Subcommand::Unblock(Unblock { name }) => Verb::Block { name, is_blocked: false },
-        Subcommand::Blocked(Blocked {}) => Verb::Blocked,
-        Subcommand::Mute(Mute { conversation }) => Verb::Mute { conversation, is_muted: true },
-        Subcommand::Unmute(Unmute { conversation }) => Verb::Mute { conversation, is_muted: false },
-        other => unreachable!("`plan` knows what {other:?} does"),
-    })
+        Subcommand::Send(send) => start_send(send, account, secrets),
+        Subcommand::List(List { glob }) => look(account, Verb::List { pattern: all(glob) }),
+        Subcommand::Status(Status { watch: false }) => look(account, Verb::Status),
+        Subcommand::Inbox(Inbox { all }) => speak(account, Verb::Inbox { all }),
+        Subcommand::Unread(Unread {}) => speak(account, Verb::Unread),
+        Subcommand::Export(Export {}) => speak(account, Verb::Export),
+        Subcommand::History(History { with, count }) => speak(account, Verb::History { with, limit: count }),
+        Subcommand::Rooms(Rooms { glob }) => speak(account, Verb::Rooms { pattern: all(glob) }),
+        Subcommand::Room(Room { words }) => room_verb(&words).and_then(|verb| speak(account, verb)),
+        Subcommand::Join(Join { room: name }) => room(account, name, RoomAction::Join),
+        Subcommand::Leave(Leave { room: name }) => room(account, name, RoomAction::Leave),
+        Subcommand::Members(Members { room }) => speak(account, Verb::Members { room }),
+        Subcommand::Invite(Invite { room: of, name }) => room(account, of, RoomAction::Invite { name }),
+        Subcommand::SetTopic(SetTopic { room: of, text }) => {
+            topic(&text).and_then(|topic| room(account, of, RoomAction::SetTopic { topic }))
+        }
+        Subcommand::Block(Block { name }) => speak(account, Verb::Block { name, is_blocked: true }),
+        Subcommand::Unblock(Unblock { name }) => speak(account, Verb::Block { name, is_blocked: false }),
+        Subcommand::Blocked(Blocked {}) => speak(account, Verb::Blocked),
+        Subcommand::Mute(Mute { conversation }) => speak(account, Verb::Mute { conversation, is_muted: true }),
+        Subcommand::Unmute(Unmute { conversation }) => speak(account, Verb::Mute { conversation, is_muted: false }),
+    };
+    Ok(Task::Run(Mode::Once, start?))
+}
+
+fn room_verb(words: &[String]) -> Result<Verb, Failure> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    verb::parse_room(&words).map_err(|fault| Failure::new(exit::USAGE, fault))
+}
+
+fn topic(words: &[String]) -> Result<Topic, Failure> {
+    Topic::parse(words.join(" ")).map_err(|error| Failure::new(exit::USAGE, error.to_string()))
+}
+
+fn listening(
+    Listen { once, exec, conversations }: Listen,
+    account: Option<AccountName>,
+    secrets: &Secrets,
+) -> Result<Task, Failure> {
+    let name = required(account, "listen", secrets.keys)?;
+    let typed = secrets.typed(&name)?;
+    let (first, listens_to) = (Some(Verb::Connect { name }), conversations.into_iter().collect());
+    let start = Start { first, typed, ends: once, listens_to, executes: exec, ..Start::default() };
+    Ok(Task::Run(if once { Mode::Once } else { Mode::Listen }, start))
+}
+
+fn start_send(Send { id, to, text }: Send, account: Option<AccountName>, secrets: &Secrets) -> Result<Start, Failure> {
+    let verb = Verb::Send { to, text: message_text(&text)? };
+    let account = required(account, "send", secrets.keys)?;
+    Ok(speaking(secrets.credentials(&account)?, id.as_deref(), verb))
+}
+
+fn start_rotation(account: Option<AccountName>, secrets: &Secrets) -> Result<Start, Failure> {
+    let account = required(account, "key rotate", secrets.keys)?;
+    Ok(speaking(secrets.credentials(&account)?, None, Verb::SetKey { name: account }))
 }
 
 fn start_create(Create { invitation, password, name }: Create, secrets: &Secrets) -> Result<Start, Failure> {

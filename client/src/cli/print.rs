@@ -12,7 +12,7 @@ use stablechat_protocol::answer::Answer;
 use stablechat_protocol::command::Command;
 use stablechat_protocol::conversation::{Conversation, InboxEntry, Message};
 use stablechat_protocol::name::{AccountName, ReplicaName};
-use stablechat_protocol::operator::{Operation, Settings};
+use stablechat_protocol::operator::{OpenInvitation, Operation, Settings};
 use stablechat_protocol::room::{Member, RoomAction, RoomInfo, RoomInvitation, RoomName, RoomNews};
 use stablechat_protocol::time::utc;
 use stablechat_protocol::uid::Uid;
@@ -98,7 +98,10 @@ pub enum Item {
     },
     Status(ClusterStatus),
     /// What operators have set.
-    Settings(Settings),
+    Settings {
+        settings: Settings,
+        invitations: Vec<OpenInvitation>,
+    },
     /// What an operator asked for is done.
     Operated {
         operation: Operation,
@@ -228,7 +231,7 @@ impl Printer {
             Item::Muted { conversation, is_muted: true } => format!("{conversation} is muted{stored}"),
             Item::Muted { conversation, is_muted: false } => format!("{conversation} is not muted{stored}"),
             Item::Status(status) => status.to_text(),
-            Item::Settings(settings) => admin::settings(settings),
+            Item::Settings { settings, invitations } => admin::settings(settings, invitations),
             Item::Operated { operation, secret } => admin::done(operation, secret.as_deref()),
             Item::Help => HELP.to_string(),
             Item::Failed { failure, .. } => failure.to_string(),
@@ -298,7 +301,7 @@ fn object(item: &Item) -> Option<Value> {
         Item::Muted { conversation, is_muted } => {
             json!({"type": "muted", "with": conversation.to_string(), "muted": is_muted})
         }
-        Item::Settings(settings) => admin::settings_as_json(settings),
+        Item::Settings { settings, invitations } => admin::settings_as_json(settings, invitations),
         Item::Operated { operation, secret } => admin::done_as_json(operation, secret.as_deref()),
         Item::Help => json!({"type": "help", "text": HELP}),
         // Of a single command, the exit code says that it failed. Of several lines, a script has to know which one.

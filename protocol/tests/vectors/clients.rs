@@ -261,9 +261,8 @@ impl Vectors {
             unread_max: 200_000,
             requests_max: 1000,
             retention_seconds: 0,
-            invitations: vec![open(None), open(Some(NOW))],
         };
-        self.add("", QueryAnswer::Settings { settings });
+        self.add("", QueryAnswer::Settings { settings, invitations: vec![open(None), open(Some(NOW))] });
     }
 
     pub fn add_answers(&mut self) {

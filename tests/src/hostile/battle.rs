@@ -96,15 +96,15 @@ pub fn fight(
 fn operated(cluster: &Cluster, targets: &Targets) -> Option<String> {
     let mut client = cluster.greet("a");
     client.login(&Person::operator(), false);
-    let settings = match client.ask(Query::Settings) {
-        QueryAnswer::Settings { settings } => settings,
+    let (settings, invitations) = match client.ask(Query::Settings) {
+        QueryAnswer::Settings { settings, invitations } => (settings, invitations),
         other => return Some(format!("an operator who asks for the settings gets {other:?}")),
     };
     let name = targets.hostile[0].account.as_str();
     let pattern = Pattern::parse(name).expect("a name is a pattern");
     let listed = client.ask(Query::List { pattern, after: None, limit: 1 });
     let is_there = matches!(&listed, QueryAnswer::Accounts { names, .. } if !names.is_empty());
-    let is_unchanged = settings.registration == Registration::Open && settings.invitations.is_empty() && is_there;
+    let is_unchanged = settings.registration == Registration::Open && invitations.is_empty() && is_there;
     (!is_unchanged).then(|| format!("somebody has changed {settings:?}, or removed {name}"))
 }
 

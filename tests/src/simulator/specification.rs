@@ -405,9 +405,8 @@ impl Specification {
             unread_max: self.unread_max,
             requests_max: self.requests_max,
             retention_seconds: 0,
-            invitations: self.invitations.iter().map(open).collect(),
         };
-        QueryAnswer::Settings { settings }
+        QueryAnswer::Settings { settings, invitations: self.invitations.iter().map(open).collect() }
     }
 
     /// The accounts by name.

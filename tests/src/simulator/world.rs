@@ -147,7 +147,7 @@ pub struct World {
     situations: Situations,
     tally: Tally,
     latencies: Latencies,
-    /// The latencies of the epilogue.
+    /// The latencies of the epilogue, for clients that speak for an account.
     calm_latencies: Latencies,
     trace: Trace,
 }
@@ -284,7 +284,8 @@ impl World {
     }
 
     /// Checks that in the epilogue everything was stable by the closed test, and that its answer took Δ and a round trip at most: a
-    /// replica alone closes by Δ behind its clock until it has learned how late requests come.
+    /// replica alone closes by Δ behind its clock until it has learned how late requests come. It does not learn that of strangers, so
+    /// a client whose account has another key by now may have to repeat its requests for longer.
     fn check_calm(&self) -> Check {
         let Latencies { closed, real_time, micros } = &self.calm_latencies;
         let round_trip = Duration::from_nanos(2 * (self.bounds.delay_max() + turns::TURN_MAX));

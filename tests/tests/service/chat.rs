@@ -1,9 +1,10 @@
 //! What the service does for clients that keep to the protocol: accounts, messages, reads, sessions.
 
+use crate::people::{DELIVERY_BOUND, logged_in, read, rejected, with_accounts};
 use stablechat_client::session::AnswerKind;
 use stablechat_protocol::answer::{Answer, QueryAnswer, Refusal, Rejection};
 use stablechat_protocol::command::{Command, PAGE_BYTES, Query};
-use stablechat_protocol::conversation::{Message, Page, ReadRange};
+use stablechat_protocol::conversation::{Message, Page};
 use stablechat_protocol::login::LoginProof;
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::Pattern;
@@ -16,33 +17,6 @@ use stablechat_tests::pipeline::Pipeline;
 use stablechat_tests::raw::{Answered, RawClient, create_accounts, send_message};
 use stablechat_tests::session::{Person, Session, account, conversation, send, stamp_ahead, wall_clock};
 use std::time::Duration;
-
-const DELIVERY_BOUND: Duration = Duration::from_millis(200);
-
-/// A cluster of one replica with these accounts, each on a connection of its own that receives messages.
-fn with_accounts<const N: usize>(people: [&Person; N]) -> (Cluster, [RawClient; N]) {
-    let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
-    create_accounts(&mut cluster.greet("a"), &people);
-    let clients = people.map(|person| logged_in(&cluster, person));
-    (cluster, clients)
-}
-
-/// A connection that has logged in as this person and receives messages.
-fn logged_in(cluster: &Cluster, person: &Person) -> RawClient {
-    let mut client = cluster.greet("a");
-    client.login(person, true);
-    client
-}
-
-fn rejected(reason: Rejection) -> Answer {
-    Answer::Rejected { reason }
-}
-
-/// The command that reads these messages of a conversation.
-fn read(with: &str, uids: &[Uid]) -> Command {
-    let range = ReadRange::of(uids).expect("there are some");
-    Command::Read { conversation: conversation(with), range }
-}
 
 fn history(with: &str, page: Page, limit: u16) -> Query {
     Query::History { conversation: conversation(with), page, limit }

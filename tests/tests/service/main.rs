@@ -13,6 +13,7 @@ mod malformed;
 mod manual;
 mod metrics;
 mod operators;
+mod people;
 mod process;
 mod restarts;
 mod rooms;

@@ -1,5 +1,6 @@
 //! Rooms, several devices, and what reaches whom.
 
+use crate::people::{DELIVERY_BOUND, logged_in, read, rejected, with_accounts};
 use rustix::process::Signal;
 use stablechat_protocol::answer::{Answer, QueryAnswer, Rejection};
 use stablechat_protocol::command::{Command, Query};
@@ -9,28 +10,10 @@ use stablechat_protocol::room::{RoomAction, RoomName};
 use stablechat_protocol::uid::Uid;
 use stablechat_tests::cluster::Cluster;
 use stablechat_tests::process::{built, run_to_end};
-use stablechat_tests::raw::{RawClient, create_accounts, send_message};
+use stablechat_tests::raw::{RawClient, send_message};
 use stablechat_tests::session::{Person, conversation, send};
 use stablechat_tests::wait::SOON;
 use std::process::Command as Process;
-use std::time::Duration;
-
-const DELIVERY_BOUND: Duration = Duration::from_millis(200);
-
-/// A lone replica, and people with accounts, each with a connection that gets messages.
-fn chat<const N: usize>(people: [&Person; N]) -> (Cluster, [RawClient; N]) {
-    let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
-    create_accounts(&mut cluster.greet("a"), &people);
-    let clients = people.map(|person| device(&cluster, person));
-    (cluster, clients)
-}
-
-/// One more connection of an account.
-fn device(cluster: &Cluster, person: &Person) -> RawClient {
-    let mut client = cluster.greet("a");
-    client.login(person, true);
-    client
-}
 
 fn room_name(name: &str) -> RoomName {
     RoomName::parse(name).expect("a name by the rules")
@@ -38,15 +21,6 @@ fn room_name(name: &str) -> RoomName {
 
 fn act(client: &mut RawClient, room: &str, action: RoomAction) -> Answer {
     client.call(Command::Room { room: room_name(room), action })
-}
-
-fn read(client: &mut RawClient, with: &str, uids: &[Uid]) -> Answer {
-    let range = ReadRange::of(uids).expect("there are some");
-    client.call(Command::Read { conversation: conversation(with), range })
-}
-
-fn rejected(reason: Rejection) -> Answer {
-    Answer::Rejected { reason }
 }
 
 /// The texts that were delivered by the time at which the replica answers.
@@ -58,12 +32,12 @@ fn delivered(client: &mut RawClient) -> Vec<String> {
 #[test]
 fn a_room_reaches_its_members_as_long_as_they_are() {
     let (ann, bob, cid) = (Person::new("ann"), Person::new("bob"), Person::new("cid"));
-    let (cluster, [mut ann_client, mut bob_client, mut cid_client]) = chat([&ann, &bob, &cid]);
+    let (cluster, [mut ann_client, mut bob_client, mut cid_client]) = with_accounts([&ann, &bob, &cid]);
     assert_eq!(act(&mut ann_client, "#ops", RoomAction::Create { is_private: false }), Answer::Done);
     assert_eq!(act(&mut bob_client, "#ops", RoomAction::Join), Answer::Done);
     assert_eq!((ann_client.news().by, ann_client.news().action), (ann.account.clone(), RoomAction::Join));
     // A device that logs in later knows its rooms, too.
-    let mut second = device(&cluster, &bob);
+    let mut second = logged_in(&cluster, &bob);
 
     send_message(&mut ann_client, "#ops", "to members");
     for client in [&mut bob_client, &mut second] {
@@ -92,7 +66,7 @@ fn a_room_reaches_its_members_as_long_as_they_are() {
 #[test]
 fn a_private_room_is_told_to_those_who_are_invited() {
     let (ann, bob) = (Person::new("ann"), Person::new("bob"));
-    let (_cluster, [mut ann_client, mut bob_client]) = chat([&ann, &bob]);
+    let (_cluster, [mut ann_client, mut bob_client]) = with_accounts([&ann, &bob]);
     assert_eq!(act(&mut ann_client, "#plans", RoomAction::Create { is_private: true }), Answer::Done);
     send_message(&mut ann_client, "#plans", "before bob");
     let unknown = rejected(Rejection::NoSuchRoom { room: room_name("#plans") });
@@ -115,14 +89,14 @@ fn a_private_room_is_told_to_those_who_are_invited() {
 #[test]
 fn what_one_device_has_read_is_read_on_all() {
     let (ann, bob) = (Person::new("ann"), Person::new("bob"));
-    let (cluster, [mut ann_client, mut phone]) = chat([&ann, &bob]);
+    let (cluster, [mut ann_client, mut phone]) = with_accounts([&ann, &bob]);
     send_message(&mut ann_client, "bob", "one");
     send_message(&mut ann_client, "bob", "two");
     let shown = [phone.delivery().uid, phone.delivery().uid];
-    assert_eq!(read(&mut phone, "ann", &shown), Answer::Done);
+    assert_eq!(phone.call(read("ann", &shown)), Answer::Done);
     // An answer from there is shown here, and is read by then.
     send_message(&mut phone, "ann", "an answer");
-    let mut laptop = device(&cluster, &bob);
+    let mut laptop = logged_in(&cluster, &bob);
     assert_eq!(laptop.unread(), []);
     assert_eq!(laptop.timeline("ann").len(), 3);
 
@@ -132,7 +106,7 @@ fn what_one_device_has_read_is_read_on_all() {
     assert_eq!(missed.len(), 1);
     // Both read it.
     let uids = [missed[0].uid];
-    assert_eq!((read(&mut laptop, "ann", &uids), read(&mut phone, "ann", &uids)), (Answer::Done, Answer::Done));
+    assert_eq!((laptop.call(read("ann", &uids)), phone.call(read("ann", &uids))), (Answer::Done, Answer::Done));
     assert_eq!(phone.unread(), []);
 }
 
@@ -140,7 +114,7 @@ fn what_one_device_has_read_is_read_on_all() {
 #[test]
 fn a_program_that_only_sends_is_never_refused() {
     let (ann, bot) = (Person::new("ann"), Person::new("bot"));
-    let (_cluster, [mut ann_client, mut bot_client]) = chat([&ann, &bot]);
+    let (_cluster, [mut ann_client, mut bot_client]) = with_accounts([&ann, &bot]);
     assert_eq!(act(&mut ann_client, "#ops", RoomAction::Create { is_private: false }), Answer::Done);
     assert_eq!(act(&mut bot_client, "#ops", RoomAction::Join), Answer::Done);
     send_message(&mut ann_client, "#ops", "hello");
@@ -153,14 +127,14 @@ fn a_program_that_only_sends_is_never_refused() {
     };
     assert_eq!((entries[0].conversation.clone(), entries[0].unread), (conversation("#ops"), 401));
     let uids: Vec<Uid> = bot_client.timeline("#ops").iter().map(|message| message.uid).collect();
-    assert_eq!(read(&mut bot_client, "#ops", &uids), Answer::Done);
+    assert_eq!(bot_client.call(read("#ops", &uids)), Answer::Done);
     assert_eq!(bot_client.unread(), []);
 }
 
 #[test]
 fn an_account_that_is_deleted_leaves_its_rooms_and_what_it_has_said() {
     let (ann, bob) = (Person::new("ann"), Person::new("bob"));
-    let (_cluster, [mut ann_client, mut bob_client]) = chat([&ann, &bob]);
+    let (_cluster, [mut ann_client, mut bob_client]) = with_accounts([&ann, &bob]);
     assert_eq!(act(&mut ann_client, "#ops", RoomAction::Create { is_private: false }), Answer::Done);
     assert_eq!(act(&mut bob_client, "#ops", RoomAction::Join), Answer::Done);
     send_message(&mut ann_client, "#ops", "in the room");

@@ -195,8 +195,9 @@ impl Controller {
             }
             Verb::Settings => {
                 for reply in &replies {
-                    if let Content::Query(QueryAnswer::Settings { settings }) = &reply.content {
-                        self.show(Item::Settings(settings.clone()), Some(self.answerer(reply)));
+                    if let Content::Query(QueryAnswer::Settings { settings, invitations }) = &reply.content {
+                        let item = Item::Settings { settings: *settings, invitations: invitations.clone() };
+                        self.show(item, Some(self.answerer(reply)));
                     }
                 }
             }

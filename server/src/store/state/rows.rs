@@ -5,11 +5,11 @@
 
 use super::StoreError;
 use super::keys::{Column, ORPHAN_SESSION, SESSION_USE, SETTINGS, TOMBSTONE};
-use super::values::{Bytes, OldRow, StoredSettings, UndoRecord};
+use super::values::{Bytes, OldRow, UndoRecord};
 use crate::store::database::{decode, family};
 use rocksdb::{DB, DBIteratorWithThreadMode, IteratorMode, ReadOptions, WriteBatch};
 use stablechat_protocol::digest::Digest;
-use stablechat_protocol::operator::InitialSettings;
+use stablechat_protocol::operator::{InitialSettings, Settings};
 use stablechat_protocol::status::StateContents;
 use stablechat_protocol::wire::to_cbor;
 use std::cell::OnceCell;
@@ -73,7 +73,7 @@ pub struct Rows {
     /// The settings that hold where no row says otherwise.
     initial: InitialSettings,
     /// The settings as they were last read, until they are written: each `send` asks for them.
-    settings: OnceCell<StoredSettings>,
+    settings: OnceCell<Settings>,
     /// The values that the current request has replaced so far, each row once, with its value before the request.
     replaced: BTreeMap<(Column, Vec<u8>), Option<Vec<u8>>>,
     /// Bytes of keys and values written since the last commit; a row that was written twice counts twice.
@@ -97,7 +97,7 @@ impl Rows {
     }
 
     /// The row of the settings; none before the first change of them.
-    pub fn settings(&self) -> Result<Option<StoredSettings>, StoreError> {
+    pub fn settings(&self) -> Result<Option<Settings>, StoreError> {
         if let Some(settings) = self.settings.get() {
             return Ok(Some(*settings));
         }

@@ -4,7 +4,7 @@
 
 use super::keys::{Column, SETTINGS, invitation_key, invitations};
 use super::rows::{Direction, Rows};
-use super::values::{Invitation, StoredSettings};
+use super::values::Invitation;
 use super::{Abort, Outcome, RoomOutcome, StoreError, accounts, rooms};
 use crate::store::database::decode;
 use stablechat_protocol::answer::{QueryAnswer, Rejection};
@@ -20,8 +20,8 @@ use stablechat_protocol::room::{RoomAction, RoomNews};
 use stablechat_protocol::uid::Uid;
 
 /// The settings.
-pub fn read(rows: &Rows) -> Result<StoredSettings, StoreError> {
-    let initial = StoredSettings {
+pub fn read(rows: &Rows) -> Result<Settings, StoreError> {
+    let initial = Settings {
         registration: rows.initial().registration,
         accounts: 0,
         accounts_max: ACCOUNTS_DEFAULT,
@@ -33,13 +33,13 @@ pub fn read(rows: &Rows) -> Result<StoredSettings, StoreError> {
 }
 
 /// Writes the settings.
-fn write(rows: &mut Rows, settings: &StoredSettings) -> Result<(), StoreError> {
+fn write(rows: &mut Rows, settings: &Settings) -> Result<(), StoreError> {
     rows.put(Column::Settings, SETTINGS.into(), settings)
 }
 
 /// The permission to create an account, with the invitation that it uses up.
 pub struct Admission {
-    settings: StoredSettings,
+    settings: Settings,
     invitation: Option<Digest>,
 }
 
@@ -63,7 +63,7 @@ pub fn admit(rows: &mut Rows, Admission { settings, invitation }: Admission) -> 
     if let Some(invitation) = invitation {
         close_invitation(rows, invitation)?;
     }
-    write(rows, &StoredSettings { accounts: settings.accounts + 1, ..settings })
+    write(rows, &Settings { accounts: settings.accounts + 1, ..settings })
 }
 
 /// One account less.
@@ -71,7 +71,7 @@ pub fn count_down_accounts(rows: &mut Rows) -> Result<(), StoreError> {
     let settings = read(rows)?;
     let accounts = settings.accounts.checked_sub(1);
     let accounts = accounts.ok_or_else(|| StoreError::Corrupt("there are more accounts than are counted".into()))?;
-    write(rows, &StoredSettings { accounts, ..settings })
+    write(rows, &Settings { accounts, ..settings })
 }
 
 /// Does what an operator asks for.
@@ -79,26 +79,26 @@ pub fn operate(rows: &mut Rows, uid: Uid, actor: Option<&Actor>, operation: &Ope
     check_operator(actor)?;
     match operation {
         Operation::SetRegistration { registration } => {
-            let settings = StoredSettings { registration: *registration, ..read(rows)? };
+            let settings = Settings { registration: *registration, ..read(rows)? };
             write(rows, &settings)?;
         }
         Operation::SetQuota { quota: Quota::Accounts, limit } => {
-            let settings = StoredSettings { accounts_max: *limit, ..read(rows)? };
+            let settings = Settings { accounts_max: *limit, ..read(rows)? };
             write(rows, &settings)?;
         }
         Operation::SetQuota { quota: Quota::Unread, limit } => {
             if *limit > UNREAD_MAX {
                 return Err(Rejection::TooMany.into());
             }
-            let settings = StoredSettings { unread_max: *limit, ..read(rows)? };
+            let settings = Settings { unread_max: *limit, ..read(rows)? };
             write(rows, &settings)?;
         }
         Operation::SetQuota { quota: Quota::Requests, limit } => {
-            let settings = StoredSettings { requests_max: *limit, ..read(rows)? };
+            let settings = Settings { requests_max: *limit, ..read(rows)? };
             write(rows, &settings)?;
         }
         Operation::SetRetention { seconds } => {
-            let settings = StoredSettings { retention_seconds: *seconds, ..read(rows)? };
+            let settings = Settings { retention_seconds: *seconds, ..read(rows)? };
             write(rows, &settings)?;
         }
         Operation::Invite { invitation } => {
@@ -138,12 +138,7 @@ pub fn operate(rows: &mut Rows, uid: Uid, actor: Option<&Actor>, operation: &Ope
 /// Answers [`stablechat_protocol::command::Query::Settings`].
 pub fn answer(rows: &Rows, actor: Option<&Actor>) -> Result<QueryAnswer, Abort> {
     check_operator(actor)?;
-    let StoredSettings { registration, accounts, accounts_max, unread_max, requests_max, retention_seconds } =
-        read(rows)?;
-    let invitations = open_invitations(rows)?;
-    let settings =
-        Settings { registration, accounts, accounts_max, unread_max, requests_max, retention_seconds, invitations };
-    Ok(QueryAnswer::Settings { settings })
+    Ok(QueryAnswer::Settings { settings: read(rows)?, invitations: open_invitations(rows)? })
 }
 
 /// A rejection unless the actor is an operator. The replica that took the login has checked the key.

@@ -6,7 +6,8 @@ use stablechat_protocol::conversation::Conversation;
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::operator::{
-    INVITATIONS_MAX, InitialSettings, InvitationCode, OPERATOR, Operation, Quota, Registration, Settings,
+    INVITATIONS_MAX, InitialSettings, InvitationCode, OPERATOR, OpenInvitation, Operation, Quota, Registration,
+    Settings,
 };
 use stablechat_protocol::request::{Actor, QueryRequest};
 use stablechat_protocol::text::MessageText;
@@ -58,10 +59,10 @@ impl Service {
         self.execute(&actor, command)
     }
 
-    fn settings(&self, asker: Option<Actor>) -> Result<Settings, Rejection> {
+    fn settings(&self, asker: Option<Actor>) -> Result<(Settings, Vec<OpenInvitation>), Rejection> {
         let query = QueryRequest { id: 1, actor: asker, query: Query::Settings };
         match self.store.query(&query).expect("memory does not fail") {
-            QueryAnswer::Settings { settings } => Ok(settings),
+            QueryAnswer::Settings { settings, invitations } => Ok((settings, invitations)),
             QueryAnswer::Rejected { reason } => Err(reason),
             other => panic!("{other:?} is no answer to that"),
         }
@@ -114,7 +115,7 @@ fn of_two_accounts_with_one_invitation_the_earlier_stays() {
             false => assert_eq!((repair.changed[0].uid, &repair.changed[0].answer), (bob.uid, &used)),
         }
         assert_sound(&service.store);
-        assert_eq!(service.settings(Some(actor(OPERATOR, 9))).expect("an operator may see them").accounts, 1);
+        assert_eq!(service.settings(Some(actor(OPERATOR, 9))).expect("an operator may see them").0.accounts, 1);
         assert!(service.store.owns(&actor("ann", 1)).expect("memory does not fail"));
     }
 }
@@ -123,7 +124,7 @@ fn of_two_accounts_with_one_invitation_the_earlier_stays() {
 fn an_invitation_can_be_revoked_and_there_are_not_too_many() {
     let mut service = Service::new();
     let operator = Some(actor(OPERATOR, 9));
-    let opened = service.settings(operator.clone()).expect("an operator may see them").invitations;
+    let opened = service.settings(operator.clone()).expect("an operator may see them").1;
     assert_eq!(
         opened.iter().map(|open| (open.invitation, open.opened)).collect::<Vec<_>>(),
         [(first().digest(), None)]
@@ -135,7 +136,7 @@ fn an_invitation_can_be_revoked_and_there_are_not_too_many() {
         assert_eq!(service.operate(Operation::Revoke { invitation }), Err(Rejection::NoSuchInvitation));
         assert_eq!(service.create("ann", Some(revoked)), Err(Rejection::NoSuchInvitation));
     }
-    assert_eq!(service.settings(operator.clone()).expect("an operator may see them").invitations, []);
+    assert_eq!(service.settings(operator.clone()).expect("an operator may see them").1, []);
 
     let invitation = |number: usize| Digest([number.to_be_bytes(); 4].concat().try_into().expect("32 bytes"));
     for number in 0..INVITATIONS_MAX {
@@ -143,7 +144,7 @@ fn an_invitation_can_be_revoked_and_there_are_not_too_many() {
     }
     let one_more = Operation::Invite { invitation: invitation(INVITATIONS_MAX) };
     assert_eq!(service.operate(one_more), Err(Rejection::TooMany));
-    assert_eq!(service.settings(operator).expect("an operator may see them").invitations.len(), INVITATIONS_MAX);
+    assert_eq!(service.settings(operator).expect("an operator may see them").1.len(), INVITATIONS_MAX);
 }
 
 #[test]
@@ -173,7 +174,7 @@ fn registration_and_quotas_are_what_the_operators_say() {
     assert_eq!((send(), send()), (Ok(()), Ok(())));
     assert_eq!(send(), Err(Rejection::TooManyUnread { name: actor("cid", 1).account }));
 
-    let settings = service.settings(Some(actor(OPERATOR, 9))).expect("an operator may see them");
+    let (settings, _) = service.settings(Some(actor(OPERATOR, 9))).expect("an operator may see them");
     let Settings { registration, accounts, accounts_max, unread_max, .. } = settings;
     assert_eq!((registration, accounts, accounts_max, unread_max), (Registration::Open, 2, 2, 2));
 }

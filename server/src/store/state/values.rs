@@ -5,7 +5,6 @@ use stablechat_protocol::conversation::{Conversation, UidSum};
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
-use stablechat_protocol::operator::Registration;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::room::{RoomInvitation, Topic};
 use stablechat_protocol::text::MessageText;
@@ -207,24 +206,6 @@ wire_struct! {
         /// The digest of the request's command: another command under the same sequence number is no repetition.
         pub command: Digest,
         pub answer: Answer,
-    }
-}
-
-wire_struct! {
-    /// What operators have set, and the number that one of the quotas limits.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct StoredSettings {
-        pub registration: Registration,
-        /// How many accounts there are.
-        pub accounts: u64,
-        /// How many there may be.
-        pub accounts_max: u64,
-        /// How many messages an account may have unread in a conversation of two.
-        pub unread_max: u64,
-        /// How many conversations an account may have begun that were not answered.
-        pub requests_max: u64,
-        /// After how many seconds messages are removed; zero: never.
-        pub retention_seconds: u64,
     }
 }
 

@@ -170,7 +170,7 @@ impl Script {
                 members.iter().try_for_each(|member| writeln!(text, "{}", member.name))?;
                 writeln!(text, "{}", if next.is_some() { "and more" } else { "no more" })?;
             }
-            QueryAnswer::Settings { settings } => writeln!(text, "{settings:?}")?,
+            QueryAnswer::Settings { settings, invitations } => writeln!(text, "{settings:?}, {invitations:?}")?,
         }
         Ok(text)
     }

@@ -96,7 +96,8 @@ impl World {
                 }
                 if let Some(sent) = self.sent_at.remove(&uid.digest) {
                     self.latencies.add(self.now.since(sent), stability);
-                    if self.phase == RunPhase::Epilogue {
+                    let is_of_account = !matches!(answer, Answer::Rejected { reason: Rejection::NotOwner { .. } });
+                    if self.phase == RunPhase::Epilogue && is_of_account {
                         self.calm_latencies.add(self.now.since(sent), stability);
                     }
                 }

@@ -106,35 +106,17 @@ fn leave_pair(
 
 /// Forgets whom a deleted account blocks.
 fn forget_blocked(rows: &mut Rows, account: Uid, from: Uid, left: &mut usize) -> Result<Option<Tombstone>, StoreError> {
-    let to = prefix_end(&all_blocked(account));
-    let blocked = some_rows(rows, Column::Members, &blocked_key(account, from), &to, *left)?;
-    *left -= blocked.len();
-    let mut last = from;
-    for (key, _) in blocked {
-        last = uid_of(&key)?;
-        rows.remove(Column::Members, key)?;
-    }
-    if *left == 0 {
-        return Ok(Some(Tombstone::Blocked { from: last }));
-    }
-    *left -= 1;
-    Ok(None)
+    let range = (blocked_key(account, from), prefix_end(&all_blocked(account)));
+    let last = remove_each(rows, Column::Members, range, left, |rows, key, _| rows.remove(Column::Members, key))?;
+    Ok(last.map(|from| Tombstone::Blocked { from }))
 }
 
 /// Ends memberships in a closed room.
 fn remove_members(rows: &mut Rows, room: Uid, from: Uid, left: &mut usize) -> Result<Option<Tombstone>, StoreError> {
-    let to = prefix_end(&room_members(room));
-    let members = some_rows(rows, Column::Rooms, &room_member_key(room, from), &to, *left)?;
-    *left -= members.len();
-    let mut last = from;
-    for (key, _) in members {
-        last = uid_of(&key)?;
-        rooms::forget_member(rows, room, last)?;
-    }
-    match *left {
-        0 => Ok(Some(Tombstone::Members { from: last })),
-        _ => Ok(Some(Tombstone::Messages { from: Uid::MIN })),
-    }
+    let range = (room_member_key(room, from), prefix_end(&room_members(room)));
+    let forget = |rows: &mut Rows, _, joined| rooms::forget_member(rows, room, joined).map(drop);
+    let last = remove_each(rows, Column::Rooms, range, left, forget)?;
+    Ok(Some(last.map_or(Tombstone::Messages { from: Uid::MIN }, |from| Tombstone::Members { from })))
 }
 
 /// Removes messages of a conversation that is over, from this uid on. Returns from where on some are left.
@@ -144,13 +126,25 @@ fn remove_messages(
     from: Uid,
     left: &mut usize,
 ) -> Result<Option<Uid>, StoreError> {
-    let to = prefix_end(conversation);
-    let messages = some_rows(rows, Column::Timelines, &message_key(conversation, from), &to, *left)?;
-    *left -= messages.len();
-    let mut last = from;
-    for (key, _) in messages {
+    let range = (message_key(conversation, from), prefix_end(conversation));
+    remove_each(rows, Column::Timelines, range, left, |rows, key, _| rows.remove(Column::Timelines, key))
+}
+
+/// Removes the first rows between two keys that end with a uid, by `remove`, which gets the row's key and that uid. Returns the last
+/// uid if some rows may be left.
+fn remove_each(
+    rows: &mut Rows,
+    column: Column,
+    (first, end): (Vec<u8>, Vec<u8>),
+    left: &mut usize,
+    mut remove: impl FnMut(&mut Rows, Vec<u8>, Uid) -> Result<(), StoreError>,
+) -> Result<Option<Uid>, StoreError> {
+    let found = some_rows(rows, column, &first, &end, *left)?;
+    *left -= found.len();
+    let mut last = Uid::MIN;
+    for (key, _) in found {
         last = uid_of(&key)?;
-        rows.remove(Column::Timelines, key)?;
+        remove(rows, key, last)?;
     }
     if *left == 0 {
         return Ok(Some(last));
