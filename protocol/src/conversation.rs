@@ -1,4 +1,4 @@
-//! Conversations: two accounts or a room, the messages in them, and what an account has read of them.
+//! Conversations: two accounts or a room, the messages in them, and how far an account has read them.
 //!
 //! A conversation has a timeline. Each message has a position in it, from 1 on. An account has read a conversation up to a point
 //! (its *marker*), and perhaps ranges beyond it. It says so by naming a range, with the number and the [`UidSum`] of the messages

@@ -174,13 +174,15 @@ wire_enum! {
 }
 
 wire_struct! {
-    /// A row of a snapshot.
+    /// A row of a snapshot, or a piece of a row whose value has more than [`BODIES_BYTES`].
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SnapshotRow {
         /// The number of the row's column family.
         pub family: u8,
         pub key: Bytes,
         pub value: Bytes,
+        /// Whether the next row has the same key, and the next piece of the value.
+        pub continues: bool,
     }
 }
 

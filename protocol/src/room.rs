@@ -1,4 +1,4 @@
-//! Rooms: their names and topics, what can be done with them, and what a client is told of them.
+//! Rooms: their names and topics, the actions on them, and the facts that clients are told.
 //!
 //! Anybody may join a public room and read all of its history. A private room is known to its members and to those whom they invite;
 //! its history begins for each member when it (last) joined. To anybody else it is as if there were none.
@@ -22,7 +22,7 @@ checked_text! {
     RoomName, check_room_name, NameError
 }
 
-/// The rule for names of rooms: a `#` and what could be an account's name.
+/// The rule for names of rooms: a `#` and a name by the rule for accounts.
 fn check_room_name(text: &str) -> Result<(), NameError> {
     match text.strip_prefix('#') {
         Some(name) => check_account_name(name),

@@ -250,6 +250,9 @@ impl Applier {
         }
 
         self.perform(&clock, now, outbox, post)?;
+        if !self.executor.is_inserting() && self.replica.phase() != Phase::CatchingUp {
+            self.executor.clients.tell_outdated(outbox);
+        }
         self.report_status(outbox)?;
         self.answer_scrape(outbox);
         outbox.release(post);

@@ -205,7 +205,7 @@ impl RawClient {
         }
     }
 
-    /// Whether it is a delivery of what the account itself has sent to others.
+    /// Whether it is the delivery of a message that the account itself has sent.
     fn is_own(&self, message: &ToClient) -> bool {
         match (message, &self.account) {
             (ToClient::Delivery { message: Message { from, to, .. } }, Some(account)) => {

@@ -63,7 +63,7 @@ impl Vectors {
         self.add("", PeerMessage::Rejoin { above: 7 });
 
         self.add("of the first part", PeerMessage::FetchSnapshot { part: 0 });
-        let row = SnapshotRow { family: 3, key: Bytes(b"alice".to_vec()), value: Bytes(vec![0xf6]) };
+        let row = SnapshotRow { family: 3, key: Bytes(b"alice".to_vec()), value: Bytes(vec![0xf6]), continues: false };
         self.add(
             "of which more follow",
             PeerMessage::SnapshotPart { part: 0, rows: vec![row], end: None, rows_total: 24 },

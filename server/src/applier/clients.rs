@@ -22,7 +22,7 @@ use stablechat_protocol::answer::Refusal;
 use stablechat_protocol::message::ToClient;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::{Actor, Request};
-use stablechat_protocol::room::RoomAction;
+use stablechat_protocol::room::{RoomAction, RoomNews};
 use stablechat_protocol::session::ClientId;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub struct Clients {
     senders: Senders,
     sessions: Sessions,
     subscribers: Subscribers,
+    /// The connections that are to be told that their inboxes have changed in other ways than by deliveries.
+    outdated: BTreeSet<ConnectionId>,
     /// The logins with another key than the account has, which the poll loop counts.
     wrong_keys: Vec<(ConnectionId, AccountName)>,
     /// Tells when a connection is greeted and when it asks.
@@ -48,6 +50,7 @@ impl Clients {
             senders: Senders::default(),
             sessions: Sessions::default(),
             subscribers: Subscribers::default(),
+            outdated: BTreeSet::new(),
             wrong_keys: Vec::new(),
             stopwatch,
         }
@@ -86,6 +89,7 @@ impl Clients {
     /// A connection speaks for nobody any more.
     pub fn on_logged_out(&mut self, connection: ConnectionId) {
         self.subscribers.log_out(connection);
+        self.outdated.remove(&connection);
         self.senders.forget(connection);
     }
 
@@ -169,14 +173,9 @@ impl Clients {
         self.actors(names).iter().for_each(|actor| self.subscribers.suspend(actor));
     }
 
-    /// Reads the rooms of these accounts again, and asks their connections to look at their inboxes.
-    pub fn resume(
-        &mut self,
-        names: &BTreeSet<AccountName>,
-        store: &ChatStore,
-        outbox: &mut Outbox,
-    ) -> Result<(), StoreError> {
-        self.refresh(self.actors(names), store, outbox)
+    /// Reads the rooms of these accounts again. Their inboxes have changed.
+    pub fn resume(&mut self, names: &BTreeSet<AccountName>, store: &ChatStore) -> Result<(), StoreError> {
+        self.refresh(self.actors(names), store)
     }
 
     /// The logins of these accounts, with whatever keys.
@@ -184,45 +183,72 @@ impl Clients {
         names.iter().flat_map(|name| self.subscribers.actors_named(name)).collect()
     }
 
-    /// The whole state is another one: the same for all accounts.
-    pub fn on_installed(&mut self, store: &ChatStore, outbox: &mut Outbox) -> Result<(), StoreError> {
-        self.refresh(self.subscribers.actors(), store, outbox)
+    /// The same for all accounts, as when the whole state is another one.
+    pub fn refresh_all(&mut self, store: &ChatStore) -> Result<(), StoreError> {
+        self.refresh(self.subscribers.actors(), store)
     }
 
-    fn refresh(&mut self, actors: Vec<Actor>, store: &ChatStore, outbox: &mut Outbox) -> Result<(), StoreError> {
+    fn refresh(&mut self, actors: Vec<Actor>, store: &ChatStore) -> Result<(), StoreError> {
         for actor in actors {
             self.set_rooms(&actor, store)?;
-            outbox.for_clients(self.subscribers.receiving(&actor), ToClient::InboxChanged);
+            self.outdated.extend(self.subscribers.receiving(&actor));
         }
         Ok(())
     }
 
-    /// Sends the message of a request, if it has one, to the connections of those who take part in its conversation.
-    pub fn deliver(&self, delivery: Option<Delivery>, outbox: &mut Outbox) {
+    /// Sends the message of a request that was applied in its turn, and the news of a room, to the connections that they concern.
+    pub fn deliver(
+        &mut self,
+        actor: Option<&Actor>,
+        delivery: Option<Delivery>,
+        change: Option<RoomOutcome>,
+        outbox: &mut Outbox,
+    ) {
         if let Some(Delivery { message, audience }) = delivery {
             outbox.for_clients(self.subscribers.of(&audience), ToClient::Delivery { message });
         }
+        if let Some((to, news)) = self.follow(actor, change) {
+            outbox.for_clients(to, ToClient::RoomNews { news });
+        }
     }
 
-    /// Tells the members of a room that it has changed, and follows that.
-    pub fn tell_room(&mut self, actor: Option<&Actor>, change: Option<RoomOutcome>, outbox: &mut Outbox) {
-        let (Some(actor), Some(RoomOutcome { id, news, other })) = (actor, change) else { return };
-        let action = news.action.clone();
-        if let RoomAction::Create { .. } | RoomAction::Join = action {
+    /// The same for a request that was inserted into the log, as while we catch up. Its message may be an old one, which the account
+    /// has read elsewhere: a connection that knows nothing of that would show it as new. So the connections are told later to look at
+    /// their inboxes, once for many messages ([`Clients::tell_outdated`]).
+    pub fn note_inserted(&mut self, actor: Option<&Actor>, delivery: Option<Delivery>, change: Option<RoomOutcome>) {
+        if let Some(Delivery { audience, .. }) = delivery {
+            self.outdated.extend(self.subscribers.of(&audience));
+        }
+        if let Some((to, _)) = self.follow(actor, change) {
+            self.outdated.extend(to);
+        }
+    }
+
+    /// Asks the connections whose inboxes have changed in other ways than by deliveries to look at them.
+    pub fn tell_outdated(&mut self, outbox: &mut Outbox) {
+        if !self.outdated.is_empty() {
+            outbox.for_clients(std::mem::take(&mut self.outdated).into_iter().collect(), ToClient::InboxChanged);
+        }
+    }
+
+    /// Follows a change of a room. Returns the connections that are to be told of it.
+    fn follow(&mut self, actor: Option<&Actor>, change: Option<RoomOutcome>) -> Option<(Vec<ConnectionId>, RoomNews)> {
+        let (actor, RoomOutcome { id, news, other }) = (actor?, change?);
+        if let RoomAction::Create { .. } | RoomAction::Join = news.action {
             self.subscribers.join(actor, id);
         }
-        let to = match (&action, &other) {
+        let to = match (&news.action, &other) {
             (RoomAction::Invite { .. }, Some(guest)) => self.subscribers.receiving(guest),
             _ => self.subscribers.in_room(id),
         };
-        outbox.for_clients(to, ToClient::RoomNews { news });
 
-        match action {
+        match news.action {
             RoomAction::Leave => self.subscribers.leave(actor, id),
             RoomAction::Remove { .. } => other.iter().for_each(|other| self.subscribers.leave(other, id)),
             RoomAction::Close => self.subscribers.close(id),
             _ => {}
         }
+        Some((to, news))
     }
 
     /// Ends the logins of an account that has another key or is gone, and tells their connections.
@@ -235,11 +261,11 @@ impl Clients {
         }
     }
 
-    /// Tells a client, and the recipients of its message, that a repair has changed the answer to its request.
-    pub fn tell_changed(&self, changed: Changed, outbox: &mut Outbox) {
+    /// Tells a client that a repair has changed the answer to its request. The recipients of its message are told later.
+    pub fn tell_changed(&mut self, changed: Changed, outbox: &mut Outbox) {
         let Changed { uid, request: Request { client, sequence, .. }, answer, delivery } = changed;
         log::debug!("the answer to request {sequence} of session {client} has changed");
-        self.deliver(delivery, outbox);
+        self.note_inserted(None, delivery, None);
         if let Some(to) = self.sessions.connection(client) {
             outbox.for_client(to, ToClient::Changed { client, sequence, uid, answer });
         }

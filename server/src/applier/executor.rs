@@ -52,12 +52,22 @@ pub(super) struct RunningInsertion {
     changed: usize,
     /// The accounts that get nothing from rooms until the end.
     suspended: BTreeSet<AccountName>,
+    /// Whether a room may have been closed, or not have been closed after all.
+    closes_rooms: bool,
 }
 
 impl RunningInsertion {
     pub(super) fn new(began: Timestamp, waiting: Vec<(Uid, Vec<ConnectionId>)>) -> RunningInsertion {
         let waiting = waiting.into_iter().collect();
-        RunningInsertion { waiting, began, inserted: 0, undone: 0, changed: 0, suspended: BTreeSet::new() }
+        RunningInsertion {
+            waiting,
+            began,
+            inserted: 0,
+            undone: 0,
+            changed: 0,
+            suspended: BTreeSet::new(),
+            closes_rooms: false,
+        }
     }
 }
 
@@ -134,7 +144,7 @@ impl Executor {
                 self.measurements.on_request(uid.timestamp, stability);
                 let outcome = self.store.apply(uid, &request)?;
                 audit(uid, &request, &outcome.answer);
-                self.tell_outcome(uid, &request, outcome, (stability, copies), waiting, outbox);
+                self.tell_outcome(uid, &request, outcome, (stability, copies), waiting, outbox)?;
                 Ok(None)
             }
             StoreChange::Apply { uid, body: Body::Query(query), stability, copies, waiting } => {
@@ -154,7 +164,7 @@ impl Executor {
                     Taken::Installed => {
                         self.measurements.on_snapshot_installed();
                         self.resubmission.begin();
-                        self.clients.on_installed(&self.store, outbox)?;
+                        self.clients.refresh_all(&self.store)?;
                         let applied = self.store.applied().uid;
                         Some(Input::Installed { applied, recent: recent(&self.store, horizon)? })
                     }
@@ -186,8 +196,11 @@ impl Executor {
             return Ok(None);
         }
 
-        let RunningInsertion { began, inserted, undone, changed, suspended, .. } = insertion;
-        self.clients.resume(&suspended, &self.store, outbox)?;
+        let RunningInsertion { began, inserted, undone, changed, suspended, closes_rooms, .. } = insertion;
+        match closes_rooms {
+            true => self.clients.refresh_all(&self.store)?,
+            false => self.clients.resume(&suspended, &self.store)?,
+        }
         if undone > 0 {
             self.measurements.on_repair(undone, changed, clock().since(began));
             log::warn!(
@@ -197,8 +210,8 @@ impl Executor {
         Ok(Some(Input::Inserted { applied: self.store.applied().uid }))
     }
 
-    /// Gathers the messages that follow from a batch: answers for connections that wait, deliveries for subscribers, and changed answers
-    /// for the sessions that got other ones before.
+    /// Gathers the messages that follow from a batch: answers for connections that wait, and changed answers for the sessions that got
+    /// other ones before. Notes whose inboxes have changed.
     pub(super) fn tell(&mut self, repair: Repair, insertion: &mut RunningInsertion, outbox: &mut Outbox) {
         insertion.inserted += repair.inserted.len();
         insertion.undone += repair.undone;
@@ -206,10 +219,14 @@ impl Executor {
         audit_repair(&repair);
         // Before anything is delivered: who was in a room in the log as it was, may not be in it at this place of the log as it is.
         insertion.suspended.extend(repair.touched);
+        insertion.closes_rooms |= repair.closes_rooms;
         self.clients.suspend(&insertion.suspended);
         for (StampedRequest { uid, request }, outcome) in repair.inserted {
             let waiting = insertion.waiting.remove(&uid).unwrap_or_default();
-            self.tell_outcome(uid, &request, outcome, (Stability::RealTime, 1), waiting, outbox);
+            let Outcome { answer, delivery, room, ended } = outcome;
+            self.answer_request(uid, &request, answer, (Stability::RealTime, 1), waiting, outbox);
+            self.clients.note_inserted(request.actor.as_ref(), delivery, room);
+            self.clients.end_logins(ended, outbox);
         }
         repair.changed.into_iter().for_each(|changed| self.clients.tell_changed(changed, outbox));
         repair.ended.into_iter().for_each(|ended| self.clients.end_logins(Some(ended), outbox));
@@ -236,13 +253,28 @@ impl Executor {
         (stability, copies): (Stability, u8),
         waiting: Vec<ConnectionId>,
         outbox: &mut Outbox,
-    ) {
+    ) -> Result<(), StoreError> {
         let Outcome { answer, delivery, room, ended } = outcome;
+        self.answer_request(uid, request, answer, (stability, copies), waiting, outbox);
+        self.clients.deliver(request.actor.as_ref(), delivery, room, outbox);
+        let named = ended.iter().map(|actor| actor.account.clone()).collect();
+        self.clients.end_logins(ended, outbox);
+        // Logins with the new key may have come before the account had it, so that no rooms were found for them.
+        self.clients.resume(&named, &self.store)
+    }
+
+    /// Answers a request for the connections that wait.
+    fn answer_request(
+        &self,
+        uid: Uid,
+        request: &Request,
+        answer: Answer,
+        (stability, copies): (Stability, u8),
+        waiting: Vec<ConnectionId>,
+        outbox: &mut Outbox,
+    ) {
         let (client, sequence, metadata) = (request.client, request.sequence, self.metadata((stability, copies)));
         outbox.for_clients(waiting, ToClient::Answer { client, sequence, uid, answer, metadata });
-        self.clients.deliver(delivery, outbox);
-        self.clients.tell_room(request.actor.as_ref(), room, outbox);
-        self.clients.end_logins(ended, outbox);
     }
 
     /// Answers a query for the connections that wait, unless all of them are gone.

@@ -42,6 +42,8 @@ struct Cluster {
     cut_off: Option<u8>,
     /// The replicas of which others have asked for a piece of the log, once for each piece.
     asked_for_log: Vec<u8>,
+    /// The messages to clients of replicas, apart from answers.
+    told: Vec<(u8, ToClient)>,
 }
 
 impl Cluster {
@@ -50,7 +52,7 @@ impl Cluster {
         let node = || Node { location: memory(), applier: None, inbox: VecDeque::new() };
         let nodes = (0..replicas).map(|_| node()).collect();
         let now = Timestamp(1_000_000_000_000);
-        let mut cluster = Cluster { nodes, now, issued: 0, cut_off: None, asked_for_log: Vec::new() };
+        let mut cluster = Cluster { nodes, now, issued: 0, cut_off: None, asked_for_log: Vec::new(), told: Vec::new() };
         (0..replicas).for_each(|place| cluster.start(place));
         cluster.run(Duration::from_secs(4));
         cluster
@@ -131,6 +133,11 @@ impl Cluster {
                 applier.wake([round], || self.now, post).expect("memory does not fail");
             }
             for (from, sent) in posted {
+                if let NetCommand::ToClients { message, .. } = &sent
+                    && !matches!(message, ToClient::Answer { .. })
+                {
+                    self.told.push((from, message.clone()));
+                }
                 if let NetCommand::ToPeer { to: PeerId(to), message } = sent {
                     self.asked_for_log.extend(matches!(message, PeerMessage::FetchLog { .. }).then_some(to));
                     let is_cut_off = self.cut_off.is_some_and(|place| place == from || place == to);
@@ -259,6 +266,28 @@ fn a_replica_that_returns_is_not_asked_for_what_the_others_have() {
     let of = |place: u8| cluster.asked_for_log.iter().filter(|asked| **asked == place).count();
     assert!(of(0) + of(1) > 5, "the returning one takes its log from them: {:?}", cluster.asked_for_log);
     assert_eq!(of(2), 0, "it is asked for what is in their logs already");
+}
+
+/// The account may have read the messages elsewhere: a client that connects to the replica meanwhile would show them as new.
+#[test]
+fn a_replica_that_catches_up_delivers_no_old_messages() {
+    let mut cluster = Cluster::new(3);
+    cluster.issue(create(&actor("ann", 1)));
+    cluster.kill(2);
+    cluster.chat(50);
+    cluster.start(2);
+    let (connection, ann) = (ConnectionId(7), actor("ann", 1));
+    let login = NetEvent::LoggedIn { connection, actor: ann, receive: true };
+    cluster.nodes[2].inbox.extend([NetEvent::Greeted { connection }, login]);
+    cluster.run(Duration::from_secs(4));
+    cluster.assert_same();
+    let told = |cluster: &Cluster| -> Vec<ToClient> {
+        cluster.told.iter().filter(|(from, _)| *from == 2).map(|(_, message)| message.clone()).collect()
+    };
+    assert_eq!(told(&cluster), [ToClient::InboxChanged]);
+    cluster.chat(1);
+    cluster.run(Duration::from_secs(1));
+    assert!(matches!(told(&cluster)[1..], [ToClient::Delivery { .. }]), "{:?}", &told(&cluster)[1..]);
 }
 
 #[test]

@@ -210,6 +210,11 @@ impl Replica {
         self.clock_check.is_log_time()
     }
 
+    /// Whether our log ends in the future and cannot be mended, so that we wait for an operator.
+    pub fn is_log_unmendable(&self) -> bool {
+        self.clock_check.has_reported_log
+    }
+
     /// Whether the process has to begin anew with the time of the machine's wall clock, which our clock did not follow: our clock is off,
     /// or the peers contradict it.
     pub fn has_to_start_again(&self) -> bool {

@@ -75,13 +75,14 @@ impl ChatStore {
         self.begin_inserting(requests)?;
         let mut whole = Repair::default();
         loop {
-            let (Repair { inserted, undone, changed, ended, touched, unplaceable }, is_done) =
+            let (Repair { inserted, undone, changed, ended, touched, closes_rooms, unplaceable }, is_done) =
                 self.go_on_inserting()?;
             whole.inserted.extend(inserted);
             whole.undone += undone;
             whole.changed.extend(changed);
             whole.ended.extend(ended);
             whole.touched.extend(touched);
+            whole.closes_rooms |= closes_rooms;
             whole.unplaceable.extend(unplaceable);
             if is_done {
                 return Ok(whole);

@@ -36,7 +36,7 @@ struct Arguments {
     /// the bytes in a message's text (100)
     #[argh(option, default = "100")]
     text_bytes: usize,
-    /// the members of the largest room, 2 to 10,000; 0 for none of what is measured in a store without a network (10000)
+    /// the members of the largest room, 2 to 10,000; 0 for no measurement in a store without a network (10000)
     #[argh(option, default = "10_000")]
     members: usize,
     /// the members of the largest room that are connected to one replica while messages are sent to it, up to 1,000; 0 for

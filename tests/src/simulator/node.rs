@@ -230,6 +230,11 @@ impl Node {
         self.applier.as_ref().is_some_and(|applier| applier.replica().is_clock_off())
     }
 
+    /// Whether it waits for an operator, because its log ends in the future and others serve without it.
+    pub fn waits_for_operator(&self) -> bool {
+        self.applier.as_ref().is_some_and(|applier| applier.replica().is_log_unmendable())
+    }
+
     /// Whether the process ends itself, as the real one does, because its clock has to be set back.
     pub fn has_to_start_again(&self) -> bool {
         self.applier.as_ref().is_some_and(Applier::has_to_start_again)

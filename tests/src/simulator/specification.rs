@@ -42,7 +42,7 @@ pub struct Specification {
     invitations: BTreeMap<Digest, Option<Timestamp>>,
     talks: Talks,
     rooms: Rooms,
-    /// The names of blocked accounts, by who blocks them and by themselves.
+    /// The names of blocked accounts, by the account that blocks them and by themselves.
     blocked: BTreeMap<(Uid, Uid), AccountName>,
     sessions: BTreeMap<ClientId, Session>,
 }
@@ -369,9 +369,11 @@ impl Specification {
                 .and_then(|(_, account)| self.rooms.members_page(account.made_by, room, *after, *limit)),
             Query::Blocked => self.own(actor.as_ref()).map(|(_, account)| {
                 let all = self.blocked.iter().filter(|((by, _), _)| *by == account.made_by);
-                let mut names: Vec<AccountName> = all.map(|(_, name)| name.clone()).collect();
+                let is_there =
+                    |id, name| self.accounts.get(name).is_some_and(|account: &Account| account.made_by == id);
+                let there = all.filter(|((_, id), name)| is_there(*id, name));
+                let mut names: Vec<AccountName> = there.map(|(_, name)| name.clone()).collect();
                 names.sort();
-                names.dedup();
                 QueryAnswer::Accounts { names, next: None }
             }),
         };

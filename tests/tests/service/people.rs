@@ -1,4 +1,4 @@
-//! Accounts on a lone replica, and what their owners do, for several tests.
+//! Accounts on a lone replica, and their requests, for several tests.
 
 use stablechat_protocol::answer::{Answer, Rejection};
 use stablechat_protocol::command::Command;

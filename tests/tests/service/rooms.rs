@@ -1,4 +1,4 @@
-//! Rooms, several devices, and what reaches whom.
+//! Rooms, several devices, and the receivers of messages.
 
 use crate::people::{DELIVERY_BOUND, logged_in, read, rejected, with_accounts};
 use rustix::process::Signal;
@@ -110,7 +110,7 @@ fn what_one_device_has_read_is_read_on_all() {
     assert_eq!(phone.unread(), []);
 }
 
-/// A program that sends and never reads: what it sends stays unread with what others have said before, and makes no ranges.
+/// A program that sends and never reads: its messages stay unread with earlier ones of others, and make no ranges.
 #[test]
 fn a_program_that_only_sends_is_never_refused() {
     let (ann, bot) = (Person::new("ann"), Person::new("bot"));

@@ -1,9 +1,9 @@
 //! Which connections are logged in to an account, and which of them get the messages of which conversations.
 //!
 //! A message in a room goes to connections of its members. To find them, this remembers for each account that somebody is logged in
-//! to, in which rooms it is: read from the store at the first login, and kept up by what requests change. While a repair goes on, the
-//! rooms of an account may change in ways that nobody tells: those accounts get nothing from rooms then, and their rooms are read
-//! again at the end ([`Subscribers::suspend`], [`Subscribers::set_rooms`]).
+//! to, its rooms: read from the store at the first login that gets messages, and kept up by what requests change. While a repair goes
+//! on, the rooms of an account may change in ways that nobody tells: those accounts get nothing from rooms then, and their rooms are
+//! read again at the end ([`Subscribers::suspend`], [`Subscribers::set_rooms`]).
 
 use crate::replica::ConnectionId;
 use crate::store::Audience;
@@ -29,7 +29,7 @@ pub struct Subscribers {
 struct Login {
     /// Each with whether it gets the account's messages.
     connections: BTreeMap<ConnectionId, bool>,
-    /// The ids of the rooms that the account is a member of.
+    /// The ids of the rooms that the account is a member of. Not known while no connection gets its messages.
     rooms: BTreeSet<Uid>,
 }
 
@@ -38,21 +38,26 @@ impl Login {
     fn receiving(&self) -> impl Iterator<Item = ConnectionId> {
         self.connections.iter().filter(|(_, receives)| **receives).map(|(connection, _)| *connection)
     }
+
+    /// Whether any connection gets the account's messages.
+    fn receives(&self) -> bool {
+        self.receiving().next().is_some()
+    }
 }
 
 impl Subscribers {
     /// A connection speaks for this account and no other, and gets its messages if it is to `receive` them. Returns whether it is the
-    /// only one, so that the account's rooms are not known.
+    /// first one that does, so that the account's rooms are not known.
     pub fn log_in(&mut self, connection: ConnectionId, actor: Actor, receive: bool) -> bool {
         self.log_out(connection);
         let login = self.logins.entry(actor.clone()).or_default();
+        let is_first = receive && !login.receives();
         login.connections.insert(connection, receive);
         if receive {
             for room in &login.rooms {
                 self.rooms.entry(*room).or_default().insert(connection);
             }
         }
-        let is_first = login.connections.len() == 1;
         self.accounts.insert(connection, actor);
         is_first
     }
@@ -63,6 +68,9 @@ impl Subscribers {
         let Some(login) = self.logins.get_mut(&actor) else { return };
         login.connections.remove(&connection);
         login.rooms.iter().for_each(|room| remove(&mut self.rooms, *room, [connection]));
+        if !login.receives() {
+            login.rooms.clear();
+        }
         if login.connections.is_empty() {
             self.logins.remove(&actor);
         }
@@ -95,11 +103,10 @@ impl Subscribers {
 
     /// The account is a member of this room.
     pub fn join(&mut self, actor: &Actor, room: Uid) {
-        let Some(login) = self.logins.get_mut(actor) else { return };
-        login.rooms.insert(room);
-        let receiving = login.receiving();
-        self.rooms.entry(room).or_default().extend(receiving);
-        remove(&mut self.rooms, room, []);
+        if let Some(login) = self.logins.get_mut(actor).filter(|login| login.receives()) {
+            login.rooms.insert(room);
+            self.rooms.entry(room).or_default().extend(login.receiving());
+        }
     }
 
     /// The account is no member of this room.
@@ -109,7 +116,7 @@ impl Subscribers {
         remove(&mut self.rooms, room, login.receiving());
     }
 
-    /// The room is gone. (Accounts of which no connection receives may remember its id, which nothing else will ever have.)
+    /// The room is gone.
     pub fn close(&mut self, room: Uid) {
         for connection in self.rooms.remove(&room).unwrap_or_default() {
             if let Some(login) = self.accounts.get(&connection).and_then(|actor| self.logins.get_mut(actor)) {
@@ -197,6 +204,10 @@ mod tests {
 
         subscribers.leave(&ann, room(2));
         assert_eq!(subscribers.in_room(room(2)), connections(&[4]));
+        assert!(!subscribers.log_in(ConnectionId(5), actor("cid", 3), false));
+        subscribers.join(&actor("cid", 3), room(3));
+        assert!(subscribers.logins[&actor("cid", 3)].rooms.is_empty(), "nothing is kept for who gets no messages");
+        assert!(subscribers.log_in(ConnectionId(6), actor("cid", 3), true));
         subscribers.log_out(ConnectionId(1));
         assert_eq!(subscribers.in_room(room(1)), connections(&[2]));
         subscribers.suspend(&ann);

@@ -185,7 +185,8 @@ impl Check<'_> {
         }
     }
 
-    /// The messages of each timeline follow each other up to its head, from what was removed on, and with the right sums.
+    /// The messages of each timeline follow each other without a gap, from the first that was not removed up to the head, with the right
+    /// sums.
     pub(super) fn check_timelines(&mut self) -> Result<(), StoreError> {
         self.begin("timelines", &[Column::Timelines.name()]);
         let mut timeline: Option<Timeline> = None;

@@ -55,6 +55,8 @@ pub struct Repair {
     /// The accounts whose conversations, or what they have read of them, may be other ones now: those that were named by undone and
     /// inserted commands about accounts and rooms, and by reads that came out differently.
     pub touched: BTreeSet<AccountName>,
+    /// Whether a request to close a room was undone or inserted. It concerns all members, which it does not name.
+    pub closes_rooms: bool,
     /// Requests that are not in the log and cannot be put there any more, since it is settled beyond them.
     pub unplaceable: Vec<StampedRequest>,
 }
@@ -133,7 +135,7 @@ impl PendingRepair {
             && let Some(held) = self.above.pop()
         {
             let outcome = store.apply(held.uid, &held.request)?;
-            touch(&mut repair.touched, &held.request);
+            touch(repair, &held.request);
             repair.inserted.push((held, outcome));
         }
         Ok(())
@@ -222,7 +224,7 @@ fn is_batch_full(store: &ChatStore) -> bool {
 fn undo_batch(store: &mut ChatStore, bound: Uid, repair: &mut Repair) -> Result<(), StoreError> {
     while store.log.applied().uid > bound && !is_batch_full(store) {
         let LastApplied { entry, undo, before } = store.log.last_applied()?;
-        touch(&mut repair.touched, &entry.request);
+        touch(repair, &entry.request);
         // The answer is read from the state that the request has left, so before its rows are put back.
         let undone = Undone { answer: session::given_answer(&store.rows, &entry.request)? };
         store.rows.undo(undo)?;
@@ -232,12 +234,17 @@ fn undo_batch(store: &mut ChatStore, bound: Uid, repair: &mut Repair) -> Result<
 }
 
 /// Adds the accounts that a command names if it can change who takes part in a conversation.
-fn touch(touched: &mut BTreeSet<AccountName>, Request { actor, command, .. }: &Request) {
+fn touch(repair: &mut Repair, Request { actor, command, .. }: &Request) {
     let named = match command {
         Command::Send { .. } | Command::Read { .. } | Command::Block { .. } | Command::Mute { .. } => return,
         Command::Create { name, .. } => Some(name),
         Command::Delete | Command::SetKey { .. } => None,
         Command::Room { action: RoomAction::Invite { name } | RoomAction::Remove { name }, .. } => Some(name),
+        Command::Room { action: RoomAction::Close, .. }
+        | Command::Operate { operation: Operation::CloseRoom { .. } } => {
+            repair.closes_rooms = true;
+            None
+        }
         Command::Room { .. } => None,
         Command::Operate { operation: Operation::RemoveAccount { name } | Operation::ReplaceKey { name, .. } } => {
             Some(name)
@@ -245,7 +252,7 @@ fn touch(touched: &mut BTreeSet<AccountName>, Request { actor, command, .. }: &R
         Command::Operate { .. } => None,
     };
     let actor = actor.as_ref().map(|actor| &actor.account);
-    touched.extend(actor.into_iter().chain(named).cloned());
+    repair.touched.extend(actor.into_iter().chain(named).cloned());
 }
 
 /// Applies a batch of the entries after the last applied one. Returns whether none is left.
@@ -269,7 +276,7 @@ fn apply_again(store: &mut ChatStore, held: StampedRequest, repair: &mut Repair)
     let undone = undone.map_err(|error| StoreError::Rocks("reading former answers", error))?;
     let outcome = store.apply(uid, &held.request)?;
     let Some(undone) = undone else {
-        touch(&mut repair.touched, &held.request);
+        touch(repair, &held.request);
         repair.inserted.push((held, outcome));
         return Ok(());
     };

@@ -66,8 +66,8 @@ impl ChatStore {
         let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
             let snapshot = db.snapshot();
             drop(begun_sender);
-            let (rows, undo_digest) = (Vec::new(), Digest::ZERO);
-            Reading { db: &db, snapshot, sender, rows, bytes: 0, undo_digest }.run();
+            let parts = Parts { sender, rows: Vec::new(), bytes: 0 };
+            Reading { db: &db, snapshot, parts, undo_digest: Digest::ZERO }.run();
         })?;
         // Wait until RocksDB has fixed the moment: a repair that began before that would be seen half done.
         begun.recv().unwrap_or(());
@@ -92,12 +92,40 @@ impl ChatStore {
 struct Reading<'a> {
     db: &'a DB,
     snapshot: Snapshot<'a>,
+    parts: Parts,
+    /// The sum of the digests of the undo records so far.
+    undo_digest: Digest,
+}
+
+/// The parts of a snapshot, for the one that receives them.
+struct Parts {
     sender: Sender<Result<SnapshotPart, StoreError>>,
     /// The rows of the next part so far, and the bytes of their keys and values.
     rows: Vec<SnapshotRow>,
     bytes: usize,
-    /// The sum of the digests of the undo records so far.
-    undo_digest: Digest,
+}
+
+impl Parts {
+    /// Sends a row, in pieces if its value does not fit into a part. An undo record has the old values of all rows that a request
+    /// has written, so it may be longer than a frame.
+    fn push(&mut self, number: u8, key: &[u8], value: &[u8]) -> Result<(), Stop> {
+        let mut rest = value;
+        loop {
+            let (piece, after) = rest.split_at(rest.len().min(BODIES_BYTES));
+            let (key, value, continues) = (Bytes(key.to_vec()), Bytes(piece.to_vec()), !after.is_empty());
+            self.bytes += key.0.len() + piece.len();
+            self.rows.push(SnapshotRow { family: number, key, value, continues });
+            if self.bytes >= BODIES_BYTES {
+                self.bytes = 0;
+                let rows = std::mem::take(&mut self.rows);
+                self.sender.send(Ok((rows, None))).map_err(|_| Stop::Unwanted)?;
+            }
+            if !continues {
+                return Ok(());
+            }
+            rest = after;
+        }
+    }
 }
 
 /// Why reading ended before the last part.
@@ -117,12 +145,12 @@ impl Reading<'_> {
     /// Sends all parts, as long as they are wanted.
     fn run(mut self) {
         let last = match self.read() {
-            Ok(end) => Ok((std::mem::take(&mut self.rows), Some(end))),
+            Ok(end) => Ok((std::mem::take(&mut self.parts.rows), Some(end))),
             Err(Stop::Failed(error)) => Err(error),
             Err(Stop::Unwanted) => return,
         };
         // If the receiver is gone, there is nobody to tell.
-        self.sender.send(last).unwrap_or(());
+        self.parts.sender.send(last).unwrap_or(());
     }
 
     /// Sends all parts but the last.
@@ -157,13 +185,7 @@ impl Reading<'_> {
                 self.undo_digest.toggle(undo_digest(&key, &value));
             }
             total += value.len() as u64;
-            self.bytes += key.len() + value.len();
-            self.rows.push(SnapshotRow { family: number, key: Bytes(key.into_vec()), value: Bytes(value.into_vec()) });
-            if self.bytes >= BODIES_BYTES {
-                self.bytes = 0;
-                let rows = std::mem::take(&mut self.rows);
-                self.sender.send(Ok((rows, None))).map_err(|_| Stop::Unwanted)?;
-            }
+            self.parts.push(number, &key, &value)?;
         }
         Ok(total)
     }

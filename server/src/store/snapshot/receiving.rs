@@ -39,7 +39,12 @@ pub struct SnapshotReceiver {
     log_bytes: u64,
     bytes: u64,
     rows: u64,
+    /// The key in [`schema::INCOMING`] and the value so far of a row of which more pieces follow.
+    begun: Option<(Vec<u8>, Vec<u8>)>,
 }
+
+/// The most bytes of a row's value.
+const VALUE_MAX: usize = 64 * 1024 * 1024;
 
 /// The part of a log that has come. Its requests follow each other.
 struct ReceivedLog {
@@ -84,6 +89,7 @@ impl ChatStore {
         batch.delete_range(schema::INCOMING, b"", AFTER_ALL);
         self.database.write_unsynced(WRITING, batch.take())?;
         Ok(SnapshotReceiver {
+            begun: None,
             last_key: Vec::new(),
             state_digest: Digest::ZERO,
             undo_digest: Digest::ZERO,
@@ -105,8 +111,20 @@ impl ChatStore {
     ) -> Result<(), SnapshotError> {
         let mut batch = WriteBatch::default();
         let incoming = family(self.database.db(), schema::INCOMING);
-        for SnapshotRow { family: number, key: Bytes(key), value: Bytes(value) } in rows {
+        for SnapshotRow { family: number, key: Bytes(key), value: Bytes(value), continues } in rows {
             let place = [&[number][..], &key].concat();
+            receiver.bytes += (key.len() + value.len()) as u64;
+            let value = match receiver.begun.take() {
+                None => value,
+                Some((begun, before)) if begun == place && before.len() + value.len() <= VALUE_MAX => {
+                    [before, value].concat()
+                }
+                Some(_) => return Err(SnapshotError::Invalid("a row of it is not complete, or too long")),
+            };
+            if continues {
+                receiver.begun = Some((place, value));
+                continue;
+            }
             if place <= receiver.last_key || family_name(number).is_none() {
                 return Err(SnapshotError::Invalid("its rows are not in order"));
             }
@@ -122,7 +140,6 @@ impl ChatStore {
                 ))?);
                 receiver.log_bytes += value.len() as u64;
             }
-            receiver.bytes += (key.len() + value.len()) as u64;
             receiver.rows += 1;
             batch.put_cf(incoming, &place, value);
             receiver.last_key = place;

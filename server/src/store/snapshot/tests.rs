@@ -10,9 +10,14 @@ use crate::store::testing::{
     actor, apply, assert_sound, contents, create, held, identity, memory, send, store, store_of, stream, uids,
 };
 use crate::store::{ChatStore, Location, Reconciliation};
+use stablechat_protocol::command::Command;
+use stablechat_protocol::conversation::Conversation;
 use stablechat_protocol::digest::Digest;
 use stablechat_protocol::operator::InitialSettings;
+use stablechat_protocol::peer::BODIES_BYTES;
 use stablechat_protocol::request::StampedRequest;
+use stablechat_protocol::room::{RoomAction, RoomName};
+use stablechat_protocol::text::MessageText;
 use stablechat_protocol::uid::Uid;
 
 /// A store of these requests, settled up to the one at this place, that keeps so many bytes of its log.
@@ -176,6 +181,42 @@ fn a_snapshot_makes_the_same_store() {
         assert_sound(&store);
         assert_eq!((store.applied(), contents(&store)), (source.applied(), contents_after_settled(&source)));
     }
+}
+
+/// An undo record has the old values of all rows that a request has written: here, of hundreds of messages of a room that was closed.
+#[test]
+fn a_row_that_is_longer_than_a_part_comes_in_pieces() {
+    let ann = actor("ann", 1);
+    let room = |action| Command::Room { room: RoomName::parse("#ops").expect("a name"), action };
+    let say = || {
+        let to = Conversation::Room { name: RoomName::parse("#ops").expect("a name") };
+        Command::Send { to, text: MessageText::parse("x".repeat(4096)).expect("a text") }
+    };
+    let makes = [create(&ann), room(RoomAction::Create { is_private: false })];
+    let commands = makes.into_iter().chain((0..600).map(|_| say())).chain([room(RoomAction::Close)]);
+    let mut requests: Vec<StampedRequest> =
+        (1..).zip(commands).map(|(number, command)| held(number, 1, number, &ann, command)).collect();
+    // The first request of another second removes most of the messages.
+    requests.push(held(5000, 1, requests.len() as u64 + 1, &ann, send(&ann, "hi")));
+    let source = store_of(&requests);
+    let parts = parts(&source);
+    let longest = |rows: &[SnapshotRow]| rows.iter().map(|row| row.key.0.len() + row.value.0.len()).sum::<usize>();
+    assert!(parts.iter().all(|(rows, _)| longest(rows) < 2 * BODIES_BYTES + 1000));
+    assert!(parts.iter().flat_map(|(rows, _)| rows).any(|row| row.continues), "no row is long");
+
+    let mut store = store_of([]);
+    install(&mut store, parts.clone()).expect("the parts are unchanged");
+    assert_sound(&store);
+    assert_eq!(contents(&store), contents(&source));
+
+    let cut = |damage: &dyn Fn(&mut SnapshotRow)| {
+        let mut parts = parts.clone();
+        let mut rows = parts.iter_mut().flat_map(|(rows, _)| rows);
+        damage(rows.find(|row| row.continues).expect("there is one"));
+        matches!(install(&mut store_of([]), parts), Err(SnapshotError::Invalid(_)))
+    };
+    assert!(cut(&|row| row.continues = false), "the next piece is no row of its own");
+    assert!(cut(&|row| row.key.0.push(0)), "the next piece is of another row");
 }
 
 #[test]

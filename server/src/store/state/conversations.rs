@@ -1,4 +1,4 @@
-//! Conversations: the timeline of two accounts or of a room, and who takes part.
+//! Conversations: the timeline of two accounts or of a room, and the accounts in it.
 //!
 //! A message has a row in the timeline, and the conversation has a head, which a `send` writes. The other members have nothing to be
 //! written: what one of them has not read lies between its marker and the head. So a send costs the same however many they are.
@@ -217,7 +217,7 @@ fn append(
 ) -> Result<StoredMessage, StoreError> {
     let before = part.head.end;
     let end = Point { uid, position: before.position + 1, sum: before.sum.with(uid) };
-    let has_read_all = part.read_to() == before.position;
+    let has_read_all = part.unread() == 0;
     let message = StoredMessage { position: end.position, sum: end.sum, from: from.clone(), text: text.clone() };
 
     let key = part.id.key();
@@ -226,6 +226,7 @@ fn append(
     rows.put(Column::Heads, key, &part.head)?;
     if has_read_all {
         part.membership.marker = end.into();
+        part.membership.ahead.clear();
         part.write(rows, author)?;
     }
     Ok(message)

@@ -10,7 +10,7 @@
 //! | [`keys`], [`values`] | which rows there are, how their keys are made, what they hold |
 //! | [`session`] | exactly once, in the order of the session |
 //! | [`accounts`] | accounts: create, delete, ownership, other keys |
-//! | [`people`] | whom an account blocks, what it has muted |
+//! | [`people`] | the accounts that an account blocks, and the conversations that it has muted |
 //! | [`settings`] | the settings of operators: registration, invitations, quotas, retention |
 //! | [`conversations`] | timelines and their members: send |
 //! | [`reading`] | what is read: read |

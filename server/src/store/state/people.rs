@@ -54,12 +54,16 @@ fn blocked(rows: &Rows, account: Uid) -> Result<Vec<(Uid, AccountName)>, StoreEr
     blocked.collect()
 }
 
-/// Answers [`stablechat_protocol::command::Query::Blocked`].
+/// Answers [`stablechat_protocol::command::Query::Blocked`]. A blocked account may be gone, and its name another's.
 pub fn answer(rows: &Rows, actor: Option<&Actor>) -> Result<QueryAnswer, Abort> {
     let (_, user) = accounts::owned(rows, actor)?;
-    let mut names: Vec<AccountName> = blocked(rows, user.id)?.into_iter().map(|(_, name)| name).collect();
+    let mut names = Vec::new();
+    for (id, name) in blocked(rows, user.id)? {
+        if accounts::find(rows, &name)?.is_some_and(|user| user.id == id) {
+            names.push(name);
+        }
+    }
     names.sort();
-    names.dedup();
     Ok(QueryAnswer::Accounts { names, next: None })
 }
 

@@ -1,12 +1,12 @@
 //! What an account has read of a conversation: all up to its marker, and ranges beyond it.
 //!
 //! A client says which range it was shown, with the number of messages in it and the sum of their uids. The range is read only if it
-//! has exactly these messages where the command is applied. So a message that a repair inserts is unread, however much around it was
-//! read: the command for its range is rejected when it is applied again. The commands for other ranges hold, since both of their ends
+//! has exactly these messages where the command is applied. So a message that a repair inserts is unread, even if messages before and
+//! after it were read: the command for its range is rejected when it is applied again. The commands for other ranges hold, since both of their ends
 //! have moved alike. Commands never move a marker back.
 //!
-//! What was removed because of its age counts as read, and what was said before an account (last) joined a room does not concern it.
-//! A range that begins there begins where that ends.
+//! Messages that were removed because of their age count as read. Messages from before an account (last) joined a room do not concern
+//! it. A range that begins among either begins at their end.
 
 use super::conversations::{self, Part, point_at};
 use super::rows::Rows;
@@ -41,6 +41,9 @@ pub fn read(
     let is_same = up_to.position - after.position == range.count && up_to.sum.xor(after.sum) == range.sum;
     if !is_same {
         return Err(Rejection::Outdated.into());
+    }
+    if range.count == 0 {
+        return Ok(Outcome::done());
     }
     let membership = with_range(&part, MarkRange { after: after.into(), up_to: up_to.into() })?;
     if membership != part.membership {
@@ -181,7 +184,7 @@ mod tests {
         assert!(with_range(&part, range(0, 3)).is_ok_and(|part| part.ahead.len() == READ_AHEAD_MAX));
     }
 
-    /// Whatever is read and removed in whatever order, what is unread are the messages that were neither.
+    /// In whatever order messages are read and removed, those are unread to which neither has happened.
     #[test]
     fn the_count_is_that_of_a_set() {
         for seed in 0..300 {

@@ -1,4 +1,4 @@
-//! Rooms: who is a member, who owns a room, and who is invited.
+//! Rooms: their members, owners and invitations.
 //!
 //! A member has two rows: its part in the conversation, found from the account, and one that is found from the room, in the order in
 //! which members joined. A room that is closed can have many members and messages, so a tombstone marks its rows, and housekeeping
@@ -53,10 +53,16 @@ pub fn part_of_member(rows: &Rows, user: &User, name: &RoomName) -> Result<(Room
 
 /// The invitations of an account to rooms that there are.
 pub fn open_invitations(rows: &Rows, account: Uid) -> Result<Vec<RoomInvitation>, StoreError> {
+    let open = without_closed(rows, invitations(rows, account)?)?;
+    Ok(open.into_iter().map(|pending| pending.invitation).collect())
+}
+
+/// Those of these invitations that are to rooms that there are.
+fn without_closed(rows: &Rows, all: Vec<PendingInvitation>) -> Result<Vec<PendingInvitation>, StoreError> {
     let mut open = Vec::new();
-    for PendingInvitation { id, invitation } in invitations(rows, account)? {
-        if find(rows, &invitation.room)?.is_some_and(|room| room.id == id) {
-            open.push(invitation);
+    for pending in all {
+        if find(rows, &pending.invitation.room)?.is_some_and(|room| room.id == pending.id) {
+            open.push(pending);
         }
     }
     Ok(open)
@@ -280,6 +286,9 @@ fn invite(
 
     let mut invitations = invitations(rows, other.id)?;
     invitations.retain(|invitation| invitation.id != room.id);
+    if invitations.len() == ROOM_INVITATIONS_MAX {
+        invitations = without_closed(rows, invitations)?;
+    }
     if invitations.len() == ROOM_INVITATIONS_MAX {
         invitations.remove(0);
     }

@@ -1,4 +1,4 @@
-//! Rooms: their members in the order in which they joined, and who is invited.
+//! Rooms: their members in the order in which they joined, and the invitations.
 
 use super::talks::{Id, Talks};
 use super::{Outcome, page_size};
@@ -169,6 +169,10 @@ impl Rooms {
         }
         let invitations = self.invitations.entry(guest).or_default();
         invitations.retain(|(of, _)| *of != room.made_by);
+        if invitations.len() == ROOM_INVITATIONS_MAX {
+            invitations
+                .retain(|(of, invitation)| self.rooms.get(&invitation.room).is_some_and(|room| room.made_by == *of));
+        }
         if invitations.len() == ROOM_INVITATIONS_MAX {
             invitations.remove(0);
         }

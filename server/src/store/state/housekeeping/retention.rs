@@ -1,4 +1,4 @@
-//! Messages that are older than operators want are removed. Positions stay, so that what was counted stays right.
+//! Messages that are older than operators want are removed. Positions stay, so that counts stay right.
 //!
 //! Which messages are too old, only the timelines tell. So from time to time all conversations are gone through, a few with each
 //! request. That takes longer the more there are, so a message may live longer than the setting says by a sixteenth, at least a second
