@@ -20,7 +20,7 @@ use stablechat_protocol::conversation::{Conversation, Message, ReadRange};
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::RequestId;
-use stablechat_protocol::room::RoomNews;
+use stablechat_protocol::room::{RoomAction, RoomInvitation, RoomNews};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::time::Timestamp;
 use stablechat_protocol::uid::Uid;
@@ -222,9 +222,9 @@ impl ActiveAccount {
         self.inbox.iter_mut().for_each(|inbox| inbox.on_handled(uid));
     }
 
-    /// How many messages are unread in conversations that are neither shown nor muted, about.
-    pub fn unread_elsewhere(&self) -> u64 {
-        self.inbox.as_ref().map_or(0, Inbox::unread_elsewhere)
+    /// The conversations that are neither shown nor muted, and about how many messages are unread in each.
+    pub fn elsewhere(&self) -> impl Iterator<Item = (&Conversation, u64)> {
+        self.inbox.iter().flat_map(Inbox::elsewhere)
     }
 
     /// Since when no replica in reach can take the commands in flight, if that is so: they will get no answer.
@@ -243,9 +243,9 @@ impl ActiveAccount {
             self.session = self.session.successor((self.new_client)());
         }
         self.issued_at = now;
-        let is_message = matches!(command, Command::Send { .. });
+        let comes_back = matches!(command, Command::Send { .. } | Command::Room { .. });
         let outgoing = self.session.issue(now, command);
-        if let (true, Some(inbox), Some(digest)) = (is_message, &mut self.inbox, self.session.digest(outgoing.sequence))
+        if let (true, Some(inbox), Some(digest)) = (comes_back, &mut self.inbox, self.session.digest(outgoing.sequence))
         {
             inbox.on_sent(digest);
         }
@@ -353,14 +353,18 @@ impl ActiveAccount {
         }
     }
 
-    /// Takes a page of what the inbox has to fetch, and hands out the messages that were not handed out before.
+    /// Takes a page of what the inbox has to fetch, and hands out its messages, except those that it has handed out before.
     pub fn on_page(&mut self, now: Timestamp, answer: QueryAnswer, events: &mut Vec<AccountEvent>) {
         if let Some(number) = self.page.take() {
             self.queries.close(number);
         }
         let Some(inbox) = &mut self.inbox else { return };
         let news = match answer {
-            QueryAnswer::Inbox { entries, next, .. } => inbox.on_list(entries, next),
+            QueryAnswer::Inbox { entries, invitations, next } => {
+                let news = inbox.on_list(entries, next);
+                invitations.into_iter().for_each(|invitation| self.on_invitation(invitation, events));
+                news
+            }
             QueryAnswer::Messages { messages, later, .. } => inbox.on_page(messages, later),
             QueryAnswer::Rejected { reason } if matches!(inbox.query(), Some(Query::Inbox { .. })) => {
                 events.push(AccountEvent::FetchRejected(reason));
@@ -444,8 +448,16 @@ impl ActiveAccount {
         events.extend(news.map(AccountEvent::Message));
     }
 
+    /// An invitation is in the list of conversations: it has come while nobody was connected, or has been told already.
+    fn on_invitation(&mut self, RoomInvitation { room, by, uid }: RoomInvitation, events: &mut Vec<AccountEvent>) {
+        if let Some(name) = self.name().cloned() {
+            self.on_room_news(RoomNews { room, uid, by, action: RoomAction::Invite { name } }, events);
+        }
+    }
+
     fn on_room_news(&mut self, news: RoomNews, events: &mut Vec<AccountEvent>) {
-        if !self.receives || self.news.contains(&news.uid) {
+        let is_wanted = self.inbox.as_ref().is_some_and(|inbox| inbox.is_wanted(&news));
+        if !self.receives || !is_wanted || self.news.contains(&news.uid) {
             return;
         }
         if self.news.len() == NEWS_MAX {

@@ -9,7 +9,7 @@
 //! fetched again: what was not shown yet is shown, and all of it is read in new ranges.
 //!
 //! Not everything is shown: [`Scope`] says which conversations are. What comes in others is counted, unless they are muted, and stays
-//! unread. In rooms, what blocked accounts say is not shown, and is read with the rest.
+//! unread. In rooms, messages of blocked accounts are not shown, and are read with the rest.
 //!
 //! Pure: what is to be asked, shown and read are return values.
 
@@ -17,17 +17,20 @@ use stablechat_protocol::answer::Rejection;
 use stablechat_protocol::command::{PAGE_MAX, Query};
 use stablechat_protocol::conversation::{Conversation, InboxEntry, InboxPlace, Message, Page, ReadRange};
 use stablechat_protocol::name::AccountName;
+use stablechat_protocol::room::{RoomAction, RoomNews};
 use stablechat_protocol::uid::Uid;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// How many uids of shown messages are remembered: the newest. A message that is older than all of them counts as shown. At
-/// worst it stays unread until the next connect.
+/// How many uids of shown messages are remembered: the newest. If a pushed message is older than all of them, its conversation is
+/// fetched: a message that is unread was not shown.
 const SHOWN_MAX: usize = 100_000;
 /// How many digests of messages that were sent from here are remembered: the last ones.
 const SENT_MAX: usize = 4096;
 /// How many pushed messages wait while others are fetched. Those beyond are dropped and fetched, being unread.
 const WAITING_MAX: usize = 4096;
 
+/// How many messages wait to be handled one by one before pushed ones are dropped and fetched later.
+const UNHANDLED_MAX: usize = 4096;
 /// How many messages of a conversation that is not shown are counted one by one.
 const COUNTED_MAX: usize = 10_000;
 
@@ -58,11 +61,11 @@ pub struct Inbox {
     muted: BTreeSet<Conversation>,
     /// The accounts whose messages in rooms are not shown.
     blocked: BTreeSet<AccountName>,
-    /// What is unread in conversations that are not shown, and not muted.
+    /// The unread messages of conversations that are not shown, and not muted.
     elsewhere: BTreeMap<Conversation, Elsewhere>,
 }
 
-/// What is unread in a conversation that is not shown.
+/// The unread messages of a conversation that is not shown.
 #[derive(Debug)]
 struct Elsewhere {
     /// The number when the conversations were listed.
@@ -102,6 +105,16 @@ struct Fetch {
     conversations: VecDeque<Conversation>,
     /// The last message that has come of the first of them.
     cursor: Uid,
+    /// The messages of the first of them that were handed out before, and were not known to be read when its first page came.
+    before: BTreeMap<Uid, Shown>,
+}
+
+impl Fetch {
+    /// Nothing.
+    fn new() -> Fetch {
+        let (conversations, before) = (VecDeque::new(), BTreeMap::new());
+        Fetch { list: None, blocked: false, again: false, conversations, cursor: Uid::MIN, before }
+    }
 }
 
 impl Inbox {
@@ -113,7 +126,7 @@ impl Inbox {
             sent: VecDeque::new(),
             unread: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            fetch: Fetch { list: None, blocked: false, again: false, conversations: VecDeque::new(), cursor: Uid::MIN },
+            fetch: Fetch::new(),
             scope: Scope::All,
             is_by_hand: false,
             muted: BTreeSet::new(),
@@ -122,9 +135,14 @@ impl Inbox {
         }
     }
 
-    /// Shows the messages of other conversations from here on. What is unread there has to be fetched.
+    /// Shows the messages of other conversations from here on. Their unread messages have to be fetched.
     pub fn set_scope(&mut self, scope: Scope) {
         self.scope = scope;
+        // A page of the first one may be on its way.
+        let first = self.fetch.conversations.pop_front();
+        let mut conversations = std::mem::take(&mut self.fetch.conversations);
+        conversations.retain(|conversation| self.is_shown(conversation));
+        self.fetch.conversations = first.into_iter().chain(conversations).collect();
     }
 
     /// Leaves messages unread until [`Inbox::on_handled`] is called for them.
@@ -132,9 +150,11 @@ impl Inbox {
         self.is_by_hand = true;
     }
 
-    /// How many messages are unread in conversations that are neither shown nor muted, about.
-    pub fn unread_elsewhere(&self) -> u64 {
-        self.elsewhere.values().map(|elsewhere| elsewhere.listed + elsewhere.pushed.len() as u64).sum()
+    /// The conversations that are neither shown nor muted, and about how many messages are unread in each.
+    pub fn elsewhere(&self) -> impl Iterator<Item = (&Conversation, u64)> {
+        let count = |elsewhere: &Elsewhere| elsewhere.listed + elsewhere.pushed.len() as u64;
+        let hidden = self.elsewhere.iter().filter(|(conversation, _)| !self.is_shown(conversation));
+        hidden.map(move |(conversation, elsewhere)| (conversation, count(elsewhere))).filter(|(_, unread)| *unread > 0)
     }
 
     /// Begins to fetch everything that is unread; again, if that is under way.
@@ -197,14 +217,23 @@ impl Inbox {
     /// shown, in order.
     pub fn on_page(&mut self, page: Vec<Message>, later: bool) -> Vec<Message> {
         let Some(conversation) = self.fetch.conversations.front().cloned() else { return Vec::new() };
-        let known = &mut self.unread.entry(conversation.clone()).or_default().messages;
-        // Only what comes now is unread.
-        let before = if self.fetch.cursor == Uid::MIN { std::mem::take(known) } else { BTreeMap::new() };
+        if !self.is_shown(&conversation) {
+            self.skip();
+            return self.end_fetch();
+        }
+        if self.fetch.cursor == Uid::MIN {
+            // Only the messages of these pages are unread.
+            let known = &mut self.unread.entry(conversation.clone()).or_default().messages;
+            self.fetch.before = std::mem::take(known);
+        }
         let last = page.last().map(|message| message.uid);
         let mut news = Vec::new();
         for message in page {
-            let is_news = self.is_news(message.uid) && self.is_to_be_shown(&message);
-            let is_handled = before.get(&message.uid).map_or(!self.is_by_hand || !is_news, |shown| shown.is_handled);
+            // A forgotten message that is unread was not shown, or it would be among those before.
+            let before = self.fetch.before.get(&message.uid).copied();
+            let is_new = self.see(message.uid) != Seen::Before && before.is_none();
+            let is_news = is_new && self.is_to_be_shown(&message);
+            let is_handled = before.map_or(!self.is_by_hand || !is_news, |shown| shown.is_handled);
             let shown = Shown { position: message.position, is_handled };
             self.unread.entry(conversation.clone()).or_default().messages.insert(message.uid, shown);
             if is_news {
@@ -286,7 +315,8 @@ impl Inbox {
 
     /// A range is not read. Returns whether its conversation has to be fetched again because it has changed.
     pub fn on_rejected(&mut self, conversation: &Conversation, reason: &Rejection) -> bool {
-        let is_outdated = matches!(reason, Rejection::Outdated | Rejection::TooManyRanges);
+        let is_outdated =
+            matches!(reason, Rejection::Outdated | Rejection::TooManyRanges) && self.is_shown(conversation);
         if is_outdated {
             self.unread.entry(conversation.clone()).or_default().reading = None;
             self.fetch_conversation(conversation.clone());
@@ -315,6 +345,7 @@ impl Inbox {
     /// Goes on with the next conversation.
     fn skip(&mut self) {
         self.fetch.cursor = Uid::MIN;
+        self.fetch.before.clear();
         let Some(conversation) = self.fetch.conversations.pop_front() else { return };
         let is_empty = |unread: &Unread| unread.messages.is_empty() && unread.reading.is_none();
         if self.unread.get(&conversation).is_some_and(is_empty) {
@@ -322,7 +353,8 @@ impl Inbox {
         }
     }
 
-    /// If all has come, begins again or lets go of what has waited. Returns that, in order, without what was shown.
+    /// If everything has come, begins again, or releases the messages that have waited. Returns those in order, without the messages
+    /// that were shown already.
     fn end_fetch(&mut self) -> Vec<Message> {
         if self.is_fetching() {
             return Vec::new();
@@ -340,13 +372,22 @@ impl Inbox {
         let conversation = message.conversation(&self.reader);
         let is_own = message.from == self.reader;
         if !self.is_shown(&conversation) {
-            if !is_own && !self.muted.contains(&conversation) {
+            if !is_own && !self.muted.contains(&conversation) && !self.is_of_blocked(&message) {
                 self.count_elsewhere(conversation, message.uid);
             }
             return None;
         }
-        if !self.is_news(message.uid) {
+        if self.is_by_hand && self.unread.values().map(|unread| unread.messages.len()).sum::<usize>() >= UNHANDLED_MAX {
+            self.fetch_conversation(conversation);
             return None;
+        }
+        match self.see(message.uid) {
+            Seen::Never => {}
+            Seen::Before => return None,
+            Seen::Forgotten => {
+                self.fetch_conversation(conversation);
+                return None;
+            }
         }
 
         let is_to_be_shown = self.is_to_be_shown(&message);
@@ -356,6 +397,21 @@ impl Inbox {
             self.unread.entry(conversation).or_default().messages.insert(message.uid, shown);
         }
         Some(message).filter(|_| is_to_be_shown)
+    }
+
+    /// Whether news of a room are to be shown: those of rooms that are shown, and all that concern the account itself, but no actions
+    /// from here or of blocked accounts.
+    pub fn is_wanted(&self, news: &RoomNews) -> bool {
+        let is_of_reader = match &news.action {
+            RoomAction::Invite { name } | RoomAction::Remove { name } | RoomAction::GiveTo { name } => {
+                *name == self.reader
+            }
+            RoomAction::Close => true,
+            _ => false,
+        };
+        let is_shown = self.is_shown(&Conversation::Room { name: news.room.clone() });
+        let is_hidden = self.blocked.contains(&news.by) || self.sent.contains(&news.uid.digest);
+        (is_of_reader || is_shown) && !is_hidden
     }
 
     fn count_elsewhere(&mut self, conversation: Conversation, uid: Uid) {
@@ -376,8 +432,12 @@ impl Inbox {
 
     /// Whether a message that is new here is shown: what was sent from here is not, nor what a blocked account says in a room.
     fn is_to_be_shown(&self, message: &Message) -> bool {
-        let is_of_blocked = matches!(message.to, Conversation::Room { .. }) && self.blocked.contains(&message.from);
-        !is_of_blocked && !self.was_sent_here(message)
+        !self.is_of_blocked(message) && !self.was_sent_here(message)
+    }
+
+    /// Whether a blocked account says it in a room.
+    fn is_of_blocked(&self, message: &Message) -> bool {
+        matches!(message.to, Conversation::Room { .. }) && self.blocked.contains(&message.from)
     }
 
     /// Whether it need not be shown because whoever looks here has written it. A note to oneself is shown: it has arrived.
@@ -386,17 +446,28 @@ impl Inbox {
         message.from == self.reader && !is_note && self.sent.contains(&message.uid.digest)
     }
 
-    /// Whether a message was not seen before. From now on it was.
-    fn is_news(&mut self, uid: Uid) -> bool {
-        let is_forgotten = self.shown.len() >= SHOWN_MAX && self.shown.first().is_some_and(|&oldest| uid < oldest);
-        if is_forgotten || !self.shown.insert(uid) {
-            return false;
+    /// Whether a message was seen before. From now on it was.
+    fn see(&mut self, uid: Uid) -> Seen {
+        if self.shown.len() >= SHOWN_MAX && self.shown.first().is_some_and(|&oldest| uid < oldest) {
+            return Seen::Forgotten;
+        }
+        if !self.shown.insert(uid) {
+            return Seen::Before;
         }
         if self.shown.len() > SHOWN_MAX {
             self.shown.pop_first();
         }
-        true
+        Seen::Never
     }
+}
+
+/// Whether a message was seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Never,
+    Before,
+    /// It is older than all that are remembered.
+    Forgotten,
 }
 
 #[cfg(test)]

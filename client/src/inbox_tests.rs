@@ -172,6 +172,50 @@ fn list(inbox: &mut Inbox, entries: Vec<InboxEntry>) {
 }
 
 #[test]
+fn messages_of_later_pages_that_were_not_handled_stay_so() {
+    let mut inbox = inbox();
+    inbox.read_by_hand();
+    for _ in 0..2 {
+        list(&mut inbox, vec![entry("ann")]);
+        inbox.on_page(vec![message("ann", 1), message("ann", 2)], true);
+        inbox.on_page(vec![message("ann", 3), message("ann", 4)], false);
+        assert_eq!(inbox.next_range(), None, "nothing was handled");
+    }
+    inbox.on_handled(message("ann", 1).uid);
+    inbox.on_handled(message("ann", 2).uid);
+    assert_eq!(next(&mut inbox), Some((with("ann"), 2, 2)));
+}
+
+#[test]
+fn an_unread_message_is_shown_however_many_newer_ones_were() {
+    let mut inbox = inbox();
+    for time in 2..2 + SHOWN_MAX as u64 {
+        inbox.on_push(message("ann", time));
+    }
+    list(&mut inbox, vec![entry("cid")]);
+    assert_eq!(times(&inbox.on_page(vec![message("cid", 1)], false)), [1]);
+    // One that is pushed may have been shown: the answer to a query tells.
+    assert!(inbox.on_push(message("dan", 1)).is_none());
+    let page = Page::Unread { after: Uid::MIN };
+    assert_eq!(inbox.query(), Some(Query::History { conversation: with("dan"), page, limit: PAGE_MAX }));
+}
+
+#[test]
+fn a_fetch_goes_no_further_with_conversations_that_are_hidden() {
+    let mut inbox = inbox();
+    list(&mut inbox, vec![entry("ann"), entry("cid"), entry("dan")]);
+    inbox.set_scope(Scope::Only(BTreeSet::from([with("dan")])));
+    assert_eq!(times(&inbox.on_page(vec![message("ann", 1)], true)), [0; 0], "it was asked for before");
+    assert_eq!(times(&inbox.on_page(vec![message("dan", 2)], false)), [2]);
+    assert!(!inbox.is_fetching());
+}
+
+/// How many messages are unread in conversations that are not shown.
+fn elsewhere(inbox: &Inbox) -> u64 {
+    inbox.elsewhere().map(|(_, unread)| unread).sum()
+}
+
+#[test]
 fn conversations_that_are_not_shown_are_counted_and_stay_unread() {
     let mut inbox = inbox();
     inbox.set_scope(Scope::Only(BTreeSet::from([with("ann")])));
@@ -182,7 +226,7 @@ fn conversations_that_are_not_shown_are_counted_and_stay_unread() {
     for again in [message("cid", 3), message("cid", 8), message("cid", 8), message("dan", 9)] {
         assert!(inbox.on_push(again).is_none());
     }
-    assert_eq!(inbox.unread_elsewhere(), 7);
+    assert_eq!(elsewhere(&inbox), 7);
     assert_eq!(read(&mut inbox), Some(1));
     assert!(!inbox.has_unread());
 
@@ -191,7 +235,7 @@ fn conversations_that_are_not_shown_are_counted_and_stay_unread() {
     list(&mut inbox, vec![entry("cid"), entry("dan")]);
     assert_eq!(times(&inbox.on_page((4..9).map(|time| message("cid", time)).collect(), false)), [4, 5, 6, 7, 8]);
     assert_eq!(times(&inbox.on_page(vec![message("dan", 9)], false)), [9]);
-    assert_eq!(inbox.unread_elsewhere(), 0);
+    assert_eq!(elsewhere(&inbox), 0);
 }
 
 #[test]
@@ -199,7 +243,7 @@ fn muted_conversations_are_neither_shown_nor_counted() {
     let mut inbox = inbox();
     list(&mut inbox, vec![InboxEntry { is_muted: true, ..entry("ann") }]);
     assert!(inbox.on_push(message("ann", 1)).is_none());
-    assert_eq!((inbox.unread_elsewhere(), inbox.has_unread(), inbox.is_fetching()), (0, false, false));
+    assert_eq!((elsewhere(&inbox), inbox.has_unread(), inbox.is_fetching()), (0, false, false));
     // Whoever asks for it sees it.
     inbox.set_scope(Scope::Only(BTreeSet::from([with("ann")])));
     assert!(inbox.on_push(message("ann", 2)).is_some());
@@ -232,7 +276,7 @@ fn messages_that_are_handled_one_by_one_are_read_one_by_one() {
     let (conversation, range) = inbox.next_range().expect("two");
     assert_eq!((range.up_to, range.count), (message("ann", 2).uid, 2));
 
-    // It is fetched again: what was handled is, and what was not is not.
+    // After another fetch, handled messages are still handled, and the others are not.
     assert!(inbox.on_rejected(&conversation, &Rejection::Outdated));
     let unread = (1..5).map(|time| message("ann", time)).collect();
     assert_eq!(times(&inbox.on_page(unread, false)), [4]);

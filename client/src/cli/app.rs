@@ -47,6 +47,8 @@ const GATHERING: Duration = Duration::from_millis(300);
 const PARTING: Duration = Duration::from_secs(1);
 /// How long the prompt for the next line waits for a connect or delete, which changes the name in it.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
+/// The most conversations that a notice of unread messages names.
+const NAMED_MAX: usize = 3;
 
 /// The parsed command line.
 pub struct AppSettings {
@@ -119,6 +121,8 @@ struct App {
     prompt: Option<Prompt>,
     /// Runs the command for each message, if there is one.
     execution: Option<Execution>,
+    /// The conversations with unread messages of which the prompt, or a notice since, has told.
+    told_unread: BTreeSet<Conversation>,
     /// The names that the prompt completes.
     names: Names,
     /// Caught signals, when they mean an orderly end.
@@ -189,6 +193,7 @@ impl App {
             input,
             prompt,
             execution,
+            told_unread: BTreeSet::new(),
             names,
             signals,
             cluster,
@@ -208,6 +213,7 @@ impl App {
             self.hear(now, &mut heard);
             self.read(now);
             self.controller.on_time(now);
+            self.tell_of_unread();
             self.perform(&mut heard, now);
             self.give_turn(now);
             if let Some(code) = self.ending() {
@@ -370,7 +376,27 @@ impl App {
             && is_turn
             && self.controller.has_room()
         {
+            if !prompt.is_reading() {
+                self.told_unread = self.controller.elsewhere().map(|(conversation, _)| conversation.clone()).collect();
+            }
             prompt.give_turn(prompt_of(&self.controller));
+        }
+    }
+
+    /// While a line is typed, its prompt cannot change. If messages come meanwhile in a conversation that is not shown, a notice names
+    /// the conversation, once for each line.
+    fn tell_of_unread(&mut self) {
+        if !self.prompt.as_ref().is_some_and(Prompt::is_reading) {
+            return;
+        }
+        let is_told = |conversation: &Conversation| self.told_unread.contains(conversation);
+        let fresh: Vec<Conversation> = (self.controller.elsewhere().map(|(conversation, _)| conversation))
+            .filter(|conversation| !is_told(conversation))
+            .cloned()
+            .collect();
+        if !fresh.is_empty() {
+            self.notice(unread_in(&fresh));
+            self.told_unread.extend(fresh);
         }
     }
 
@@ -428,11 +454,21 @@ impl App {
 fn prompt_of(controller: &Controller) -> String {
     let name = controller.name().map_or("stablechat", |name| name.as_str());
     let to = controller.talk().map(|talk| format!(" to {talk}")).unwrap_or_default();
-    let unread = match controller.unread_elsewhere() {
+    let unread = match controller.elsewhere().map(|(_, unread)| unread).sum::<u64>() {
         0 => String::new(),
         unread => format!(" ({unread} unread elsewhere)"),
     };
     format!("{name}{to}{unread}> ")
+}
+
+/// A notice that there are unread messages in these conversations.
+fn unread_in(conversations: &[Conversation]) -> String {
+    let names: Vec<String> = conversations.iter().take(NAMED_MAX).map(Conversation::to_string).collect();
+    let others = match conversations.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        count => format!(" and {count} others"),
+    };
+    format!("unread elsewhere: {}{others}", names.join(", "))
 }
 
 /// How messages are written to standard output.

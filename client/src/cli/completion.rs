@@ -73,7 +73,7 @@ impl LineCompleter {
         LineCompleter { names }
     }
 
-    /// Where the word begins that ends here, and what it may become. The first word is a verb, perhaps with a `/` before it; in a
+    /// The beginning of the word that ends here, and its possible completions. The first word is a verb, perhaps with a `/` before it; in a
     /// message it is a name, too.
     fn complete_word(&self, line: &str) -> (usize, Vec<String>) {
         let start = line.rfind([' ', '\t']).map_or(0, |blank| blank + 1);
@@ -94,13 +94,9 @@ impl LineCompleter {
     }
 }
 
-/// The first word of each line of the help, and those that it has after a `;`.
+/// The first word of each line of the help.
 fn verbs() -> BTreeSet<&'static str> {
-    let first = |text: &'static str| text.split_whitespace().next();
-    HELP.lines()
-        .flat_map(|line| std::iter::once(first(line)).chain(["unblock", "blocked", "unmute"].map(Some)))
-        .flatten()
-        .collect()
+    HELP.lines().filter_map(|line| line.split_whitespace().next()).collect()
 }
 
 impl Completer for LineCompleter {

@@ -20,7 +20,7 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// Starts the thread. `command` is what `/bin/sh` runs for each message.
+    /// Starts the thread. `/bin/sh` runs `command` for each message.
     ///
     /// # Errors
     /// No thread can be started.

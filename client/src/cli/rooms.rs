@@ -1,4 +1,4 @@
-//! How rooms, and what happens in them, are written.
+//! Rooms, and the changes in them, as text for people.
 
 use crate::cli::visible::visible;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub fn as_json(RoomInfo { name, is_private, members, owner, topic, standing }: &
 pub fn done(room: &RoomName, action: &RoomAction) -> String {
     match action {
         RoomAction::Create { is_private: false } => format!("created {room}"),
-        RoomAction::Create { is_private: true } => format!("created {room}, for those who are invited"),
+        RoomAction::Create { is_private: true } => format!("created the private room {room}"),
         RoomAction::Join => format!("joined {room}"),
         RoomAction::Leave => format!("left {room}"),
         RoomAction::Invite { name } => format!("invited {name} to {room}"),

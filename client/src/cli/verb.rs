@@ -18,23 +18,26 @@ connect NAME              speak as NAME, and get its messages
 delete NAME               end the account NAME, and set its key aside
 list [GLOB]               the accounts, or those that match: list a*
 send WHERE TEXT...        send a message to an account, or to a #room; the text is sent as typed
-to WHERE                  what you type goes there, and verbs have a / before them; /to ends it
+to WHERE                  send typed lines there; verbs then begin with a /, and /to ends it
 inbox [all]               conversations with something unread, and invitations
 unread                    show unread messages, and leave them unread
 history WHERE [N]         the last N messages exchanged there (20)
-rooms [GLOB]              the rooms that you may know of
-room create #ROOM [private]   make a room, for all or for those who are invited
+rooms [GLOB]              public rooms, and private ones that you are in or invited to
+room create #ROOM [private]   make a public room, or one that only invited accounts join
 join #ROOM                become a member
-leave #ROOM               be none any more
-members #ROOM             who is a member
+leave #ROOM               end your membership
+members #ROOM             list its members
 invite #ROOM NAME         let NAME join a private room, or tell NAME of another
 topic #ROOM [TEXT...]     say what it is about (its owner)
 room remove #ROOM NAME    end the membership of NAME (its owner)
 room give #ROOM NAME      make NAME its owner (its owner)
-room close #ROOM          end it, with all that was said there (its owner)
-block NAME                get nothing from NAME any more; unblock NAME, blocked
-mute WHERE                have no messages shown as they come; unmute WHERE
-status                    what the replicas do, and whether they are the same
+room close #ROOM          end it, and remove its messages (its owner)
+block NAME                get no messages from NAME any more
+unblock NAME              get messages from NAME again
+blocked                   list the accounts that you block
+mute WHERE                do not show its messages as they come
+unmute WHERE              show its messages as they come again
+status                    the state of each replica, and whether they are equal
 help                      this
 quit                      end; so does Ctrl-D";
 

@@ -230,7 +230,7 @@ pub struct Send {
     /// a key of your choice that makes repeating safe for 24 hours
     #[argh(option, arg_name = "key")]
     pub id: Option<String>,
-    /// to whom, or to which room
+    /// an account, or a room
     #[argh(positional, arg_name = "where")]
     pub to: Conversation,
     /// what to say; without it, standard input to its end
@@ -270,7 +270,7 @@ pub struct Listen {
     /// a command to run for each message, instead of showing it
     #[argh(option, arg_name = "command")]
     pub exec: Option<String>,
-    /// to whom or which rooms to listen; without any, to all
+    /// accounts and rooms to listen to; without any, all
     #[argh(positional, arg_name = "where")]
     pub conversations: Vec<Conversation>,
 }
@@ -288,7 +288,7 @@ pub struct Export {}
     example = "stablechat history bob 5 --as alice\nstablechat history '#ops' 1000 --as alice | less"
 )]
 pub struct History {
-    /// with whom, or in which room
+    /// an account, or a room
     #[argh(positional, arg_name = "where")]
     pub with: Conversation,
     /// how many (20)
@@ -305,17 +305,17 @@ pub struct Rooms {
     pub glob: Option<Pattern>,
 }
 
-/// Make a room, or what else its owner may do with it.
+/// Make a room, or change one of yours.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "room",
     example = "stablechat room create '#ops' --as alice\nstablechat room remove '#ops' bob --as alice",
     note = "  create ROOM            make a room that all may join
-  create ROOM private    make one for those who are invited
+  create ROOM private    make a room that only invited accounts may join
   remove ROOM NAME       end the membership of NAME
   give ROOM NAME         make NAME its owner
-  close ROOM             end it, with all that was said there
+  close ROOM             end it, and remove its messages
 The # of the name may be left out here."
 )]
 pub struct Room {
@@ -363,7 +363,7 @@ pub struct Invite {
     /// its name
     #[argh(positional, from_str_fn(parse_room))]
     pub room: RoomName,
-    /// whom
+    /// its name
     #[argh(positional)]
     pub name: AccountName,
 }
@@ -380,54 +380,54 @@ pub struct SetTopic {
     pub text: Vec<String>,
 }
 
-/// Get nothing from someone any more.
+/// Get no messages from an account any more.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "block",
     example = "stablechat block mallory --as alice",
     note = "Messages from a blocked account are rejected, as if you had too many unread ones.
-In rooms they are not shown to you."
+In rooms, they are not shown as they come; history has them."
 )]
 pub struct Block {
-    /// whom
+    /// its name
     #[argh(positional)]
     pub name: AccountName,
 }
 
-/// Get what someone sends again.
+/// Get messages from an account again.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "unblock", example = "stablechat unblock mallory --as alice")]
 pub struct Unblock {
-    /// whom
+    /// its name
     #[argh(positional)]
     pub name: AccountName,
 }
 
-/// Show whom you block, one a line.
+/// List the accounts that you block.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "blocked", example = "stablechat blocked --as alice")]
 pub struct Blocked {}
 
-/// Have no messages of a conversation shown as they come.
+/// Do not show a conversation's messages as they come.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "mute", example = "stablechat mute '#ops' --as alice")]
 pub struct Mute {
-    /// with whom, or in which room
+    /// an account, or a room
     #[argh(positional, arg_name = "where")]
     pub conversation: Conversation,
 }
 
-/// Have the messages of a conversation shown again.
+/// Show a conversation's messages again as they come.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "unmute", example = "stablechat unmute '#ops' --as alice")]
 pub struct Unmute {
-    /// with whom, or in which room
+    /// an account, or a room
     #[argh(positional, arg_name = "where")]
     pub conversation: Conversation,
 }
 
-/// Show what the replicas do, and whether they are the same.
+/// Show the state of each replica, and whether they are equal.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,

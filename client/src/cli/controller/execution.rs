@@ -24,6 +24,11 @@ impl Executions {
         self.waiting.len() > WAITING_MAX
     }
 
+    /// Forgets the messages whose commands have not begun. They are unread, and so will come again.
+    pub fn forget_waiting(&mut self) {
+        self.waiting.truncate(usize::from(self.is_running));
+    }
+
     /// Whether a command runs.
     pub fn are_running(&self) -> bool {
         self.is_running
@@ -33,7 +38,10 @@ impl Executions {
 impl Controller {
     /// Has the command run for a message when those before have theirs.
     pub(super) fn execute(&mut self, message: Message) {
-        self.executions.waiting.push_back(message);
+        // After another login, it may be the one whose command still runs.
+        if self.executions.waiting.front().is_none_or(|running| running.uid != message.uid) {
+            self.executions.waiting.push_back(message);
+        }
         self.run_next();
     }
 

@@ -39,9 +39,6 @@ impl LineInput {
             Ok(line) => self.parse(&line),
             Err(error) => Err(error.to_string()),
         };
-        if let Ok(Some(Verb::To { conversation })) = &verb {
-            self.talk.clone_from(conversation);
-        }
         match verb {
             Ok(None) => None,
             Ok(Some(Verb::Quit)) => {
@@ -79,9 +76,9 @@ impl LineInput {
         self.talk.as_ref()
     }
 
-    /// Lines are verbs again.
-    pub fn end_talk(&mut self) {
-        self.talk = None;
+    /// Lines without a `/` are messages to this conversation from here on; without one, lines are verbs.
+    pub fn set_talk(&mut self, conversation: Option<Conversation>) {
+        self.talk = conversation;
     }
 
     /// No more lines will come.
@@ -133,22 +130,26 @@ mod tests {
     #[test]
     fn in_a_talk_lines_are_messages_and_verbs_have_a_sign() {
         let mut input = LineInput::new(Mode::Prompt);
-        let mut verb = |text: &str| input.on_line(line(text)).map(|job| job.task.map_err(|failure| failure.message));
+        let verb = |input: &mut LineInput, text: &str| {
+            input.on_line(line(text)).map(|job| job.task.map_err(|failure| failure.message))
+        };
         let ops: Conversation = "#ops".parse().expect("a name");
         let said = |text: &str| {
             let text = MessageText::parse(text).expect("a text");
             Some(Ok(Verb::Send { to: ops.clone(), text }))
         };
-        assert_eq!(verb("/blocked"), Some(Ok(Verb::Blocked)));
-        assert_eq!(verb("to #ops"), Some(Ok(Verb::To { conversation: Some(ops.clone()) })));
-        assert_eq!(verb("  unread, all of it "), said("  unread, all of it "));
-        assert_eq!(verb("//etc"), said("/etc"));
-        assert_eq!(verb(" "), None);
-        assert_eq!(verb("/unread"), Some(Ok(Verb::Unread)));
-        assert!(verb("/dance").is_some_and(|verb| verb.is_err()));
-        assert!(verb(&"x".repeat(5000)).is_some_and(|verb| verb.is_err()));
-        assert_eq!(verb("/to"), Some(Ok(Verb::To { conversation: None })));
-        assert_eq!(verb("unread"), Some(Ok(Verb::Unread)));
+        assert_eq!(verb(&mut input, "/blocked"), Some(Ok(Verb::Blocked)));
+        assert_eq!(verb(&mut input, "to #ops"), Some(Ok(Verb::To { conversation: Some(ops.clone()) })));
+        input.set_talk(Some(ops.clone()));
+        assert_eq!(verb(&mut input, "  unread, all of it "), said("  unread, all of it "));
+        assert_eq!(verb(&mut input, "//etc"), said("/etc"));
+        assert_eq!(verb(&mut input, " "), None);
+        assert_eq!(verb(&mut input, "/unread"), Some(Ok(Verb::Unread)));
+        assert!(verb(&mut input, "/dance").is_some_and(|verb| verb.is_err()));
+        assert!(verb(&mut input, &"x".repeat(5000)).is_some_and(|verb| verb.is_err()));
+        assert_eq!(verb(&mut input, "/to"), Some(Ok(Verb::To { conversation: None })));
+        input.set_talk(None);
+        assert_eq!(verb(&mut input, "unread"), Some(Ok(Verb::Unread)));
         let mut filter = LineInput::new(Mode::Filter);
         assert!(filter.on_line(line("to bob")).is_some_and(|job| job.task.is_err()));
     }

@@ -182,7 +182,7 @@ impl Controller {
             return;
         };
         self.previous = None;
-        self.input.end_talk();
+        self.input.set_talk(None);
         let mut events = Vec::new();
         self.account.on_page(now, page, &mut events);
         events.into_iter().for_each(|event| self.on_event(now, event));
@@ -209,6 +209,7 @@ impl Controller {
         if !self.switch_back() && is_done {
             let nobody = self.account.successor(None, false);
             self.switch(nobody);
+            self.input.set_talk(None);
         }
         if let (true, Some(credentials)) = (is_done, credentials) {
             self.retire_key(name, &credentials.secret);
@@ -325,6 +326,8 @@ impl Controller {
                 false => self.account.successor(Some(Rc::new(credentials)), false),
             };
             self.switch(successor);
+            self.input.set_talk(None);
+            self.executions.forget_waiting();
             return true;
         }
         let what = format!("{name} has got another key, or was deleted");
@@ -332,6 +335,7 @@ impl Controller {
             Mode::Prompt => {
                 let nobody = self.account.successor(None, false);
                 self.switch(nobody);
+                self.input.set_talk(None);
                 self.notice(format!("{what}, so you are not connected any more; if it is yours: connect {name}"));
             }
             Mode::Listen => {

@@ -205,9 +205,9 @@ impl Controller {
         !self.input.has_ended() && self.jobs.has_room()
     }
 
-    /// Whether the next line has to wait for a job that changes the account.
+    /// Whether the next line has to wait for a job that changes the account or the conversation that lines go to.
     pub fn is_changing(&self) -> bool {
-        self.jobs.has_barrier()
+        self.jobs.changes_prompt()
     }
 
     /// The name of the account in use.
@@ -220,9 +220,9 @@ impl Controller {
         self.input.talk()
     }
 
-    /// How many messages are unread in conversations that are not shown, about.
-    pub fn unread_elsewhere(&self) -> u64 {
-        self.account.unread_elsewhere()
+    /// The conversations that are not shown, and about how many messages are unread in each.
+    pub fn elsewhere(&self) -> impl Iterator<Item = (&Conversation, u64)> {
+        self.account.elsewhere()
     }
 
     /// The exit code, once everything is over.

@@ -48,8 +48,8 @@ impl JobQueue {
     }
 
     /// Whether any job changes the account.
-    pub fn has_barrier(&self) -> bool {
-        self.jobs.iter().any(Job::is_barrier)
+    pub fn changes_prompt(&self) -> bool {
+        self.jobs.iter().any(|job| job.is_barrier() || matches!(job.task, Ok(Verb::To { .. })))
     }
 
     /// Whether any command is in flight.
@@ -199,7 +199,7 @@ mod tests {
     fn a_job_that_changes_the_account_is_alone() {
         let mut queue = queue(&["send a 1", "connect a", "send a 2"]);
         queue.start_next(Stage::Command { sequence: 1 });
-        assert!(queue.next(true).is_none() && queue.has_barrier(), "the command before it is in flight");
+        assert!(queue.next(true).is_none() && queue.changes_prompt(), "the command before it is in flight");
         assert!(queue.pop().is_some());
         assert!(queue.next(false).is_none(), "something is to be read");
         assert!(queue.next(true).is_some());

@@ -299,19 +299,21 @@ impl Controller {
         match conversation {
             Some(conversation) if is_there => {
                 self.notice(format!(
-                    "what you type goes to {conversation}; verbs have a / before them, and /to ends it"
+                    "the lines that you type go to {conversation}; verbs begin with a /, and /to ends this"
                 ));
+                self.input.set_talk(Some(conversation.clone()));
                 self.account.set_scope(Scope::Only(BTreeSet::from([conversation])));
             }
-            Some(_) => self.input.end_talk(),
+            Some(_) => {}
             None => {
-                self.notice("what you type are verbs".into());
+                self.notice("the lines that you type are verbs".into());
+                self.input.set_talk(None);
                 self.account.set_scope(self.settings.scope.clone());
             }
         }
     }
 
-    /// Shows a page, and asks for the next, or for what else the verb needs.
+    /// Shows a page, and asks for the next one, or for the messages that the verb shows.
     fn finish_page(&mut self, now: Timestamp, job: &mut Job, verb: &Verb, replies: Vec<Reply>) -> Turn {
         let asked = job.page.take().or_else(|| first_query(verb));
         let mut next = None;
@@ -330,7 +332,7 @@ impl Controller {
         self.next_page(now, job, next)
     }
 
-    /// What is to be shown of a page; and for a verb that shows the messages of conversations, what is to be asked for each.
+    /// The items of a page that are to be shown. A verb that shows the messages of conversations also gets a query for each of them.
     fn items(&self, verb: &Verb, answer: QueryAnswer, queries: &mut VecDeque<Query>) -> Vec<Item> {
         match (verb, answer) {
             (Verb::Unread | Verb::Export, QueryAnswer::Inbox { entries, .. }) => {
