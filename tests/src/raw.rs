@@ -476,6 +476,7 @@ impl RawClient {
             match self.receive() {
                 ToClient::Delivery { message } => return message,
                 ToClient::RoomNews { news } => self.news.push_back(news),
+                ToClient::InboxChanged => {}
                 other => panic!("waited for a delivery, but got {other:?}"),
             }
         }
