@@ -76,7 +76,7 @@ pub enum Colours {
 #[derive(Default)]
 pub struct Start {
     /// The verb that is done before any line is read.
-    pub first: Option<Verb>,
+    pub first: Vec<Verb>,
     /// The account in use from the start, and the client id of its session if the user chose one.
     pub account: Option<(Credentials, Option<ClientId>)>,
     /// The credentials of the account that `first` connects, if they are not in a file.
@@ -159,7 +159,7 @@ impl App {
         if let Some((credentials, client)) = start.account {
             controller.use_account(credentials, client);
         }
-        if mode == Mode::Prompt && start.first.is_none() {
+        if mode == Mode::Prompt && start.first.is_empty() {
             controller.greet();
         }
         controller.use_keys(start.typed, start.new_key);
@@ -311,7 +311,7 @@ impl App {
             }
         }
         if let Some(result) = self.execution.as_ref().and_then(Execution::take) {
-            self.controller.on_executed(result);
+            self.controller.on_executed(now, result);
         }
         while let Some(typed) = self.prompt.as_mut().and_then(Prompt::take) {
             match typed {

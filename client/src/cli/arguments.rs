@@ -163,7 +163,10 @@ fn listening(
 ) -> Result<Task, Failure> {
     let name = required(account, "listen", secrets.keys)?;
     let typed = secrets.typed(&name)?;
-    let (first, listens_to) = (Some(Verb::Connect { name }), conversations.into_iter().collect());
+    // A name with a mistake in it would be waited for without end.
+    let found = conversations.iter().map(|conversation| Verb::Find { conversation: conversation.clone() });
+    let first = std::iter::once(Verb::Connect { name }).chain(found).collect();
+    let listens_to = conversations.into_iter().collect();
     let start = Start { first, typed, ends: once, listens_to, executes: exec, ..Start::default() };
     Ok(Task::Run(if once { Mode::Once } else { Mode::Listen }, start))
 }
@@ -202,7 +205,7 @@ fn start_password(
 /// A session of lines, which begins with a connect when an account is given.
 fn lines(account: Option<AccountName>, secrets: &Secrets) -> Result<Start, Failure> {
     let typed = account.as_ref().map(|account| secrets.typed(account)).transpose()?.flatten();
-    let first = account.map(|name| Verb::Connect { name });
+    let first = account.into_iter().map(|name| Verb::Connect { name }).collect();
     Ok(Start { first, typed, reads_lines: true, ..Start::default() })
 }
 
@@ -229,7 +232,7 @@ fn operator(secrets: &Secrets) -> Result<Credentials, Failure> {
 
 /// One verb in nobody's name.
 fn once(verb: Verb) -> Start {
-    Start { first: Some(verb), ends: true, ..Start::default() }
+    Start { first: vec![verb], ends: true, ..Start::default() }
 }
 
 /// One verb in an account's name, and with a key of the user's choice in a session of its own.

@@ -48,6 +48,8 @@ pub enum Verb {
     Create { name: AccountName, invitation: Option<InvitationCode> },
     /// Use an account from here on, and receive its messages.
     Connect { name: AccountName },
+    /// Find out whether there is a conversation, before listening to it. There is no such verb at the prompt.
+    Find { conversation: Conversation },
     /// Give an account another key. There is no such verb at the prompt.
     SetKey { name: AccountName },
     /// End an account.
@@ -156,6 +158,7 @@ impl Verb {
             Verb::List { .. } => "list",
             Verb::Send { .. } => "send",
             Verb::To { .. } => "to",
+            Verb::Find { .. } => "listen",
             Verb::Export => "export",
             Verb::Inbox { .. } => "inbox",
             Verb::Unread => "unread",

@@ -132,6 +132,29 @@ fn a_program_that_only_sends_is_never_refused() {
 }
 
 #[test]
+fn a_bot_gets_messages_again_from_the_one_on_whose_command_has_failed() {
+    let cluster = Cluster::start(&["a"], DELIVERY_BOUND);
+    let run = |arguments: &[&str]| {
+        let output = run_to_end(cluster.client(arguments));
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let done = |arguments: &[&str]| assert_eq!(run(arguments).0, Some(0), "{arguments:?}");
+    done(&["create", "ann"]);
+    done(&["create", "bot"]);
+    done(&["room", "create", "#ops", "--as", "ann"]);
+    done(&["join", "#ops", "--as", "bot"]);
+    for text in ["one", "two", "three", "four"] {
+        done(&["send", "#ops", text, "--as", "ann"]);
+    }
+    let listen = |command| run(&["listen", "#ops", "--once", "--exec", command, "--as", "bot"]);
+    let (code, said) = listen("read text; echo $text; test $text != three");
+    assert_eq!((code, said.as_str()), (Some(1), "one\ntwo\nthree\n"));
+    assert_eq!(listen("cat; echo"), (Some(0), "three\n\nfour\n\n".into()));
+    assert_eq!(listen("cat"), (Some(0), String::new()));
+    assert_eq!(run(&["listen", "#tpyo", "--as", "bot"]).0, Some(1), "it would wait for ever");
+}
+
+#[test]
 fn an_account_that_is_deleted_leaves_its_rooms_and_what_it_has_said() {
     let (ann, bob) = (Person::new("ann"), Person::new("bob"));
     let (_cluster, [mut ann_client, mut bob_client]) = with_accounts([&ann, &bob]);

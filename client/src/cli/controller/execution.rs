@@ -3,12 +3,17 @@
 use super::{Controller, Effect};
 use crate::cli::execution;
 use crate::cli::exit::{self, Failure};
+use crate::cli::mode::Mode;
 use crate::cli::print::Item;
 use stablechat_protocol::conversation::Message;
+use stablechat_protocol::time::Timestamp;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// How many messages wait for their commands at most before no more are fetched.
 const WAITING_MAX: usize = 2000;
+/// How long the end after a failure waits until messages are read.
+const READING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The messages that wait for their commands.
 #[derive(Default)]
@@ -16,6 +21,8 @@ pub(super) struct Executions {
     /// The one whose command runs is the first.
     waiting: VecDeque<Message>,
     is_running: bool,
+    /// After the failure of a command: the exit code, and how long the end waits until the messages before are read.
+    failed: Option<(u8, Timestamp)>,
 }
 
 impl Executions {
@@ -27,6 +34,11 @@ impl Executions {
     /// Forgets the messages whose commands have not begun. They are unread, and so will come again.
     pub fn forget_waiting(&mut self) {
         self.waiting.truncate(usize::from(self.is_running));
+    }
+
+    /// When the end after a failure does not wait any longer.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.failed.map(|(_, until)| until)
     }
 
     /// Whether a command runs.
@@ -46,7 +58,7 @@ impl Controller {
     }
 
     /// The command that ran has ended. If it has failed, so has this program: whoever starts it again gets the message again.
-    pub fn on_executed(&mut self, result: Result<(), String>) {
+    pub fn on_executed(&mut self, now: Timestamp, result: Result<(), String>) {
         self.executions.is_running = false;
         let Some(message) = self.executions.waiting.pop_front() else { return };
         match result {
@@ -57,14 +69,26 @@ impl Controller {
             Err(fault) => {
                 let conversation = self.conversation_of(&message);
                 let failure = Failure::new(exit::REFUSED, execution::failure(&message, &conversation, &fault));
-                self.outcome.end(failure.code);
+                self.executions.failed = Some((failure.code, now.after(READING_PATIENCE)));
                 self.show(Item::Failed { line: None, verb: None, failure }, None);
             }
         }
     }
 
+    /// Ends the program after the failure of a command, once the messages whose commands have succeeded are read: they would come
+    /// again otherwise.
+    pub(super) fn end_after_failure(&mut self, now: Timestamp) {
+        if let Some((code, until)) = self.executions.failed
+            && (!self.account.is_reading() || until <= now)
+        {
+            self.outcome.end(code);
+        }
+    }
+
     fn run_next(&mut self) {
-        let is_free = !self.executions.is_running && !self.outcome.is_over();
+        let is_ending = self.settings.mode == Mode::Listen && self.input.has_ended();
+        let is_free = !self.executions.is_running && self.executions.failed.is_none() && !self.outcome.is_over();
+        let is_free = is_free && !is_ending;
         let Some(message) = self.executions.waiting.front().filter(|_| is_free).cloned() else { return };
         self.executions.is_running = true;
         let conversation = self.conversation_of(&message);

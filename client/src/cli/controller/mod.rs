@@ -177,6 +177,7 @@ impl Controller {
         if !self.reach.is_lost() {
             self.account.read(now).into_iter().for_each(|frame| self.send(frame));
         }
+        self.end_after_failure(now);
     }
 
     /// Results cannot be written any more: no line is taken, and no waiting job is started. Jobs under way are finished, because
@@ -348,6 +349,7 @@ impl Controller {
             self.reach.deadline().filter(|_| self.is_told_of_reach()),
             self.timeouts.give_up_at(self.is_waiting()),
             self.timeouts.abandon_at(self.account.stranded_since()),
+            self.executions.deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }

@@ -224,6 +224,8 @@ impl Controller {
                 self.account.on_reach_regained();
             }
             Verb::To { conversation } => self.finish_to(conversation, &replies),
+            // That there is none has been told.
+            Verb::Find { .. } => {}
             Verb::History { with, limit } => return self.finish_history(now, job, &with, limit, replies),
             Verb::List { .. }
             | Verb::Export
@@ -440,7 +442,9 @@ fn first_query(verb: &Verb) -> Option<Query> {
         Verb::Inbox { all } => Query::Inbox { all: *all, after: None, limit },
         Verb::Export => Query::Inbox { all: true, after: None, limit },
         // Whether there is such a conversation.
-        Verb::To { conversation: Some(conversation) } => history(conversation, 1, Page::Latest),
+        Verb::To { conversation: Some(conversation) } | Verb::Find { conversation } => {
+            history(conversation, 1, Page::Latest)
+        }
         Verb::Unread => inbox(),
         Verb::History { with, limit } => history(with, *limit, Page::Latest),
         Verb::Rooms { pattern } => Query::Rooms { pattern: pattern.clone(), after: None, limit },
