@@ -75,15 +75,15 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
     let secrets = Secrets { keys: &keys, cluster: &cluster.id, password_file: password_file.as_deref() };
     let task = match command {
         None if io::stdin().is_terminal() && io::stdout().is_terminal() => {
-            Task::Run(Mode::Prompt, lines(account, &secrets)?)
+            Task::Run(Mode::Prompt, Box::new(lines(account, &secrets)?))
         }
-        None => Task::Run(Mode::Filter, lines(account, &secrets)?),
+        None => Task::Run(Mode::Filter, Box::new(lines(account, &secrets)?)),
         Some(command) => task(command, account, &secrets)?,
     };
     let all_replies = replies == Replies::All;
     Ok(match task {
         Task::Run(mode, start) => {
-            let colours = color.0;
+            let (start, colours) = (*start, color.0);
             Parsed::Run(Box::new(AppSettings { mode, json, all_replies, cluster, tls, keys, colours, start }))
         }
         Task::Watch(credentials) => Parsed::Watch(WatchSettings { cluster, tls, credentials, json }),
@@ -93,7 +93,7 @@ fn plan(arguments: Arguments) -> Result<Parsed, Failure> {
 
 /// What a command line asks for.
 enum Task {
-    Run(Mode, Start),
+    Run(Mode, Box<Start>),
     Watch(Option<Credentials>),
     /// For so many seconds.
     Probe(Option<Credentials>, u32),
@@ -144,7 +144,7 @@ fn task(command: Subcommand, account: Option<AccountName>, secrets: &Secrets) ->
         Subcommand::Mute(Mute { conversation }) => speak(account, Verb::Mute { conversation, is_muted: true }),
         Subcommand::Unmute(Unmute { conversation }) => speak(account, Verb::Mute { conversation, is_muted: false }),
     };
-    Ok(Task::Run(Mode::Once, start?))
+    Ok(Task::Run(Mode::Once, Box::new(start?)))
 }
 
 fn room_verb(words: &[String]) -> Result<Verb, Failure> {
@@ -168,7 +168,7 @@ fn listening(
     let first = std::iter::once(Verb::Connect { name }).chain(found).collect();
     let listens_to = conversations.into_iter().collect();
     let start = Start { first, typed, ends: once, listens_to, executes: exec, ..Start::default() };
-    Ok(Task::Run(if once { Mode::Once } else { Mode::Listen }, start))
+    Ok(Task::Run(if once { Mode::Once } else { Mode::Listen }, Box::new(start)))
 }
 
 fn start_send(Send { id, to, text }: Send, account: Option<AccountName>, secrets: &Secrets) -> Result<Start, Failure> {
