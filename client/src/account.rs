@@ -201,6 +201,11 @@ impl ActiveAccount {
         !self.reading.is_empty()
     }
 
+    /// Whether a message that was handled is not known to be read.
+    pub fn has_handled(&self) -> bool {
+        self.inbox.as_ref().is_some_and(Inbox::has_handled)
+    }
+
     /// Whether another query may be asked.
     pub fn can_ask(&self) -> bool {
         self.queries.can_ask()

@@ -287,6 +287,11 @@ impl Inbox {
         !self.unread.is_empty()
     }
 
+    /// Whether a message that was handled is not known to be read.
+    pub fn has_handled(&self) -> bool {
+        self.unread.values().any(|unread| unread.messages.values().any(|shown| shown.is_handled))
+    }
+
     /// The next range to be read. [`Inbox::on_read`] or [`Inbox::on_rejected`] must follow for it.
     pub fn next_range(&mut self) -> Option<(Conversation, ReadRange)> {
         let fetched = &self.fetch.conversations;

@@ -79,7 +79,7 @@ impl Controller {
     /// again otherwise.
     pub(super) fn end_after_failure(&mut self, now: Timestamp) {
         if let Some((code, until)) = self.executions.failed
-            && (!self.account.is_reading() || until <= now)
+            && (!self.account.has_handled() || until <= now)
         {
             self.outcome.end(code);
         }
