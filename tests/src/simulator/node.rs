@@ -210,9 +210,9 @@ impl Node {
         self.applier.is_some()
     }
 
-    /// How many requests and queries are pending.
-    pub fn pending(&self) -> usize {
-        self.applier.as_ref().map_or(0, |applier| applier.replica().pending())
+    /// How many requests are pending, apart from queries, which clients ask at any time.
+    pub fn pending_requests(&self) -> usize {
+        self.applier.as_ref().map_or(0, |applier| applier.replica().pending() - applier.replica().pending_queries())
     }
 
     /// Whether the process is there and accepts clients' requests.

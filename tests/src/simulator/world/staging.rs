@@ -188,8 +188,8 @@ impl World {
             Act::ExpectServing { node } if !self.nodes[node].is_serving() => {
                 Err(Violation::at(node, "it does not serve, though it has had time to catch up"))
             }
-            Act::ExpectNothingPending { node } if self.nodes[node].pending() > 0 => {
-                Err(Violation::at(node, format!("{} requests are still pending", self.nodes[node].pending())))
+            Act::ExpectNothingPending { node } if self.nodes[node].pending_requests() > 0 => {
+                Err(Violation::at(node, format!("{} requests are still pending", self.nodes[node].pending_requests())))
             }
             Act::ExpectNoRepair if self.checks.undone() > 0 => {
                 Err(Violation::among_all(format!("{} requests were undone and applied again", self.checks.undone())))
