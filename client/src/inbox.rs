@@ -404,8 +404,8 @@ impl Inbox {
         Some(message).filter(|_| is_to_be_shown)
     }
 
-    /// Whether news of a room are to be shown: those of rooms that are shown, and all that concern the account itself, but no actions
-    /// from here or of blocked accounts.
+    /// Whether news of a room are to be shown: all that concern the account itself, and those of rooms that are shown, except actions
+    /// of blocked accounts; but no actions from here.
     pub fn is_wanted(&self, news: &RoomNews) -> bool {
         let is_of_reader = match &news.action {
             RoomAction::Invite { name } | RoomAction::Remove { name } | RoomAction::GiveTo { name } => {
@@ -415,8 +415,8 @@ impl Inbox {
             _ => false,
         };
         let is_shown = self.is_shown(&Conversation::Room { name: news.room.clone() });
-        let is_hidden = self.blocked.contains(&news.by) || self.sent.contains(&news.uid.digest);
-        (is_of_reader || is_shown) && !is_hidden
+        let is_of_interest = is_of_reader || is_shown && !self.blocked.contains(&news.by);
+        is_of_interest && !self.sent.contains(&news.uid.digest)
     }
 
     fn count_elsewhere(&mut self, conversation: Conversation, uid: Uid) {

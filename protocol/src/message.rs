@@ -169,8 +169,8 @@ wire_enum! {
         },
         /// Answers [`ToReplica::Status`] otherwise.
         14 => PublicStatus { status: PublicStatus },
-        /// A repair or a snapshot has changed what the account that the connection speaks for has not read, or where it takes part:
-        /// ask for its inbox again.
+        /// The unread messages or the conversations of the account that the connection speaks for have changed without a delivery, by
+        /// catching up, a repair or a snapshot: ask for its inbox again.
         15 => InboxChanged,
         /// Something has happened in a room of the account that the connection speaks for, or to the account.
         16 => RoomNews { news: RoomNews },

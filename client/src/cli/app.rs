@@ -335,6 +335,7 @@ impl App {
             None => self.controller.on_shown(now),
             Some(_) => self.controller.on_output_lost(),
         }
+        self.controller.end_after_failure(now);
         self.do_effects();
         self.links.flush(now, heard);
     }

@@ -14,7 +14,7 @@ mod subscribers;
 use super::outbox::Outbox;
 use super::stopwatch::Stopwatch;
 use crate::replica::{Body, ConnectionId, Effect, Input, Submission};
-use crate::store::{Changed, ChatStore, Delivery, RoomOutcome, StoreError};
+use crate::store::{Audience, Changed, ChatStore, Delivery, RoomOutcome, StoreError};
 use query_budget::QueryBudget;
 use senders::Senders;
 use sessions::Sessions;
@@ -24,6 +24,7 @@ use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::{Actor, Request};
 use stablechat_protocol::room::{RoomAction, RoomNews};
 use stablechat_protocol::session::ClientId;
+use stablechat_protocol::uid::Uid;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use subscribers::Subscribers;
@@ -36,6 +37,8 @@ pub struct Clients {
     subscribers: Subscribers,
     /// The connections that are to be told that their inboxes have changed in other ways than by deliveries.
     outdated: BTreeSet<ConnectionId>,
+    /// The rooms whose members' connections are to be told the same. Looked up when they are told, once for many messages.
+    outdated_rooms: BTreeSet<Uid>,
     /// The logins with another key than the account has, which the poll loop counts.
     wrong_keys: Vec<(ConnectionId, AccountName)>,
     /// Tells when a connection is greeted and when it asks.
@@ -51,6 +54,7 @@ impl Clients {
             sessions: Sessions::default(),
             subscribers: Subscribers::default(),
             outdated: BTreeSet::new(),
+            outdated_rooms: BTreeSet::new(),
             wrong_keys: Vec::new(),
             stopwatch,
         }
@@ -216,8 +220,10 @@ impl Clients {
     /// has read elsewhere: a connection that knows nothing of that would show it as new. So the connections are told later to look at
     /// their inboxes, once for many messages ([`Clients::tell_outdated`]).
     pub fn note_inserted(&mut self, actor: Option<&Actor>, delivery: Option<Delivery>, change: Option<RoomOutcome>) {
-        if let Some(Delivery { audience, .. }) = delivery {
-            self.outdated.extend(self.subscribers.of(&audience));
+        match delivery.map(|delivery| delivery.audience) {
+            None => {}
+            Some(Audience::Room { id }) => drop(self.outdated_rooms.insert(id)),
+            Some(pair) => self.outdated.extend(self.subscribers.of(&pair)),
         }
         if let Some((to, _)) = self.follow(actor, change) {
             self.outdated.extend(to);
@@ -226,9 +232,10 @@ impl Clients {
 
     /// Asks the connections whose inboxes have changed in other ways than by deliveries to look at them.
     pub fn tell_outdated(&mut self, outbox: &mut Outbox) {
-        if !self.outdated.is_empty() {
-            outbox.for_clients(std::mem::take(&mut self.outdated).into_iter().collect(), ToClient::InboxChanged);
-        }
+        let mut outdated = std::mem::take(&mut self.outdated);
+        let rooms = std::mem::take(&mut self.outdated_rooms);
+        outdated.extend(rooms.into_iter().flat_map(|id| self.subscribers.in_room(id)));
+        outbox.for_clients(outdated.into_iter().collect(), ToClient::InboxChanged);
     }
 
     /// Follows a change of a room. Returns the connections that are to be told of it.
@@ -255,6 +262,7 @@ impl Clients {
     pub fn end_logins(&mut self, ended: Option<Actor>, outbox: &mut Outbox) {
         let Some(actor) = ended else { return };
         for connection in self.subscribers.end(&actor) {
+            self.outdated.remove(&connection);
             self.senders.forget(connection);
             let Actor { account, key } = actor.clone();
             outbox.for_client(connection, ToClient::LoggedOut { account, key });

@@ -11,6 +11,7 @@ use stablechat_protocol::conversation::{Conversation, Page};
 use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::peer::PeerMessage;
 use stablechat_protocol::request::{Actor, QueryRequest, Request};
+use stablechat_protocol::room::{RoomAction, RoomName};
 use stablechat_protocol::session::ClientId;
 use stablechat_protocol::uid::Uid;
 use std::collections::VecDeque;
@@ -271,23 +272,29 @@ fn a_replica_that_returns_is_not_asked_for_what_the_others_have() {
 /// The account may have read the messages elsewhere: a client that connects to the replica meanwhile would show them as new.
 #[test]
 fn a_replica_that_catches_up_delivers_no_old_messages() {
-    let mut cluster = Cluster::new(3);
-    cluster.issue(create(&actor("ann", 1)));
-    cluster.kill(2);
-    cluster.chat(50);
-    cluster.start(2);
-    let (connection, ann) = (ConnectionId(7), actor("ann", 1));
-    let login = NetEvent::LoggedIn { connection, actor: ann, receive: true };
-    cluster.nodes[2].inbox.extend([NetEvent::Greeted { connection }, login]);
-    cluster.run(Duration::from_secs(4));
-    cluster.assert_same();
-    let told = |cluster: &Cluster| -> Vec<ToClient> {
-        cluster.told.iter().filter(|(from, _)| *from == 2).map(|(_, message)| message.clone()).collect()
-    };
-    assert_eq!(told(&cluster), [ToClient::InboxChanged]);
-    cluster.chat(1);
-    cluster.run(Duration::from_secs(1));
-    assert!(matches!(told(&cluster)[1..], [ToClient::Delivery { .. }]), "{:?}", &told(&cluster)[1..]);
+    let (ann, name) = (actor("ann", 1), RoomName::parse("#ops").expect("a name"));
+    let say = |to: &Conversation| Command::Send { to: to.clone(), text: "hello".parse().expect("a text") };
+    for to in [Conversation::with(&ann.account), Conversation::Room { name: name.clone() }] {
+        let mut cluster = Cluster::new(3);
+        cluster.issue(create(&ann));
+        cluster.issue(Command::Room { room: name.clone(), action: RoomAction::Create { is_private: false } });
+        cluster.run(Duration::from_secs(1));
+        cluster.kill(2);
+        (0..50).for_each(|_| cluster.issue(say(&to)));
+        cluster.start(2);
+        let connection = ConnectionId(7);
+        let login = NetEvent::LoggedIn { connection, actor: ann.clone(), receive: true };
+        cluster.nodes[2].inbox.extend([NetEvent::Greeted { connection }, login]);
+        cluster.run(Duration::from_secs(4));
+        cluster.assert_same();
+        let told = |cluster: &Cluster| -> Vec<ToClient> {
+            cluster.told.iter().filter(|(from, _)| *from == 2).map(|(_, message)| message.clone()).collect()
+        };
+        assert_eq!(told(&cluster), [ToClient::InboxChanged], "{to}");
+        cluster.issue(say(&to));
+        cluster.run(Duration::from_secs(1));
+        assert!(matches!(told(&cluster)[1..], [ToClient::Delivery { .. }]), "{:?}", &told(&cluster)[1..]);
+    }
 }
 
 #[test]

@@ -76,8 +76,8 @@ impl Controller {
     }
 
     /// Ends the program after the failure of a command, once the messages whose commands have succeeded are read: they would come
-    /// again otherwise.
-    pub(super) fn end_after_failure(&mut self, now: Timestamp) {
+    /// again otherwise. To be called when everything that could be read is under way.
+    pub fn end_after_failure(&mut self, now: Timestamp) {
         if let Some((code, until)) = self.executions.failed
             && (!self.account.has_handled() || until <= now)
         {

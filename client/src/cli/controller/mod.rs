@@ -1,12 +1,14 @@
 //! The logic of the command line: it turns input lines into requests, and answers into output.
 //!
 //! Lines become [`Job`]s in a queue (`queue`). Jobs are started in order, many at a time, and their results are shown in order
-//! (`work`). `logins` says whose account is in use, and with which key. The account in use ([`ActiveAccount`]) issues their commands
-//! and queries, and receives messages meanwhile. `timeouts` says when to give up, `reachability` when to tell the user that no replica can be reached.
+//! (`work`). `events` passes on answers and pushed messages. `logins` says whose account is in use, and with which key. The account
+//! in use ([`ActiveAccount`]) issues the commands and queries of jobs, and receives messages meanwhile. `timeouts` says when to give
+//! up, `reachability` when to tell the user that no replica can be reached.
 //!
 //! The controller has no socket, terminal or clock. Its owner calls it with lines, frames and the time, and performs the effects
 //! that [`Controller::take_effects`] returns. It does read and write key files.
 
+mod events;
 mod execution;
 mod input;
 pub mod job;
@@ -18,7 +20,7 @@ mod status_collection;
 mod timeouts;
 mod work;
 
-use crate::account::{AccountEvent, ActiveAccount, CommandAnswer};
+use crate::account::ActiveAccount;
 use crate::cli::exit::{self, Failure};
 use crate::cli::lines::LineError;
 use crate::cli::mode::Mode;
@@ -28,17 +30,14 @@ use crate::cli::verb::Verb;
 use crate::greeting::Credentials;
 use crate::inbox::Scope;
 use crate::keys::Keys;
-use crate::session::AnswerKind;
 use execution::Executions;
 use input::LineInput;
-use job::{Content, Job, Reply, Stage};
+use job::{Job, Stage};
 use logins::Logins;
 use outcome::Outcome;
 use queue::JobQueue;
-use reachability::{ReachNews, Reachability};
-use stablechat_protocol::answer::{Answer, QueryAnswer, Refusal};
+use reachability::Reachability;
 use stablechat_protocol::cluster::Cluster;
-use stablechat_protocol::command::Command;
 use stablechat_protocol::conversation::{Conversation, Message};
 use stablechat_protocol::message::{ToClient, ToReplica};
 use stablechat_protocol::name::AccountName;
@@ -177,7 +176,6 @@ impl Controller {
         if !self.reach.is_lost() {
             self.account.read(now).into_iter().for_each(|frame| self.send(frame));
         }
-        self.end_after_failure(now);
     }
 
     /// Results cannot be written any more: no line is taken, and no waiting job is started. Jobs under way are finished, because
@@ -354,127 +352,6 @@ impl Controller {
         deadlines.into_iter().flatten().min()
     }
 
-    fn on_event(&mut self, now: Timestamp, event: AccountEvent) {
-        match event {
-            AccountEvent::Answer(answer) => self.on_answer(now, answer),
-            AccountEvent::QueryAnswer { link, number, answer, metadata } => {
-                self.timeouts.on_progress(now);
-                if self.learning.remove(&number) {
-                    self.account.close(number);
-                    self.learn(answer);
-                    return;
-                }
-                let Some(job) = self.jobs.of_query(number) else { return };
-                if job.replies.is_empty() || self.settings.all_replies {
-                    job.on_reply(now, Reply { link, content: Content::Query(answer), metadata });
-                }
-            }
-            AccountEvent::Message(message) => self.on_message_to_show(message),
-            AccountEvent::RoomNews(news) => {
-                if self.settings.mode == Mode::Prompt {
-                    self.show(Item::RoomNews(news), None);
-                }
-            }
-            AccountEvent::FetchRejected(reason) => self.on_fetch_rejected(&reason),
-            // Nobody has asked for this, or seen what came of it.
-            AccountEvent::Changed { change, .. } if matches!(change.command, Command::Read { .. }) => {}
-            AccountEvent::Changed { sequence, uid, change, after } => {
-                let (command, before) = (change.command, change.before);
-                self.show(Item::Changed { command, sequence, uid, before, after }, None);
-            }
-            AccountEvent::Refused { reason } => self.on_refused(reason),
-        }
-    }
-
-    /// A message has come. What the account itself has sent from elsewhere is for a person's eyes: a program would answer itself.
-    fn on_message_to_show(&mut self, message: Message) {
-        let is_own = self.account.name() == Some(&message.from);
-        let is_note = message.to == Conversation::with(&message.from);
-        let is_wanted = self.settings.mode == Mode::Prompt || !is_own || is_note;
-        match (is_wanted, self.settings.executes) {
-            (true, true) => self.execute(message),
-            (true, false) => {
-                let reader = self.account.name().cloned();
-                self.show(Item::Message { message, reader }, None);
-            }
-            (false, _) => self.account.on_handled(message.uid),
-        }
-    }
-
-    /// The conversation of a message, as the account in use names it.
-    fn conversation_of(&self, message: &Message) -> Conversation {
-        self.account.name().map_or_else(|| message.to.clone(), |name| message.conversation(name))
-    }
-
-    /// Learns the names in an answer.
-    fn learn(&mut self, answer: QueryAnswer) {
-        let names: Vec<String> = match answer {
-            QueryAnswer::Accounts { names, .. } => names.iter().map(ToString::to_string).collect(),
-            QueryAnswer::Rooms { rooms, .. } => rooms.iter().map(|room| room.name.to_string()).collect(),
-            _ => Vec::new(),
-        };
-        self.effects.extend(names.into_iter().map(Effect::Learn));
-    }
-
-    fn on_answer(&mut self, now: Timestamp, answer: CommandAnswer) {
-        let CommandAnswer { link, sequence, uid, answer, metadata, kind } = answer;
-        if let AnswerKind::Differs { link: first, answer: other } = &kind {
-            self.notice(format!(
-                "the replicas disagree on request {sequence}: {} says {}, {} says {}",
-                self.replica(*first),
-                in_words(other),
-                self.replica(link),
-                in_words(&answer)
-            ));
-        }
-        if kind == AnswerKind::Answered {
-            self.timeouts.on_progress(now);
-        }
-
-        if let Some(job) = self.jobs.of_command(sequence)
-            && (kind == AnswerKind::Answered || self.settings.all_replies)
-        {
-            job.on_reply(now, Reply { link, content: Content::Command { uid, answer }, metadata });
-        }
-    }
-
-    /// A replica did not take a command. When none takes it for lack of room, or because it comes too fast, a person is told: that may
-    /// last.
-    fn on_refused(&mut self, reason: Refusal) {
-        let is_throttled = matches!(reason, Refusal::TooFast { .. }) && self.account.session().is_refused();
-        if is_throttled && self.timeouts.on_throttled() {
-            self.notice(
-                "this account or its address has sent more commands than the replicas accept at once; the rest is sent as \
-                 fast as they allow"
-                    .into(),
-            );
-        }
-        let is_full = reason == Refusal::NoRoom && self.account.session().is_refused();
-        if is_full && self.timeouts.on_no_room() && self.is_told_of_reach() {
-            self.notice(
-                "the disks of all replicas in reach are full, so nothing can be written; trying again until there is room"
-                    .into(),
-            );
-        }
-    }
-
-    /// Tells a person when no replica is in reach any more, and when one is again.
-    fn tell_reach(&mut self, now: Timestamp) {
-        if !self.is_told_of_reach() {
-            return;
-        }
-        match self.reach.news(now) {
-            Some(ReachNews::Lost) => {
-                let fault = self.reach.unreachable(&self.settings.cluster);
-                self.notice(format!("{fault}; trying again until one answers, Ctrl-C to stop"));
-            }
-            Some(ReachNews::Regained) => {
-                self.notice(format!("the cluster {} is in reach again", self.settings.cluster.name));
-            }
-            None => {}
-        }
-    }
-
     /// Whether a person watches who should know when no replica is in reach.
     fn is_told_of_reach(&self) -> bool {
         matches!(self.settings.mode, Mode::Prompt | Mode::Listen) && !self.input.has_ended()
@@ -544,13 +421,5 @@ impl Controller {
     /// The name of a link's replica.
     fn replica(&self, link: usize) -> &str {
         self.settings.cluster.replicas[link].name.as_str()
-    }
-}
-
-/// An answer for a person.
-fn in_words(answer: &Answer) -> String {
-    match answer {
-        Answer::Done => "it is done".into(),
-        Answer::Rejected { reason } => reason.to_string(),
     }
 }
