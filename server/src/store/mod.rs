@@ -193,7 +193,7 @@ impl ChatStore {
     /// # Errors
     /// Storage failed, or is corrupt.
     pub fn owns(&self, actor: &Actor) -> Result<bool, StoreError> {
-        Ok(state::accounts::find(&self.rows, &actor.account)?.is_some_and(|user| user.key == actor.key))
+        Ok(state::users::find(&self.rows, &actor.account)?.is_some_and(|user| user.key == actor.key))
     }
 
     /// The ids of the rooms of the actor's account; none if there is no such account, or it has another key.

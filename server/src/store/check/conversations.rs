@@ -4,10 +4,10 @@ use super::Check;
 use super::state::all;
 use crate::store::database::decode;
 use crate::store::error::StoreError;
-use crate::store::state::conversations::Part;
 use crate::store::state::keys::{
     Column, ConversationId, LISTED_ROOM, TOMBSTONE, member_of, tombstone_key, uid_at_end, uid_of,
 };
+use crate::store::state::parts::Part;
 use crate::store::state::values::{
     Head, Invitations, Membership, Point, Room, RoomMember, StoredMessage, Tombstone, User,
 };

@@ -29,7 +29,7 @@ use crate::store::state::keys::{Column, ConversationId, message_key, prefix_end,
 use crate::store::state::rows::{Direction, Rows};
 use crate::store::state::session::in_own_session;
 use crate::store::state::values::Session;
-use crate::store::state::{accounts, rooms};
+use crate::store::state::{rooms, users};
 use crate::store::{ChatStore, schema};
 use rocksdb::IteratorMode;
 use stablechat_protocol::command::Command;
@@ -117,7 +117,7 @@ fn find_message(rows: &Rows, StampedRequest { uid, request }: &StampedRequest) -
 fn conversation_of(rows: &Rows, actor: &Actor, to: &Conversation) -> Result<Option<Vec<u8>>, StoreError> {
     let id = match to {
         Conversation::Account { name } => {
-            let ids = accounts::find(rows, &actor.account)?.zip(accounts::find(rows, name)?);
+            let ids = users::find(rows, &actor.account)?.zip(users::find(rows, name)?);
             ids.map(|(from, to)| ConversationId::of_two(from.id, to.id))
         }
         Conversation::Room { name } => rooms::find(rows, name)?.map(|room| ConversationId::Room { id: room.id }),

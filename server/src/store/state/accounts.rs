@@ -7,38 +7,13 @@ use super::Abort;
 use super::keys::{Column, tombstone_key, user_key};
 use super::rows::Rows;
 use super::values::{Bytes, Tombstone, User};
-use super::{Outcome, StoreError, rooms, settings};
+use super::{Outcome, StoreError, rooms, settings, users};
 use stablechat_protocol::answer::Rejection;
 use stablechat_protocol::login::PublicKey;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::operator::InvitationCode;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::uid::Uid;
-
-/// The account with this name, if there is one.
-pub fn find(rows: &Rows, name: &AccountName) -> Result<Option<User>, StoreError> {
-    rows.read(Column::Users, &user_key(name))
-}
-
-/// Writes an account.
-pub fn write(rows: &mut Rows, name: &AccountName, user: &User) -> Result<(), StoreError> {
-    rows.put(Column::Users, user_key(name), user)
-}
-
-/// The account with this name; a rejection when there is none.
-pub fn existing(rows: &Rows, name: &AccountName) -> Result<User, Abort> {
-    Ok(find(rows, name)?.ok_or_else(|| Rejection::NoSuchUser { name: name.clone() })?)
-}
-
-/// The account that a request speaks for; a rejection unless it exists and the request's key owns it. Which of the two fails is not
-/// said: anybody can ask under any name.
-pub fn owned<'a>(rows: &Rows, actor: Option<&'a Actor>) -> Result<(&'a AccountName, User), Abort> {
-    let Actor { account: name, key } = actor.ok_or(Rejection::LoginRequired)?;
-    match find(rows, name)?.filter(|user| user.key == *key) {
-        Some(user) => Ok((name, user)),
-        None => Err(Rejection::NotOwner { name: name.clone() }.into()),
-    }
-}
 
 /// Creates an account, with the code of an invitation if that is needed.
 pub fn create(
@@ -50,11 +25,11 @@ pub fn create(
 ) -> Result<Outcome, Abort> {
     // First, so that strangers without an invitation are not told which names are taken.
     let admission = settings::admission(rows, invitation)?;
-    if name.is_operator() || find(rows, name)?.is_some() {
+    if name.is_operator() || users::find(rows, name)?.is_some() {
         return Err(Rejection::AlreadyExists { name: name.clone() }.into());
     }
     settings::admit(rows, admission)?;
-    write(rows, name, &User { id: uid, key, earlier_key: None, rooms: 0, requests: 0, blocked: 0 })?;
+    users::write(rows, name, &User { id: uid, key, earlier_key: None, rooms: 0, requests: 0, blocked: 0 })?;
     Ok(Outcome::done())
 }
 
@@ -62,7 +37,7 @@ pub fn create(
 /// else be done. (With any other key it could be used to find out which key the account has, so to try passwords.)
 pub fn set_key(rows: &mut Rows, actor: Option<&Actor>, key: PublicKey) -> Result<Outcome, Abort> {
     let Actor { account: name, key: signer } = actor.ok_or(Rejection::LoginRequired)?;
-    match find(rows, name)? {
+    match users::find(rows, name)? {
         Some(user) if user.key == *signer => Ok(replace_key(rows, name, user, key, Some(*signer))?),
         Some(user) if user.key == key && user.earlier_key == Some(*signer) => Ok(Outcome::done()),
         _ => Err(Rejection::NotOwner { name: name.clone() }.into()),
@@ -81,13 +56,13 @@ pub fn replace_key(
         return Ok(Outcome::done());
     }
     let ended = Some(Actor { account: name.clone(), key: user.key });
-    write(rows, name, &User { key, earlier_key, ..user })?;
+    users::write(rows, name, &User { key, earlier_key, ..user })?;
     Ok(Outcome { ended, ..Outcome::done() })
 }
 
 /// Deletes the actor's account.
 pub fn delete(rows: &mut Rows, actor: Option<&Actor>) -> Result<Outcome, Abort> {
-    let (name, user) = owned(rows, actor)?;
+    let (name, user) = users::owned(rows, actor)?;
     Ok(remove(rows, name, user)?)
 }
 

@@ -5,11 +5,11 @@
 //!
 //! A message that a repair inserts moves those after it. That needs nothing here: the repair has undone them, and applies them again.
 
-use super::keys::{Column, ConversationId, key_after, membership_key, message_key, uid_of};
-use super::rows::{Direction, Rows};
-use super::values::{Head, Mark, Membership, Point, StoredMessage, User};
-use super::{Abort, Audience, Delivery, Outcome, StoreError, accounts, people, rooms, settings};
-use crate::store::database::decode;
+use super::keys::{Column, ConversationId, membership_key, message_key};
+use super::parts::{Part, membership, part};
+use super::rows::Rows;
+use super::values::{Head, Membership, Point, StoredMessage, User};
+use super::{Abort, Audience, Delivery, Outcome, StoreError, people, rooms, settings, users};
 use stablechat_protocol::answer::Rejection;
 use stablechat_protocol::conversation::{Conversation, Message};
 use stablechat_protocol::name::AccountName;
@@ -18,57 +18,6 @@ use stablechat_protocol::room::RoomName;
 use stablechat_protocol::text::MessageText;
 use stablechat_protocol::uid::Uid;
 
-/// An account's part in a conversation, and the ends of its timeline.
-pub struct Part {
-    pub id: ConversationId,
-    pub membership: Membership,
-    pub head: Head,
-}
-
-impl Part {
-    /// The point up to which nothing concerns this account: what lies before was removed, or said before it joined the room.
-    pub fn start(&self) -> Point {
-        match self.head.removed.position > self.membership.joined.position {
-            true => self.head.removed,
-            false => self.membership.joined,
-        }
-    }
-
-    /// How many messages of the timeline the account has read up to its marker, removed ones included.
-    pub fn read_to(&self) -> u64 {
-        self.membership.marker.position.max(self.start().position)
-    }
-
-    /// How many messages the account has not read.
-    pub fn unread(&self) -> u64 {
-        let read_to = self.read_to();
-        let beyond = |mark: Mark| mark.position.max(read_to);
-        let ahead: u64 = self.membership.ahead.iter().map(|range| beyond(range.up_to) - beyond(range.after)).sum();
-        self.head.end.position - read_to - ahead
-    }
-
-    /// Writes the account's part.
-    pub fn write(&self, rows: &mut Rows, account: Uid) -> Result<(), StoreError> {
-        rows.put(Column::Members, membership_key(account, self.id), &self.membership)
-    }
-}
-
-/// The part of this account in a conversation; none if it has no part.
-pub fn part(rows: &Rows, account: Uid, id: ConversationId) -> Result<Option<Part>, StoreError> {
-    let Some(membership) = membership(rows, account, id)? else { return Ok(None) };
-    Ok(head(rows, id)?.map(|head| Part { id, membership, head }))
-}
-
-/// The row of this account's part in a conversation.
-fn membership(rows: &Rows, account: Uid, id: ConversationId) -> Result<Option<Membership>, StoreError> {
-    rows.read(Column::Members, &membership_key(account, id))
-}
-
-/// The head of a conversation; none if it has not begun, or is over.
-pub fn head(rows: &Rows, id: ConversationId) -> Result<Option<Head>, StoreError> {
-    rows.read(Column::Heads, &id.key())
-}
-
 /// The conversation with an account or in a room, as this account names it. None of two accounts that have not said anything.
 ///
 /// # Errors
@@ -76,7 +25,7 @@ pub fn head(rows: &Rows, id: ConversationId) -> Result<Option<Head>, StoreError>
 pub fn named(rows: &Rows, user: &User, conversation: &Conversation) -> Result<Option<Part>, Abort> {
     match conversation {
         Conversation::Account { name } => {
-            let other = accounts::existing(rows, name)?;
+            let other = users::existing(rows, name)?;
             Ok(part(rows, user.id, ConversationId::of_two(user.id, other.id))?)
         }
         Conversation::Room { name } => Ok(Some(rooms::part_of_member(rows, user, name)?.1)),
@@ -87,28 +36,6 @@ pub fn named(rows: &Rows, user: &User, conversation: &Conversation) -> Result<Op
     }
 }
 
-/// The point of a uid: after the last message up to it, whether or not this is still there.
-pub fn point_at(rows: &Rows, id: ConversationId, head: &Head, uid: Uid) -> Result<Point, StoreError> {
-    if uid >= head.end.uid {
-        return Ok(head.end);
-    }
-    if uid <= head.removed.uid {
-        return Ok(head.removed);
-    }
-    let key = id.key();
-    let (from, to) = (message_key(&key, head.removed.uid), key_after(&message_key(&key, uid)));
-    let Some(row) = rows.scan(Column::Timelines, &from, &to, Direction::Backward).next() else {
-        return Ok(head.removed);
-    };
-    let (key, value) = row?;
-    message_point(&key, &decode(Column::Timelines.name(), &value)?)
-}
-
-/// The point after a message in a timeline.
-pub fn message_point(key: &[u8], message: &StoredMessage) -> Result<Point, StoreError> {
-    Ok(Point { uid: uid_of(key)?, position: message.position, sum: message.sum })
-}
-
 /// Sends a message of the actor.
 pub fn send(
     rows: &mut Rows,
@@ -117,7 +44,7 @@ pub fn send(
     to: &Conversation,
     text: &MessageText,
 ) -> Result<Outcome, Abort> {
-    let (from, sender) = accounts::owned(rows, actor)?;
+    let (from, sender) = users::owned(rows, actor)?;
     let (message, audience) = match to {
         Conversation::Account { name } => send_to_account(rows, uid, (from, sender), name, text)?,
         Conversation::Room { name } => send_to_room(rows, uid, (from, sender), name, text)?,
@@ -135,7 +62,7 @@ fn send_to_account(
     name: &AccountName,
     text: &MessageText,
 ) -> Result<(StoredMessage, Audience), Abort> {
-    let recipient = accounts::existing(rows, name)?;
+    let recipient = users::existing(rows, name)?;
     let is_monologue = sender.id == recipient.id;
     let id = ConversationId::of_two(sender.id, recipient.id);
     let actor = |account: &AccountName, user: &User| Actor { account: account.clone(), key: user.key };
@@ -155,7 +82,7 @@ fn send_to_account(
     if head.unanswered == Some(recipient.id) {
         head.unanswered = None;
         let requests = recipient.requests.saturating_sub(1);
-        accounts::write(rows, name, &User { requests, ..recipient })?;
+        users::write(rows, name, &User { requests, ..recipient })?;
     }
     let membership = membership(rows, sender.id, id)?.ok_or_else(|| no_part(id, sender.id))?;
     let message = append(rows, uid, Part { id, membership, head }, sender.id, from, text)?;
@@ -185,7 +112,7 @@ fn begin(
     if u64::from(sender.requests) >= settings::read(rows)?.requests_max {
         return Err(Rejection::TooManyRequests.into());
     }
-    accounts::write(rows, from, &User { requests: sender.requests + 1, ..sender.clone() })?;
+    users::write(rows, from, &User { requests: sender.requests + 1, ..sender.clone() })?;
     rows.put(Column::Members, membership_key(sender.id, id), &part_with(name))?;
     rows.put(Column::Members, membership_key(recipient.id, id), &part_with(from))?;
     let head = Head { unanswered: Some(sender.id), ..Head::NEW };
@@ -230,6 +157,24 @@ fn append(
         part.write(rows, author)?;
     }
     Ok(message)
+}
+
+/// Says whether the actor wants notice of messages in a conversation.
+pub fn mute(
+    rows: &mut Rows,
+    actor: Option<&Actor>,
+    conversation: &Conversation,
+    is_muted: bool,
+) -> Result<Outcome, Abort> {
+    let (_, user) = users::owned(rows, actor)?;
+    let Some(mut part) = named(rows, &user, conversation)? else {
+        return Err(Rejection::NoConversation { conversation: conversation.clone() }.into());
+    };
+    if part.membership.is_muted != is_muted {
+        part.membership.is_muted = is_muted;
+        part.write(rows, user.id)?;
+    }
+    Ok(Outcome::done())
 }
 
 /// An account that should have a part in a conversation has none.

@@ -9,12 +9,15 @@
 //! | [`rows`] | the rows of the state, over RocksDB; every write goes through it |
 //! | [`keys`], [`values`] | which rows there are, how their keys are made, what they hold |
 //! | [`session`] | exactly once, in the order of the session |
-//! | [`accounts`] | accounts: create, delete, ownership, other keys |
-//! | [`people`] | the accounts that an account blocks, and the conversations that it has muted |
-//! | [`settings`] | the settings of operators: registration, invitations, quotas, retention |
-//! | [`conversations`] | timelines and their members: send |
+//! | [`users`] | the rows of accounts, and their owners |
+//! | [`settings`] | the settings of operators, the invitations, and the number of accounts |
+//! | [`people`] | the accounts that an account blocks |
+//! | [`parts`] | the parts of accounts in conversations, and the ends of timelines |
+//! | [`accounts`] | accounts: create, delete, other keys |
+//! | [`conversations`] | messages: send, mute |
 //! | [`reading`] | what is read: read |
 //! | [`rooms`] | rooms: create, join, leave, invite, remove, topic, owner, close |
+//! | [`operators`] | operators: settings, invitations, accounts and rooms of others |
 //! | [`query`] | reads, in pages |
 //! | [`housekeeping`] | removing what is too old or cannot be reached, a bounded number of rows with each request |
 //!
@@ -25,6 +28,8 @@ pub mod accounts;
 pub mod conversations;
 pub mod housekeeping;
 pub mod keys;
+pub mod operators;
+pub mod parts;
 pub mod people;
 pub mod query;
 pub mod reading;
@@ -32,6 +37,7 @@ pub mod rooms;
 pub mod rows;
 pub mod session;
 pub mod settings;
+pub mod users;
 pub mod values;
 
 use super::error::StoreError;
@@ -147,10 +153,10 @@ fn execute(rows: &mut Rows, uid: Uid, request: &Request) -> Result<Outcome, Stor
         Command::Send { to, text } => conversations::send(rows, uid, actor, to, text),
         Command::Read { conversation, range } => reading::read(rows, uid, actor, conversation, range),
         Command::SetKey { key } => accounts::set_key(rows, actor, *key),
-        Command::Operate { operation } => settings::operate(rows, uid, actor, operation),
+        Command::Operate { operation } => operators::operate(rows, uid, actor, operation),
         Command::Room { room, action } => rooms::act(rows, uid, actor, room, action),
         Command::Block { name, is_blocked } => people::block(rows, actor, name, *is_blocked),
-        Command::Mute { conversation, is_muted } => people::mute(rows, actor, conversation, *is_muted),
+        Command::Mute { conversation, is_muted } => conversations::mute(rows, actor, conversation, *is_muted),
     };
     outcome.or_else(|abort| Ok(Outcome::of(Answer::Rejected { reason: abort.rejection()? })))
 }

@@ -1,14 +1,12 @@
 //! What an account wants of others: whom it blocks, and in which conversations it wants no notice.
 
-use super::conversations;
 use super::keys::{Column, all_blocked, blocked_key, prefix_end, uid_of};
 use super::rows::{Direction, Rows};
 use super::values::User;
-use super::{Abort, Outcome, StoreError, accounts};
+use super::{Abort, Outcome, StoreError, users};
 use crate::store::database::decode;
 use stablechat_protocol::answer::{QueryAnswer, Rejection};
 use stablechat_protocol::command::BLOCKED_MAX;
-use stablechat_protocol::conversation::Conversation;
 use stablechat_protocol::name::AccountName;
 use stablechat_protocol::request::Actor;
 use stablechat_protocol::uid::Uid;
@@ -21,10 +19,10 @@ pub fn is_blocked(rows: &Rows, user: &User, other: Uid) -> Result<bool, StoreErr
 /// Blocks an account for the actor, or does so no longer. Accounts of this name that were deleted are no longer blocked, too: their
 /// messages have nobody to come from.
 pub fn block(rows: &mut Rows, actor: Option<&Actor>, name: &AccountName, is_blocked: bool) -> Result<Outcome, Abort> {
-    let (own_name, user) = accounts::owned(rows, actor)?;
+    let (own_name, user) = users::owned(rows, actor)?;
     let mut blocked = blocked(rows, user.id)?;
     if is_blocked {
-        let other = accounts::existing(rows, name)?;
+        let other = users::existing(rows, name)?;
         if blocked.iter().any(|(id, _)| *id == other.id) {
             return Ok(Outcome::done());
         }
@@ -32,7 +30,7 @@ pub fn block(rows: &mut Rows, actor: Option<&Actor>, name: &AccountName, is_bloc
             return Err(Rejection::TooMany.into());
         }
         rows.put(Column::Members, blocked_key(user.id, other.id), name)?;
-        accounts::write(rows, own_name, &User { blocked: user.blocked + 1, ..user })?;
+        users::write(rows, own_name, &User { blocked: user.blocked + 1, ..user })?;
         return Ok(Outcome::done());
     }
 
@@ -40,7 +38,7 @@ pub fn block(rows: &mut Rows, actor: Option<&Actor>, name: &AccountName, is_bloc
     for (id, _) in &blocked {
         rows.remove(Column::Members, blocked_key(user.id, *id))?;
     }
-    accounts::write(rows, own_name, &User { blocked: user.blocked.saturating_sub(blocked.len() as u32), ..user })?;
+    users::write(rows, own_name, &User { blocked: user.blocked.saturating_sub(blocked.len() as u32), ..user })?;
     Ok(Outcome::done())
 }
 
@@ -56,31 +54,13 @@ fn blocked(rows: &Rows, account: Uid) -> Result<Vec<(Uid, AccountName)>, StoreEr
 
 /// Answers [`stablechat_protocol::command::Query::Blocked`]. A blocked account may be gone, and its name another's.
 pub fn answer(rows: &Rows, actor: Option<&Actor>) -> Result<QueryAnswer, Abort> {
-    let (_, user) = accounts::owned(rows, actor)?;
+    let (_, user) = users::owned(rows, actor)?;
     let mut names = Vec::new();
     for (id, name) in blocked(rows, user.id)? {
-        if accounts::find(rows, &name)?.is_some_and(|user| user.id == id) {
+        if users::find(rows, &name)?.is_some_and(|user| user.id == id) {
             names.push(name);
         }
     }
     names.sort();
     Ok(QueryAnswer::Accounts { names, next: None })
-}
-
-/// Says whether the actor wants notice of messages in a conversation.
-pub fn mute(
-    rows: &mut Rows,
-    actor: Option<&Actor>,
-    conversation: &Conversation,
-    is_muted: bool,
-) -> Result<Outcome, Abort> {
-    let (_, user) = accounts::owned(rows, actor)?;
-    let Some(mut part) = conversations::named(rows, &user, conversation)? else {
-        return Err(Rejection::NoConversation { conversation: conversation.clone() }.into());
-    };
-    if part.membership.is_muted != is_muted {
-        part.membership.is_muted = is_muted;
-        part.write(rows, user.id)?;
-    }
-    Ok(Outcome::done())
 }

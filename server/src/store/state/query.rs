@@ -6,7 +6,7 @@ mod room_pages;
 
 use super::keys::{Column, key_after, prefix_end};
 use super::rows::{Direction, Rows};
-use super::{Abort, StoreError, accounts, people, settings};
+use super::{Abort, StoreError, operators, people, users};
 use stablechat_protocol::answer::QueryAnswer;
 use stablechat_protocol::command::{PAGE_MAX, Query};
 use stablechat_protocol::name::{AccountName, Pattern};
@@ -25,7 +25,7 @@ pub fn answer(rows: &Rows, query: &QueryRequest) -> Result<QueryAnswer, StoreErr
         Query::History { conversation, page, limit } => {
             history::page(rows, actor, conversation, *page, page_size(*limit))
         }
-        Query::Settings => settings::answer(rows, actor),
+        Query::Settings => operators::answer(rows, actor),
         Query::Rooms { pattern, after, limit } => {
             room_pages::rooms(rows, actor, pattern, after.as_ref(), page_size(*limit))
         }
@@ -49,7 +49,7 @@ fn list(
     limit: usize,
 ) -> Result<QueryAnswer, Abort> {
     if !actor.is_some_and(|actor| actor.account.is_operator()) {
-        accounts::owned(rows, actor)?;
+        users::owned(rows, actor)?;
     }
     let prefix = pattern.literal_prefix().as_bytes();
     let from = after.map_or(Vec::new(), |name| key_after(name.as_str().as_bytes())).max(prefix.to_vec());

@@ -8,10 +8,11 @@
 //! Messages that were removed because of their age count as read. Messages from before an account (last) joined a room do not concern
 //! it. A range that begins among either begins at their end.
 
-use super::conversations::{self, Part, point_at};
+use super::conversations;
+use super::parts::{Part, point_at};
 use super::rows::Rows;
 use super::values::{Mark, MarkRange, Membership, Point};
-use super::{Abort, Outcome, accounts};
+use super::{Abort, Outcome, users};
 use stablechat_protocol::answer::Rejection;
 use stablechat_protocol::conversation::{Conversation, READ_AHEAD_MAX, ReadRange};
 use stablechat_protocol::request::Actor;
@@ -25,7 +26,7 @@ pub fn read(
     conversation: &Conversation,
     range: &ReadRange,
 ) -> Result<Outcome, Abort> {
-    let (_, user) = accounts::owned(rows, actor)?;
+    let (_, user) = users::owned(rows, actor)?;
     let part = conversations::named(rows, &user, conversation)?;
     if range.after >= range.up_to || range.up_to > uid {
         return Err(Rejection::NoRange.into());

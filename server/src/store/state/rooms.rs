@@ -4,14 +4,14 @@
 //! which members joined. A room that is closed can have many members and messages, so a tombstone marks its rows, and housekeeping
 //! removes them. Its name and its head are gone at once, so nothing leads there any more.
 
-use super::conversations::{self, Part, part};
 use super::keys::{
     Column, ConversationId, invitations_key, listed_room_key, member_of, membership_key, prefix_end, room_key,
     room_member_key, room_members, room_memberships, tombstone_key, uid_of,
 };
+use super::parts::{self, Part, part};
 use super::rows::{Direction, Row, Rows};
 use super::values::{Head, Invitations, Membership, PendingInvitation, Point, Room, RoomMember, Tombstone, User};
-use super::{Abort, Outcome, RoomOutcome, StoreError, accounts, people};
+use super::{Abort, Outcome, RoomOutcome, StoreError, people, users};
 use crate::store::database::decode;
 use stablechat_protocol::answer::Rejection;
 use stablechat_protocol::conversation::Conversation;
@@ -29,7 +29,7 @@ pub fn find(rows: &Rows, name: &RoomName) -> Result<Option<Room>, StoreError> {
 
 /// The ids of the rooms of the actor's account; none if there is no such account, or it has another key.
 pub fn of_actor(rows: &Rows, actor: &Actor) -> Result<Vec<Uid>, StoreError> {
-    let Some(user) = accounts::find(rows, &actor.account)?.filter(|user| user.key == actor.key) else {
+    let Some(user) = users::find(rows, &actor.account)?.filter(|user| user.key == actor.key) else {
         return Ok(Vec::new());
     };
     let from = room_memberships(user.id);
@@ -95,7 +95,7 @@ pub fn act(
     name: &RoomName,
     action: &RoomAction,
 ) -> Result<Outcome, Abort> {
-    let (by, user) = accounts::owned(rows, actor)?;
+    let (by, user) = users::owned(rows, actor)?;
     let done = match action {
         RoomAction::Create { is_private } => create(rows, uid, (by, user), name, *is_private)?,
         RoomAction::Join => join(rows, uid, (by, user), name)?,
@@ -171,7 +171,7 @@ fn add_member(
     room: Room,
 ) -> Result<(), StoreError> {
     let id = ConversationId::Room { id: room.id };
-    let head = conversations::head(rows, id)?.ok_or_else(|| no_head(name))?;
+    let head = parts::head(rows, id)?.ok_or_else(|| no_head(name))?;
     let joined = Point { uid, ..head.end };
     let membership = Membership {
         of: Conversation::Room { name: name.clone() },
@@ -187,7 +187,7 @@ fn add_member(
     invitations.retain(|invitation| invitation.id != room.id);
     write_invitations(rows, user.id, invitations)?;
     rows.put(Column::Rooms, room_key(name), &Room { members: room.members + 1, ..room })?;
-    accounts::write(rows, by, &User { rooms: user.rooms + 1, ..user })
+    users::write(rows, by, &User { rooms: user.rooms + 1, ..user })
 }
 
 /// A rejection if an account can be a member of no other room.
@@ -247,8 +247,8 @@ pub fn forget_member(rows: &mut Rows, room: Uid, joined: Uid) -> Result<RoomMemb
     rows.remove(Column::Rooms, key)?;
     rows.remove(Column::Members, membership_key(member.account, ConversationId::Room { id: room }))?;
     // A deleted account has no row any more.
-    if let Some(user) = accounts::find(rows, &member.name)?.filter(|user| user.id == member.account) {
-        accounts::write(rows, &member.name, &User { rooms: user.rooms.saturating_sub(1), ..user })?;
+    if let Some(user) = users::find(rows, &member.name)?.filter(|user| user.id == member.account) {
+        users::write(rows, &member.name, &User { rooms: user.rooms.saturating_sub(1), ..user })?;
     }
     Ok(member)
 }
@@ -277,7 +277,7 @@ fn invite(
     guest: &AccountName,
 ) -> Result<Option<Effect>, Abort> {
     let (room, _) = part_of_member(rows, &user, name)?;
-    let other = accounts::existing(rows, guest)?;
+    let other = users::existing(rows, guest)?;
     let is_member = part(rows, other.id, ConversationId::Room { id: room.id })?.is_some();
     // One who is blocked is not told so.
     if is_member || people::is_blocked(rows, &other, user.id)? {
@@ -334,7 +334,7 @@ fn owned(rows: &Rows, user: &User, name: &RoomName) -> Result<(Room, Part), Abor
 /// The member of a room with this name.
 fn member_named(rows: &Rows, room: &Room, name: &RoomName, member: &AccountName) -> Result<(User, Part), Abort> {
     let id = ConversationId::Room { id: room.id };
-    let found = match accounts::find(rows, member)? {
+    let found = match users::find(rows, member)? {
         Some(user) => part(rows, user.id, id)?.map(|part| (user, part)),
         None => None,
     };

@@ -5,19 +5,14 @@
 use super::keys::{Column, SETTINGS, invitation_key, invitations};
 use super::rows::{Direction, Rows};
 use super::values::Invitation;
-use super::{Abort, Outcome, RoomOutcome, StoreError, accounts, rooms};
+use super::{Abort, StoreError};
 use crate::store::database::decode;
-use stablechat_protocol::answer::{QueryAnswer, Rejection};
+use stablechat_protocol::answer::Rejection;
 use stablechat_protocol::command::UNREAD_MAX;
 use stablechat_protocol::digest::Digest;
-use stablechat_protocol::name::AccountName;
 use stablechat_protocol::operator::{
-    ACCOUNTS_DEFAULT, INVITATIONS_MAX, InvitationCode, OpenInvitation, Operation, Quota, REQUESTS_DEFAULT,
-    Registration, Settings,
+    ACCOUNTS_DEFAULT, InvitationCode, OpenInvitation, REQUESTS_DEFAULT, Registration, Settings,
 };
-use stablechat_protocol::request::Actor;
-use stablechat_protocol::room::{RoomAction, RoomNews};
-use stablechat_protocol::uid::Uid;
 
 /// The settings.
 pub fn read(rows: &Rows) -> Result<Settings, StoreError> {
@@ -33,7 +28,7 @@ pub fn read(rows: &Rows) -> Result<Settings, StoreError> {
 }
 
 /// Writes the settings.
-fn write(rows: &mut Rows, settings: &Settings) -> Result<(), StoreError> {
+pub fn write(rows: &mut Rows, settings: &Settings) -> Result<(), StoreError> {
     rows.put(Column::Settings, SETTINGS.into(), settings)
 }
 
@@ -74,83 +69,8 @@ pub fn count_down_accounts(rows: &mut Rows) -> Result<(), StoreError> {
     write(rows, &Settings { accounts, ..settings })
 }
 
-/// Does what an operator asks for.
-pub fn operate(rows: &mut Rows, uid: Uid, actor: Option<&Actor>, operation: &Operation) -> Result<Outcome, Abort> {
-    check_operator(actor)?;
-    match operation {
-        Operation::SetRegistration { registration } => {
-            let settings = Settings { registration: *registration, ..read(rows)? };
-            write(rows, &settings)?;
-        }
-        Operation::SetQuota { quota: Quota::Accounts, limit } => {
-            let settings = Settings { accounts_max: *limit, ..read(rows)? };
-            write(rows, &settings)?;
-        }
-        Operation::SetQuota { quota: Quota::Unread, limit } => {
-            if *limit > UNREAD_MAX {
-                return Err(Rejection::TooMany.into());
-            }
-            let settings = Settings { unread_max: *limit, ..read(rows)? };
-            write(rows, &settings)?;
-        }
-        Operation::SetQuota { quota: Quota::Requests, limit } => {
-            let settings = Settings { requests_max: *limit, ..read(rows)? };
-            write(rows, &settings)?;
-        }
-        Operation::SetRetention { seconds } => {
-            let settings = Settings { retention_seconds: *seconds, ..read(rows)? };
-            write(rows, &settings)?;
-        }
-        Operation::Invite { invitation } => {
-            let open = open_invitations(rows)?;
-            if open.iter().any(|open| open.invitation == *invitation) {
-                return Ok(Outcome::done());
-            }
-            if open.len() >= INVITATIONS_MAX {
-                return Err(Rejection::TooMany.into());
-            }
-            let row = Invitation::Open { opened: uid.timestamp };
-            rows.put(Column::Settings, invitation_key(*invitation), &row)?;
-        }
-        Operation::Revoke { invitation } => {
-            let invitation = open_invitation(rows, *invitation)?;
-            close_invitation(rows, invitation)?;
-        }
-        Operation::RemoveAccount { name } => {
-            let user = accounts::existing(rows, name)?;
-            return Ok(accounts::remove(rows, name, user)?);
-        }
-        Operation::ReplaceKey { name, key } => {
-            let user = accounts::existing(rows, name)?;
-            return Ok(accounts::replace_key(rows, name, user, *key, None)?);
-        }
-        Operation::CloseRoom { room: name } => {
-            let room = rooms::find(rows, name)?.ok_or_else(|| Rejection::NoSuchRoom { room: name.clone() })?;
-            let news = RoomNews { room: name.clone(), uid, by: AccountName::operator(), action: RoomAction::Close };
-            let closed = RoomOutcome { id: room.id, news, other: None };
-            rooms::close(rows, name, room)?;
-            return Ok(Outcome { room: Some(closed), ..Outcome::done() });
-        }
-    }
-    Ok(Outcome::done())
-}
-
-/// Answers [`stablechat_protocol::command::Query::Settings`].
-pub fn answer(rows: &Rows, actor: Option<&Actor>) -> Result<QueryAnswer, Abort> {
-    check_operator(actor)?;
-    Ok(QueryAnswer::Settings { settings: read(rows)?, invitations: open_invitations(rows)? })
-}
-
-/// A rejection unless the actor is an operator. The replica that took the login has checked the key.
-fn check_operator(actor: Option<&Actor>) -> Result<(), Rejection> {
-    match actor.ok_or(Rejection::LoginRequired)?.account.is_operator() {
-        true => Ok(()),
-        false => Err(Rejection::NotAnOperator),
-    }
-}
-
 /// The invitation with this digest; a rejection unless it is open.
-fn open_invitation(rows: &Rows, invitation: Digest) -> Result<Digest, Abort> {
+pub fn open_invitation(rows: &Rows, invitation: Digest) -> Result<Digest, Abort> {
     let is_open = match rows.read(Column::Settings, &invitation_key(invitation))? {
         Some(Invitation::Open { .. }) => true,
         Some(Invitation::Closed) => false,
@@ -160,7 +80,7 @@ fn open_invitation(rows: &Rows, invitation: Digest) -> Result<Digest, Abort> {
 }
 
 /// Closes an open invitation. That of the beginning leaves a row, without which it would be open.
-fn close_invitation(rows: &mut Rows, invitation: Digest) -> Result<(), StoreError> {
+pub fn close_invitation(rows: &mut Rows, invitation: Digest) -> Result<(), StoreError> {
     let key = invitation_key(invitation);
     match rows.initial().invitation == Some(invitation) {
         true => rows.put(Column::Settings, key, &Invitation::Closed),
@@ -169,7 +89,7 @@ fn close_invitation(rows: &mut Rows, invitation: Digest) -> Result<(), StoreErro
 }
 
 /// The open invitations, in the order of their digests.
-fn open_invitations(rows: &Rows) -> Result<Vec<OpenInvitation>, StoreError> {
+pub fn open_invitations(rows: &Rows) -> Result<Vec<OpenInvitation>, StoreError> {
     let mut open = Vec::new();
     let mut initial = rows.initial().invitation;
     let (from, to) = invitations();

@@ -5,8 +5,8 @@
 //! and at most an hour, and by the time that it takes to go through them.
 
 use super::super::StoreError;
-use super::super::conversations::message_point;
 use super::super::keys::{Column, SWEEP, key_after, message_key, prefix_end};
+use super::super::parts::message_point;
 use super::super::rows::{Direction, Rows};
 use super::super::settings;
 use super::super::values::{Bytes, Head, StoredMessage, Sweep};

@@ -9,7 +9,7 @@ use super::super::keys::{
 };
 use super::super::rows::{Queue, Rows};
 use super::super::values::{Bytes, Head, Membership, Tombstone, User};
-use super::super::{StoreError, accounts, conversations, rooms};
+use super::super::{StoreError, parts, rooms, users};
 use super::some_rows;
 use crate::store::database::decode;
 use stablechat_protocol::conversation::Conversation;
@@ -90,13 +90,13 @@ fn leave_pair(
     }
 
     // What nobody can answer any more is no longer counted as unanswered.
-    let head = conversations::head(rows, id)?;
+    let head = parts::head(rows, id)?;
     if let (Some(head), Conversation::Account { name }) =
         (head.filter(|head| head.unanswered == partner), &membership.of)
     {
         rows.put(Column::Heads, id.key(), &Head { unanswered: None, ..head })?;
-        if let Some(user) = accounts::find(rows, name)?.filter(|user| Some(user.id) == partner) {
-            accounts::write(rows, name, &User { requests: user.requests.saturating_sub(1), ..user })?;
+        if let Some(user) = users::find(rows, name)?.filter(|user| Some(user.id) == partner) {
+            users::write(rows, name, &User { requests: user.requests.saturating_sub(1), ..user })?;
         }
     }
     rows.remove(Column::Members, membership_key(account, id))?;

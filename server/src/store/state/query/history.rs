@@ -1,10 +1,11 @@
 //! Pages of the messages of a conversation. A member of a private room gets none from before it joined.
 
-use super::super::conversations::{self, Part};
+use super::super::conversations;
 use super::super::keys::{Column, key_after, message_key, prefix_end, uid_of};
+use super::super::parts::Part;
 use super::super::rows::{Direction, Row, Rows};
 use super::super::values::{Point, StoredMessage};
-use super::super::{Abort, StoreError, accounts, rooms};
+use super::super::{Abort, StoreError, rooms, users};
 use crate::store::database::decode;
 use stablechat_protocol::answer::QueryAnswer;
 use stablechat_protocol::command::PAGE_BYTES;
@@ -21,7 +22,7 @@ pub fn page(
     page: Page,
     limit: usize,
 ) -> Result<QueryAnswer, Abort> {
-    let (name, user) = accounts::owned(rows, actor)?;
+    let (name, user) = users::owned(rows, actor)?;
     let Some(part) = conversations::named(rows, &user, conversation)? else {
         return Ok(QueryAnswer::Messages { messages: Vec::new(), earlier: false, later: false });
     };

@@ -1,10 +1,10 @@
 //! The conversations of an account, and how much of each is unread.
 
-use super::super::conversations::{self, Part};
 use super::super::keys::{Column, ConversationId, key_after, member_of, memberships, prefix_end};
+use super::super::parts::{self, Part};
 use super::super::rows::{Direction, Rows};
 use super::super::values::Membership;
-use super::super::{Abort, StoreError, accounts, rooms};
+use super::super::{Abort, StoreError, rooms, users};
 use super::LOOKED_AT_MAX;
 use crate::store::database::decode;
 use stablechat_protocol::answer::QueryAnswer;
@@ -21,7 +21,7 @@ pub fn page(
     after: Option<&InboxPlace>,
     limit: usize,
 ) -> Result<QueryAnswer, Abort> {
-    let (_, user) = accounts::owned(rows, actor)?;
+    let (_, user) = users::owned(rows, actor)?;
     let prefix = memberships(user.id);
     let from = match after {
         Some(after) => key_after(&[&prefix[..], after.as_bytes()].concat()),
@@ -42,7 +42,7 @@ pub fn page(
         let (_, id) = member_of(&key)?;
         last_row = Some(id);
         // A closed room has no head, and some of its memberships for a while. They do not make another page.
-        let Some(head) = conversations::head(rows, id)? else { continue };
+        let Some(head) = parts::head(rows, id)? else { continue };
         if entries.len() == limit {
             return Ok(QueryAnswer::Inbox { entries, invitations, next: place(last_conversation) });
         }
@@ -62,7 +62,7 @@ fn entry(rows: &Rows, account: Uid, part: Part) -> Result<InboxEntry, StoreError
     let partner = part.id.partner_of(account);
     let conversation = match (&part.membership.of, partner) {
         (Conversation::Account { name }, Some(partner)) => {
-            let is_there = accounts::find(rows, name)?.is_some_and(|user| user.id == partner);
+            let is_there = users::find(rows, name)?.is_some_and(|user| user.id == partner);
             match is_there {
                 true => part.membership.of,
                 false => Conversation::Former { name: name.clone(), account: partner },

@@ -6,7 +6,7 @@ use super::super::keys::{
 };
 use super::super::rows::{Direction, Rows};
 use super::super::values::{Membership, Room, RoomMember};
-use super::super::{Abort, StoreError, accounts, conversations, rooms};
+use super::super::{Abort, StoreError, parts, rooms, users};
 use super::LOOKED_AT_MAX;
 use crate::store::database::decode;
 use stablechat_protocol::answer::{QueryAnswer, Rejection};
@@ -28,7 +28,7 @@ pub fn rooms(
 ) -> Result<QueryAnswer, Abort> {
     let mut own = match actor.is_some_and(|actor| actor.account.is_operator()) {
         true => BTreeMap::new(),
-        false => own_rooms(rows, accounts::owned(rows, actor)?.1.id)?,
+        false => own_rooms(rows, users::owned(rows, actor)?.1.id)?,
     };
     own.retain(|name, _| pattern.matches(&name.as_str()[1..]) && after.is_none_or(|after| name > after));
 
@@ -61,8 +61,7 @@ fn own_rooms(rows: &Rows, account: Uid) -> Result<BTreeMap<RoomName, Standing>, 
         let (key, membership) = row?;
         let membership: Membership = decode(Column::Members.name(), &membership)?;
         // A closed room has no head, and some of its memberships for a while.
-        if let (Conversation::Room { name }, Some(_)) = (membership.of, conversations::head(rows, member_of(&key)?.1)?)
-        {
+        if let (Conversation::Room { name }, Some(_)) = (membership.of, parts::head(rows, member_of(&key)?.1)?) {
             own.insert(name, Standing::Member);
         }
     }
@@ -114,10 +113,10 @@ pub fn members(
     after: Option<Uid>,
     limit: usize,
 ) -> Result<QueryAnswer, Abort> {
-    let (_, user) = accounts::owned(rows, actor)?;
+    let (_, user) = users::owned(rows, actor)?;
     let no_such_room = || Rejection::NoSuchRoom { room: name.clone() };
     let room = rooms::find(rows, name)?.ok_or_else(no_such_room)?;
-    let is_member = conversations::part(rows, user.id, ConversationId::Room { id: room.id })?.is_some();
+    let is_member = parts::part(rows, user.id, ConversationId::Room { id: room.id })?.is_some();
     if room.is_private && !is_member {
         return Err(match rooms::is_invited(rows, user.id, room.id)? {
             true => Rejection::NotAMember { room: name.clone() },
