@@ -9,7 +9,7 @@ use super::wire::Wire;
 use stablechat_authority::Authority;
 use stablechat_protocol::answer::{Answer, AnswerMetadata, QueryAnswer, Refusal, Rejection, Stability};
 use stablechat_protocol::close::CloseReason;
-use stablechat_protocol::command::Command;
+use stablechat_protocol::command::{Command, Query};
 use stablechat_protocol::conversation::Message;
 use stablechat_protocol::digest::{BoundaryDigests, Digest, LogMark};
 use stablechat_protocol::frame::{Decoded, FrameBuffer, encode};
@@ -96,6 +96,8 @@ pub struct State {
     pub sent: Vec<String>,
     /// The timestamps of all requests and queries, in the order of arrival.
     pub timestamps: Vec<Timestamp>,
+    /// How often it was asked for an inbox, page by page.
+    pub inboxes: u64,
     /// How often it was asked to ping its peers.
     pub rounds: u64,
     chat: Chat,
@@ -293,6 +295,7 @@ impl Replica {
                     let (request, reason) = (RequestId::Query { id }, Refusal::NotServing);
                     return vec![ToClient::Refused { request, timestamp, reason, clock }];
                 }
+                state.inboxes += u64::from(matches!(query, Query::Inbox { .. }));
                 let answer = state.chat.read(actor.as_ref(), query, state.manners.page);
                 let answer = answer.unwrap_or_else(|reason| QueryAnswer::Rejected { reason });
                 vec![ToClient::QueryAnswer { id, answer, metadata: METADATA }]

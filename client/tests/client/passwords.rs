@@ -1,9 +1,9 @@
 //! Passwords: from files, at a terminal, wrong ones, and keys that take the place of others.
 
-use super::run::{Cluster, Said, mode, wait, wait_until};
+use super::run::{Cluster, Said, mode, wait_until};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 const FIRST: &str = "correct horse battery staple";
 const SECOND: &str = "another one, as long";
@@ -97,19 +97,19 @@ fn a_listener_that_has_missed_a_new_key_learns_of_it_when_it_returns() {
     let copy = cluster.path("copy");
     let copied = Command::new("cp").arg("-a").args([cluster.path("keys"), copy.clone()]).status().expect("cp runs");
     assert!(copied.success());
-    let mut elsewhere = cluster.command(&["--keys", copy.to_str().expect("UTF-8"), "--as", "alice", "listen"]);
-    let elsewhere = elsewhere.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client starts");
+    let elsewhere = cluster.talk(&["--keys", copy.to_str().expect("UTF-8"), "--as", "alice", "listen"]);
     let here = cluster.talk(&["--as", "alice", "listen"]);
-    wait_until("both listen", || cluster.replicas[0].state().listeners() == 2);
+    // Each asks for its inbox as it connects, and again as it begins to listen.
+    wait_until("both listen, and have fetched what there is", || cluster.replicas[0].state().inboxes == 4);
 
     // This replica tells nobody, and looks at no key when it pushes messages.
     cluster.run(&["--as", "alice", "key", "rotate"]).says("alice has another key\n");
     cluster.run(&["--as", "bob", "send", "alice", "hello"]).says("sent to alice\n");
-    assert_eq!(here.line(), "bob: hello");
+    assert_eq!((here.line(), elsewhere.line()), ("bob: hello".into(), "bob: hello".into()));
     assert_eq!(cluster.replicas[0].state().unread(), 1, "the earlier key reads nothing");
     cluster.replicas[0].kill();
     cluster.replicas[0].restart();
-    Said::from(wait(elsewhere)).fails(77, "alice has got another key, or was deleted");
+    elsewhere.end().fails(77, "alice has got another key, or was deleted");
     wait_until("it is read with the new key", || cluster.replicas[0].state().unread() == 0);
     drop(here);
 }
