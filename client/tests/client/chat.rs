@@ -55,6 +55,16 @@ impl Chat {
         &self.timeline
     }
 
+    /// The key of an account, if it exists.
+    pub fn key(&self, name: &AccountName) -> Option<PublicKey> {
+        self.accounts.get(name).map(|account| account.key)
+    }
+
+    /// Makes an account exist, unless it does.
+    pub fn create(&mut self, name: &AccountName, key: PublicKey) {
+        self.accounts.entry(name.clone()).or_insert_with(|| Account { key, read: Vec::new() });
+    }
+
     /// How many messages are unread.
     pub fn unread(&self) -> usize {
         let accounts = self.accounts.keys();

@@ -391,9 +391,24 @@ impl State {
         self.chat.sessions().collect()
     }
 
+    /// The key of an account, if it exists.
+    pub fn key(&self, name: &AccountName) -> Option<PublicKey> {
+        self.chat.key(name)
+    }
+
+    /// Makes an account exist, unless it does.
+    pub fn create(&mut self, name: &AccountName, key: PublicKey) {
+        self.chat.create(name, key);
+    }
+
     /// How many messages are unread.
     pub fn unread(&self) -> usize {
         self.chat.unread()
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
     }
 
     /// How many connections have messages pushed.

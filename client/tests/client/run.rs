@@ -2,11 +2,12 @@
 
 use super::fake::{CLUSTER_ID, Replica};
 use stablechat_authority::Authority;
-use stablechat_protocol::name::ClusterName;
+use stablechat_protocol::name::{AccountName, ClusterName};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ pub struct Cluster {
     pub authority: Authority,
     name: &'static str,
     home: tempfile::TempDir,
+    /// Held by each [`Talk`] that runs.
+    running: Arc<()>,
 }
 
 /// The output of a client, and its exit code.
@@ -60,7 +63,7 @@ impl Cluster {
         let authority = Authority::create(&ClusterName::parse(name).expect("a name")).expect("random numbers");
         let replicas = names[..count].iter().map(|replica| Replica::start(name, replica, &authority)).collect();
         let home = tempfile::tempdir().expect("a directory");
-        let cluster = Cluster { replicas, authority, name, home };
+        let cluster = Cluster { replicas, authority, name, home, running: Arc::default() };
         cluster.trust(cluster.authority.certificate());
         cluster
     }
@@ -77,10 +80,16 @@ impl Cluster {
         std::fs::write(self.path("cluster.toml"), text).expect("written");
     }
 
-    /// A cluster in which these accounts exist.
+    /// A cluster in which these accounts exist, on all replicas.
     pub fn with_accounts(count: usize, names: &[&str]) -> Cluster {
         let cluster = Cluster::start(count);
-        names.iter().for_each(|name| cluster.run(&["create", name]).says(&format!("created {name}\n")));
+        for name in names {
+            cluster.run(&["create", name]).says(&format!("created {name}\n"));
+            // The client may have been gone before it had reached every replica.
+            let name = AccountName::parse(*name).expect("a name");
+            let key = cluster.replicas.iter().find_map(|replica| replica.state().key(&name)).expect("it was created");
+            cluster.replicas.iter().for_each(|replica| replica.state().create(&name, key));
+        }
         cluster
     }
 
@@ -103,7 +112,9 @@ impl Cluster {
 
     /// Runs a client to its end.
     pub fn run(&self, arguments: &[&str]) -> Said {
-        finish(self.command(arguments))
+        let said = finish(self.command(arguments));
+        self.settle();
+        said
     }
 
     /// Runs a client to its end, with `input` on a pipe.
@@ -116,6 +127,7 @@ impl Cluster {
         let writer = thread::spawn(move || drop(stdin.write_all(&input)));
         let said = Said::from(wait(child));
         writer.join().expect("it does not panic");
+        self.settle();
         said
     }
 
@@ -125,7 +137,34 @@ impl Cluster {
         std::fs::write(&path, input).expect("written");
         let mut command = self.command(arguments);
         command.stdin(File::open(path).expect("just written"));
-        finish(command)
+        let said = finish(command);
+        self.settle();
+        said
+    }
+
+    /// Waits until the replicas have read what clients have sent that are gone. A client ends at the first answer, and these replicas
+    /// tell each other nothing.
+    fn settle(&self) {
+        let running = Arc::strong_count(&self.running) - 1;
+        for replica in &self.replicas {
+            wait_until("what clients have sent is read", || {
+                let state = replica.state();
+                state.manners.hangs || state.connections() <= running
+            });
+        }
+    }
+
+    /// Asserts that a replica has applied sends with these texts, and every other one the first of them: a client does not wait until
+    /// all have read what it has sent, and these replicas pass nothing on.
+    pub fn has_got<T: AsRef<str>>(&self, texts: &[T]) {
+        self.settle();
+        let got = self.replicas.iter().map(|replica| {
+            let sent = replica.state().sent.clone();
+            let same = sent.iter().zip(texts).take_while(|(sent, text)| *sent == text.as_ref()).count();
+            assert_eq!(same, sent.len(), "the first send of {} that is wrong", replica.name);
+            same
+        });
+        assert_eq!(got.max(), Some(texts.len()), "how many sends have arrived");
     }
 
     /// Starts a client, to exchange lines with it.
@@ -142,7 +181,7 @@ impl Cluster {
                 }
             }
         });
-        Talk { stdin: child.stdin.take(), child, lines }
+        Talk { stdin: child.stdin.take(), child, lines, _running: self.running.clone() }
     }
 }
 
@@ -151,6 +190,8 @@ pub struct Talk {
     pub child: Child,
     pub stdin: Option<ChildStdin>,
     lines: Receiver<String>,
+    /// One of the clients of its cluster that run.
+    _running: Arc<()>,
 }
 
 impl Talk {
