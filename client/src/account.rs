@@ -309,8 +309,9 @@ impl ActiveAccount {
         self.queries.on_link_lost(now, link);
     }
 
-    /// A replica is in reach again after none was. Fetches the messages that arrived meanwhile, since they were not pushed.
-    pub fn on_reach_regained(&mut self) {
+    /// Fetches what is unread once more. To be called when what is shown has changed, and when a replica has come into reach: what it
+    /// had applied before was not pushed, and another one, which was to push it, may be out of reach before it has.
+    pub fn fetch_anew(&mut self) {
         self.begin_fetch();
     }
 

@@ -97,6 +97,19 @@ fn a_listener_gets_messages_sent_while_no_replica_was_in_reach() {
 }
 
 #[test]
+fn a_listener_looks_at_its_inbox_when_another_replica_comes_into_reach() {
+    let cluster = Cluster::with_accounts(2, &["alice"]);
+    let inboxes = || cluster.replicas[0].state().inboxes;
+    cluster.replicas[1].kill();
+    let listener = cluster.talk(&["--as", "alice", "listen"]);
+    wait_until("it has connected, and begun to listen", || inboxes() == 2);
+    cluster.replicas[1].restart();
+    wait_until("it has looked again", || inboxes() == 3);
+    super::run::signal(listener.child.id(), "TERM");
+    listener.end().says("");
+}
+
+#[test]
 fn a_replica_that_missed_a_command_can_take_over_later() {
     let cluster = Cluster::with_accounts(2, &["alice", "bob"]);
     // So long that the command which one replica refuses is not repeated before the other has answered it.

@@ -268,15 +268,15 @@ impl Controller {
 
     /// A link became ready, and is logged in.
     pub fn on_ready(&mut self, link: usize) {
-        let is_regained = self.reach.on_ready(link);
+        self.reach.on_ready(link);
         let frames = self.account.on_link_ready(link);
         let status = self.status.is_running().then_some(ToReplica::Status);
         let sends = frames.into_iter().chain(status).map(|message| Effect::Send { link: Some(link), message });
         self.effects.extend(sends);
 
         // A `connect` in progress fetches its unread messages itself.
-        if is_regained && self.previous.is_none() && self.reach.is_open() {
-            self.account.on_reach_regained();
+        if self.previous.is_none() && self.reach.is_open() {
+            self.account.fetch_anew();
         }
     }
 

@@ -45,13 +45,11 @@ impl Reachability {
         }
     }
 
-    /// A link became ready. Returns whether none was before.
-    pub fn on_ready(&mut self, link: usize) -> bool {
-        let is_first = self.ready.is_empty();
+    /// A link became ready.
+    pub fn on_ready(&mut self, link: usize) {
         self.ready.insert(link);
         self.faults.on_ready(link);
         self.lost_since = None;
-        is_first
     }
 
     /// An attempt to make a link ready has failed.
@@ -133,14 +131,15 @@ mod tests {
     #[test]
     fn losing_and_regaining_all_replicas_is_told_once_each() {
         let mut reach = Reachability::new(at(0));
-        assert!(reach.on_ready(0) && !reach.on_ready(1));
+        reach.on_ready(0);
+        reach.on_ready(1);
         reach.on_lost(at(10), 0, "it hangs".into());
         assert_eq!((reach.news(at(5000)), reach.deadline()), (None, None), "one is in reach");
         reach.on_lost(at(20), 1, "it hangs".into());
         assert_eq!((reach.news(at(1019)), reach.deadline()), (None, Some(at(1020))));
         assert_eq!(reach.news(at(1020)), Some(ReachNews::Lost));
         assert_eq!((reach.news(at(9000)), reach.deadline()), (None, None));
-        assert!(reach.on_ready(1));
+        reach.on_ready(1);
         assert_eq!(reach.news(at(9001)), Some(ReachNews::Regained));
         assert_eq!(reach.news(at(9002)), None);
     }

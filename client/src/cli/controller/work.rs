@@ -217,11 +217,11 @@ impl Controller {
             }
             Verb::Block { name, is_blocked } => {
                 self.show_each(&replies, |_| Item::Blocked { name: name.clone(), is_blocked });
-                self.account.on_reach_regained();
+                self.account.fetch_anew();
             }
             Verb::Mute { conversation, is_muted } => {
                 self.show_each(&replies, |_| Item::Muted { conversation: conversation.clone(), is_muted });
-                self.account.on_reach_regained();
+                self.account.fetch_anew();
             }
             Verb::To { conversation } => self.finish_to(conversation, &replies),
             // That there is none has been told.

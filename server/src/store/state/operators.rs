@@ -86,3 +86,7 @@ fn check_operator(actor: Option<&Actor>) -> Result<(), Rejection> {
         false => Err(Rejection::NotAnOperator),
     }
 }
+
+#[cfg(test)]
+#[path = "operators_tests.rs"]
+mod tests;

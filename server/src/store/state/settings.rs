@@ -107,7 +107,3 @@ pub fn open_invitations(rows: &Rows) -> Result<Vec<OpenInvitation>, StoreError> 
     open.sort_by_key(|open| open.invitation);
     Ok(open)
 }
-
-#[cfg(test)]
-#[path = "settings_tests.rs"]
-mod tests;
