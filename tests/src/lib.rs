@@ -24,6 +24,7 @@ pub mod manual;
 pub mod metrics;
 pub mod network;
 pub mod outages;
+pub mod peers;
 pub mod pipeline;
 pub mod plot;
 pub mod process;

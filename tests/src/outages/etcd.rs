@@ -40,9 +40,7 @@ impl Etcd {
 
 impl Product for Etcd {
     fn name(&self) -> String {
-        let version = Command::new("etcd").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
-        let version = String::from_utf8_lossy(&version);
-        format!("etcd {}", version.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap_or_default())
+        format!("etcd {}", version())
     }
 
     fn caller(&self, addresses: Vec<SocketAddr>, number: usize) -> Box<dyn Caller> {
@@ -63,6 +61,13 @@ impl Product for Etcd {
         });
         leader
     }
+}
+
+/// The version that is installed; empty when none is.
+pub fn version() -> String {
+    let version = Command::new("etcd").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    let version = String::from_utf8_lossy(&version);
+    version.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap_or_default().into()
 }
 
 /// The status of a member.

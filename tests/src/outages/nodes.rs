@@ -50,6 +50,11 @@ impl<P: Product> Foreign<P> {
         let leader = product.wait_until_whole(&addresses);
         Foreign { product, nodes, addresses, clients: None, leader }
     }
+
+    /// Where clients reach the leader.
+    pub fn leader_address(&self) -> SocketAddr {
+        self.addresses[self.leader]
+    }
 }
 
 impl<P: Product> Service for Foreign<P> {
