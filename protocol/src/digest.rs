@@ -23,8 +23,13 @@ impl Digest {
     /// A uid holds 128 bits of its request's digest: whoever writes a request can make two bodies of one uid with about 2^64 hashes
     /// (a birthday attack). So the chain has the whole digest of the body, and shows when two logs have different bodies.
     pub fn chain(self, uid: Uid, request: &Request) -> Digest {
+        self.chain_encoded(uid, &to_cbor(request))
+    }
+
+    /// The same for a request that is encoded already.
+    pub fn chain_encoded(self, uid: Uid, request: &[u8]) -> Digest {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.0).update(&uid.to_bytes()).update(blake3::hash(&to_cbor(request)).as_bytes());
+        hasher.update(&self.0).update(&uid.to_bytes()).update(blake3::hash(request).as_bytes());
         Digest(*hasher.finalize().as_bytes())
     }
 

@@ -4,7 +4,7 @@
 //! arrive, and keeps three outcomes apart: more bytes are needed, a frame is complete, or the bytes can never become a frame.
 //! After the last the connection has to be closed, because where the next frame begins is unknown.
 
-use crate::wire::{from_cbor, to_cbor};
+use crate::wire::{append_cbor, from_cbor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -136,13 +136,16 @@ impl FrameBuffer {
 /// # Errors
 /// The message is longer than [`FRAME_MAX`]; `bytes` is unchanged.
 pub fn encode<T: Serialize>(message: &T, bytes: &mut Vec<u8>) -> Result<(), FrameError> {
-    let item = to_cbor(message);
-    if item.len() > FRAME_MAX {
-        return Err(FrameError::TooLarge { length: item.len(), limit: FRAME_MAX });
+    let start = bytes.len();
+    let item = start + size_of::<u32>();
+    bytes.resize(item, 0);
+    append_cbor(message, bytes);
+    let length = bytes.len() - item;
+    if length > FRAME_MAX {
+        bytes.truncate(start);
+        return Err(FrameError::TooLarge { length, limit: FRAME_MAX });
     }
-    let length = u32::try_from(item.len()).expect("the limit fits");
-    bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(&item);
+    bytes[start..item].copy_from_slice(&u32::try_from(length).expect("the limit fits").to_be_bytes());
     Ok(())
 }
 

@@ -11,11 +11,18 @@ use serde::de::{DeserializeOwned, Error, IgnoredAny, SeqAccess};
 
 /// Encodes a value as one CBOR item.
 pub fn to_cbor<T: serde::Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    ciborium::into_writer(value, &mut bytes)
-        .expect("writing to a vector does not fail, and every wire type can be encoded");
+    let mut bytes = Vec::with_capacity(USUAL);
+    append_cbor(value, &mut bytes);
     bytes
 }
+
+/// Encodes a value as one CBOR item, after what is there already.
+pub fn append_cbor<T: serde::Serialize>(value: &T, bytes: &mut Vec<u8>) {
+    ciborium::into_writer(value, bytes).expect("writing to a vector does not fail, and every wire type can be encoded");
+}
+
+/// As long as most values are, encoded, in bytes: a vector that begins empty would be copied several times as it grows.
+const USUAL: usize = 256;
 
 /// Decodes exactly one CBOR item.
 ///

@@ -147,8 +147,12 @@ impl Batch {
 
     /// Writes a value, and returns how many bytes it takes.
     pub fn put<T: Serialize>(&mut self, name: &str, key: impl AsRef<[u8]>, value: &T) -> usize {
-        let value = to_cbor(value);
-        self.writes.put_cf(family(&self.db, name), key.as_ref(), &value);
+        self.put_encoded(name, key, &to_cbor(value))
+    }
+
+    /// The same for a value that is encoded already.
+    pub fn put_encoded(&mut self, name: &str, key: impl AsRef<[u8]>, value: &[u8]) -> usize {
+        self.writes.put_cf(family(&self.db, name), key.as_ref(), value);
         value.len()
     }
 

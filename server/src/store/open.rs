@@ -13,6 +13,7 @@ use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env,
     LogLevel, Options, WriteBatch,
 };
+use rustix::fs::statvfs;
 use stablechat_protocol::operator::InitialSettings;
 use stablechat_protocol::wire::to_cbor;
 use std::collections::BTreeSet;
@@ -53,8 +54,13 @@ impl Location {
     }
 }
 
-/// Memory for rows not yet in sorted files, over all column families, in bytes.
-const WRITE_BUFFERS: usize = 16 * 1024 * 1024;
+/// Memory for rows not yet in sorted files, over all column families, in bytes. The more, the more seldom are heads, memberships and
+/// sessions written to sorted files, of which only the last values count.
+const WRITE_BUFFERS: usize = 64 * 1024 * 1024;
+/// [`WRITE_BUFFERS`] are at most this fraction of the file system: a quarter.
+const SMALL_FILE_SYSTEM_FRACTION: u64 = 4;
+/// Memory for the rows of one column family that are not yet in sorted files, in bytes. RocksDB preallocates disk space by this.
+const WRITE_BUFFER: usize = 16 * 1024 * 1024;
 /// Memory for blocks of sorted files, their indexes and filters, over all column families, in bytes.
 const CACHE: usize = 32 * 1024 * 1024;
 /// About the size of a block of an index or filter, in bytes. A file with a million small rows has a filter of more than a MiB. In one
@@ -149,7 +155,7 @@ fn open_database(location: &Location) -> Result<(Arc<DB>, Option<File>), OpenErr
 
 /// RocksDB's settings for the database at a path as a whole, and for all column families, which share a cache.
 fn settings(location: &Location, path: &Path) -> Result<(Options, Vec<ColumnFamilyDescriptor>), StoreError> {
-    let options = options(location, &Cache::new_lru_cache(CACHE));
+    let options = options(location, &Cache::new_lru_cache(CACHE), write_buffers(location));
     let mut names: BTreeSet<String> = all_families().map(String::from).collect();
     // RocksDB opens all column families or none. So those of a newer format are opened too, before its number is read.
     if matches!(location, Location::Directory(_)) && path.join("CURRENT").exists() {
@@ -166,8 +172,17 @@ pub fn all_families() -> impl Iterator<Item = &'static str> {
     others.into_iter().chain(Column::ALL.map(Column::name))
 }
 
+/// How much memory rows that are not yet in sorted files may take, in bytes: [`WRITE_BUFFERS`], or less on a small file system. What is in
+/// memory is in the write-ahead log as well, and takes as much room again when it is written to sorted files.
+fn write_buffers(location: &Location) -> usize {
+    let Location::Directory(directory) = location else { return WRITE_BUFFERS };
+    let Ok(system) = statvfs(directory) else { return WRITE_BUFFERS };
+    let share = system.f_blocks.saturating_mul(system.f_frsize) / SMALL_FILE_SYSTEM_FRACTION;
+    usize::try_from(share).unwrap_or(WRITE_BUFFERS).min(WRITE_BUFFERS)
+}
+
 /// RocksDB's settings, the same for the database and each column family.
-fn options(location: &Location, cache: &Cache) -> Options {
+fn options(location: &Location, cache: &Cache, write_buffers: usize) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -181,9 +196,10 @@ fn options(location: &Location, cache: &Cache) -> Options {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_compression_type(DBCompressionType::Lz4);
-    options.set_db_write_buffer_size(WRITE_BUFFERS);
-    // No column family can have more, and RocksDB preallocates disk space by this.
-    options.set_write_buffer_size(WRITE_BUFFERS);
+    // Files at the first two levels are soon written again.
+    options.set_min_level_to_compress(2);
+    options.set_db_write_buffer_size(write_buffers);
+    options.set_write_buffer_size(WRITE_BUFFER.min(write_buffers));
     options.set_max_total_wal_size(WRITE_AHEAD_LOG_MAX);
     // A crash may cut off the last record, which then was never acknowledged. Any other damage must not go unnoticed.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);

@@ -6,6 +6,7 @@ use stablechat_protocol::answer::Answer;
 use stablechat_protocol::digest::{Digest, LogMark};
 use stablechat_protocol::request::Request;
 use stablechat_protocol::uid::Uid;
+use stablechat_protocol::wire::append_cbor;
 use stablechat_protocol::wire_struct;
 use std::fmt;
 
@@ -112,6 +113,18 @@ wire_struct! {
         /// The chain hash over the log up to and with it.
         pub log_digest: Digest,
         pub request: Request,
+    }
+}
+
+impl LogEntry {
+    /// The encoding of an entry whose request is encoded already.
+    pub fn encode(position: u64, log_digest: &Digest, request: &[u8]) -> Vec<u8> {
+        // An array of three.
+        let mut bytes = vec![0x83];
+        append_cbor(&position, &mut bytes);
+        append_cbor(log_digest, &mut bytes);
+        bytes.extend(request);
+        bytes
     }
 }
 

@@ -169,11 +169,12 @@ impl Log {
     pub fn append(&mut self, batch: &mut Batch, uid: Uid, request: &Request, undo: &UndoRecord, state_digest: Digest) {
         debug_assert!(uid > self.applied.uid, "{uid} is appended to a log that ends with {}", self.applied.uid);
         self.boundaries.go_on(&self.applied, uid.timestamp);
-        let (position, log_digest) = (self.applied.position + 1, self.applied.log_digest.chain(uid, request));
+        let request = to_cbor(request);
+        let (position, log_digest) = (self.applied.position + 1, self.applied.log_digest.chain_encoded(uid, &request));
         self.applied = Applied { uid, position, log_digest, state_digest };
 
-        let entry = LogEntry { position, log_digest, request: request.clone() };
-        self.bytes += batch.put(schema::LOG, uid.to_bytes(), &entry) as u64;
+        let entry = LogEntry::encode(position, &log_digest, &request);
+        self.bytes += batch.put_encoded(schema::LOG, uid.to_bytes(), &entry) as u64;
         batch.put(schema::UNDO, uid.to_bytes(), undo);
     }
 

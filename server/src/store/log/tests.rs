@@ -34,6 +34,14 @@ fn uncommitted_entries_are_not_read() {
 }
 
 #[test]
+fn an_entry_is_encoded_from_its_encoded_request() {
+    let (store, requests) = log_at(1..2);
+    let entry = store.log().entries(Uid::MIN).next().expect("one").expect("it reads").1;
+    let parts = LogEntry::encode(entry.position, &entry.log_digest, &to_cbor(&requests[0].request));
+    assert_eq!(parts, to_cbor(&entry));
+}
+
+#[test]
 fn marks_lie_further_and_further_back() {
     let (store, requests) = log_at(1000..1200);
     let marks = store.log().marks().expect("it reads");

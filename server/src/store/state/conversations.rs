@@ -148,7 +148,7 @@ fn append(
     let message = StoredMessage { position: end.position, sum: end.sum, from: from.clone(), text: text.clone() };
 
     let key = part.id.key();
-    rows.put(Column::Timelines, message_key(&key, uid), &message)?;
+    rows.add(Column::Timelines, message_key(&key, uid), &message);
     part.head.end = end;
     rows.put(Column::Heads, key, &part.head)?;
     if has_read_all {

@@ -213,8 +213,11 @@ pub fn room_members(room: Uid) -> Vec<u8> {
 
 /// In [`Column::Sessions`]: the session with this id.
 pub fn session_key(client: ClientId) -> Vec<u8> {
-    concat(&[b"s", &client.0])
+    concat(&[SESSION, &client.0])
 }
+
+/// The beginning of all [`session_key`]s.
+pub const SESSION: &[u8] = b"s";
 
 /// The beginning of the ids of sessions that are derived from orphans. Other ids are random, and may begin so too.
 pub const ORPHAN_SESSION_ID: [u8; 4] = *b"own ";

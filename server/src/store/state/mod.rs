@@ -7,6 +7,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`rows`] | the rows of the state, over RocksDB; every write goes through it |
+//! | [`cache`] | the committed rows that are read again and again |
 //! | [`keys`], [`values`] | which rows there are, how their keys are made, what they hold |
 //! | [`session`] | exactly once, in the order of the session |
 //! | [`users`] | the rows of accounts, and their owners |
@@ -25,6 +26,7 @@
 //! tells a rejection, which is an answer, from a failure of the storage, which ends the process.
 
 pub mod accounts;
+mod cache;
 pub mod conversations;
 pub mod housekeeping;
 pub mod keys;

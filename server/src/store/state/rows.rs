@@ -2,8 +2,11 @@
 //!
 //! Every write goes through [`Rows::write`], which updates the state digest and the [`StateContents`], and keeps the old value for
 //! the undo record. So no command can change the state without them.
+//!
+//! Rows that are read again and again are kept in memory once they are committed ([`RowCache`]).
 
 use super::StoreError;
+use super::cache::{RowCache, Value};
 use super::keys::{Column, ORPHAN_SESSION, SESSION_USE, SETTINGS, TOMBSTONE};
 use super::values::{Bytes, OldRow, UndoRecord};
 use crate::store::database::{decode, family};
@@ -12,7 +15,7 @@ use stablechat_protocol::digest::Digest;
 use stablechat_protocol::operator::{InitialSettings, Settings};
 use stablechat_protocol::status::StateContents;
 use stablechat_protocol::wire::to_cbor;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::collections::btree_map::{Entry, Range};
 use std::iter::Peekable;
@@ -22,7 +25,10 @@ use std::sync::Arc;
 pub type Row = (Vec<u8>, Vec<u8>);
 
 /// Rows not yet committed: the new value, or `None` for a row that was removed.
-type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+type Overlay = BTreeMap<Vec<u8>, Value>;
+
+/// Memory for committed rows that are read again and again, in bytes.
+const CACHE: usize = 16 * 1024 * 1024;
 
 /// The order in which rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +72,8 @@ pub struct Rows {
     db: Arc<DB>,
     /// The rows written since the last commit, per column.
     overlay: [Overlay; Column::ALL.len()],
+    /// Committed rows that were read or written lately.
+    cache: RefCell<RowCache>,
     /// The XOR of the [`row_digest`]s of all rows, the overlay included.
     digest: Digest,
     /// How many rows there are of some kinds, the overlay included.
@@ -75,7 +83,7 @@ pub struct Rows {
     /// The settings as they were last read, until they are written: each `send` asks for them.
     settings: OnceCell<Settings>,
     /// The values that the current request has replaced so far, each row once, with its value before the request.
-    replaced: BTreeMap<(Column, Vec<u8>), Option<Vec<u8>>>,
+    replaced: BTreeMap<(Column, Vec<u8>), Value>,
     /// Bytes of keys and values written since the last commit; a row that was written twice counts twice.
     written_bytes: usize,
     /// For each [`Queue`], a key below which it has no rows.
@@ -87,8 +95,8 @@ impl Rows {
     pub fn new(db: Arc<DB>, digest: Digest, contents: StateContents, initial: InitialSettings) -> Rows {
         let queue_fronts = Queue::ALL.map(|queue| queue.place().1.to_vec());
         let (overlay, replaced) = Default::default();
-        let (settings, written_bytes) = (OnceCell::new(), 0);
-        Rows { db, overlay, digest, contents, initial, settings, replaced, written_bytes, queue_fronts }
+        let (cache, settings, written_bytes) = (RefCell::new(RowCache::new(CACHE)), OnceCell::new(), 0);
+        Rows { db, overlay, cache, digest, contents, initial, settings, replaced, written_bytes, queue_fronts }
     }
 
     /// The settings that the store was made with.
@@ -121,14 +129,18 @@ impl Rows {
     }
 
     /// A row's value.
-    pub fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.overlay[column as usize].get(key) {
-            Some(value) => Ok(value.clone()),
-            None => self
-                .db
-                .get_cf(family(&self.db, column.name()), key)
-                .map_err(|error| StoreError::Rocks("reading", error)),
+    pub fn get(&self, column: Column, key: &[u8]) -> Result<Value, StoreError> {
+        if let Some(value) = self.overlay[column as usize].get(key) {
+            return Ok(value.clone());
         }
+        let mut cache = self.cache.borrow_mut();
+        if let Some(value) = cache.get(column, key) {
+            return Ok(value);
+        }
+        let committed = self.db.get_pinned_cf(family(&self.db, column.name()), key);
+        let value = committed.map_err(|error| StoreError::Rocks("reading", error))?.map(|bytes| Arc::from(&bytes[..]));
+        cache.note(column, key, &value);
+        Ok(value)
     }
 
     /// A row's value, decoded.
@@ -141,6 +153,18 @@ impl Rows {
         self.write(column, key, Some(to_cbor(value)))
     }
 
+    /// Adds a row, encoded. Its key must be new by the way in which it is made, so it is not looked for.
+    pub fn add<T: serde::Serialize>(&mut self, column: Column, key: Vec<u8>, value: &T) {
+        self.add_bytes(column, key, to_cbor(value));
+    }
+
+    /// The same with the bytes of its value.
+    pub fn add_bytes(&mut self, column: Column, key: Vec<u8>, value: Vec<u8>) {
+        #[cfg(test)]
+        assert_eq!(self.get(column, &key).expect("it can be read"), None, "{key:02x?} is not new in {column:?}");
+        self.replace(column, key, None, Some(value.into()));
+    }
+
     /// Removes a row, which need not be there.
     pub fn remove(&mut self, column: Column, key: Vec<u8>) -> Result<(), StoreError> {
         self.write(column, key, None)
@@ -148,10 +172,15 @@ impl Rows {
 
     /// Writes or removes a row.
     pub fn write(&mut self, column: Column, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), StoreError> {
-        let old = self.get(column, &key)?;
-        if old == value {
-            return Ok(());
+        let (old, value) = (self.get(column, &key)?, value.map(Arc::from));
+        if old != value {
+            self.replace(column, key, old, value);
         }
+        Ok(())
+    }
+
+    /// Puts a value into the place of another one.
+    fn replace(&mut self, column: Column, key: Vec<u8>, old: Value, value: Value) {
         // A row counts for the digest by XOR: toggling it twice takes it out again.
         [&old, &value].into_iter().flatten().for_each(|value| self.digest.toggle(row_digest(column, &key, value)));
         if let Some(old) = &old {
@@ -169,9 +198,8 @@ impl Rows {
         if (column, &key[..]) == (Column::Settings, SETTINGS) {
             self.settings.take();
         }
-        self.written_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+        self.written_bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
         self.overlay[column as usize].insert(key, value);
-        Ok(())
     }
 
     /// Keeps `queue_fronts` true when a row is added.
@@ -225,7 +253,7 @@ impl Rows {
         let rows = std::mem::take(&mut self.replaced).into_iter().map(|((column, key), value)| OldRow {
             column: column as u8,
             key: Bytes(key),
-            value: value.map(Bytes),
+            value: value.map(|value| Bytes(value.to_vec())),
         });
         UndoRecord { rows: rows.collect() }
     }
@@ -245,9 +273,11 @@ impl Rows {
     /// Moves everything that was written into a batch.
     pub fn drain_into(&mut self, batch: &mut WriteBatch) {
         self.written_bytes = 0;
+        let cache = self.cache.get_mut();
         for column in Column::ALL {
             let family = family(&self.db, column.name());
             for (key, value) in std::mem::take(&mut self.overlay[column as usize]) {
+                cache.note(column, &key, &value);
                 match value {
                     Some(value) => batch.put_cf(family, key, value),
                     None => batch.delete_cf(family, key),
@@ -260,9 +290,9 @@ impl Rows {
 /// Rows in order: the committed rows merged with those written since, which take precedence.
 pub struct Scan<'a> {
     committed: Peekable<DBIteratorWithThreadMode<'a, DB>>,
-    written: Range<'a, Vec<u8>, Option<Vec<u8>>>,
+    written: Range<'a, Vec<u8>, Value>,
     /// The next of `written`, once it has been looked at.
-    next_written: Option<(&'a Vec<u8>, &'a Option<Vec<u8>>)>,
+    next_written: Option<(&'a Vec<u8>, &'a Value)>,
     direction: Direction,
 }
 
@@ -299,7 +329,7 @@ impl Iterator for Scan<'_> {
             let (key, value) = self.next_written.take()?;
             self.committed.next_if(|committed| matches!(committed, Ok((other, _)) if other[..] == key[..]));
             if let Some(value) = value {
-                return Some(Ok((key.clone(), value.clone())));
+                return Some(Ok((key.clone(), value.to_vec())));
             }
         }
     }

@@ -126,14 +126,14 @@ fn record(
     let used = uid.timestamp;
 
     // The order of last use is coarse, so most requests find their session at its place already and write nothing here.
-    let place = session_use_key(used, client);
-    if let Some(before) = &before {
-        let old_place = session_use_key(before.used, client);
-        if old_place != place {
+    let (place, old_place) =
+        (session_use_key(used, client), before.as_ref().map(|before| session_use_key(before.used, client)));
+    if old_place.as_ref() != Some(&place) {
+        if let Some(old_place) = old_place {
             rows.remove(Column::Sessions, old_place)?;
         }
+        rows.add_bytes(Column::Sessions, place, Vec::new());
     }
-    rows.write(Column::Sessions, place, Some(Vec::new()))?;
 
     let mut kept_from = before.map_or(1, |before| before.kept_from);
     if request.sequence - kept_from >= WINDOW {
@@ -143,7 +143,8 @@ fn record(
     let session = Session { actor: request.actor.clone(), sequence: request.sequence, used, kept_from };
     rows.put(Column::Sessions, session_key(client), &session)?;
     let answer = KeptAnswer { command: digest_of(&request.command), answer: answer.clone() };
-    rows.put(Column::Sessions, session_answer_key(client, request.sequence), &answer)
+    rows.add(Column::Sessions, session_answer_key(client, request.sequence), &answer);
+    Ok(())
 }
 
 #[cfg(test)]
