@@ -142,12 +142,12 @@ impl Cluster {
         said
     }
 
-    /// Waits until the replicas have read what clients have sent that are gone. A client ends at the first answer, and these replicas
+    /// Waits until the replicas have read everything that ended clients have sent. A client ends at the first answer, and these replicas
     /// tell each other nothing.
     fn settle(&self) {
         let running = Arc::strong_count(&self.running) - 1;
         for replica in &self.replicas {
-            wait_until("what clients have sent is read", || {
+            wait_until("everything that ended clients have sent is read", || {
                 let state = replica.state();
                 state.manners.hangs || state.connections() <= running
             });

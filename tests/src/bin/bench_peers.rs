@@ -21,7 +21,7 @@ use std::time::Duration;
     example = "{command_name} --rounds 5 --seconds 4",
     example = "{command_name} --systems stablechat,redis --in-flight 64,256",
     note = "The systems are stablechat, etcd, redis and nats. An answer of stablechat says that a replica has synced the message, and \
-that every live replica holds it; one of etcd, that two members have synced it; one of Redis (append-only files with appendfsync \
+that every live replica holds it, as long as the delivery bound holds; one of etcd, that two members have synced it; one of Redis (append-only files with appendfsync \
 always, WAIT 2), that all three have; one of NATS (three replicas), that two have it in memory. Stablechat is measured with TLS, as \
 it is used; the others come without. Every measurement goes to OUT. The data goes to the directory for temporary files (TMPDIR)."
 )]
@@ -60,6 +60,9 @@ fn main() -> io::Result<()> {
     let arguments: Arguments = argh::from_env();
     let in_flight = arguments.in_flight.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>();
     let in_flight = in_flight.unwrap_or_else(|error| usage(&format!("--in-flight {}: {error}", arguments.in_flight)));
+    if in_flight.contains(&0) {
+        usage("--in-flight: at least one request has to be in flight");
+    }
     let mut table = File::create(&arguments.out)?;
     writeln!(table, "system\tround\tin_flight\trequests_per_s\tp50_ms\tp99_ms")?;
     let mut rows: Vec<Row> = Vec::new();
@@ -93,8 +96,9 @@ fn print_rows(rows: &[Row], in_flight: &[usize]) {
         "system", "in flight", "requests/s", "p50 ms", "p99 ms", "ours/theirs"
     );
     for in_flight in in_flight {
-        let mut of_this = rows.iter().filter(|row| row.in_flight == *in_flight).peekable();
-        let ours = of_this.peek().map_or(0.0, |row| row.median(LoadResult::throughput));
+        let of_this = rows.iter().filter(|row| row.in_flight == *in_flight);
+        let ours = of_this.clone().find(|row| row.system == our_name());
+        let ours = ours.map_or(f64::NAN, |row| row.median(LoadResult::throughput));
         for row in of_this {
             let rate = row.median(LoadResult::throughput);
             let [p50, p99] = [0.5, 0.99].map(|share| row.median(|load| milliseconds(load.quantile(share))));
@@ -133,7 +137,7 @@ impl System {
 
     fn name(&self) -> String {
         match self {
-            System::Ours(_) => format!("stablechat {}, TLS", env!("CARGO_PKG_VERSION")),
+            System::Ours(_) => our_name(),
             System::Other(peer) => peer.name(),
         }
     }
@@ -145,6 +149,11 @@ impl System {
             System::Other(peer) => load::run(&**peer, in_flight, &text, time),
         }
     }
+}
+
+/// The name of our system in the tables.
+fn our_name() -> String {
+    format!("stablechat {}, TLS", env!("CARGO_PKG_VERSION"))
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 /// The most connections, where one can have several requests in flight.
-pub(super) const CONNECTIONS: usize = 16;
+const CONNECTIONS_MAX: usize = 16;
 /// How many bytes one system call reads.
 const READ: usize = 64 * 1024;
 
@@ -18,7 +18,7 @@ const READ: usize = 64 * 1024;
 /// # Errors
 /// A connection broke, or a request was refused.
 pub fn run(peer: &dyn Peer, in_flight: usize, text: &str, time: Duration) -> io::Result<LoadResult> {
-    let connections = in_flight.div_ceil(peer.window()).max(in_flight.min(CONNECTIONS));
+    let connections = if peer.window() == 1 { in_flight } else { connections(in_flight) };
     let mut poll = Poll::new()?;
     let mut links = (0..connections)
         .map(|number| Link::new(peer, number, in_flight / connections, &poll))
@@ -41,6 +41,11 @@ pub fn run(peer: &dyn Peer, in_flight: usize, text: &str, time: Duration) -> io:
     }
     measured.latencies.sort_unstable();
     Ok(measured)
+}
+
+/// On how many connections so many requests are in flight, at least one: as many on each.
+pub(super) fn connections(in_flight: usize) -> usize {
+    (1..=CONNECTIONS_MAX).rev().find(|count| in_flight.is_multiple_of(*count)).unwrap_or(1)
 }
 
 /// A connection.
@@ -107,5 +112,15 @@ impl Link {
         let issued = answered.into_iter().filter_map(|number| self.waiting.remove(&number));
         latencies.extend(issued.map(|issued| issued.elapsed()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connections;
+
+    #[test]
+    fn each_connection_has_as_many_requests_in_flight() {
+        assert_eq!([1, 16, 20, 64, 17].map(connections), [1, 16, 10, 16, 1]);
     }
 }

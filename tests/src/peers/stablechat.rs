@@ -1,6 +1,6 @@
 //! Ours: three replicas. A client has a connection with each, and sends every request to all of them.
 
-use super::load::CONNECTIONS;
+use super::load::connections;
 use crate::cluster::Cluster;
 use crate::load::{Load, LoadResult};
 use crate::raw::{RawClient, call_everywhere};
@@ -49,9 +49,9 @@ impl Stablechat {
             client.login(&sender, false);
             client
         };
-        let sessions = in_flight.min(CONNECTIONS);
-        let connections = (0..sessions).map(|_| NAMES.iter().map(|name| connect(name)).collect()).collect();
+        let sessions = connections(in_flight);
+        let links = (0..sessions).map(|_| NAMES.iter().map(|name| connect(name)).collect()).collect();
         let commands: Vec<Command> = self.recipients.iter().map(|person| send(person.account.as_str(), text)).collect();
-        Load::new(connections, commands, in_flight / sessions)?.run(time)
+        Load::new(links, commands, in_flight / sessions)?.run(time)
     }
 }
